@@ -1,0 +1,39 @@
+"""Import optional packages where they are used, and say which extra brings a missing one."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from mirnet_edge.errors import MissingDependencyError
+
+EXTRA_OF_PACKAGE = {
+    "torch": "train",
+    "safetensors": "train",
+    "matplotlib": "train",
+    "skimage": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "onnxsim": "train",
+}
+
+
+def require(package: str, purpose: str) -> Any:
+    """Import ``package`` (a dotted module path) and return it.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message says what it was needed for and
+            which extra of mirnet-edge installs it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        top_level = package.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top_level:
+            raise
+        extra = EXTRA_OF_PACKAGE.get(top_level)
+        name = f"mirnet-edge[{extra}]" if extra else top_level
+        raise MissingDependencyError(
+            f"{purpose} needs the package {top_level!r}, which is not installed. "
+            f'Install it with: pip install "{name}"'
+        ) from error

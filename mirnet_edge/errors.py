@@ -1,0 +1,63 @@
+"""Every error the package raises on purpose.
+
+    MirnetEdgeError
+    ├── ConfigError        a network, training or task configuration that cannot be built
+    ├── CheckpointError    a weights file that is damaged, unsafe or not a MIRNet
+    ├── ExportError        an export whose graph disagrees with PyTorch, or could not be made
+    ├── EngineError        a model file no engine can load, or a run that failed
+    ├── TilingError        a tile, halo or blend that cannot cover a frame
+    ├── FrameError         an array that is no frame: its shape, dtype or channels
+    ├── ImageError         an image file that cannot be read
+    ├── OutputError        a file that cannot be written: permission, space, already there
+    ├── DataError          a folder of images that cannot be trained or evaluated on
+    └── MissingDependencyError   an optional package that is not installed
+
+A message says what is wrong, with the values, and what to do next. Errors of the libraries
+below are translated at the boundary and kept as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+
+class MirnetEdgeError(Exception):
+    """Base of every error raised on purpose by mirnet_edge."""
+
+
+class ConfigError(MirnetEdgeError):
+    """A network, training or task configuration that cannot be built."""
+
+
+class CheckpointError(MirnetEdgeError):
+    """A weights file that is damaged, unsafe or not a MIRNet."""
+
+
+class ExportError(MirnetEdgeError):
+    """An export whose graph disagrees with PyTorch, or could not be made."""
+
+
+class EngineError(MirnetEdgeError):
+    """A model file that no engine can load, or a run that failed."""
+
+
+class TilingError(MirnetEdgeError):
+    """A tile, halo or blend that cannot cover a frame."""
+
+
+class FrameError(MirnetEdgeError):
+    """An array that is no frame: its shape, dtype or channels."""
+
+
+class ImageError(MirnetEdgeError):
+    """An image file that cannot be read."""
+
+
+class OutputError(MirnetEdgeError):
+    """A file that cannot be written: permission, space, or already there."""
+
+
+class DataError(MirnetEdgeError):
+    """A folder of images that cannot be trained or evaluated on."""
+
+
+class MissingDependencyError(MirnetEdgeError):
+    """An optional package that is not installed."""
