@@ -8,7 +8,9 @@ equals ``train``. Every reduction over the whole frame goes through `GlobalMean`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 
 from mirnet_edge.config import Config, MIRNetConfig, MIRNetV2Config, preset
 from mirnet_edge.errors import FrameError
+from mirnet_edge.facts import ModelFacts
 
 
 def create_model(config: Config | str, seed: int | None = None) -> Network:
@@ -253,12 +256,18 @@ class MultiScaleResidualBlock(nn.Module):
 class Network(nn.Module):
     """What both families share: (N, in, H, W) in [0, 1] to (N, out, H, W), not clamped.
 
+    Attributes:
+        config: the hyperparameters.
+        facts, training_facts: what the checkpoint it came from says of itself.
+
     Raises:
         FrameError: the input's channels, or a height or width that is no multiple of
             ``config.size_multiple`` or below ``config.min_size_px``.
     """
 
     config: Config
+    facts: ModelFacts = ModelFacts()
+    training_facts: Mapping[str, Any] = MappingProxyType({})
 
     def forward(self, image: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():

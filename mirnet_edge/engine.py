@@ -1,0 +1,109 @@
+"""What every engine is, how a file becomes one, and a fake one for tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge.bundled import bundled_model
+from mirnet_edge.errors import EngineError
+from mirnet_edge.facts import ModelFacts
+
+Tiles = NDArray[np.float32]
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Anything that restores tiles.
+
+    Only ``run`` is required. Where present, ``facts`` (`ModelFacts`) tells size and channels,
+    ``fixed_size`` ((height, width) or None) the only tile it takes, and ``close()`` frees it.
+    """
+
+    def run(self, tiles: Tiles) -> Tiles:
+        """(N, C, H, W) float32 in [0, 1] to the same shape, not clamped. The result may be a buffer
+        that the next call overwrites; the caller may change it."""
+        ...
+
+
+class FakeEngine:
+    """An engine made of a function: the seam for tests of code that uses `Restorer`.
+
+    Args:
+        function: (N, C, H, W) float32 to the same shape; None returns the tiles as they are.
+        facts: what it says of itself.
+        fixed_size: (height, width) of the only tile it takes, or None.
+
+    Attributes:
+        shapes: of all tiles it was run on, in order.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tiles], Tiles] | None = None,
+        facts: ModelFacts | None = None,
+        fixed_size: tuple[int, int] | None = None,
+    ) -> None:
+        self.function = function
+        self.facts = facts or ModelFacts(task="fake", size_multiple=4, min_size_px=4)
+        self.fixed_size = fixed_size
+        self.shapes: list[tuple[int, ...]] = []
+        self.closed = False
+
+    def run(self, tiles: Tiles) -> Tiles:
+        if self.closed:
+            raise EngineError("this engine is closed")
+        self.shapes.append(tiles.shape)
+        return tiles if self.function is None else self.function(tiles)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def open_engine(
+    model: str | os.PathLike[str], threads: int | None = None, provider: str | None = None
+) -> Engine:
+    """The engine for a model file or a bundled model's name.
+
+    ``.onnx`` runs on ONNX Runtime, a checkpoint (``.pth``, ``.pt``, ``.safetensors``) on PyTorch.
+
+    Args:
+        threads: CPU threads; None takes all this process may use.
+        provider: ONNX Runtime execution provider, e.g. "CPUExecutionProvider"; None takes the
+            best there is.
+
+    Raises:
+        EngineError: no such file or model, or one that cannot be loaded.
+        CheckpointError: a checkpoint that is no MIRNet.
+    """
+    name = os.fspath(model)
+    bundled = bundled_model(name)
+    path = bundled.onnx if bundled else Path(name)
+    if not path.is_file():
+        raise EngineError(
+            f"{name}: no such file, and no bundled model of that name (mirnet-edge models lists "
+            "them)"
+        )
+    if path.suffix == ".onnx":
+        from mirnet_edge.onnx_engine import OnnxEngine
+
+        return OnnxEngine(path, threads=threads, provider=provider)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        from mirnet_edge.torch_engine import TorchEngine
+        from mirnet_edge.weights import load_model
+
+        return TorchEngine(load_model(path), threads=threads)
+    suffixes = ", ".join((".onnx", *CHECKPOINT_SUFFIXES))
+    raise EngineError(f"{path}: an engine is made from one of {suffixes}")
+
+
+def facts_of_engine(engine: Any) -> ModelFacts:
+    """What the engine says of itself, or the defaults."""
+    facts = getattr(engine, "facts", None)
+    return facts if isinstance(facts, ModelFacts) else ModelFacts()

@@ -1,0 +1,63 @@
+"""What a model file says of itself, and how that travels in ONNX and safetensors metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mirnet_edge._version import __version__
+
+PREFIX = "mirnet_edge."
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Facts of one trained or exported network.
+
+    Attributes:
+        task: what it restores ("denoise", …), "unknown" where a checkpoint does not say.
+        family: "mirnet" or "mirnet-v2".
+        preset: name of the preset it equals, or "custom".
+        in_channels, out_channels: of the frame.
+        size_multiple: height and width of the input must be multiples of this (pixels).
+        min_size_px: least height and width.
+        local_support_px: farthest input pixel that reaches an output pixel through convolutions
+            alone, rounded up to the size multiple: the halo at which tiles with shared frame
+            statistics equal the frame.
+        bytes_per_pixel: activation memory of the FP32 graph for each pixel of the input.
+        value_range: of inputs and outputs.
+        weights_sha256: of names, shapes and values of all parameters.
+        version: of mirnet-edge that wrote the file.
+    """
+
+    task: str = "unknown"
+    family: str = "unknown"
+    preset: str = "custom"
+    in_channels: int = 3
+    out_channels: int = 3
+    size_multiple: int = 4
+    min_size_px: int = 8
+    local_support_px: int | None = None
+    bytes_per_pixel: int | None = None
+    value_range: tuple[float, float] = (0.0, 1.0)
+    weights_sha256: str = ""
+    version: str = __version__
+
+    def to_metadata(self) -> dict[str, str]:
+        """One string a field, keys prefixed, values as JSON."""
+        return {PREFIX + name: json.dumps(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> ModelFacts:
+        """The facts in ``metadata``; fields that are absent or not JSON keep their defaults."""
+        found = {}
+        for field in dataclasses.fields(cls):
+            try:
+                found[field.name] = json.loads(metadata[PREFIX + field.name])
+            except (KeyError, ValueError):
+                continue
+        if "value_range" in found:
+            found["value_range"] = tuple(found["value_range"])
+        return cls(**found)

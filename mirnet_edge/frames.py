@@ -1,0 +1,136 @@
+"""What an array holds as a frame, and how its pixels become network input and back.
+
+A frame is ``(H, W)`` or ``(H, W, C)`` with C = 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA), of
+uint8, uint16 (full range) or float32 in [0, 1]. The network sees planes ``(C, H, W)`` float32 in
+[0, 1]; gray is shown to a three-channel network as three equal planes, and their mean is the
+result. Alpha is copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge.errors import EngineError, FrameError
+
+MAXIMUM = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
+Region = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class FrameLayout:
+    """Shape and type of a frame.
+
+    Attributes:
+        height, width: pixels.
+        dtype: uint8, uint16 or float32.
+        colours: 1 or 3 colour channels.
+        alpha: whether one more channel follows.
+    """
+
+    height: int
+    width: int
+    dtype: np.dtype[Any]
+    colours: int
+    alpha: bool
+
+    @classmethod
+    def of(cls, frame: Any, network_channels: int = 3) -> FrameLayout:
+        """The layout of an array, checked against what the network takes.
+
+        Raises:
+            FrameError: not an array, wrong number of dimensions or channels, empty, wrong dtype.
+        """
+        if not isinstance(frame, np.ndarray):
+            raise FrameError(f"a frame must be a numpy array, not {type(frame).__name__}")
+        shape, dtype = frame.shape, frame.dtype
+        if frame.ndim not in (2, 3):
+            raise FrameError(f"frame of shape {shape}: need (height, width) or (height, width, C)")
+        if 0 in shape:
+            raise FrameError(f"frame of shape {shape} has no pixels")
+        if dtype not in MAXIMUM:
+            wanted = ", ".join(str(known) for known in MAXIMUM)
+            raise FrameError(
+                f"frame of dtype {dtype}: need one of {wanted} (float32 in [0, 1]); convert it, "
+                "e.g. frame.astype(np.float32)"
+            )
+        channels = shape[2] if frame.ndim == 3 else 1
+        if network_channels not in (1, 3):
+            if channels != network_channels:
+                raise FrameError(
+                    f"frame of shape {shape}: this network takes {network_channels} channels"
+                )
+            return cls(shape[0], shape[1], dtype, channels, False)
+        if channels > 4:
+            raise FrameError(
+                f"frame of shape {shape}: {channels} channels; need 1 (gray), 2 (gray, alpha), "
+                "3 (RGB) or 4 (RGBA) last. A (C, H, W) array must be transposed first."
+            )
+        colours = 1 if channels <= 2 else 3
+        if colours > network_channels:
+            raise FrameError(f"frame of shape {shape}: this network takes gray frames")
+        return cls(shape[0], shape[1], dtype, colours, channels in (2, 4))
+
+    @property
+    def maximum(self) -> float:
+        """The value that becomes 1."""
+        return MAXIMUM[self.dtype]
+
+    def load(self, frame: NDArray[Any], region: Region, planes: NDArray[np.float32]) -> None:
+        """Fill ``planes`` (C, h, w) with ``region`` of the frame, whose part beyond the right and
+        bottom border is reflected without repeating the border pixel."""
+        rows, columns = region
+        inside_h = min(rows.stop, self.height) - rows.start
+        inside_w = min(columns.stop, self.width) - columns.start
+        crop = frame[rows, columns]
+        for channel in range(self.colours):
+            source = crop if crop.ndim == 2 else crop[:, :, channel]
+            np.divide(
+                source,
+                np.float32(self.maximum),
+                out=planes[channel, :inside_h, :inside_w],
+                dtype=np.float32,
+            )
+        planes[self.colours :] = planes[:1]
+        if inside_w < planes.shape[2]:
+            mirrored = reflected(np.arange(inside_w, planes.shape[2]), inside_w)
+            planes[:, :, inside_w:] = planes[:, :, mirrored]
+        if inside_h < planes.shape[1]:
+            mirrored = reflected(np.arange(inside_h, planes.shape[1]), inside_h)
+            planes[:, inside_h:] = planes[:, mirrored]
+
+    def store(self, planes: NDArray[np.float32], frame: NDArray[Any], region: Region) -> None:
+        """Write ``planes`` (C, h, w), clamped to [0, 1] and rounded half to even, to ``region`` of
+        the frame. ``planes`` is used as scratch.
+
+        Raises:
+            EngineError: a value is not finite.
+        """
+        if not np.isfinite(planes.sum(dtype=np.float64)):
+            rows, columns = region
+            raise EngineError(
+                f"the engine returned NaN or infinity in rows {rows.start}-{rows.stop}, columns "
+                f"{columns.start}-{columns.stop}; an FP16 overflow? Try an FP32 model."
+            )
+        if self.colours < planes.shape[0]:
+            planes = planes.mean(axis=0, keepdims=True)
+        target = frame[region] if frame.ndim == 3 else frame[region][:, :, None]
+        np.clip(planes, 0.0, 1.0, out=planes)
+        if self.maximum != 1.0:
+            np.multiply(planes, np.float32(self.maximum), out=planes)
+            np.rint(planes, out=planes)
+        for channel in range(self.colours):
+            target[:, :, channel] = planes[channel]
+
+
+def reflected(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Positions mirrored into ``[0, size)`` about the first and last one, as often as needed
+    (numpy.pad's mode "reflect"); all 0 where the size is 1."""
+    if size == 1:
+        return np.zeros_like(positions)
+    period = 2 * (size - 1)
+    folded = positions % period
+    return np.minimum(folded, period - folded)

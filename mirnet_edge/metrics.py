@@ -1,0 +1,35 @@
+"""Image quality: PSNR by its formula, SSIM from scikit-image."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge._imports import require
+
+
+def psnr(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Peak signal-to-noise ratio in dB of two arrays of one shape, values in [0, 1]; infinite
+    where they are equal. Not clamped: clamp first where the protocol says so."""
+    difference = image.astype(np.float64) - reference
+    error = float(np.mean(difference * difference))
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def ssim(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Structural similarity of two (H, W, 3) arrays in [0, 1], the mean over channels, with the
+    Gaussian window of Wang et al. (IEEE TIP 2004): sigma 1.5, population covariance."""
+    metrics = require("skimage.metrics", "SSIM")
+    return float(
+        metrics.structural_similarity(
+            image,
+            reference,
+            data_range=1.0,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
