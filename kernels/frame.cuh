@@ -1,9 +1,10 @@
 // What the tile kernels share: how a pixel lies in a frame, how its samples become numbers, and how
 // a thread reads several of them at once.
 //
-// A frame is interleaved: pixel x of row y begins at y * pitch_bytes + x * channels * sizeof(Sample).
-// The pointer and the pitch are multiples of the sample's size; nothing else is asked of them, so
-// rows of 1919 RGB pixels, crops of larger frames and negative pitches (bottom row first) are fine.
+// A frame is interleaved: pixel x of row y begins at byte y * pitch_bytes + x * channels *
+// sizeof(Sample). The pointer and the pitch are multiples of the sample's size; nothing else is
+// asked of them, so rows of 1919 RGB pixels, crops of larger frames and negative pitches (the
+// bottom row first) are fine.
 //
 // A thread owns a *group*: the neighbouring pixels whose samples fill `channels` 32-bit words, that
 // is 4 pixels of uint8, 2 of uint16, 1 of float32. So a thread moves 12 bytes of an RGB frame
@@ -38,8 +39,8 @@ __device__ __forceinline__ void from_float(float value, __half& out) {
 }
 
 // sample / maximum, rounded as the division is: one Newton step repairs the product with the
-// reciprocal. Equal to the division for all 65536 samples (tested), in three instructions instead of
-// the division's dozen and its slow branch.
+// reciprocal. Equal to the division for all 65536 samples (tested), in three instructions instead
+// of the division's dozen and its slow branch.
 __device__ __forceinline__ float divided(float sample, float maximum, float reciprocal) {
     const float quotient = sample * reciprocal;
     return fmaf(fmaf(-quotient, maximum, sample), reciprocal, quotient);
@@ -83,7 +84,9 @@ struct Depth<unsigned short> {
 template <>
 struct Depth<float> {
     static __device__ __forceinline__ float unit(float sample) { return sample; }
-    static __device__ __forceinline__ float sample(float unit) { return unit == unit ? unit : 0.0f; }
+    static __device__ __forceinline__ float sample(float unit) {
+        return unit == unit ? unit : 0.0f;
+    }
     static __device__ __forceinline__ float mean(float sum) { return sample(sum / 3.0f); }
 };
 
@@ -108,10 +111,10 @@ __device__ __forceinline__ const Sample* row_at(const void* frame, long long pit
     return reinterpret_cast<const Sample*>(static_cast<const char*>(frame) + y * pitch_bytes);
 }
 
-// The samples of the group that begins at pixel x, read as words. Where it does not begin on a word,
-// one word more is read and the samples are shifted out of the pair. False, and nothing is read, where
-// any of that would leave the row: such pixels are read one by one. (A float32 sample is a word, and
-// reading one by one is the same.)
+// The samples of the group that begins at pixel x, read as words. Where it does not begin on a
+// word, one word more is read and the samples are shifted out of the pairs. False, and nothing is
+// read, where any of that would leave the row: such pixels are read one by one. (A float32 sample
+// is a word, and reading one by one is the same.)
 template <typename Sample, int channels>
 __device__ __forceinline__ bool read_words(const Sample* row, int x, int width,
                                            Sample (&samples)[Group<Sample>::px * channels]) {

@@ -1,0 +1,112 @@
+"""mirnet_edge: MIRNet image restoration on edge devices.
+
+A checkpoint goes in, and a camera pipeline gets clean frames out::
+
+    import mirnet_edge as me
+
+    with me.Restorer("edge-s-denoise") as restore:
+        clean = restore(image)                                   # (H, W, 3) uint8 RGB in and out
+
+    me.export_onnx(me.load_model("real_denoising.pth"), "denoise.onnx")
+
+Names are loaded when first used: importing the package imports none of torch, onnx, onnxruntime,
+tensorrt, pycuda.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mirnet_edge._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from mirnet_edge.bundled import BundledModel as BundledModel
+    from mirnet_edge.bundled import bundled_models as bundled_models
+    from mirnet_edge.config import MIRNetConfig as MIRNetConfig
+    from mirnet_edge.config import MIRNetV2Config as MIRNetV2Config
+    from mirnet_edge.engine import Engine as Engine
+    from mirnet_edge.engine import FakeEngine as FakeEngine
+    from mirnet_edge.engine import open_engine as open_engine
+    from mirnet_edge.errors import CheckpointError as CheckpointError
+    from mirnet_edge.errors import ConfigError as ConfigError
+    from mirnet_edge.errors import DataError as DataError
+    from mirnet_edge.errors import EngineError as EngineError
+    from mirnet_edge.errors import ExportError as ExportError
+    from mirnet_edge.errors import FrameError as FrameError
+    from mirnet_edge.errors import ImageError as ImageError
+    from mirnet_edge.errors import MirnetEdgeError as MirnetEdgeError
+    from mirnet_edge.errors import MissingDependencyError as MissingDependencyError
+    from mirnet_edge.errors import OutputError as OutputError
+    from mirnet_edge.errors import TilingError as TilingError
+    from mirnet_edge.evaluate import Evaluation as Evaluation
+    from mirnet_edge.evaluate import evaluate_model as evaluate_model
+    from mirnet_edge.export import ExportReport as ExportReport
+    from mirnet_edge.export import export_onnx as export_onnx
+    from mirnet_edge.facts import ModelFacts as ModelFacts
+    from mirnet_edge.model import create_model as create_model
+    from mirnet_edge.onnx_engine import OnnxEngine as OnnxEngine
+    from mirnet_edge.restore import Restorer as Restorer
+    from mirnet_edge.restore import Timings as Timings
+    from mirnet_edge.tiles import Tiling as Tiling
+    from mirnet_edge.torch_engine import TorchEngine as TorchEngine
+    from mirnet_edge.train import Trainer as Trainer
+    from mirnet_edge.train import TrainSettings as TrainSettings
+    from mirnet_edge.weights import load_model as load_model
+    from mirnet_edge.weights import save_model as save_model
+
+_MODULE_OF_NAME = {
+    "BundledModel": "bundled",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "Engine": "engine",
+    "EngineError": "errors",
+    "Evaluation": "evaluate",
+    "ExportError": "errors",
+    "ExportReport": "export",
+    "FakeEngine": "engine",
+    "FrameError": "errors",
+    "ImageError": "errors",
+    "MIRNetConfig": "config",
+    "MIRNetV2Config": "config",
+    "MirnetEdgeError": "errors",
+    "MissingDependencyError": "errors",
+    "ModelFacts": "facts",
+    "OnnxEngine": "onnx_engine",
+    "OutputError": "errors",
+    "Restorer": "restore",
+    "Tiling": "tiles",
+    "TilingError": "errors",
+    "Timings": "restore",
+    "TorchEngine": "torch_engine",
+    "TrainSettings": "train",
+    "Trainer": "train",
+    "bundled_models": "bundled",
+    "create_model": "model",
+    "evaluate_model": "evaluate",
+    "export_onnx": "export",
+    "load_model": "weights",
+    "open_engine": "engine",
+    "save_model": "weights",
+}
+_NEEDS_TORCH = {"export", "model", "torch_engine", "train", "weights"}
+
+__all__ = sorted([*_MODULE_OF_NAME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF_NAME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'mirnet_edge' has no attribute {name!r}")
+    if module in _NEEDS_TORCH:
+        from mirnet_edge._imports import require
+
+        require("torch", f"mirnet_edge.{name}")
+    value = getattr(import_module(f"mirnet_edge.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

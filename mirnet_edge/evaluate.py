@@ -14,7 +14,7 @@ from mirnet_edge.errors import DataError, ImageError
 from mirnet_edge.images import find_images, read_image, upright_rgb
 from mirnet_edge.metrics import psnr, ssim
 from mirnet_edge.restore import Restorer
-from mirnet_edge.tasks import add_gaussian_noise
+from mirnet_edge.tasks import add_gaussian_noise, to_uint8, unit_range
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def evaluate_model(
     for index, (name, clean) in enumerate(images):
         noisy = add_gaussian_noise(clean, sigma, seed + index)
         if quantize:
-            noisy = np.rint(noisy.clip(0, 1) * 255).astype(np.float32) / 255
+            noisy = unit_range(to_uint8(noisy))
         restored = restorer(noisy)
-        reference = clean.astype(np.float32) / 255
+        reference = unit_range(clean)
         scores.append(
             Score(
                 name,

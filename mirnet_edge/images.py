@@ -58,7 +58,7 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
-        size = os.path.getsize(path)
+        size = Path(path).stat().st_size
         raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
@@ -120,17 +120,14 @@ def write_image(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise OutputError(f"cannot write {path}: use one of {', '.join(SUFFIXES)}")
-    extra = {
-        key: value
-        for key, value in (
-            ("exif", like.exif if like else None),
-            ("icc_profile", like.icc_profile if like else None),
-        )
-        if value
-    }
+    options = dict(_SAVE_OPTIONS.get(suffix, {}))
+    if like is not None and like.exif:
+        options["exif"] = like.exif
+    if like is not None and like.icc_profile:
+        options["icc_profile"] = like.icc_profile
     with atomic_path(path) as temporary:
         try:
-            Image.fromarray(pixels).save(temporary, **_SAVE_OPTIONS.get(suffix, {}), **extra)
+            Image.fromarray(pixels).save(temporary, **options)
         except (ValueError, TypeError, KeyError) as error:
             raise OutputError(f"cannot write {path}: {error}") from error
         except OSError as error:

@@ -42,9 +42,7 @@ def create_model(config: Config | str, seed: int | None = None) -> Network:
 
 def conv(in_channels: int, out_channels: int, size: int = 3, groups: int = 1) -> nn.Conv2d:
     """A convolution that keeps the size: stride 1, zero padding, no bias."""
-    return nn.Conv2d(
-        in_channels, out_channels, size, padding=size // 2, groups=groups, bias=False
-    )
+    return nn.Conv2d(in_channels, out_channels, size, padding=size // 2, groups=groups, bias=False)
 
 
 class GlobalMean(nn.Module):
@@ -92,7 +90,8 @@ class SpatialAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = torch.cat([features.amax(1, keepdim=True), features.mean(1, keepdim=True)], 1)
-        return features * torch.sigmoid(self.spatial["conv"](pooled))
+        gate: Tensor = self.spatial["conv"](pooled).sigmoid()
+        return torch.mul(features, gate)
 
 
 class ChannelAttention(nn.Module):
@@ -138,7 +137,8 @@ class BlurPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         padded = F.pad(features, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(padded, self.filt, stride=2, groups=self.filt.shape[0])
+        blurred: Tensor = F.conv2d(padded, self.filt, stride=2, groups=self.filt.shape[0])
+        return blurred
 
 
 class ResidualDown(nn.Module):

@@ -26,6 +26,7 @@ DEFAULT_HALO_PX = 16
 AUTO_MEMORY_BYTES = 192 * 2**20
 AUTO_TILE_PX = (128, 1024)
 ASSUMED_BYTES_PER_PIXEL = 4096
+ENGINE_OVERHEAD = 2.1  # ONNX Runtime 1.32 took 2.1 times the graph's live tensors (edge-s, 512x512)
 
 Tile = int | tuple[int, int] | None | Literal["auto"]
 Progress = Callable[[int, int], None]
@@ -199,7 +200,8 @@ class Restorer:
                 f"the engine returned shape {restored.shape} for tiles of {self._input.shape}; "
                 f"expected {expected}"
             )
-        return restored[0]
+        planes: NDArray[np.float32] = restored[0]
+        return planes
 
     def close(self) -> None:
         """Close the engine if it was opened here. A second call does nothing."""
@@ -221,7 +223,7 @@ class Restorer:
 
 def _checked_tile(
     tile: Tile, fixed: tuple[int, int] | None
-) -> tuple[int, int] | None | Literal["auto"]:
+) -> tuple[int, int] | Literal["auto"] | None:
     if isinstance(tile, str):
         if tile != "auto":
             raise TilingError(f'tile={tile!r}: need pixels, (height, width), None or "auto"')
@@ -256,7 +258,8 @@ def _auto_tile(facts: ModelFacts, halo: int, blend: int) -> int:
     """Side of the largest square tile, a multiple of 32, whose activations fit in a quarter of the
     memory at hand and in `AUTO_MEMORY_BYTES`."""
     budget = min(AUTO_MEMORY_BYTES, psutil.virtual_memory().available // 4)
-    side = math.isqrt(budget // (facts.bytes_per_pixel or ASSUMED_BYTES_PER_PIXEL))
+    bytes_per_pixel = ENGINE_OVERHEAD * (facts.bytes_per_pixel or ASSUMED_BYTES_PER_PIXEL)
+    side = math.isqrt(int(budget / bytes_per_pixel))
     least, most = AUTO_TILE_PX
     least = max(least, round_up(2 * halo + 3 * blend + facts.size_multiple, 32))
     return max(least, min(most, side - side % 32))

@@ -67,8 +67,11 @@ def reach_px(config: Config) -> tuple[int, int]:
     """How many pixels left and right of an output pixel the convolutions look at most."""
     length = 1024
     while True:
-        reach = _mirnet if isinstance(config, MIRNetConfig) else _mirnet_v2
-        signal = reach(Reach.of_input(length), config)  # type: ignore[operator]
+        signal = Reach.of_input(length)
+        if isinstance(config, MIRNetConfig):
+            signal = _mirnet(signal, config)
+        else:
+            signal = _mirnet_v2(signal, config)
         middle = np.arange(length // 2 - 32, length // 2 + 32)
         left = int((middle - signal.first[middle]).max())
         right = int((signal.last[middle] - middle).max())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class Tiling:
             size = padded
         last = max(padded - size, 0)
         origins = [*range(0, last, self._stride(size)), last] if last else [0]
-        cuts = [(left + right + size) // 2 for left, right in zip(origins, origins[1:])]
+        cuts = [(left + right + size) // 2 for left, right in pairwise(origins)]
         half = self.blend // 2
         return tuple(
             Span(

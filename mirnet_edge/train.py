@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirnet_edge._files import atomic_path
-from mirnet_edge.config import MIRNetConfig, MIRNetV2Config, preset
+from mirnet_edge.config import preset
 from mirnet_edge.errors import CheckpointError, ConfigError, DataError
 from mirnet_edge.evaluate import evaluate_model, load_images
 from mirnet_edge.model import Network, create_model
@@ -154,7 +154,8 @@ class Trainer:
         if self.device.type == "cuda":
             self.state.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile:
-            self._forward = torch.compile(self.state.network)
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            self._forward = torch.compile(self.state.network, mode=mode)
 
     def _read(
         self, data: Sequence[str | os.PathLike[str]], patch_px: int
@@ -229,6 +230,7 @@ class Trainer:
             degraded = degraded.contiguous(memory_format=torch.channels_last)
         for group in state.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(state.step)
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             restored = self._forward(degraded)
@@ -282,9 +284,7 @@ class Trainer:
             "device": _device_name(self.device),
             "torch": torch.__version__,
         }
-        save_model(
-            state.network, self.output / "model.safetensors", state.settings.task, training
-        )
+        save_model(state.network, self.output / "model.safetensors", state.settings.task, training)
         if state.curve:
             plot_curve(state.curve, self.output / "curve.png")
 

@@ -1,6 +1,6 @@
 // Stands in for CUDA when g++ compiles a kernel for the host: put it before the kernel's source.
-// Blocks and threads are run one after another, so kernels that synchronize or share memory within a
-// block cannot be run this way.
+// Blocks and threads are run one after another, so kernels that synchronize or share memory within
+// a block cannot be run this way.
 #pragma once
 
 #include <algorithm>
@@ -23,8 +23,8 @@ struct dim3 { unsigned x, y, z; };
 
 static dim3 gridDim, blockDim, blockIdx, threadIdx;
 
-// binary16 in software, since not every g++ has _Float16: the conversions are those of the hardware,
-// to nearest with ties to even.
+// binary16 in software, since not every g++ has _Float16: the conversions are those of the
+// hardware, to nearest with ties to even.
 struct __half { std::uint16_t bits; };
 
 inline __half __float2half_rn(float value) {

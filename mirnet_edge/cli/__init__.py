@@ -1,0 +1,51 @@
+"""The command line, ``mirnet-edge``: the package's verbs, one module a family."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from mirnet_edge._version import __version__
+from mirnet_edge.cli.console import fail
+from mirnet_edge.cli.inspect import doctor, info, models
+from mirnet_edge.cli.restore import demo, restore
+from mirnet_edge.cli.workstation import evaluate, export, train
+from mirnet_edge.errors import MirnetEdgeError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mirnet-edge")
+def cli() -> None:
+    """MIRNet image restoration on edge devices."""
+
+
+for command in (restore, demo, export, train, evaluate, models, info, doctor):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage, 130
+    interrupted."""
+    try:
+        code = cli.main(arguments, prog_name="mirnet-edge", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        fail("interrupted; files that were finished are whole")
+        return INTERRUPTED
+    except MirnetEdgeError as error:
+        fail(str(error))
+        return 1
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""What the commands share: where they print, progress bars, and option types."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+Command = Callable[..., Any]
+
+
+def out() -> Console:
+    """Where results go."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    """Where progress and errors go, so that results can be piped."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    """Print an error."""
+    err().print(Text.assemble(("error: ", "bold red"), message))
+
+
+def print_json(value: Any) -> None:
+    """Print a value, dataclasses and paths included, as JSON."""
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
+    """Print a table, the first column left, the others right aligned."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out().print(table)
+
+
+class RateColumn(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.2f} {self.unit}/s")
+
+
+def progress_bar(unit: str, *columns: ProgressColumn, count: bool = True) -> Progress:
+    """A bar on standard error with the rate and the time left, gone when done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *([MofNCompleteColumn()] if count else []),
+        RateColumn(unit),
+        TimeRemainingColumn(),
+        *columns,
+        console=err(),
+        transient=True,
+    )
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]
+    """``512`` or ``384x640`` (height x width)."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        if match is None:
+            self.fail(f"{value!r}: give pixels, as 512 or 384x640 (height x width)", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+class TileType(SizeType):
+    """``auto``, ``none``, ``512`` or ``384x640``."""
+
+    name = "auto|none|HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value in ("auto", None):
+            return value
+        return None if value == "none" else super().convert(value, param, ctx)
+
+
+def engine_options(command: Command) -> Command:
+    """Options of every command that opens an engine."""
+    for option in (
+        click.option("--provider", help="ONNX Runtime execution provider."),
+        click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default."),
+    ):
+        command = option(command)
+    return command
+
+
+def tiling_options(command: Command) -> Command:
+    """Options of every command that cuts frames into tiles."""
+    for option in (
+        click.option("--blend", type=click.IntRange(0), default=0, show_default=True,
+                     help="Pixels over which neighbouring tiles fade into each other."),
+        click.option("--halo", type=click.IntRange(0), default=16, show_default=True,
+                     help="Pixels at each inner tile edge that are computed and thrown away."),
+        click.option("--tile", type=TileType(), default="auto", show_default=True,
+                     help="Tile size in pixels; 'none' restores the whole frame at once."),
+    ):  # fmt: skip
+        command = option(command)
+    return engine_options(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)

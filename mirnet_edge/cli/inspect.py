@@ -1,0 +1,106 @@
+"""``models``, ``info`` and ``doctor``: what there is, what a file is, what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mirnet_edge._imports import require
+from mirnet_edge.cli.console import json_option, out, print_json, print_table
+from mirnet_edge.engine import CHECKPOINT_SUFFIXES
+from mirnet_edge.errors import MirnetEdgeError
+
+
+@click.command()
+@json_option
+def models(as_json: bool) -> None:
+    """List the bundled models with their measured figures."""
+    from mirnet_edge.bundled import bundled_models
+
+    found = bundled_models()
+    if as_json:
+        print_json([{"name": model.name, **model.card} for model in found])
+        return
+    print_table(
+        ["model", "task", "parameters", "GMAC at 256²", "PSNR (noisy -> restored)", "licence"],
+        [
+            [
+                model.name,
+                model.card["task"],
+                f"{model.card['parameters'] / 1e6:.2f} M",
+                f"{model.card['gmac_256']:.1f}",
+                "\n".join(
+                    f"{figure['data']} sigma {figure['sigma']:g}: {figure['noisy_psnr']:.2f} -> "
+                    f"{figure['psnr']:.2f} dB"
+                    for figure in model.card["figures"]
+                ),
+                model.card["weights_licence"],
+            ]
+            for model in found
+        ],
+    )
+
+
+@click.command()
+@click.argument("file")
+@json_option
+def info(file: str, as_json: bool) -> None:
+    """Say what FILE is: a checkpoint, an ONNX file, or a bundled model's name."""
+    from mirnet_edge.bundled import bundled_model
+
+    bundled = bundled_model(file)
+    path = bundled.onnx if bundled else Path(file)
+    if not path.is_file():
+        raise MirnetEdgeError(f"{file}: no such file, and no bundled model of that name")
+    described = {"file": path, "size_bytes": path.stat().st_size, **_describe(path)}
+    if as_json:
+        print_json(described)
+        return
+    for key, value in described.items():
+        out().print(f"{key:<18} {value}")
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    if path.suffix == ".onnx":
+        from mirnet_edge.onnx_engine import OnnxEngine
+
+        engine = OnnxEngine(path)
+        size = "any" if engine.fixed_size is None else "{}x{}".format(*engine.fixed_size)
+        described = {"kind": "ONNX", "input_size": size, **asdict(engine.facts)}
+        engine.close()
+        return described
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        require("torch", f"reading {path.name}")
+        from mirnet_edge.weights import load_model
+
+        network = load_model(path)
+        return {
+            "kind": "checkpoint",
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            **asdict(network.config),
+            **asdict(network.facts),
+            "training": dict(network.training_facts),
+        }
+    known = ", ".join((".onnx", *CHECKPOINT_SUFFIXES))
+    raise MirnetEdgeError(f"{path}: not one of {known}")
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """Check this machine: libraries, GPU, TensorRT, JetPack; what is missing and how to get it."""
+    from mirnet_edge.doctor import diagnose, healthy
+
+    checks = diagnose()
+    if as_json:
+        print_json(checks)
+    else:
+        mark = {"ok": "ok", "missing": "MISSING", "optional": "not there", "warning": "warning"}
+        for check in checks:
+            out().print(f"{mark[check.status]:<10} {check.name:<22} {check.detail}")
+            if check.fix:
+                out().print(f"{'':<10} {'':<22} -> {check.fix}", markup=False)
+    return 0 if healthy(checks) else 1

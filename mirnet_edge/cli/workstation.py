@@ -1,0 +1,230 @@
+"""``export``, ``train`` and ``evaluate``: what needs PyTorch or a folder of clean images."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import TextColumn
+
+from mirnet_edge._imports import require
+from mirnet_edge.cli.console import (
+    SizeType,
+    err,
+    json_option,
+    out,
+    print_json,
+    print_table,
+    progress_bar,
+    tiling_options,
+)
+from mirnet_edge.config import PRESETS
+from mirnet_edge.tasks import TASKS
+
+if TYPE_CHECKING:
+    from mirnet_edge.train import TrainState
+
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.argument("onnx", type=click.Path(path_type=Path))
+@click.option("--size", type=SizeType(), help="Fixed height x width; open by default.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--opset", type=click.Choice(["17", "18"]), default="17", show_default=True)
+@click.option("--task", help="What the network restores, where the checkpoint does not say.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@json_option
+def export(
+    checkpoint: str,
+    onnx: Path,
+    size: tuple[int, int] | None,
+    batch: int,
+    opset: str,
+    task: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Turn a MIRNet or MIRNet-v2 CHECKPOINT (.pth, .pt, .safetensors, or a bundled model's name)
+    into an ONNX file, checked against PyTorch."""
+    require("torch", "mirnet-edge export")
+    from mirnet_edge.export import export_onnx
+    from mirnet_edge.weights import load_model
+
+    report = export_onnx(
+        load_model(checkpoint, task),
+        onnx,
+        size=size,
+        batch=batch,
+        opset=int(opset),
+        overwrite=overwrite,
+    )
+    if as_json:
+        print_json(report)
+        return
+    facts = report.facts
+    out().print(
+        f"{report.path}: {facts.family} ({facts.preset}), {report.nodes} nodes, opset "
+        f"{report.opset}, {report.size_bytes / 1e6:.1f} MB, in {report.seconds:.0f} s"
+    )
+    out().print(f"largest difference from PyTorch: {report.error:.1e} of the output's range")
+
+
+@click.command()
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="edge-s", show_default=True)
+@click.option("--task", type=click.Choice(list(TASKS)), default="denoise", show_default=True)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    required=True,
+    help="Folder of clean images; may be given several times.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for checkpoint, weights and curve; a checkpoint in it is resumed.",
+)
+@click.option("--validation", type=EXISTING_FOLDER, help="Clean images for the curve.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    help="Of the whole learning-rate schedule.",
+)
+@click.option("--until", type=click.IntRange(1), help="Stop at this step; resume later.")
+@click.option("--batch", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--patch-px", type=click.IntRange(8), default=128, show_default=True)
+@click.option("--learning-rate", type=float, default=2e-4, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--validate-every",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Steps between points of the curve and checkpoints.",
+)
+@click.option("--device", help="As torch names it; a GPU where there is one.")
+@click.option("--compile", is_flag=True, help="Let torch.compile fuse the network.")
+def train(
+    data: tuple[Path, ...],
+    output: Path,
+    validation: Path | None,
+    until: int | None,
+    validate_every: int,
+    device: str | None,
+    compile: bool,
+    **settings: Any,
+) -> None:
+    """Train a network on clean images, with the papers' recipe."""  # fmt: skip
+    require("torch", "mirnet-edge train")
+    from mirnet_edge.train import Trainer, TrainSettings
+
+    known = {field.name for field in fields(TrainSettings)}
+    recipe = TrainSettings(**{name: value for name, value in settings.items() if name in known})
+    trainer = Trainer(recipe, data, output, validation, device, compile)
+    for reason in trainer.skipped:
+        err().print(f"left out: {reason}")
+    state = trainer.state
+    err().print(
+        f"{trainer.data_facts['images']} images, {trainer.device}, step {state.step} of "
+        f"{recipe.steps}"
+    )
+    last = min(until or recipe.steps, recipe.steps)
+    with progress_bar("steps", TextColumn("{task.fields[figures]}")) as bar:
+        task = bar.add_task(recipe.preset, total=last, completed=state.step, figures="")
+        printed = len(state.curve)
+
+        def report(state: TrainState, loss: float) -> None:
+            nonlocal printed
+            psnr = state.curve[-1].psnr if state.curve else None
+            figures = f"loss {loss:.4f}" + (f", PSNR {psnr:.2f} dB" if psnr else "")
+            bar.update(task, completed=state.step, figures=figures)
+            if len(state.curve) > printed:
+                printed = len(state.curve)
+                bar.console.print(f"step {state.step}: {figures}")
+
+        trainer.run(until, validate_every, report=report)
+    out().print(f"step {state.step}: {output / 'model.safetensors'}")
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder, file or glob pattern of clean images.",
+)
+@click.option("--sigma", type=click.FloatRange(0, 255), default=25.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--quantize",
+    is_flag=True,
+    help="Clamp and round the noisy image to 8 bits first, as a camera would.",
+)
+@tiling_options
+@json_option
+def evaluate(
+    model: str,
+    data: Path,
+    sigma: float,
+    seed: int,
+    quantize: bool,
+    tile: Any,
+    halo: int,
+    blend: int,
+    threads: int | None,
+    provider: str | None,
+    as_json: bool,
+) -> None:
+    """PSNR and SSIM of MODEL on clean images with seeded Gaussian noise.
+
+    The literature's protocol: the noise is not clamped unless --quantize is given; the restored
+    image is clamped to [0, 1] and not rounded; the mean is over the images.
+    """  # fmt: skip
+    from mirnet_edge.evaluate import evaluate_model
+    from mirnet_edge.restore import Restorer
+
+    with (
+        Restorer(
+            model, tile=tile, halo=halo, blend=blend, threads=threads, provider=provider
+        ) as restorer,
+        progress_bar("images") as bar,
+    ):
+        bar.disable = as_json
+        task = bar.add_task("evaluating", total=None)
+        evaluation = evaluate_model(
+            restorer,
+            data,
+            sigma,
+            seed,
+            quantize=quantize,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        print_json(evaluation)
+        return
+    print_table(
+        ["image", "noisy dB", "restored dB", "gain dB", "noisy SSIM", "restored SSIM"],
+        [
+            [
+                score.name,
+                f"{score.noisy_psnr:.2f}",
+                f"{score.psnr:.2f}",
+                f"{score.psnr - score.noisy_psnr:.2f}",
+                f"{score.noisy_ssim:.4f}",
+                f"{score.ssim:.4f}",
+            ]
+            for score in (*evaluation.scores, evaluation.mean)
+        ],
+        title=f"{model}, sigma {sigma:g}, {len(evaluation.scores)} images",
+    )
+    for reason in evaluation.skipped:
+        err().print(f"left out: {reason}")

@@ -1,0 +1,77 @@
+"""All metadata of mirnet-edge.
+
+It stands here and not in pyproject.toml because the setuptools that JetPack 6 ships reads no
+``[project]`` table.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+VERSION: dict = {}
+exec((ROOT / "mirnet_edge" / "_version.py").read_text(encoding="utf-8"), VERSION)
+
+CORE = [
+    "numpy>=1.26",
+    "onnxruntime>=1.17",
+    "pillow>=10.1",
+    "click>=8.1",
+    "rich>=13.4",
+    "psutil>=5.9",
+]
+TRAIN = [
+    "torch>=2.9",
+    "onnx>=1.17",
+    "onnxscript>=0.5",
+    "onnxsim>=0.4.36",
+    "safetensors>=0.4.3",
+    "scikit-image>=0.22",
+    "matplotlib>=3.8",
+]
+TENSORRT = ["pycuda>=2024.1"]
+"""TensorRT itself comes with JetPack on a Jetson; elsewhere: pip install tensorrt."""
+TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100"]
+CHECK = ["ruff==0.17.6", "mypy>=1.15"]
+
+setup(
+    name="mirnet-edge",
+    version=VERSION["__version__"],
+    description="MIRNet image restoration on edge devices: export, tile, run.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=["mirnet_edge", "mirnet_edge.*"]),
+        "mirnet_edge._kernels",
+        "mirnet_edge._calibration",
+    ],
+    package_dir={
+        "mirnet_edge._kernels": "kernels",
+        "mirnet_edge._calibration": "calibration",
+    },
+    package_data={
+        "mirnet_edge": ["py.typed", "data/*", "models/*/*"],
+        "mirnet_edge._kernels": ["*.cu", "*.cuh"],
+        "mirnet_edge._calibration": ["*.webp", "*.json", "*.md"],
+    },
+    install_requires=CORE,
+    extras_require={
+        "train": TRAIN,
+        "tensorrt": TENSORRT,
+        "test": TEST + TRAIN,
+        "dev": TEST + TRAIN + CHECK,
+    },
+    entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.cli:run"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Graphics",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)

@@ -1,0 +1,56 @@
+"""Fixtures that several test modules share: tiny networks, a tiny exported graph, a GPU or not."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mirnet_edge as me
+from mirnet_edge.config import Config, MIRNetConfig, MIRNetV2Config
+
+TINY: dict[str, Config] = {
+    "mirnet": MIRNetConfig(channels=(8, 16, 24), n_rrg=1, n_msrb=1),
+    "mirnet-two-streams": MIRNetConfig(channels=(8, 12), n_rrg=2, n_msrb=1, width=3),
+    "mirnet-v2": MIRNetV2Config(channels=(8, 12, 18), groups=(1, 2), n_mrb=1),
+    "defocus": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), in_channels=6, image_skip=False),
+}
+"""One small network of every kind."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = _no_gpu()
+    if reason:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_gpu() -> str | None:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1) on this machine"
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "the NVIDIA driver reports no GPU"
+    return None
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny MIRNet-v2 with random weights, exported with open sizes."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    me.export_onnx(me.create_model(TINY["mirnet-v2"], seed=0), path, task="denoise")
+    return path
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    """The bundled photo, (300, 451, 3) uint8."""
+    from mirnet_edge.cli.restore import PHOTO
+    from mirnet_edge.images import read_image
+
+    return read_image(PHOTO).pixels
