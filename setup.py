@@ -29,8 +29,8 @@ TRAIN = [
     "scikit-image>=0.22",
     "matplotlib>=3.8",
 ]
-TENSORRT = ["pycuda>=2024.1"]
-"""TensorRT itself comes with JetPack on a Jetson; elsewhere: pip install tensorrt."""
+TENSORRT = ["tensorrt>=8.6; platform_machine != 'aarch64'", "pycuda>=2024.1"]
+"""On a Jetson (aarch64) TensorRT comes with JetPack."""
 TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100"]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
 

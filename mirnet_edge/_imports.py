@@ -15,6 +15,8 @@ EXTRA_OF_PACKAGE = {
     "onnx": "train",
     "onnxscript": "train",
     "onnxsim": "train",
+    "tensorrt": "tensorrt",
+    "pycuda": "tensorrt",
 }
 
 

@@ -1,4 +1,4 @@
-"""The models that ship with the package: weights, ONNX graph and card of each."""
+"""What ships with the package: models (weights, ONNX graph and card of each) and a photo."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from mirnet_edge._files import PACKAGE
 
 MODELS_FOLDER = PACKAGE / "models"
+PHOTO = PACKAGE / "data" / "photo.webp"
 
 
 @dataclass(frozen=True)

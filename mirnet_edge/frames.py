@@ -116,7 +116,7 @@ class FrameLayout:
                 f"{columns.start}-{columns.stop}; an FP16 overflow? Try an FP32 model."
             )
         if self.colours < planes.shape[0]:
-            planes = planes.mean(axis=0, keepdims=True)
+            planes = planes.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         target = frame[region] if frame.ndim == 3 else frame[region][:, :, None]
         np.clip(planes, 0.0, 1.0, out=planes)
         if self.maximum != 1.0:

@@ -121,7 +121,7 @@ class DualAttentionUnit(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         residual = self.body(features)
         attended = torch.cat([self.SA(residual), self.CA(residual)], 1)
-        return features + self.conv1x1(attended)
+        return torch.add(features, self.conv1x1(attended))
 
 
 class BlurPool(nn.Module):

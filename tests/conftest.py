@@ -50,7 +50,7 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def photo() -> np.ndarray:
     """The bundled photo, (300, 451, 3) uint8."""
-    from mirnet_edge.cli.restore import PHOTO
+    from mirnet_edge.bundled import PHOTO
     from mirnet_edge.images import read_image
 
     return read_image(PHOTO).pixels

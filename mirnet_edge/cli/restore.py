@@ -12,7 +12,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge._files import PACKAGE, require_new
+from mirnet_edge._files import require_new
+from mirnet_edge.bundled import PHOTO
 from mirnet_edge.cli.console import (
     fail,
     json_option,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from mirnet_edge.restore import Progress, Restorer
 
 DEFAULT_MODEL = "edge-s-denoise"
-PHOTO = PACKAGE / "data" / "photo.webp"
 RESTORED, COMPARE = "_restored", "_compare"
 
 
