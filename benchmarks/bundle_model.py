@@ -1,0 +1,104 @@
+"""Make a bundled model from a training run: weights, ONNX graph, measured figures, card.
+
+    python benchmarks/bundle_model.py TRAINING_FOLDER NAME --set cbsd68=FOLDER --set set5=FOLDER
+
+Every figure in the card is measured here, by the exported graph on the portable engine; README
+tables are made from the card.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import onnxruntime
+import torch
+
+import mirnet_edge as me
+from mirnet_edge._files import atomic_path
+from mirnet_edge.bundled import MODELS_FOLDER
+from mirnet_edge.tasks import TASKS
+
+SIGMAS = (15.0, 25.0, 50.0)
+WEIGHTS_LICENCE = "research only"
+DATA = {
+    "name": "BSDS500, train and test images (400; val left out: CBSD68 comes from it)",
+    "source": "Berkeley Segmentation Data Set and Benchmarks 500 (Arbelaez et al., TPAMI 2011)",
+    "licence": "non-commercial research and educational use",
+}
+
+
+def multiply_accumulates(network: torch.nn.Module, size: int = 256) -> int:
+    """Of all convolutions for one ``size`` x ``size`` image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, size, size))
+    return counter.get_total_flops() // 2
+
+
+def measure(onnx: Path, sets: dict[str, Path]) -> list[dict[str, Any]]:
+    """Mean PSNR and SSIM of the exported graph, whole frames, seed 0."""
+    figures = []
+    with me.Restorer(onnx, tile=None) as restorer:
+        for name, folder in sets.items():
+            for sigma in SIGMAS:
+                evaluation = me.evaluate_model(restorer, folder, sigma=sigma, seed=0)
+                mean = {
+                    key: value for key, value in asdict(evaluation.mean).items() if key != "name"
+                }
+                rounded = {key: round(value, 4) for key, value in mean.items()}
+                images = len(evaluation.scores)
+                figures.append({"data": name, "images": images, "sigma": sigma, **rounded})
+                click.echo(
+                    f"{name} sigma {sigma:g}: {mean['noisy_psnr']:.2f} -> {mean['psnr']:.2f}"
+                )
+    return figures
+
+
+@click.command()
+@click.argument("training", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("name")
+@click.option("--set", "sets", multiple=True, required=True, metavar="NAME=FOLDER")
+def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
+    """Bundle the model in TRAINING under NAME."""
+    folder = MODELS_FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    network = me.load_model(training / "model.safetensors")
+    task = network.facts.task
+    recipe = {**network.training_facts, "task_settings": asdict(TASKS[task]), "data": DATA}
+    me.save_model(network, folder / "model.safetensors", task, recipe)
+    report = me.export_onnx(network, folder / "model.onnx")
+    folders = {key: Path(value) for key, _, value in (item.partition("=") for item in sets)}
+    card = {
+        "task": task,
+        "preset": network.facts.preset,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "gmac_256": round(multiply_accumulates(network) / 1e9, 2),
+        "weights_sha256": report.facts.weights_sha256,
+        "weights_licence": WEIGHTS_LICENCE,
+        "weights_licence_note": "Trained on images licensed for research; use these weights for "
+        "research and evaluation, and train your own for a product.",
+        "recipe": recipe,
+        "protocol": "additive white Gaussian noise, neither clamped nor rounded, seed 0 + index; "
+        "whole frames; restored images clamped, not rounded; PSNR and SSIM over RGB, mean of the "
+        "images",
+        "figures": measure(folder / "model.onnx", folders),
+        "measured_with": {
+            "mirnet_edge": me.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    curve = json.loads((training / "curve.json").read_text(encoding="utf-8"))
+    card["curve"] = [[point["step"], round(point["psnr"], 3)] for point in curve if point["psnr"]]
+    with atomic_path(folder / "card.json") as temporary:
+        temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Write the figures of model cards and benchmark records into README.md, between its markers.
+
+python benchmarks/tables.py            rewrites README.md
+python benchmarks/tables.py --check    exits 1 where README.md is out of date
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mirnet_edge._files import atomic_path
+from mirnet_edge.bundled import bundled_models
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PORTABLE = ROOT / "benchmarks" / "results" / "portable.json"
+
+
+def models_table() -> str:
+    """Bundled models and their measured figures, from their cards."""
+    rows = [["model", "task", "parameters", "GMAC at 256²", "data", "σ", "noisy", "restored"]]
+    for model in bundled_models():
+        card = model.card
+        head = [
+            f"`{model.name}`",
+            card["task"],
+            f"{card['parameters'] / 1e6:.2f} M",
+            f"{card['gmac_256']:.1f}",
+        ]
+        for figure in card["figures"]:
+            rows.append(
+                [
+                    *head,
+                    f"{figure['data']} ({figure['images']})",
+                    f"{figure['sigma']:g}",
+                    f"{figure['noisy_psnr']:.2f} dB / {figure['noisy_ssim']:.3f}",
+                    f"{figure['psnr']:.2f} dB / {figure['ssim']:.3f}",
+                ]
+            )
+            head = [""] * len(head)
+    return _markdown(rows)
+
+
+def portable_table() -> str:
+    """Speed, memory and tiles of the portable engine, from the record."""
+    record = json.loads(PORTABLE.read_text(encoding="utf-8"))
+    info = {entry["name"]: entry["extra_info"] for entry in record["benchmarks"]}
+    machine, versions = record["machine_info"], record["machine_info"]["versions"]
+    peers = info["test_edge_s_512_against_pytorch"]["median_ms"]
+    own = info["test_own_time_of_restorer_at_24_megapixels[cut]"]["ms_per_megapixel"]
+    memory = info["test_peak_memory_of_photos"]
+    tiles = info["test_tiles_against_the_untiled_frame"]["psnr_against_untiled_db"]
+    rows = [
+        ["what", "measured"],
+        ["`edge-s-denoise`, one 512² tile, portable engine", f"{peers['portable']:.0f} ms"],
+        ["the same, PyTorch eager", f"{peers['torch-eager']:.0f} ms"],
+        [
+            "the same, PyTorch eager, channels last",
+            f"{peers['torch-eager-channels-last']:.0f} ms",
+        ],
+        ["Restorer's own time, 24 MP frame", f"{own:.1f} ms a megapixel"],
+        *(
+            [f"peak memory beyond input and output, {size} photo", f"{value['megabytes']:.0f} MB"]
+            for size, value in memory.items()
+        ),
+        *(
+            [f"{name} px, PSNR against the untiled output", _by_halo(row)]
+            for name, row in tiles.items()
+        ),
+    ]
+    where = (
+        f"\n{machine['cpu']['brand_raw']}, {machine['usable_cores']} cores, Python "
+        f"{machine['python_version']}, onnxruntime {versions['onnxruntime']}, torch "
+        f"{versions['torch']}. Record: `benchmarks/results/portable.json`; `make bench` repeats it."
+    )
+    return _markdown(rows) + where + "\n"
+
+
+TABLES = {"models": models_table, "portable": portable_table}
+
+
+def with_tables(text: str) -> str:
+    """``text`` with what stands between each pair of markers made anew."""
+    for name, make in TABLES.items():
+        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        text, found = re.subn(
+            pattern,
+            lambda match, make=make: match[1] + make() + match[2],  # type: ignore[misc]
+            text,
+            flags=re.DOTALL,
+        )
+        if found != 1:
+            raise SystemExit(f"README.md has {found} places for the table {name!r}; need 1")
+    return text
+
+
+def _by_halo(row: dict[str, float]) -> str:
+    return ", ".join(f"{value:.1f} dB ({halo})" for halo, value in row.items())
+
+
+def _markdown(rows: list[list[Any]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    current = README.read_text(encoding="utf-8")
+    wanted = with_tables(current)
+    if "--check" in sys.argv:
+        raise SystemExit("README.md is out of date: make tables" if current != wanted else 0)
+    with atomic_path(README) as temporary:
+        temporary.write_text(wanted, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The command line as a whole (help, versions, wrong usage), and how its tests call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mirnet_edge
+from mirnet_edge.cli import cli, main
+
+COMMAND = (sys.executable, "-m", "mirnet_edge")
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(mirnet_edge.__file__).parents[1]),
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+"""For a subprocess in any folder, with the package under test."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of the command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The messages of all ``error:`` lines."""
+        lines = self.err.splitlines()
+        return [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+
+    @property
+    def json(self) -> Any:
+        """Standard output, as a parser reads it that knows only what the JSON standard knows."""
+        return json.loads(self.out, parse_constant=_refuse)
+
+    @property
+    def only_error(self) -> str:
+        """The message of a call that failed with exit code 1 and printed one line and no more."""
+        lines = [line for line in self.err.splitlines() if line]
+        assert (self.code, len(lines), len(self.errors), self.out) == (1, 1, 1, ""), self
+        return self.errors[0]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
+    """Call the command line in this process."""
+    capfd.readouterr()
+    code = main([str(argument) for argument in arguments])
+    return Outcome(code, *capfd.readouterr())
+
+
+@pytest.mark.parametrize("name", ["", *sorted(cli.commands)])
+def test_every_command_has_help(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = [name] if name else []
+    outcome = run(capfd, *arguments, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"Usage: mirnet-edge {name}".rstrip())
+    assert run(capfd, *arguments, "-h").out == outcome.out
+
+
+def test_help_lists_every_command_with_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    text = run(capfd, "--help").out
+    for name, command in cli.commands.items():
+        sentence = command.get_short_help_str(1000)
+        assert f"\n  {name} " in text
+        assert sentence[:20] in text, f"{name}: {sentence}"
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capfd, "--version")
+    assert outcome == Outcome(0, f"mirnet-edge, version {mirnet_edge.__version__}\n", "")
+
+
+def test_module_runs_as_a_program(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--version"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mirnet_edge.__version__ in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Usage: mirnet-edge"),
+        (["restroe"], "restroe"),
+        (["models", "--yaml"], "--yaml"),
+        (["restore"], "IMAGE|FOLDER|GLOB"),
+        (["restore", "a.png", "--tile", "wide"], "512 or 384x640"),
+        (["restore", "a.png", "--tile", "32x"], "512 or 384x640"),
+        (["restore", "a.png", "--halo", "-1"], "--halo"),
+        (["restore", "a.png", "--threads", "0"], "--threads"),
+        (["export", "model.pth"], "ONNX"),
+        (["export", "model.pth", "model.onnx", "--opset", "9"], "'17', '18'"),
+        (["demo", "--sigma", "256"], "--sigma"),
+        (["train", "--data", "no-such-folder", "-o", "out"], "no-such-folder"),
+        (["train", "-o", "out"], "--data"),
+        (["train", "--data", ".", "-o", "out", "--preset", "edge-xl"], "edge-s"),
+        (["evaluate", "edge-s-denoise"], "--data"),
+        (["info"], "FILE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_exit_code_2(
+    arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(capfd, *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert said in outcome.err
+    assert "Traceback" not in outcome.err

@@ -1,0 +1,237 @@
+"""``mirnet-edge models``, ``info``, ``doctor`` and ``demo``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY
+from PIL import Image
+from test_cli import run
+
+import mirnet_edge as me
+from mirnet_edge.doctor import Check, diagnose, healthy
+
+BUNDLED = [model.name for model in me.bundled_models()]
+STATUSES = {"ok", "missing", "optional", "warning"}
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    me.save_model(me.create_model(TINY["mirnet-v2"], seed=0), path, "denoise", {"steps": 7})
+    return path
+
+
+# models
+
+
+def test_models_lists_what_is_bundled(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "edge-s-denoise" in BUNDLED
+    outcome = run(capfd, "models")
+    assert (outcome.code, outcome.err) == (0, "")
+    for model in me.bundled_models():
+        assert model.name in outcome.out, "a name is what a user copies: it may not be cut"
+        assert f"{model.card['parameters'] / 1e6:.2f} M" in outcome.out
+        for figure in model.card["figures"]:
+            assert f"{figure['psnr']:.2f}" in outcome.out
+
+
+def test_models_as_json_are_the_cards(capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capfd, "models", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    expected = [{"name": model.name, **model.card} for model in me.bundled_models()]
+    assert outcome.json == expected
+
+
+# info
+
+
+def test_info_of_a_checkpoint(tiny_weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    described = run(capfd, "info", tiny_weights, "--json").json
+    config = TINY["mirnet-v2"]
+    network = me.create_model(config)
+    expected = {
+        "file": str(tiny_weights),
+        "size_bytes": tiny_weights.stat().st_size,
+        "kind": "checkpoint",
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "family": "mirnet-v2",
+        "preset": "custom",
+        "task": "denoise",
+        "channels": list(config.channels),
+        "groups": [1, 2],
+        "training": {"steps": 7},
+    }
+    assert {name: described[name] for name in expected} == expected
+    text = run(capfd, "info", tiny_weights).out
+    for name in described:
+        assert re.search(rf"^{name} +\S", text, re.MULTILINE), name
+    assert "(8, 12, 18)" in text
+
+
+def test_info_of_an_onnx_file(tiny_onnx: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    described = run(capfd, "info", tiny_onnx, "--json").json
+    assert (described["kind"], described["input_size"]) == ("ONNX", "any")
+    assert (described["task"], described["family"]) == ("denoise", "mirnet-v2")
+    assert described["size_bytes"] == tiny_onnx.stat().st_size
+    assert described["version"] == me.__version__
+    text = run(capfd, "info", tiny_onnx).out
+    assert str(tiny_onnx) in text
+    assert described["weights_sha256"] in text
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_info_of_a_bundled_model(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    described = run(capfd, "info", name, "--json").json
+    assert (described["kind"], described["input_size"]) == ("ONNX", "any")
+    weights = me.load_model(name)
+    assert described["weights_sha256"] == weights.facts.weights_sha256, "graph and weights differ"
+    assert (described["task"], described["preset"]) == (weights.facts.task, weights.facts.preset)
+
+
+def test_info_prints_names_as_they_are(
+    tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model[final].onnx"
+    path.write_bytes(tiny_onnx.read_bytes())
+    assert str(path) in run(capfd, "info", path).out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("missing.onnx", None, "no such file, and no bundled model"),
+        ("notes.txt", b"hello", ".onnx"),
+        ("model.onnx", b"hello", "ONNX Runtime"),
+        ("model.safetensors", b"hello", "truncated"),
+        ("model.pth", b"hello", "model.pth"),
+        ("folder", b"", "no such file"),
+    ],
+)
+def test_info_of_what_is_no_model(
+    name: str, content: bytes | None, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    error = run(capfd, "info", path, "--json").only_error
+    assert str(path) in error
+    assert said in error
+
+
+def test_info_of_a_truncated_checkpoint(
+    tiny_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = tiny_weights.read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(whole[: len(whole) // 2])
+    assert str(path) in run(capfd, "info", path).only_error
+
+
+# doctor
+
+
+def test_doctor_of_this_machine(capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capfd, "doctor", "--json")
+    checks = [Check(**check) for check in outcome.json]
+    assert outcome.code == (0 if healthy(checks) else 1)
+    assert {"Python", "mirnet-edge", "numpy"} <= {check.name for check in checks}
+    assert {check.status for check in checks} <= STATUSES
+    assert [check.name for check in checks] == [check.name for check in diagnose()]
+
+
+def test_doctor_of_a_machine_that_lacks_something(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fix = 'pip install "mirnet-edge[train]"'
+    checks = [
+        Check("Python", "ok", "3.10 [built here]"),
+        Check("torch", "missing", "not installed", fix),
+    ]
+    monkeypatch.setattr("mirnet_edge.doctor.diagnose", lambda: checks)
+    outcome = run(capfd, "doctor")
+    assert (outcome.code, outcome.err) == (1, "")
+    assert re.search(r"^ok +Python +3.10 \[built here\]$", outcome.out, re.MULTILINE), outcome.out
+    assert re.search(r"^MISSING +torch +not installed$", outcome.out, re.MULTILINE)
+    assert f"-> {fix}" in outcome.out
+    outcome = run(capfd, "doctor", "--json")
+    assert outcome.code == 1
+    assert outcome.json[1] == {
+        "name": "torch",
+        "status": "missing",
+        "detail": "not installed",
+        "fix": fix,
+    }
+
+
+# demo
+
+
+def test_demo_gains_seven_decibels(
+    photo: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run(capfd, "demo", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    result = outcome.json
+    assert result["gain"] >= 7
+    assert result["gain"] == pytest.approx(result["restored_psnr"] - result["noisy_psnr"], abs=0.02)
+    assert result["noisy_psnr"] == pytest.approx(_psnr_of_noise(25), abs=0.3)
+    height, width, _ = photo.shape
+    with Image.open(result["picture"]) as image:
+        assert (image.format, image.size) == ("PNG", (2 * width + 4, height))
+        picture = np.asarray(image).astype(float)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.png"]
+    clean = photo.astype(float)
+    noisy, restored = picture[:, :width] - clean, picture[:, width + 4 :] - clean
+    for name, difference in (("noisy_psnr", noisy), ("restored_psnr", restored)):
+        psnr = 20 * np.log10(255 / np.sqrt((difference**2).mean()))
+        assert result[name] == pytest.approx(psnr, abs=0.011), name
+
+
+def _psnr_of_noise(sigma: float) -> float:
+    return float(20 * np.log10(255 / sigma))
+
+
+def test_demo_prints_both_figures_and_is_seeded(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def figures(*options: object) -> tuple[str, ...]:
+        outcome = run(capfd, "demo", "-o", tmp_path / "d.png", *options)
+        assert outcome.code == 0
+        found = re.search(r"noisy (\S+) dB, restored (\S+) dB: gain (\S+) dB", outcome.out)
+        assert found, outcome
+        return found.groups()
+
+    assert figures("--sigma", "40") == figures("--sigma", "40", "--seed", "0")
+    assert figures("--sigma", "40") != figures("--sigma", "40", "--seed", "1")
+
+
+def test_demo_without_noise_is_json_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capfd, "demo", "--sigma", "0", "--json", "-o", tmp_path / "d.png")
+    assert outcome.code == 0
+    assert outcome.json["sigma"] == 0
+
+
+def test_demo_into_a_missing_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    error = run(capfd, "demo", "-o", tmp_path / "nowhere" / "d.png", "--json").only_error
+    assert "nowhere" in error
+
+
+def test_cards_are_plain_json(capfd: pytest.CaptureFixture[str]) -> None:
+    def refuse(constant: str) -> Any:
+        raise AssertionError(constant)
+
+    for model in me.bundled_models():
+        card = (model.folder / "card.json").read_text("utf-8")
+        assert json.loads(card, parse_constant=refuse) == model.card
