@@ -8,7 +8,7 @@ from typing import Any
 from mirnet_edge.onnx_engine import usable_cores
 
 
-def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     for private in ("node", "release"):
         machine_info.pop(private, None)
     machine_info["usable_cores"] = usable_cores()

@@ -58,6 +58,6 @@ class ModelFacts:
                 found[field.name] = json.loads(metadata[PREFIX + field.name])
             except (KeyError, ValueError):
                 continue
-        if "value_range" in found:
+        if isinstance(found.get("value_range"), list):
             found["value_range"] = tuple(found["value_range"])
         return cls(**found)

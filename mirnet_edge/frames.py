@@ -109,7 +109,9 @@ class FrameLayout:
         Raises:
             EngineError: a value is not finite.
         """
-        if not np.isfinite(planes.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):
+            total = planes.sum(dtype=np.float64)
+        if not np.isfinite(total):
             rows, columns = region
             raise EngineError(
                 f"the engine returned NaN or infinity in rows {rows.start}-{rows.stop}, columns "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,17 +17,44 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.errors import ImageError, OutputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 JPEG_QUALITY = 95
 _GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _DIRECT = ("L", "LA", "RGB", "RGBA")
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".jpg": {"quality": JPEG_QUALITY, "subsampling": 0},
-    ".webp": {"lossless": True},
-    ".tif": {"compression": "tiff_deflate"},
+_ANYTHING = ("gray", "gray with alpha", "RGB", "RGBA", "16-bit gray")
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How files of one suffix are written.
+
+    Attributes:
+        name: Pillow's.
+        holds: kinds of pixels that come back as they were.
+        options: of Pillow's save. TIFF stays uncompressed: through libtiff, Pillow loses the EXIF
+            sub-directories that every camera writes.
+    """
+
+    name: str
+    holds: tuple[str, ...] = _ANYTHING
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+_JPEG = _Format("JPEG", ("gray", "RGB"), (("quality", JPEG_QUALITY), ("subsampling", 0)))
+_FORMATS = {
+    ".png": _Format("PNG"),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": _Format("WEBP", ("gray", "RGB", "RGBA"), (("lossless", True), ("exact", True))),
+    ".tif": _Format("TIFF"),
+    ".tiff": _Format("TIFF"),
+    ".bmp": _Format("BMP", ("gray", "RGB")),
 }
-_SAVE_OPTIONS[".jpeg"] = _SAVE_OPTIONS[".jpg"]
-_SAVE_OPTIONS[".tiff"] = _SAVE_OPTIONS[".tif"]
+SUFFIXES = tuple(_FORMATS)
+_EXIF_PREFIX = b"Exif\0\0"
+_DESCRIPTIVE_TAGS = (270, 271, 272, 274, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853)
+"""What a TIFF's directory says of the picture (ImageDescription … GPS), not of the file."""
+_SUB_DIRECTORIES = (34665, 34853)
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +63,9 @@ class ImageFile:
 
     Attributes:
         pixels: (H, W) or (H, W, C), C = 2 (gray, alpha), 3 (RGB) or 4 (RGBA); uint8, or uint16
-            for 16-bit gray. As stored: the EXIF orientation is not applied.
-        exif: the EXIF block, None where there is none.
+            for 16-bit gray. As stored: the EXIF orientation is not applied (TIFF: Pillow applies
+            it and drops the tag).
+        exif: the EXIF block with its prefix, None where there is none.
         icc_profile: the ICC colour profile, None where there is none.
     """
 
@@ -60,41 +89,70 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     except UnidentifiedImageError as error:
         size = Path(path).stat().st_size
         raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
 
 
 def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
     frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    if frames > 1 and image.format != "MPO":  # phones add a preview or a depth map as second one
         raise ImageError(f"{path}: holds {frames} frames; extract them to one file each")
     if _bits_per_channel(image) > 8 and image.mode in ("RGB", "RGBA"):
         raise ImageError(
             f"{path}: 16 bits a colour channel, of which reading would drop 8. Convert it to 8 "
             "bits, or pass the uint16 array to Restorer in Python."
         )
-    icc_profile = image.info.get("icc_profile")
-    exif = image.info.get("exif") or image.getexif().tobytes() or None
+    image.load()
+    icc_profile, exif = image.info.get("icc_profile"), _exif_of(image)
     if image.mode in _GRAY_16 or image.mode == "I":
         pixels = np.asarray(image)
         if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
             raise ImageError(f"{path}: 32-bit gray values beyond 16 bits; scale them first")
-        return ImageFile(pixels.astype(np.uint16), exif, icc_profile)
+        pixels = pixels.astype(np.uint16)
+        if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+            pixels = 65535 - pixels
+        return ImageFile(pixels, exif, icc_profile)
     if image.mode == "F":
         raise ImageError(f"{path}: floating-point image; pass the array to Restorer in Python")
-    if image.mode not in _DIRECT:
-        transparent = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
+    transparent = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
+    if image.mode not in _DIRECT or transparent:
         if image.mode == "CMYK":
             icc_profile = None
-        gray = image.mode == "1"
-        image = image.convert("L" if gray else "RGBA" if transparent else "RGB")
+        base = "L" if image.mode in ("1", "L", "La") else "RGB"
+        image = image.convert(base + "A" * transparent)
     return ImageFile(np.asarray(image), exif, icc_profile)
 
 
 def _bits_per_channel(image: Image.Image) -> int:
-    """16 where the decoder is told to cut 16-bit samples down (Pillow's raw mode ``RGB;16B``)."""
+    """As stored: TIFF says it in a tag; else Pillow's raw mode (``RGB;16B``) tells that the decoder
+    cuts 16-bit samples down."""
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
-    return 16 if any(";16" in mode for mode in raw_modes) else 8
+    bits = _tiff_tag(image, _BITS_PER_SAMPLE) or (16 if ";16" in "".join(raw_modes) else 8)
+    return max(bits) if isinstance(bits, tuple) else int(bits)
+
+
+def _tiff_tag(image: Image.Image, tag: int) -> Any:
+    directory = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return directory.get(tag)
+
+
+def _exif_of(image: Image.Image) -> bytes | None:
+    if image.format == "TIFF":
+        directory, described = image.tag_v2, Image.Exif()  # type: ignore[attr-defined]
+        for tag in set(_DESCRIPTIVE_TAGS) & set(directory):
+            is_pointer = tag in _SUB_DIRECTORIES
+            described[tag] = image.getexif().get_ifd(tag) if is_pointer else directory[tag]
+        return described.tobytes() if len(described) else None
+    block = image.info.get("exif") or image.getexif().tobytes()
+    if not block:
+        return None
+    return bytes(block) if block.startswith(_EXIF_PREFIX) else _EXIF_PREFIX + bytes(block)
 
 
 def write_image(
@@ -120,20 +178,30 @@ def write_image(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise OutputError(f"cannot write {path}: use one of {', '.join(SUFFIXES)}")
-    options = dict(_SAVE_OPTIONS.get(suffix, {}))
+    kind = _kind(pixels)
+    if kind not in _FORMATS[suffix].holds:
+        raise OutputError(f"cannot write {path}: {suffix} does not hold {kind}; use .png")
+    options = dict(_FORMATS[suffix].options)
     if like is not None and like.exif:
         options["exif"] = like.exif
     if like is not None and like.icc_profile:
         options["icc_profile"] = like.icc_profile
+    encoded = io.BytesIO()
+    try:
+        Image.fromarray(pixels).save(encoded, _FORMATS[suffix].name, **options)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"cannot write {path}: {error}; try .png") from error
     with atomic_path(path) as temporary:
-        try:
-            Image.fromarray(pixels).save(temporary, **options)
-        except (ValueError, TypeError, KeyError) as error:
-            raise OutputError(f"cannot write {path}: {error}") from error
-        except OSError as error:
-            if error.errno is None:
-                raise OutputError(f"cannot write {path}: {error}; try .png") from error
-            raise
+        temporary.write_bytes(encoded.getbuffer())
+
+
+def _kind(pixels: NDArray[Any]) -> str:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    bits = {np.dtype(np.uint8): "", np.dtype(np.uint16): "16-bit "}.get(pixels.dtype)
+    name = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGBA"}.get(channels)
+    if bits is None or name is None or pixels.ndim not in (2, 3):
+        return f"a {pixels.dtype} array of shape {pixels.shape}"
+    return bits + name
 
 
 def upright_rgb(image: ImageFile) -> NDArray[np.uint8]:
@@ -158,13 +226,18 @@ def find_images(specs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     for spec in specs:
         path = Path(spec)
         if path.is_dir():
-            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            matches = sorted(file for file in path.iterdir() if _is_image(file))
         elif path.exists():
             matches = [path]
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(spec), recursive=True))]
-            matches = [match for match in matches if match.suffix.lower() in SUFFIXES]
+            matches = [match for match in matches if _is_image(match)]
         if not matches:
             raise ImageError(f"{spec}: no such file, and no image ({', '.join(SUFFIXES)}) there")
         found += matches
     return list(dict.fromkeys(found))
+
+
+def _is_image(path: Path) -> bool:
+    """By name: a file of a known suffix, not a hidden one."""
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")

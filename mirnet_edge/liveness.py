@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from mirnet_edge._imports import require
+from mirnet_edge.errors import ExportError
 
 
 def peak_activation_bytes(proto: Any, height: int, width: int) -> int:
@@ -16,7 +17,7 @@ def peak_activation_bytes(proto: Any, height: int, width: int) -> int:
         proto: ``onnx.ModelProto`` whose first input is (N, C, H, W).
 
     Raises:
-        ValueError: onnx cannot tell the shape of a tensor.
+        ExportError: onnx cannot tell the shape of a tensor.
     """
     onnx = require("onnx", "reading graphs")
     sized = onnx.ModelProto()
@@ -42,5 +43,8 @@ def _bytes_of(value: Any) -> int:
     """All tensors of the networks are float32 or small int64 shape tensors."""
     dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if 0 in dims:
-        raise ValueError(f"the shape of tensor {value.name!r} cannot be inferred")
+        raise ExportError(
+            f"the shape of tensor {value.name!r} cannot be inferred, so neither can the memory of "
+            "the graph; please report this network"
+        )
     return 4 * int(math.prod(dims))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.config import Config, MIRNetConfig, MIRNetV2Config, preset_name
-from mirnet_edge.errors import CheckpointError, ConfigError
+from mirnet_edge.errors import CheckpointError, ConfigError, OutputError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.model import Network, create_model
 from mirnet_edge.support import local_support_px
@@ -47,7 +46,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
     bundled = bundled_model(os.fspath(path))
     path = Path(bundled.weights if bundled else path)
     tensors, metadata = read_state_dict(path)
-    network = network_from_state_dict(tensors, source=str(path))
+    network = network_from_state_dict(tensors, str(path), _config_in(metadata, path))
     network.facts = facts_of(network, task or metadata.get("task", "unknown"))
     network.training_facts = metadata.get("training", {})
     return network
@@ -65,11 +64,14 @@ def save_model(
         training: anything JSON can hold: recipe, data, figures.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the name does not end in .safetensors, or the file cannot be written.
     """
+    if Path(path).suffix != ".safetensors":
+        raise OutputError(f"cannot write {path}: the name must end in .safetensors")
     safetensors = require("safetensors.torch", "writing .safetensors")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unique(model).items()}
-    metadata = {"task": task, "training": dict(training or {})}
+    config = {"family": model.config.family, **asdict(model.config)}
+    metadata = {"config": config, "task": task, "training": dict(training or {})}
     with atomic_path(path) as temporary:
         temporary.write_bytes(safetensors.save(tensors, {METADATA_KEY: json.dumps(metadata)}))
 
@@ -112,13 +114,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return _read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_unpickling_reason(path, error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes that are no readable PyTorch checkpoint "
-            f"(truncated or another format?): {_first_line(error)}. Download it again."
-        ) from error
+    except Exception as error:  # damaged files make torch and pickle raise nearly anything
+        raise CheckpointError(_unreadable(path, error)) from error
     return _find_state_dict(content, path), {}
 
 
@@ -127,23 +124,60 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if not isinstance(metadata, dict):
+                raise ValueError(f"its metadata {METADATA_KEY!r} is no JSON object")
+            return tensors, metadata
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes that are no safetensors file (truncated?): "
-            f"{_first_line(error)}"
+            f"{path}: {path.stat().st_size} bytes that are no safetensors file of ours (truncated?)"
+            f": {_first_line(error)}"
         ) from error
 
 
-def _unpickling_reason(path: Path, error: Exception) -> str:
-    blocked = re.search(r"(?:GLOBAL|global|class) ['`]?([\w.]+)", str(error))
-    if blocked or "Unsupported" in str(error):
-        what = f" ({blocked.group(1)})" if blocked else ""
+def _unreadable(path: Path, error: Exception) -> str:
+    blocked = re.search(r"GLOBAL (\S+)", str(error))
+    if blocked:
         return (
-            f"{path}: holds Python objects other than tensors{what}; they are not loaded because "
-            "unpickling them can run code. Save the state dict alone, as .safetensors if possible."
+            f"{path}: holds Python objects other than tensors ({blocked[1]}); they are not loaded "
+            "because unpickling them can run code. Save the state dict alone, as .safetensors if "
+            "possible."
         )
-    return f"{path}: no readable PyTorch checkpoint: {_first_line(error)}"
+    with path.open("rb") as file:
+        start = file.read(40)
+    looks_like = next(
+        (name for name, mark in _FAILED_DOWNLOADS.items() if start.lstrip().startswith(mark)),
+        "truncated, or another format?",
+    )
+    return (
+        f"{path}: {path.stat().st_size} bytes that are no readable PyTorch checkpoint "
+        f"({looks_like}): {_first_line(error)}. Download it again."
+    )
+
+
+_FAILED_DOWNLOADS = {
+    "a web page": b"<",
+    "a git-lfs pointer": b"version https://git-lfs",
+    "a JSON answer": b"{",
+}
+
+
+def _config_in(metadata: Mapping[str, Any], path: Path) -> Config | None:
+    """The configuration that `save_model` wrote, None in files of others."""
+    if not isinstance(metadata.get("config"), Mapping):
+        return None
+    config = metadata["config"]
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config.items()
+        if key != "family"
+    }
+    try:
+        if config.get("family") == MIRNetConfig.family:
+            return MIRNetConfig(**values)
+        return MIRNetV2Config(**values)
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its metadata describes no network: {error}") from error
 
 
 def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -156,32 +190,43 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors (keys: {_some(content)})")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise CheckpointError(
+                f"{path}: {name!r} is sparse, quantized or without values; save dense tensors"
+            )
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
 
 
-def network_from_state_dict(tensors: StateDict, source: str = "state dict") -> Network:
+def network_from_state_dict(
+    tensors: StateDict, source: str = "state dict", config: Config | None = None
+) -> Network:
     """Build the network whose parameters ``tensors`` are, and load them.
+
+    Args:
+        source: named in errors.
+        config: None reads it off the tensors.
 
     Raises:
         CheckpointError: they are not those of a MIRNet.
     """
     try:
-        config = infer_config(tensors)
+        config = config or infer_config(tensors)
     except ConfigError as error:
         raise CheckpointError(f"{source}: {error}") from error
     if config is None:
         raise CheckpointError(
             f"{source}: not a MIRNet or MIRNet-v2; their first block would be called "
-            f"'{_V1_BLOCK}…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
+            f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
         )
     network = create_model(config)
     _load_checked(network, tensors, source)
     return network
 
 
-_V1_BLOCK = "body.0.body.0.blocks.0.0."
+_V1_BLOCK = "body.0.body.0.blocks.0."
 _V2_BLOCK = "body.0.body.0.dau_top."
 
 
@@ -208,14 +253,12 @@ def infer_config(tensors: StateDict) -> Config | None:
     n_rrg = count(r"body\.(\d+)\.body\.")
     if is_v1:
         height = count(r"body\.0\.body\.0\.blocks\.(\d+)\.")
+        width = count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\.")
         return MIRNetConfig(
-            channels=tuple(
-                shape(f"body.0.body.0.blocks.{stream}.0.body.0.weight")[0]
-                for stream in range(height)
-            ),
+            channels=tuple(shape(_any_column(tensors, stream))[0] for stream in range(height)),
             n_rrg=n_rrg,
             n_msrb=count(r"body\.0\.body\.(\d+)\.blocks\."),
-            width=count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\."),
+            width=width,
             in_channels=in_channels,
             out_channels=out_channels,
         )
@@ -233,6 +276,13 @@ def infer_config(tensors: StateDict) -> Config | None:
         out_channels=out_channels,
         image_skip=in_channels == out_channels,
     )
+
+
+def _any_column(tensors: StateDict, stream: int) -> str:
+    """Name of a stream's first convolution; its columns share it, so any copy will do."""
+    pattern = rf"body\.0\.body\.0\.blocks\.{stream}\.\d+\.body\.0\.weight"
+    copies = (name for name in tensors if re.fullmatch(pattern, name))
+    return next(copies, f"body.0.body.0.blocks.{stream}.0.body.0.weight")
 
 
 def _load_checked(network: Network, tensors: StateDict, source: str) -> None:
@@ -284,4 +334,7 @@ def _some(content: Mapping[Any, Any]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    text = str(error).strip()
+    if text.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
+        return "not in a form that can be read without running code"
+    return text.partition("\n")[0]

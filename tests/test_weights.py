@@ -284,13 +284,13 @@ def configs(draw: st.DrawFn) -> Config:
         colours = draw(st.integers(1, 4))
         return MIRNetConfig(
             channels=tuple(sorted(draw(sizes))),
-            n_rrg=draw(st.integers(1, 3)),
+            n_rrg=draw(st.integers(1, 2)),
             n_msrb=draw(st.integers(1, 2)),
             width=draw(st.integers(1, 3)),
             in_channels=colours,
             out_channels=colours,
         )
-    groups = draw(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=12))
+    groups = draw(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=11))
     in_channels, out_channels = draw(st.integers(1, 6)), draw(st.integers(1, 4))
     return MIRNetV2Config(
         channels=draw(st.tuples(*[st.sampled_from([4, 8, 12, 20])] * 3)),
@@ -302,7 +302,7 @@ def configs(draw: st.DrawFn) -> Config:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(config=configs())
 def test_tensors_tell_the_configuration(config: Config) -> None:
     with torch.device("meta"):
@@ -423,8 +423,10 @@ def test_a_pickle_that_would_run_code_does_not(form: str, tmp_path: Path) -> Non
         write_legacy(content, path)
     else:
         path.write_bytes(pickle.dumps(Payload(victim), protocol=int(form[-1])))
-    with pytest.raises(CheckpointError, match=r"other than tensors.* can run code") as raised:
+    said = "no readable" if form == "pickle-5" else "other than tensors.* can run code"
+    with pytest.raises(CheckpointError, match=said) as raised:
         me.load_model(path)
+    assert "weights_only" not in str(raised.value)
     assert not victim.exists()
     assert isinstance(raised.value.__cause__, pickle.UnpicklingError)
 
