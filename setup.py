@@ -31,7 +31,7 @@ TRAIN = [
 ]
 TENSORRT = ["tensorrt>=8.6; platform_machine != 'aarch64'", "pycuda>=2024.1"]
 """On a Jetson (aarch64) TensorRT comes with JetPack."""
-TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100"]
+TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100", "setuptools>=70.1"]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
 
 setup(

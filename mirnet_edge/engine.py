@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
@@ -95,6 +96,7 @@ def open_engine(
 
         return OnnxEngine(path, threads=threads, provider=provider)
     if path.suffix in CHECKPOINT_SUFFIXES:
+        require("torch", f"running {path.name}")
         from mirnet_edge.torch_engine import TorchEngine
         from mirnet_edge.weights import load_model
 

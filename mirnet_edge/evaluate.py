@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from mirnet_edge.tasks import add_gaussian_noise, to_uint8, unit_range
 
 @dataclass(frozen=True)
 class Score:
-    """Of one image, or the mean of many: dB for PSNR, 1 is equal for SSIM."""
+    """Of one image, or the mean of many: dB for PSNR, 1 is equal for SSIM (NaN, and left out of the
+    mean, for an image smaller than its window)."""
 
     name: str
     noisy_psnr: float
@@ -120,7 +122,10 @@ def _load(
 def _mean(scores: Sequence[Score]) -> Score:
     def mean(name: str) -> float | None:
         values = [getattr(score, name) for score in scores]
-        return None if None in values else float(np.mean(values))
+        if None in values:
+            return None
+        known = [value for value in values if not np.isnan(value)]
+        return float(np.mean(known)) if known else math.nan
 
     return Score(
         "mean",

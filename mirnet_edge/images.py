@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,8 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
             bits a colour channel, of which Pillow would drop 8.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore", UserWarning)  # Pillow's, of tags that it cannot parse
             return _decode(image, path)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error

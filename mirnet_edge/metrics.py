@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
 
+SSIM_WINDOW_PX = 11
+
 
 def psnr(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """Peak signal-to-noise ratio in dB of two arrays of one shape, values in [0, 1]; infinite
@@ -20,7 +22,10 @@ def psnr(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
 
 def ssim(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """Structural similarity of two (H, W, 3) arrays in [0, 1], the mean over channels, with the
-    Gaussian window of Wang et al. (IEEE TIP 2004): sigma 1.5, population covariance."""
+    Gaussian window of Wang et al. (IEEE TIP 2004): 11x11, sigma 1.5, population covariance. NaN for
+    an image smaller than the window."""
+    if min(image.shape[:2]) < SSIM_WINDOW_PX:
+        return math.nan
     metrics = require("skimage.metrics", "SSIM")
     return float(
         metrics.structural_similarity(

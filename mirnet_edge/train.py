@@ -11,7 +11,6 @@ import dataclasses
 import json
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirnet_edge._files import atomic_path
+from mirnet_edge._imports import require
 from mirnet_edge.config import preset
-from mirnet_edge.errors import CheckpointError, ConfigError, DataError
+from mirnet_edge.errors import CheckpointError, ConfigError, DataError, OutputError
 from mirnet_edge.evaluate import evaluate_model, load_images
 from mirnet_edge.model import Network, create_model
 from mirnet_edge.patches import PatchSampler
@@ -120,10 +120,12 @@ class Trainer:
         compile: let torch.compile fuse the network; a minute at start.
 
     Raises:
-        ConfigError: settings that cannot be, or that differ from the checkpoint's in more than
-            ``steps``.
+        ConfigError: settings or a device that cannot be, or settings that differ from the
+            checkpoint's in more than ``steps``.
         DataError: no images, or none as large as a patch.
         CheckpointError: a damaged checkpoint.
+        OutputError: ``output`` is a file.
+        MissingDependencyError: a package that the end of the run will need.
     """
 
     def __init__(
@@ -141,8 +143,12 @@ class Trainer:
                 f"patch_px={settings.patch_px}: must be a multiple of {config.size_multiple}"
             )
         self.task = task_named(settings.task)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        require("matplotlib", "drawing the training curve")
+        require("safetensors", "saving the weights")
+        self.device = _usable_device(device)
         self.output = Path(output)
+        if self.output.exists() and not self.output.is_dir():
+            raise OutputError(f"{output} is a file; name a folder")
         self.skipped: list[str] = []
         images = self._read(data, settings.patch_px)
         self.sampler = PatchSampler(images, settings.patch_px, self.device)
@@ -202,7 +208,10 @@ class Trainer:
         """
         state = self.state
         last = min(until or state.settings.steps, state.settings.steps)
-        self.output.mkdir(parents=True, exist_ok=True)
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {self.output}: {error}") from error
         started, earlier = time.monotonic(), state.seconds
         losses: list[Tensor] = []
         try:
@@ -325,7 +334,7 @@ def _resume(state: TrainState, path: Path) -> None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         found = content["format"], TrainSettings(**content["settings"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
+    except Exception as error:  # damaged files make torch and pickle raise nearly anything
         raise CheckpointError(
             f"{path}: not a training checkpoint, or damaged; delete it to start anew"
         ) from error
@@ -346,6 +355,16 @@ def _resume(state: TrainState, path: Path) -> None:
     state.optimizer.load_state_dict(content["optimizer"])
     state.step, state.seconds = content["step"], content["seconds"]
     state.curve = [Point(**point) for point in content["curve"]]
+
+
+def _usable_device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device {name!r} cannot be used here: {reason}") from error
+    return device
 
 
 def _device_name(device: torch.device) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -28,12 +29,12 @@ Command = Callable[..., Any]
 
 def out() -> Console:
     """Where results go."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def err() -> Console:
     """Where progress and errors go, so that results can be piped."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def fail(message: str) -> None:
@@ -42,25 +43,31 @@ def fail(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value, dataclasses and paths included, as JSON."""
-    click.echo(json.dumps(value, indent=2, default=_plain))
+    """Print a value, dataclasses and paths included, as JSON; infinite numbers become null."""
+    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
     """Print a table, the first column left, the others right aligned."""
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        first = index == 0
+        justify: Literal["left", "right"] = "left" if first else "right"
+        table.add_column(column, justify=justify, no_wrap=first, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     out().print(table)
 
 
@@ -76,8 +83,12 @@ class RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:.2f} {self.unit}/s")
 
 
-def progress_bar(unit: str, *columns: ProgressColumn, count: bool = True) -> Progress:
-    """A bar on standard error with the rate and the time left, gone when done."""
+def progress_bar(
+    unit: str, *columns: ProgressColumn, count: bool = True, quiet: bool = False
+) -> Progress:
+    """A bar on standard error with the rate and the time left, gone when done; none where standard
+    error is no terminal."""
+    console = err()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -85,8 +96,9 @@ def progress_bar(unit: str, *columns: ProgressColumn, count: bool = True) -> Pro
         RateColumn(unit),
         TimeRemainingColumn(),
         *columns,
-        console=err(),
+        console=console,
         transient=True,
+        disable=quiet or not console.is_terminal,
     )
 
 

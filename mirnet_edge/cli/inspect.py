@@ -102,5 +102,5 @@ def doctor(as_json: bool) -> int:
         for check in checks:
             out().print(f"{mark[check.status]:<10} {check.name:<22} {check.detail}")
             if check.fix:
-                out().print(f"{'':<10} {'':<22} -> {check.fix}", markup=False)
+                out().print(f"{'':<10} {'':<22} -> {check.fix}")
     return 0 if healthy(checks) else 1

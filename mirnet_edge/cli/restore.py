@@ -22,7 +22,7 @@ from mirnet_edge.cli.console import (
     progress_bar,
     tiling_options,
 )
-from mirnet_edge.errors import MirnetEdgeError, OutputError
+from mirnet_edge.errors import ImageError, MirnetEdgeError, OutputError
 from mirnet_edge.images import (
     SUFFIXES,
     ImageFile,
@@ -47,9 +47,9 @@ class Job:
     target: Path
     compare: Path | None
 
-    def check_new(self, overwrite: bool) -> None:
-        for path in filter(None, (self.target, self.compare)):
-            require_new(path, overwrite)
+    @property
+    def writes(self) -> list[Path]:
+        return [path for path in (self.target, self.compare) if path is not None]
 
 
 @click.command()
@@ -111,14 +111,17 @@ def plan_jobs(inputs: Sequence[str], output: Path | None, compare: bool) -> list
     """What to read and where to write it; results of earlier runs in a folder are left out.
 
     Raises:
-        ImageError: an input matches nothing.
+        ImageError: an input matches nothing, or all are results of earlier runs.
         OutputError: the output folder is missing, or two inputs would be written to one file.
     """
+    named = {Path(spec) for spec in inputs}
     sources = [
         path
         for path in find_images(inputs)
-        if str(path) in inputs or not path.stem.endswith((RESTORED, COMPARE))
+        if path in named or not path.stem.endswith((RESTORED, COMPARE))
     ]
+    if not sources:
+        raise ImageError(f"{', '.join(inputs)}: only results of earlier runs are there")
     single_file = output is not None and output.suffix.lower() in SUFFIXES and not output.is_dir()
     if single_file and len(sources) > 1:
         raise OutputError(f"--output {output} is one file, but there are {len(sources)} inputs")
@@ -133,11 +136,13 @@ def plan_jobs(inputs: Sequence[str], output: Path | None, compare: bool) -> list
         target = (folder or source.parent) / f"{source.stem}{RESTORED}{source.suffix}"
         if single_file and output is not None:
             target = output
-        if target in taken:
-            raise OutputError(f"{taken[target]} and {source} would both be written to {target}")
-        taken[target] = source
         beside = target.with_name(f"{source.stem}{COMPARE}.png")
-        jobs.append(Job(source, target, beside if compare else None))
+        job = Job(source, target, beside if compare else None)
+        for path in job.writes:
+            if path in taken:
+                raise OutputError(f"{taken[path]} and {source} would both be written to {path}")
+            taken[path] = source
+        jobs.append(job)
     return jobs
 
 
@@ -145,8 +150,7 @@ def _run_jobs(
     jobs: list[Job], restorer: Restorer, overwrite: bool, quiet: bool
 ) -> list[dict[str, Any]]:
     results = []
-    with progress_bar("frames", count=len(jobs) > 1) as bar:
-        bar.disable = quiet
+    with progress_bar("frames", count=len(jobs) > 1, quiet=quiet) as bar:
         task = bar.add_task("restoring", total=len(jobs))
         for index, job in enumerate(jobs):
 
@@ -168,7 +172,8 @@ def _run_jobs(
 def _restore_file(
     job: Job, restorer: Restorer, overwrite: bool, progress: Progress
 ) -> dict[str, Any]:
-    job.check_new(overwrite)
+    for path in job.writes:
+        require_new(path, overwrite)
     image = read_image(job.source)
     restored = restorer(image.pixels, progress=progress)
     write_image(job.target, restored, like=image, overwrite=overwrite)

@@ -196,9 +196,8 @@ def evaluate(
         Restorer(
             model, tile=tile, halo=halo, blend=blend, threads=threads, provider=provider
         ) as restorer,
-        progress_bar("images") as bar,
+        progress_bar("images", quiet=as_json) as bar,
     ):
-        bar.disable = as_json
         task = bar.add_task("evaluating", total=None)
         evaluation = evaluate_model(
             restorer,
