@@ -83,9 +83,10 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
             bits a colour channel, of which Pillow would drop 8.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Pillow's, of tags that it cannot parse
-            return _decode(image, path)
+            with Image.open(path) as image:
+                return _decode(image, path)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:

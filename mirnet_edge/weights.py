@@ -125,14 +125,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if not isinstance(metadata, dict):
-                raise ValueError(f"its metadata {METADATA_KEY!r} is no JSON object")
-            return tensors, metadata
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes that are no safetensors file of ours (truncated?)"
-            f": {_first_line(error)}"
+            f"{path}: {path.stat().st_size} bytes that are no safetensors file (truncated?): "
+            f"{_first_line(error)}"
         ) from error
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
+    return tensors, metadata
 
 
 def _unreadable(path: Path, error: Exception) -> str:
