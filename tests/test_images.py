@@ -328,6 +328,8 @@ def test_tiffs_of_other_writers_can_be_restored(
     options: dict[str, Any], bigtiff: bool, tmp_path: Path
 ) -> None:
     """How the original lay in its file must not leak into the new one."""
+    if bigtiff and "byteorder" in options:
+        pytest.skip("Pillow 13 does not read big-endian BigTIFF")
     pixels = random_pixels(37, 53, 3)
     source = tmp_path / "source.tif"
     tifffile.imwrite(source, pixels, photometric="rgb", bigtiff=bigtiff, **options)
