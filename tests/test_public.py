@@ -20,7 +20,10 @@ import mirnet_edge as me
 from mirnet_edge._imports import EXTRA_OF_PACKAGE
 
 PACKAGE = Path(me.__file__).parent
-WORKSTATION = {"model", "weights", "patches", "train", "torch_engine", "export"}
+WORKSTATION = {
+    *("model", "model.layers", "model.mirnet", "model.mirnet_v2"),
+    *("weights", "patches", "train", "torch_engine", "export"),
+}
 """The modules that may import torch, and that no other module may import when it is loaded."""
 LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "numpy")
 NOT_ON_A_DEVICE = ("torch", "onnx", "onnxscript", "onnxsim", "skimage", "matplotlib", "safetensors")

@@ -1,0 +1,122 @@
+"""What both networks are made of, and `Network`, what both are.
+
+Every reduction over the whole frame goes through `GlobalMean` or `GlobalSoftmaxMean`: the only
+places where a tile differs from the frame it was cut from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mirnet_edge.config import Config
+from mirnet_edge.errors import FrameError
+from mirnet_edge.facts import ModelFacts
+
+
+def conv(in_channels: int, out_channels: int, size: int = 3, groups: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the size: stride 1, zero padding, no bias."""
+    return nn.Conv2d(in_channels, out_channels, size, padding=size // 2, groups=groups, bias=False)
+
+
+class GlobalMean(nn.Module):
+    """(N, C, H, W) to (N, C, 1, 1): the mean of each channel over the frame."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.mean((2, 3), keepdim=True)
+
+
+class GlobalSoftmaxMean(nn.Module):
+    """(N, C, H, W) features and (N, 1, H, W) logits to (N, C, 1, 1): the mean of each channel
+    over the frame, weighted by the softmax of the logits over all positions."""
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        weights = logits.flatten(2).softmax(2)
+        return (features.flatten(2) @ weights.transpose(1, 2)).unsqueeze(3)
+
+
+class SelectiveKernelFusion(nn.Module):
+    """Fuse n feature maps of one shape by channel weights that sum to one (paper, "SKFF")."""
+
+    def __init__(self, channels: int, n_inputs: int, activation: nn.Module) -> None:
+        super().__init__()
+        squeezed = max(channels // 8, 4)
+        self.pool = GlobalMean()
+        self.conv_du = nn.Sequential(conv(channels, squeezed, 1), activation)
+        self.fcs = nn.ModuleList(conv(squeezed, channels, 1) for _ in range(n_inputs))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        squeezed = self.conv_du(self.pool(total(features)))
+        logits = torch.stack([fc(squeezed) for fc in self.fcs], dim=1)
+        gates = logits.softmax(1).unbind(1)
+        return total([gate * feature for gate, feature in zip(gates, features)])
+
+
+class BilinearUp(nn.Module):
+    """Twice the size, bilinear, corners not aligned."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class Chain(nn.Module):
+    """Modules in sequence under the key ``body``."""
+
+    def __init__(self, *modules: nn.Module, residual: bool = False) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*modules)
+        self.residual = residual
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.body(features)
+        return out + features if self.residual else out
+
+
+def total(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors added up."""
+    result = tensors[0]
+    for tensor in tensors[1:]:
+        result = result + tensor
+    return result
+
+
+class Network(nn.Module):
+    """What both families share: (N, in, H, W) in [0, 1] to (N, out, H, W), not clamped.
+
+    Attributes:
+        config: the hyperparameters.
+        facts, training_facts: what the checkpoint it came from says of itself.
+
+    Raises:
+        FrameError: the input's channels, or a height or width that is no multiple of
+            ``config.size_multiple`` or below ``config.min_size_px``.
+    """
+
+    config: Config
+    facts: ModelFacts = ModelFacts()
+    training_facts: Mapping[str, Any] = MappingProxyType({})
+
+    def forward(self, image: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            self._check(image)
+        return self.restore(image)
+
+    def restore(self, image: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _check(self, image: Tensor) -> None:
+        config = self.config
+        multiple, least = config.size_multiple, config.min_size_px
+        shape = tuple(image.shape)
+        if len(shape) != 4 or shape[1] != config.in_channels:
+            raise FrameError(f"input of shape {shape}: need (N, {config.in_channels}, H, W)")
+        if any(size % multiple or size < least for size in shape[2:]):
+            raise FrameError(
+                f"input of {shape[2]}x{shape[3]} pixels: height and width must be multiples of "
+                f"{multiple} and at least {least}; pad by reflection and crop the output"
+            )

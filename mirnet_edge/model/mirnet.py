@@ -1,0 +1,206 @@
+"""MIRNet (Zamir et al., ECCV 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mirnet_edge.config import MIRNetConfig
+from mirnet_edge.model.layers import (
+    BilinearUp,
+    Chain,
+    GlobalMean,
+    Network,
+    SelectiveKernelFusion,
+    conv,
+)
+
+
+class SpatialAttention(nn.Module):
+    """Gate every position by a 5x5 convolution of the channels' maximum and mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spatial = nn.ModuleDict({"conv": conv(2, 1, 5)})
+
+    def forward(self, features: Tensor) -> Tensor:
+        pooled = torch.cat([features.amax(1, keepdim=True), features.mean(1, keepdim=True)], 1)
+        gate: Tensor = self.spatial["conv"](pooled).sigmoid()
+        return torch.mul(features, gate)
+
+
+class ChannelAttention(nn.Module):
+    """Gate every channel by a two-layer perceptron of the channels' means over the frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool = GlobalMean()
+        self.conv_du = nn.Sequential(
+            conv(channels, channels // 8, 1), nn.ReLU(), conv(channels // 8, channels, 1)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * torch.sigmoid(self.conv_du(self.pool(features)))
+
+
+class DualAttentionUnit(nn.Module):
+    """Two convolutions, then spatial and channel attention side by side (paper, "DAU")."""
+
+    def __init__(self, channels: int, activation: nn.PReLU) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(channels, channels), activation, conv(channels, channels))
+        self.SA = SpatialAttention()
+        self.CA = ChannelAttention(channels)
+        self.conv1x1 = conv(2 * channels, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual = self.body(features)
+        attended = torch.cat([self.SA(residual), self.CA(residual)], 1)
+        return torch.add(features, self.conv1x1(attended))
+
+
+class BlurPool(nn.Module):
+    """Anti-aliased halving: reflect one pixel, [1 2 1] binomial filter, stride 2 (Zhang, "Making
+    Convolutional Networks Shift-Invariant Again", ICML 2019)."""
+
+    filt: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0])
+        self.register_buffer("filt", (torch.outer(row, row) / 16).repeat(channels, 1, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        padded = F.pad(features, (1, 1, 1, 1), mode="reflect")
+        blurred: Tensor = F.conv2d(padded, self.filt, stride=2, groups=self.filt.shape[0])
+        return blurred
+
+
+class ResidualDown(nn.Module):
+    """Half the size, with a residual and a blurred branch."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.top = nn.Sequential(
+            conv(channels, channels, 1),
+            nn.PReLU(),
+            conv(channels, channels),
+            nn.PReLU(),
+            BlurPool(channels),
+            conv(channels, out_channels, 1),
+        )
+        self.bot = nn.Sequential(BlurPool(channels), conv(channels, out_channels, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.add(self.top(features), self.bot(features))
+
+
+class ResidualUp(nn.Module):
+    """Twice the size, with a transposed-convolution and a bilinear branch."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.top = nn.Sequential(
+            conv(channels, channels, 1),
+            nn.PReLU(),
+            nn.ConvTranspose2d(channels, channels, 3, 2, padding=1, output_padding=1, bias=False),
+            nn.PReLU(),
+            conv(channels, out_channels, 1),
+        )
+        self.bot = nn.Sequential(BilinearUp(), conv(channels, out_channels, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.add(self.top(features), self.bot(features))
+
+
+class MultiScaleResidualBlock(nn.Module):
+    """Parallel streams of dual attention units, exchanged and fused (paper, "MRB")."""
+
+    def __init__(self, config: MIRNetConfig, activation: nn.PReLU) -> None:
+        super().__init__()
+        channels = config.channels
+        streams = range(len(channels))
+        units = [DualAttentionUnit(c, activation) for c in channels]
+        self.blocks = nn.ModuleList(nn.ModuleList([unit] * config.width) for unit in units)
+        self.last_up = nn.ModuleDict({str(s): _up_chain(channels, s, 0) for s in streams[1:]})
+        self.down = nn.ModuleDict(
+            {f"{channels[s]}_{2 ** (t - s)}": _down_chain(channels, s, t)
+             for s in streams for t in streams[s + 1 :]}
+        )  # fmt: skip
+        self.up = nn.ModuleDict(
+            {f"{channels[s]}_{2 ** (s - t)}": _up_chain(channels, s, t)
+             for s in streams for t in streams[:s]}
+        )  # fmt: skip
+        self.conv_out = conv(channels[0], channels[0])
+        self.selective_kernel = nn.ModuleList(
+            SelectiveKernelFusion(c, len(channels), nn.PReLU()) for c in channels
+        )
+        self.channels = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        streams = self._first_column(features)
+        for column in range(1, len(self.blocks[0])):  # type: ignore[arg-type]
+            fused = [
+                fusion([self._resample(feature, s, t) for s, feature in enumerate(streams)])
+                for t, fusion in enumerate(self.selective_kernel)
+            ]
+            streams = [self.blocks[t][column](f) for t, f in enumerate(fused)]  # type: ignore[index]
+        full_size = [streams[0]]
+        full_size += [self.last_up[str(s)](f) for s, f in enumerate(streams) if s > 0]
+        out: Tensor = self.conv_out(self.selective_kernel[0](full_size))
+        return out + features
+
+    def _first_column(self, features: Tensor) -> list[Tensor]:
+        streams: list[Tensor] = []
+        for stream, column in enumerate(self.blocks):
+            if stream > 0:
+                features = self._resample(streams[-1], stream - 1, stream)
+            streams.append(column[0](features))  # type: ignore[index]
+        return streams
+
+    def _resample(self, features: Tensor, source: int, target: int) -> Tensor:
+        if source == target:
+            return features
+        direction = self.down if target > source else self.up
+        resampled: Tensor = direction[
+            f"{self.channels[source]}_{2 ** abs(target - source)}"
+        ](features)  # fmt: skip
+        return resampled
+
+
+class MIRNet(Network):
+    """MIRNet (ECCV 2020). One PReLU slope serves every dual attention unit of the network, and the
+    columns of a stream share one unit: the state dict holds such tensors under several names."""
+
+    def __init__(self, config: MIRNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        features = config.channels[0]
+        activation = nn.PReLU()
+        self.conv_in = conv(config.in_channels, features)
+        self.body = nn.Sequential(
+            *(
+                Chain(
+                    *(MultiScaleResidualBlock(config, activation) for _ in range(config.n_msrb)),
+                    conv(features, features),
+                    residual=True,
+                )
+                for _ in range(config.n_rrg)
+            )
+        )
+        self.conv_out = conv(features, config.out_channels)
+
+    def restore(self, image: Tensor) -> Tensor:
+        out: Tensor = self.conv_out(self.body(self.conv_in(image)))
+        return out + image
+
+
+def _down_chain(channels: Sequence[int], source: int, target: int) -> Chain:
+    return Chain(*(ResidualDown(channels[s], channels[s + 1]) for s in range(source, target)))
+
+
+def _up_chain(channels: Sequence[int], source: int, target: int) -> Chain:
+    return Chain(*(ResidualUp(channels[s], channels[s - 1]) for s in range(source, target, -1)))
