@@ -95,6 +95,7 @@ def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
         },
     }
     curve = json.loads((training / "curve.json").read_text(encoding="utf-8"))
+    card["curve_is"] = "[step, mean PSNR at sigma 25 on the validation images, cut to 512 px]"
     card["curve"] = [[point["step"], round(point["psnr"], 3)] for point in curve if point["psnr"]]
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from mirnet_edge.onnx_engine import usable_cores
+from mirnet_edge.system import usable_cores
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

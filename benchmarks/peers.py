@@ -38,7 +38,7 @@ def _runner(peer: str, tiles: np.ndarray) -> Callable[[], object]:
         return lambda: engine.run(tiles)
     import torch
 
-    from mirnet_edge.onnx_engine import usable_cores
+    from mirnet_edge.system import usable_cores
     from mirnet_edge.weights import load_model
 
     torch.set_num_threads(usable_cores())

@@ -26,13 +26,6 @@
 // Tile widths that the group does not divide, or an unaligned batch, are stored value by value:
 // correct, slower, and no engine asks for them. Any grid is correct in x and y (the loops stride
 // over it); gridDim.z is the number of tiles.
-//
-// Measured on an H200 (3840x2160 in 135 tiles of 256x240, blocks of 32x4, eight sets of buffers in
-// turn so that none stays in the cache; a device copy of the same size moves 3.87 TB/s):
-//   rgb u8 -> __half, 3 planes   25.7 us   2.90 TB/s   75 % of the copy    (blocks of 32x8: 73 %)
-//   rgb u8 -> __half, 8 planes   41.9 us   3.76 TB/s   97 %                (32x8)
-//   rgb u8 -> float,  3 planes   34.1 us   3.65 TB/s   94 %                (32x8)
-//   gray f32 -> __half           41.4 us   2.00 TB/s   52 %                (32x8; the lowest)
 #include "frame.cuh"
 
 template <typename Sample, typename Order, typename Value>

@@ -32,13 +32,6 @@
 // four __half) where the tile is aligned there too, as it is when origins, regions and tile width
 // are multiples of 4, and value by value elsewhere. Any grid is correct in x and y (the loops
 // stride over it); gridDim.z is the number of tiles.
-//
-// Measured as load_tiles was (H200, 3840x2160, regions of 256x240; a copy moves 3.87 TB/s):
-//   __half -> rgb u8             26.4 us   2.83 TB/s   73 % of the copy    (blocks of 32x8: 71 %)
-//   the same, pitch off a word   29.4 us   2.54 TB/s   65 %                (32x8)
-//   float  -> rgb u8             33.0 us   3.77 TB/s   97 %                (32x8)
-//   __half -> rgba u8, in place  40.7 us   2.85 TB/s   74 %                (32x8)
-//   __half -> gray f32           51.1 us   1.62 TB/s   42 %                (32x8; the lowest)
 #include "frame.cuh"
 
 template <typename Sample, typename Order, typename Value>

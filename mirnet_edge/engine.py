@@ -58,12 +58,18 @@ class FakeEngine:
         self.closed = False
 
     def run(self, tiles: Tiles) -> Tiles:
+        """Record the shape and apply the function.
+
+        Raises:
+            EngineError: closed.
+        """
         if self.closed:
             raise EngineError("this engine is closed")
         self.shapes.append(tiles.shape)
         return tiles if self.function is None else self.function(tiles)
 
     def close(self) -> None:
+        """From now on, `run` raises."""
         self.closed = True
 
 
@@ -91,11 +97,12 @@ def open_engine(
             f"{name}: no such file, and no bundled model of that name (mirnet-edge models lists "
             "them)"
         )
-    if path.suffix == ".onnx":
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
         from mirnet_edge.onnx_engine import OnnxEngine
 
         return OnnxEngine(path, threads=threads, provider=provider)
-    if path.suffix in CHECKPOINT_SUFFIXES:
+    if suffix in CHECKPOINT_SUFFIXES:
         require("torch", f"running {path.name}")
         from mirnet_edge.torch_engine import TorchEngine
         from mirnet_edge.weights import load_model

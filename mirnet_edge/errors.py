@@ -61,3 +61,8 @@ class DataError(MirnetEdgeError):
 
 class MissingDependencyError(MirnetEdgeError):
     """An optional package that is not installed."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign error's message, to quote in one of ours."""
+    return str(error).strip().partition("\n")[0]

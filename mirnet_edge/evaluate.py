@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mirnet_edge._imports import require
 from mirnet_edge.errors import DataError, ImageError
 from mirnet_edge.images import find_images, read_image, upright_rgb
 from mirnet_edge.metrics import psnr, ssim
@@ -64,14 +65,15 @@ def evaluate_model(
 
     Raises:
         DataError: no image can be read.
+        MissingDependencyError: SSIM is asked for and scikit-image is not installed.
     """
+    if with_ssim:
+        require("skimage.metrics", "SSIM")
     skipped: list[str] = []
-    images = list(_load(data, skipped))
-    if not images:
-        raise DataError(f"{data}: no image can be read; {'; '.join(skipped) or 'none there'}")
-    scores = []
-    for index, (name, clean) in enumerate(images):
-        noisy = add_gaussian_noise(clean, sigma, seed + index)
+    count = len(_paths(data)) if isinstance(data, (str, os.PathLike)) else len(data)
+    scores: list[Score] = []
+    for name, clean in _load(data, skipped):
+        noisy = add_gaussian_noise(clean, sigma, seed + len(scores))
         if quantize:
             noisy = unit_range(to_uint8(noisy))
         restored = restorer(noisy)
@@ -86,7 +88,9 @@ def evaluate_model(
             )
         )
         if progress:
-            progress(index + 1, len(images))
+            progress(len(scores) + len(skipped), count)
+    if not scores:
+        raise DataError(f"{data}: no image can be read; {'; '.join(skipped)}")
     return Evaluation(sigma, seed, tuple(scores), _mean(scores), tuple(skipped))
 
 
@@ -99,15 +103,18 @@ def load_images(
     Raises:
         DataError: there is no image file.
     """
-    try:
-        paths = find_images([data])
-    except ImageError as error:
-        raise DataError(str(error)) from error
-    for path in paths:
+    for path in _paths(data):
         try:
-            yield Path(path).name, upright_rgb(read_image(path))
+            yield path.name, upright_rgb(read_image(path))
         except ImageError as error:
             skipped.append(str(error))
+
+
+def _paths(data: str | os.PathLike[str]) -> list[Path]:
+    try:
+        return find_images([data])
+    except ImageError as error:
+        raise DataError(str(error)) from error
 
 
 def _load(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import time
@@ -17,7 +18,7 @@ import torch
 
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge._imports import require
-from mirnet_edge.errors import EngineError, ExportError
+from mirnet_edge.errors import EngineError, ExportError, first_line
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.liveness import peak_activation_bytes
 from mirnet_edge.model import Network
@@ -27,6 +28,7 @@ from mirnet_edge.weights import facts_of
 
 INPUT, OUTPUT = "input", "output"
 OPSETS = (17, 18)
+IR_VERSION = 8  # of opset 17; newer ones shut out older runtimes for nothing
 TOLERANCE = 1e-4
 CHECK_SIZES = ((24, 40), (36, 100), (68, 44))
 
@@ -59,7 +61,6 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     size: tuple[int, int] | None = None,
-    batch: int = 1,
     opset: int = 17,
     task: str | None = None,
     overwrite: bool = True,
@@ -67,13 +68,12 @@ def export_onnx(
     """Write a network as an ONNX file that any engine of the package runs.
 
     The graph is simplified by onnxsim, then run by ONNX Runtime on three inputs and compared with
-    PyTorch, before the file is moved into place. It has one input ``input`` (batch, in, H, W) and
-    one output ``output`` (batch, out, H, W), float32, values in [0, 1], the output not clamped.
+    PyTorch, before the file is moved into place. It has one input ``input`` (1, in, H, W) and
+    one output ``output`` (1, out, H, W), float32, values in [0, 1], the output not clamped.
 
     Args:
         model: from `load_model` or `create_model`.
         size: (height, width) of the input, multiples of 4; None leaves them open.
-        batch: images a run.
         opset: 17 or 18. TensorRT 8.6 reads 17.
         task: overrides the task in the model's facts.
 
@@ -84,17 +84,18 @@ def export_onnx(
     """
     started = time.monotonic()
     path = Path(path)
-    _check_arguments(model, path, size, batch, opset)
+    _check_arguments(model, path, size, opset)
     require_new(path, overwrite)
-    proto = _simplified(_traced(model, size, batch), opset)
+    model = copy.deepcopy(model).eval().cpu()
+    proto = _simplified(_traced(model, size), opset)
     facts = facts_of(model, task or model.facts.task)
     height, width = size or (256, 256)
     peak = peak_activation_bytes(proto, height, width)
-    facts = replace(facts, bytes_per_pixel=round(peak / (batch * height * width)))
+    facts = replace(facts, bytes_per_pixel=round(peak / (height * width)))
     _describe(proto, facts, size)
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
-        error = _difference(model, temporary, size, batch)
+        error = _difference(model, temporary, size)
     return ExportReport(
         path,
         facts,
@@ -106,15 +107,11 @@ def export_onnx(
     )
 
 
-def _check_arguments(
-    model: Network, path: Path, size: tuple[int, int] | None, batch: int, opset: int
-) -> None:
-    if path.suffix != ".onnx":
+def _check_arguments(model: Network, path: Path, size: tuple[int, int] | None, opset: int) -> None:
+    if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: the name must end in .onnx")
     if opset not in OPSETS:
         raise ExportError(f"opset={opset}: need one of {OPSETS}")
-    if batch < 1:
-        raise ExportError(f"batch={batch}: must be at least 1")
     multiple, least = model.config.size_multiple, model.config.min_size_px
     if size and any(pixels % multiple or pixels < least for pixels in size):
         raise ExportError(
@@ -122,12 +119,12 @@ def _check_arguments(
         )
 
 
-def _traced(model: Network, size: tuple[int, int] | None, batch: int) -> Any:
+def _traced(model: Network, size: tuple[int, int] | None) -> Any:
     """The graph as torch's exporter writes it, opset 18."""
     require("onnxscript", "exporting to ONNX")
     config = model.config
     height, width = size or (8 * config.size_multiple, 10 * config.size_multiple)
-    example = torch.rand(batch, config.in_channels, height, width)
+    example = torch.rand(1, config.in_channels, height, width)
     open_sizes = None
     if size is None:
         multiple, least = config.size_multiple, config.min_size_px // config.size_multiple
@@ -140,7 +137,7 @@ def _traced(model: Network, size: tuple[int, int] | None, batch: int) -> Any:
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                model.eval().cpu(),
+                model,
                 (example,),
                 dynamo=True,
                 dynamic_shapes=open_sizes,
@@ -170,7 +167,11 @@ def _simplified(proto: Any, opset: int) -> Any:
         raise ExportError("onnxsim changed what the graph computes; please report this network")
     if opset == 17:
         _lower_to_17(simplified)
-    onnx.checker.check_model(simplified, full_check=True)
+    simplified.ir_version = IR_VERSION
+    try:
+        onnx.checker.check_model(simplified, full_check=True)
+    except Exception as error:
+        raise ExportError(f"the exported graph is no valid ONNX: {first_line(error)}") from error
     return simplified
 
 
@@ -211,7 +212,7 @@ def _describe(proto: Any, facts: ModelFacts, size: tuple[int, int] | None) -> No
         proto.metadata_props.add(key=key, value=text)
 
 
-def _difference(model: Network, path: Path, size: tuple[int, int] | None, batch: int) -> float:
+def _difference(model: Network, path: Path, size: tuple[int, int] | None) -> float:
     """Largest relative difference between PyTorch and ONNX Runtime over three inputs.
 
     Raises:
@@ -224,7 +225,7 @@ def _difference(model: Network, path: Path, size: tuple[int, int] | None, batch:
     for sides in (size,) * 3 if size else CHECK_SIZES:
         least, multiple = config.min_size_px, config.size_multiple
         height, width = (round_up(max(side, least), multiple) for side in sides)
-        tiles = random.random((batch, config.in_channels, height, width), np.float32)
+        tiles = random.random((1, config.in_channels, height, width), np.float32)
         with torch.inference_mode():
             expected = model(torch.from_numpy(tiles)).numpy()
         try:

@@ -6,8 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from mirnet_edge._version import __version__
+from typing import Any
 
 PREFIX = "mirnet_edge."
 
@@ -43,7 +42,7 @@ class ModelFacts:
     bytes_per_pixel: int | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
     weights_sha256: str = ""
-    version: str = __version__
+    version: str = ""
 
     def to_metadata(self) -> dict[str, str]:
         """One string a field, keys prefixed, values as JSON."""
@@ -51,13 +50,31 @@ class ModelFacts:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> ModelFacts:
-        """The facts in ``metadata``; fields that are absent or not JSON keep their defaults."""
-        found = {}
+        """The facts in ``metadata``; fields that are absent or of another type keep their
+        defaults."""
+        found: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             try:
-                found[field.name] = json.loads(metadata[PREFIX + field.name])
+                value = json.loads(metadata[PREFIX + field.name])
             except (KeyError, ValueError):
                 continue
-        if isinstance(found.get("value_range"), list):
-            found["value_range"] = tuple(found["value_range"])
+            if _fits(value, field.default):
+                found[field.name] = tuple(value) if isinstance(value, list) else value
         return cls(**found)
+
+
+def _fits(value: object, default: object) -> bool:
+    """Whether a value from a file can stand where ``default`` does: text, a range, or a whole
+    number, positive where there is a default."""
+    if isinstance(default, str):
+        return isinstance(value, str)
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(isinstance(item, (int, float)) for item in value)
+        )
+    if default is None and value is None:
+        return True
+    least = 0 if default is None else 1
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -81,7 +81,11 @@ class FrameLayout:
 
     def load(self, frame: NDArray[Any], region: Region, planes: NDArray[np.float32]) -> None:
         """Fill ``planes`` (C, h, w) with ``region`` of the frame, whose part beyond the right and
-        bottom border is reflected without repeating the border pixel."""
+        bottom border is reflected without repeating the border pixel.
+
+        Raises:
+            FrameError: a float32 frame holds NaN or infinity there.
+        """
         rows, columns = region
         inside_h = min(rows.stop, self.height) - rows.start
         inside_w = min(columns.stop, self.width) - columns.start
@@ -93,6 +97,14 @@ class FrameLayout:
                 np.float32(self.maximum),
                 out=planes[channel, :inside_h, :inside_w],
                 dtype=np.float32,
+            )
+        if (
+            self.maximum == 1.0
+            and not np.isfinite(planes[: self.colours, :inside_h, :inside_w]).all()
+        ):
+            raise FrameError(
+                f"the frame holds NaN or infinity in rows {rows.start}-{rows.start + inside_h}, "
+                f"columns {columns.start}-{columns.start + inside_w}"
             )
         planes[self.colours :] = planes[:1]
         if inside_w < planes.shape[2]:

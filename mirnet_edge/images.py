@@ -93,6 +93,7 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
         size = Path(path).stat().st_size
         raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
     except (
+        MemoryError,
         OSError,
         RuntimeError,
         SyntaxError,

@@ -89,6 +89,11 @@ class Restorer:
     ) -> None:
         self._closed = True
         self._owns_engine = isinstance(model, (str, os.PathLike))
+        if not self._owns_engine and not callable(getattr(model, "run", None)):
+            raise EngineError(
+                f"a {type(model).__name__} is no engine: give a model file, a bundled model's "
+                "name, or an object with run()"
+            )
         self.engine = (
             open_engine(model, threads, provider)
             if isinstance(model, (str, os.PathLike))
@@ -98,12 +103,15 @@ class Restorer:
         self.facts: ModelFacts = facts_of_engine(self.engine)
         self.timings = Timings()
         self._fixed: tuple[int, int] | None = getattr(self.engine, "fixed_size", None)
-        self._tile = _checked_tile(tile, self._fixed)
         self._halo, self._blend = halo, blend
         self._input = np.empty((1, 0, 0, 0), np.float32)
         self._lock = threading.Lock()
-        if isinstance(self._tile, tuple):
-            self._tiling(self._tile)
+        try:
+            self._tile = _checked_tile(tile, self._fixed)
+            self._check_tiling()
+        except TilingError:
+            self.close()
+            raise
 
     def __call__(
         self,
@@ -121,7 +129,8 @@ class Restorer:
             progress: called with (tiles done, tiles) after each tile.
 
         Returns:
-            The restored frame, of the frame's shape and dtype; clamped; alpha copied.
+            The restored frame, of the frame's shape and dtype; clamped; alpha copied. A network
+            whose output channels differ from its input's returns (H, W, output channels).
 
         Raises:
             FrameError: the array is no such frame.
@@ -150,9 +159,19 @@ class Restorer:
             side = _auto_tile(self.facts, self._halo, self._blend)
             if height * width > side * side:
                 return self._tiling((side, side))
-        multiple = self.facts.size_multiple
-        whole = (round_up(height, multiple), round_up(width, multiple))
-        return Tiling(whole, halo=0, multiple=multiple, least=self.facts.min_size_px)
+        multiple, least = self.facts.size_multiple, self.facts.min_size_px
+        whole = (round_up(max(height, least), multiple), round_up(max(width, least), multiple))
+        return Tiling(whole, halo=0, multiple=multiple, least=least)
+
+    def _check_tiling(self) -> None:
+        """Find impossible halos and blends now, not at the first large frame."""
+        if not isinstance(self._halo, int) or not isinstance(self._blend, int):
+            raise TilingError(f"halo={self._halo!r}, blend={self._blend!r}: need whole pixels")
+        if isinstance(self._tile, tuple):
+            self._tiling(self._tile)
+        elif self._tile == "auto":
+            side = _auto_tile(self.facts, self._halo, self._blend)
+            self._tiling((side, side))
 
     def _tiling(self, tile: tuple[int, int]) -> Tiling:
         return Tiling(
@@ -193,15 +212,15 @@ class Restorer:
         return Timings(len(cover), *(1000 * seconds for seconds in spent))
 
     def _run(self) -> NDArray[np.float32]:
-        restored = self.engine.run(self._input)
+        restored = np.asarray(self.engine.run(self._input))
         expected = (1, self.facts.out_channels, *self._input.shape[2:])
-        if restored.shape != expected:
+        if restored.shape != expected or restored.dtype != np.float32:
             raise EngineError(
-                f"the engine returned shape {restored.shape} for tiles of {self._input.shape}; "
-                f"expected {expected}"
+                f"the engine returned {restored.dtype} {restored.shape} for tiles of "
+                f"{self._input.shape}; expected float32 {expected}"
             )
         planes: NDArray[np.float32] = restored[0]
-        return planes
+        return planes if planes.flags.writeable else planes.copy()
 
     def close(self) -> None:
         """Close the engine if it was opened here. A second call does nothing."""
@@ -235,7 +254,9 @@ def _checked_tile(
                 "pixels; export it with dynamic height and width"
             )
         return None
-    pair = (tile, tile) if isinstance(tile, int) else (int(tile[0]), int(tile[1]))
+    pair = tuple(tile) if isinstance(tile, (tuple, list)) else (tile, tile)
+    if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
+        raise TilingError(f"tile={tile!r}: need whole pixels, as 512 or (height, width)")
     if fixed and pair != fixed:
         raise TilingError(f"tile={pair}: this model takes only {fixed}; leave tile out")
     return pair
@@ -247,8 +268,10 @@ def _checked_out(
     shape = frame.shape if target is layout else (*frame.shape[:2], target.colours)
     if out is None:
         return np.empty(shape, frame.dtype)
-    if out.shape != shape or out.dtype != frame.dtype:
-        raise FrameError(f"out is {out.dtype} {out.shape}; need {frame.dtype} {shape}")
+    if out.shape != shape or out.dtype != frame.dtype or not out.flags.writeable:
+        raise FrameError(
+            f"out is {out.dtype} {out.shape}; need a writable {frame.dtype} {shape} array"
+        )
     if np.may_share_memory(frame, out):
         raise FrameError("out shares memory with the frame; tiles still to come would read it")
     return out
@@ -256,10 +279,20 @@ def _checked_out(
 
 def _auto_tile(facts: ModelFacts, halo: int, blend: int) -> int:
     """Side of the largest square tile, a multiple of 32, whose activations fit in a quarter of the
-    memory at hand and in `AUTO_MEMORY_BYTES`."""
+    memory at hand and in `AUTO_MEMORY_BYTES`; never below `AUTO_TILE_PX`.
+
+    Raises:
+        TilingError: halo and blend need a larger one.
+    """
     budget = min(AUTO_MEMORY_BYTES, psutil.virtual_memory().available // 4)
     bytes_per_pixel = ENGINE_OVERHEAD * (facts.bytes_per_pixel or ASSUMED_BYTES_PER_PIXEL)
     side = math.isqrt(int(budget / bytes_per_pixel))
     least, most = AUTO_TILE_PX
-    least = max(least, round_up(2 * halo + 3 * blend + facts.size_multiple, 32))
-    return max(least, min(most, side - side % 32))
+    side = max(least, min(most, side - side % 32))
+    needed = 2 * halo + 3 * blend + facts.size_multiple
+    if needed > side:
+        raise TilingError(
+            f"halo={halo} and blend={blend} need tiles of at least {needed} pixels, but automatic "
+            f"ones are {side} here; take a smaller halo, or set tile"
+        )
+    return side

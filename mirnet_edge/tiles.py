@@ -34,7 +34,8 @@ class Tiling:
             frame.
 
     Raises:
-        TilingError: a tile that is no multiple of ``multiple``, or too small for halo and blend.
+        TilingError: a tile that is no multiple of ``multiple``, below ``least``, or too small for
+            halo and blend.
     """
 
     tile: tuple[int, int]
@@ -50,10 +51,10 @@ class Tiling:
                 f"halo={self.halo}, blend={self.blend}: neither may be negative, blend must be even"
             )
         for size in self.tile:
-            if size < self.multiple or size % self.multiple:
+            if size < max(self.multiple, self.least) or size % self.multiple:
                 raise TilingError(
                     f"tile={self.tile}: height and width must be positive multiples of "
-                    f"{self.multiple}"
+                    f"{self.multiple}, at least {self.least}"
                 )
             if self._stride(size) < max(self.multiple, 2 * self.blend):
                 raise TilingError(

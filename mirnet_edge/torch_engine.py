@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mirnet_edge.errors import EngineError
+from mirnet_edge.errors import EngineError, first_line
 from mirnet_edge.model import Network
 
 
@@ -20,7 +20,7 @@ class TorchEngine:
 
     Attributes:
         facts: of the network.
-        fixed_size: None; any size that is a multiple of 4.
+        fixed_size: None; it takes any size that is a multiple of ``facts.size_multiple``.
     """
 
     fixed_size = None
@@ -45,10 +45,10 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 output = self.network(torch.from_numpy(tiles).to(self.device))
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
             raise EngineError(
-                f"out of memory on {self.device} with tiles of shape {tiles.shape}; take a "
-                "smaller tile"
+                f"PyTorch failed on {self.device} with tiles of shape {tiles.shape}: "
+                f"{first_line(error)}. If memory ran out, take a smaller tile."
             ) from error
         result: NDArray[np.float32] = output.float().cpu().numpy()
         return result

@@ -11,8 +11,11 @@ import dataclasses
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from torch import Tensor
 from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
 from mirnet_edge.config import preset
+from mirnet_edge.curve import Point, plot_curve
 from mirnet_edge.errors import CheckpointError, ConfigError, DataError, OutputError
 from mirnet_edge.evaluate import evaluate_model, load_images
 from mirnet_edge.model import Network, create_model
@@ -75,18 +79,6 @@ class TrainSettings:
         cosine = 0.5 + 0.5 * math.cos(math.pi * min(step / self.steps, 1))
         rate = self.final_learning_rate + cosine * (self.learning_rate - self.final_learning_rate)
         return rate * min(1, (step + 1) / max(self.warmup_steps, 1))
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of the training curve: means since the last one; PSNR in dB on validation images
-    at sigma 25, None where there are none."""
-
-    step: int
-    loss: float
-    psnr: float | None
-    learning_rate: float
-    seconds: float
 
 
 @dataclass
@@ -152,10 +144,13 @@ class Trainer:
         self.skipped: list[str] = []
         images = self._read(data, settings.patch_px)
         self.sampler = PatchSampler(images, settings.patch_px, self.device)
-        self.data_facts = {"folders": len(data), "images": len(images)}
+        self.data_facts: dict[str, Any] = {"folders": len(data), "images": len(images)}
+        if validation:
+            self.data_facts["validation"] = Path(validation).name
         self.validation = _center_crops(validation) if validation else []
         self.state = self._fresh_or_resumed(settings)
         self._generator = torch.Generator(self.device)
+        self._updating = False
         self._forward: Callable[[Tensor], Tensor] = self.state.network
         if self.device.type == "cuda":
             self.state.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -201,34 +196,49 @@ class Trainer:
         """Train until step ``until`` (None: the schedule's end) or for about ``seconds``.
 
         Saves a checkpoint and a point of the curve every ``validate_every`` steps and at the end,
-        and the weights at the end. An interruption saves a checkpoint too.
+        and the weights at the end. An interruption (Ctrl-C) waits for the end of its step and saves
+        a checkpoint too.
 
         Args:
-            report: called after each step with the state and the running loss.
+            report: called every ten steps and at the last with the state and the loss.
+
+        Raises:
+            ConfigError: the loss is no longer finite; the last checkpoint is kept.
+            OutputError: the output folder cannot be written to.
         """
         state = self.state
         last = min(until or state.settings.steps, state.settings.steps)
+        self._make_output_folder()
+        started, earlier = time.monotonic(), state.seconds
+        losses: list[Tensor] = []
+        with _interrupts_deferred() as interrupted:
+            try:
+                while state.step < last and not interrupted():
+                    losses.append(self._step())
+                    elapsed = time.monotonic() - started
+                    state.seconds = earlier + elapsed
+                    if report and (state.step % 10 == 0 or state.step == last):
+                        report(state, float(losses[-1]))
+                    if state.step % validate_every == 0 or state.step == last or elapsed > seconds:
+                        pending, losses = losses, []
+                        self._record(pending, self._validate())
+                    if elapsed > seconds:
+                        break
+            finally:
+                if losses and not self._updating:
+                    self._record(losses, psnr=None)
+            if interrupted():
+                raise KeyboardInterrupt
+        self._save_weights()
+        return state
+
+    def _make_output_folder(self) -> None:
         try:
             self.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {self.output}: {error}") from error
-        started, earlier = time.monotonic(), state.seconds
-        losses: list[Tensor] = []
-        try:
-            while state.step < last and time.monotonic() - started < seconds:
-                losses.append(self._step())
-                state.step += 1
-                state.seconds = earlier + time.monotonic() - started
-                if report and state.step % 10 == 0:
-                    report(state, float(losses[-1]))
-                if state.step % validate_every == 0 or state.step == last:
-                    self._checkpoint(losses)
-                    losses = []
-        finally:
-            if losses:
-                self._checkpoint(losses)
-        self._save_weights()
-        return state
+        if not os.access(self.output, os.W_OK):
+            raise OutputError(f"cannot write to the folder {self.output}; choose another")
 
     def _step(self) -> Tensor:
         state, settings = self.state, self.state.settings
@@ -247,16 +257,27 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
+        self._updating = True
         state.optimizer.step()
+        state.step += 1
+        self._updating = False
         return loss.detach()
 
-    def _checkpoint(self, losses: list[Tensor]) -> None:
+    def _record(self, losses: list[Tensor], psnr: float | None) -> None:
+        """Add a point to the curve and write the checkpoint."""
         state = self.state
+        loss = float(torch.stack(losses).mean())
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the loss is {loss} at step {state.step}: lower learning_rate "
+                f"({state.settings.learning_rate}); {self.output / CHECKPOINT} keeps the last good "
+                "state"
+            )
         state.curve.append(
             Point(
                 step=state.step,
-                loss=float(torch.stack(losses).mean()),
-                psnr=self._validate(),
+                loss=loss,
+                psnr=psnr,
                 learning_rate=state.settings.learning_rate_at(state.step - 1),
                 seconds=state.seconds,
             )
@@ -298,25 +319,6 @@ class Trainer:
             plot_curve(state.curve, self.output / "curve.png")
 
 
-def plot_curve(curve: Sequence[Point], path: str | os.PathLike[str]) -> None:
-    """Draw loss and validation PSNR over the steps as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    loss_axis = figure.subplots()
-    steps = [point.step for point in curve]
-    loss_axis.plot(steps, [point.loss for point in curve], color="tab:gray", label="loss")
-    loss_axis.set(xlabel="step", ylabel="Charbonnier loss", yscale="log")
-    if all(point.psnr is not None for point in curve):
-        psnr_axis = loss_axis.twinx()
-        psnr_axis.plot(steps, [point.psnr or 0.0 for point in curve], color="tab:blue")
-        psnr_axis.set_ylabel("validation PSNR at sigma 25 (dB)", color="tab:blue")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-
-
 def _center_crops(folder: str | os.PathLike[str], most_px: int = 512) -> list[NDArray[np.uint8]]:
     """Validation images, cut to ``most_px`` so that a point of the curve stays cheap."""
     skipped: list[str] = []
@@ -355,6 +357,21 @@ def _resume(state: TrainState, path: Path) -> None:
     state.optimizer.load_state_dict(content["optimizer"])
     state.step, state.seconds = content["step"], content["seconds"]
     state.curve = [Point(**point) for point in content["curve"]]
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C only sets what the yielded function returns, so that no step is left half done. Python
+    allows that in the main thread alone; elsewhere nothing changes."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, lambda *arrived: caught.append(arrived[0]))
+    try:
+        yield lambda: bool(caught)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _usable_device(name: str | None) -> torch.device:

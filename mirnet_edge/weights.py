@@ -17,10 +17,12 @@ from torch import Tensor
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
+from mirnet_edge._version import __version__
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.config import Config, MIRNetConfig, MIRNetV2Config, preset_name
-from mirnet_edge.errors import CheckpointError, ConfigError, OutputError
+from mirnet_edge.errors import CheckpointError, ConfigError, OutputError, first_line
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.images import SUFFIXES as IMAGE_SUFFIXES
 from mirnet_edge.model import Network, create_model
 from mirnet_edge.support import local_support_px
 
@@ -89,6 +91,7 @@ def facts_of(model: Network, task: str = "unknown") -> ModelFacts:
         min_size_px=config.min_size_px,
         local_support_px=local_support_px(config),
         weights_sha256=weights_sha256(model),
+        version=__version__,
     )
 
 
@@ -110,7 +113,11 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, and no bundled model of that name")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() in (".onnx", ".engine", *IMAGE_SUFFIXES):
+        raise CheckpointError(
+            f"{path}: a {path.suffix} file is no checkpoint; give a .pth, .pt or .safetensors file"
+        )
+    if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -128,7 +135,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path}: {path.stat().st_size} bytes that are no safetensors file (truncated?): "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
@@ -151,7 +158,7 @@ def _unreadable(path: Path, error: Exception) -> str:
     )
     return (
         f"{path}: {path.stat().st_size} bytes that are no readable PyTorch checkpoint "
-        f"({looks_like}): {_first_line(error)}. Download it again."
+        f"({looks_like}): {_reason(error)}. Download it again."
     )
 
 
@@ -333,8 +340,8 @@ def _some(content: Mapping[Any, Any]) -> str:
     return ", ".join(names[:3]) + (f", … ({len(names)} keys)" if len(names) > 3 else "")
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    if text.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
+def _reason(error: Exception) -> str:
+    line = first_line(error)
+    if line.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
         return "not in a form that can be read without running code"
-    return text.partition("\n")[0]
+    return line

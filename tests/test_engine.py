@@ -12,7 +12,7 @@ from conftest import TINY
 from onnx import TensorProto, helper
 
 import mirnet_edge as me
-from mirnet_edge.onnx_engine import usable_cores
+from mirnet_edge.system import usable_cores
 
 
 def test_onnx_engine_knows_what_it_runs(tiny_onnx: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import mirnet_edge as me
 from mirnet_edge.config import PRESETS, preset
 from mirnet_edge.facts import PREFIX, ModelFacts
+from mirnet_edge.weights import facts_of
 
 FACTS = st.builds(
     ModelFacts,
@@ -79,8 +80,25 @@ def test_foreign_metadata_is_ignored() -> None:
     assert ModelFacts.from_metadata({}) == ModelFacts()
 
 
-def test_the_version_is_the_packages() -> None:
-    assert ModelFacts().version == me.__version__
+def test_the_version_is_that_of_the_writer() -> None:
+    assert ModelFacts().version == ""
+    assert facts_of(me.create_model("edge-s")).version == me.__version__
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("size_multiple", '"x"'),
+        ("size_multiple", "0"),
+        ("min_size_px", "true"),
+        ("value_range", "7"),
+        ("value_range", "[0]"),
+        ("task", "3"),
+        ("bytes_per_pixel", "-1"),
+    ],
+)
+def test_values_of_another_type_are_left_out(field: str, text: str) -> None:
+    assert ModelFacts.from_metadata({f"mirnet_edge.{field}": text}) == ModelFacts()
 
 
 @pytest.mark.parametrize("name", TINY)

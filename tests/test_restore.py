@@ -272,3 +272,64 @@ def test_use_after_close_is_an_error_and_closing_twice_is_not(tiny_onnx: Path) -
     with me.Restorer(engine):
         pass
     assert not engine.closed  # whoever opened it closes it
+
+
+@pytest.mark.parametrize("tile", ["auto", None, (8, 16)])
+@pytest.mark.parametrize("height", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("width", [1, 4, 7, 50])
+def test_frames_below_the_least_size_are_padded_to_it(
+    tile: tuple[int, int] | str | None, height: int, width: int
+) -> None:
+    engine = me.FakeEngine(facts=me.ModelFacts(min_size_px=8))
+    frame = np.random.default_rng(6).integers(0, 256, (height, width, 3), np.uint8)
+    out = me.Restorer(engine, tile=tile, halo=0)(frame)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(out, frame)
+    assert all(min(shape[2:]) >= 8 for shape in engine.shapes)
+
+
+def test_tile_below_the_least_size_is_refused() -> None:
+    engine = me.FakeEngine(facts=me.ModelFacts(min_size_px=8))
+    with pytest.raises(me.TilingError, match="at least 8"):
+        me.Restorer(engine, tile=4, halo=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"halo": 3000}, "halo=3000 and blend=0 need tiles of at least 6004"),
+        ({"halo": -5}, "halo=-5"),
+        ({"blend": 3}, "blend=3"),
+        ({"halo": 1.5}, "whole pixels"),
+        ({"tile": 64.5}, "whole pixels"),
+        ({"tile": (64,)}, "whole pixels"),
+        ({"tile": (64, 64, 64)}, "whole pixels"),
+    ],
+)
+def test_impossible_geometry_shows_before_the_first_frame(
+    arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(me.TilingError, match=message):
+        me.Restorer(me.FakeEngine(), **arguments)  # type: ignore[arg-type]
+
+
+def test_what_cannot_run_is_no_engine() -> None:
+    with pytest.raises(me.EngineError, match="a NoneType is no engine"):
+        me.Restorer(None)  # type: ignore[arg-type]
+
+
+def test_engine_may_return_a_buffer_that_cannot_be_written() -> None:
+    def frozen(tiles: np.ndarray) -> np.ndarray:
+        out = tiles.copy()
+        out.flags.writeable = False
+        return out
+
+    frame = np.random.default_rng(7).integers(0, 256, (40, 40, 3), np.uint8)
+    out = me.Restorer(me.FakeEngine(frozen), tile=32, halo=4, blend=4)(frame)
+    np.testing.assert_array_equal(out, frame)
+
+
+def test_float_frame_with_nan_is_refused() -> None:
+    frame = np.zeros((40, 40, 3), np.float32)
+    frame[35, 3, 1] = np.nan
+    with pytest.raises(me.FrameError, match="NaN or infinity in rows"):
+        me.Restorer(me.FakeEngine(), tile=32, halo=4)(frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from PIL import Image
 
 import mirnet_edge as me
+from mirnet_edge.curve import Point, plot_curve
 from mirnet_edge.patches import PatchSampler
 from mirnet_edge.tasks import Denoise, add_gaussian_noise
-from mirnet_edge.train import charbonnier, plot_curve
+from mirnet_edge.train import charbonnier
 
 SHORT = me.TrainSettings(steps=6, batch=2, patch_px=16, learning_rate=2e-3, warmup_steps=2)
 
@@ -183,8 +185,39 @@ def test_charbonnier_is_the_smoothed_absolute_error() -> None:
 
 
 def test_curve_without_validation_is_drawn(tmp_path: Path) -> None:
-    from mirnet_edge.train import Point
-
     plot_curve([Point(1, 0.1, None, 1e-3, 1.0)], tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(folder: Path, tmp_path: Path) -> None:
+    """Interrupted within a step, after the weights moved: the whole step is in the checkpoint."""
+    whole = me.Trainer(SHORT, [folder], tmp_path / "whole", device="cpu")
+    whole.run()
+    parts = me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu")
+    update = parts.state.optimizer.step
+
+    def interrupted_update() -> None:
+        update()
+        if parts.state.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    parts.state.optimizer.step = interrupted_update  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        parts.run()
+    resumed = me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu")
+    assert resumed.state.step == 4
+    resumed.run()
+    for name, tensor in weights_of(whole).items():
+        assert torch.equal(tensor, resumed.state.network.state_dict()[name]), name
+
+
+def test_loss_that_is_no_number_keeps_the_last_checkpoint(folder: Path, tmp_path: Path) -> None:
+    trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu")
+    trainer.run(until=2)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        trainer.state.network.conv_in.weight.fill_(float("nan"))  # type: ignore[union-attr,operator]
+    with pytest.raises(me.ConfigError, match="loss is nan at step 6"):
+        trainer.run()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before

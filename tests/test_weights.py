@@ -448,7 +448,7 @@ def test_other_python_objects_are_named(extra: Any, named: str, tmp_path: Path) 
 
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     message = refused(network("defocus"), tmp_path / "module.pth")
-    assert "mirnet_edge.model.MIRNetV2" in message
+    assert "mirnet_edge.model.mirnet_v2.MIRNetV2" in message
 
 
 @pytest.mark.parametrize(

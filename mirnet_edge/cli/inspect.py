@@ -53,6 +53,8 @@ def info(file: str, as_json: bool) -> None:
 
     bundled = bundled_model(file)
     path = bundled.onnx if bundled else Path(file)
+    if path.is_dir():
+        raise MirnetEdgeError(f"{file}: no such file, but a folder; name a file in it")
     if not path.is_file():
         raise MirnetEdgeError(f"{file}: no such file, and no bundled model of that name")
     described = {"file": path, "size_bytes": path.stat().st_size, **_describe(path)}
@@ -64,7 +66,7 @@ def info(file: str, as_json: bool) -> None:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         from mirnet_edge.onnx_engine import OnnxEngine
 
         engine = OnnxEngine(path)
@@ -72,7 +74,7 @@ def _describe(path: Path) -> dict[str, Any]:
         described = {"kind": "ONNX", "input_size": size, **asdict(engine.facts)}
         engine.close()
         return described
-    if path.suffix in CHECKPOINT_SUFFIXES:
+    if path.suffix.lower() in CHECKPOINT_SUFFIXES:
         require("torch", f"reading {path.name}")
         from mirnet_edge.weights import load_model
 

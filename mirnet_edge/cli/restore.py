@@ -160,8 +160,8 @@ def _run_jobs(
             result: dict[str, Any] = {"input": job.source, "output": job.target}
             try:
                 result |= _restore_file(job, restorer, overwrite, advance)
-            except MirnetEdgeError as error:
-                message = str(error)
+            except (MirnetEdgeError, MemoryError) as error:
+                message = str(error) or "out of memory"
                 named = str(job.source) in message or str(job.target) in message
                 result["error"] = message if named else f"{job.source}: {message}"
             results.append(result)
@@ -213,7 +213,7 @@ def _summarize(results: list[dict[str, Any]]) -> None:
     show_default=True,
     help="Standard deviation of the noise, of 255.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "-o",
     "--output",

@@ -33,7 +33,6 @@ EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.argument("checkpoint")
 @click.argument("onnx", type=click.Path(path_type=Path))
 @click.option("--size", type=SizeType(), help="Fixed height x width; open by default.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--opset", type=click.Choice(["17", "18"]), default="17", show_default=True)
 @click.option("--task", help="What the network restores, where the checkpoint does not say.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
@@ -42,7 +41,6 @@ def export(
     checkpoint: str,
     onnx: Path,
     size: tuple[int, int] | None,
-    batch: int,
     opset: str,
     task: str | None,
     overwrite: bool,
@@ -58,7 +56,6 @@ def export(
         load_model(checkpoint, task),
         onnx,
         size=size,
-        batch=batch,
         opset=int(opset),
         overwrite=overwrite,
     )
@@ -102,7 +99,7 @@ def export(
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--patch-px", type=click.IntRange(8), default=128, show_default=True)
 @click.option("--learning-rate", type=float, default=2e-4, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--validate-every",
     type=click.IntRange(1),
@@ -163,7 +160,7 @@ def train(
     help="Folder, file or glob pattern of clean images.",
 )
 @click.option("--sigma", type=click.FloatRange(0, 255), default=25.0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--quantize",
     is_flag=True,

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mirnet_edge.system import usable_cores
+
 COMMAND_TIMEOUT_S = 5.0
 
 
@@ -45,12 +47,6 @@ def distribution_version(distribution: str) -> str | None:
 def has_module(name: str) -> bool:
     """Whether the top-level module could be imported; it is not."""
     return importlib.util.find_spec(name) is not None
-
-
-def usable_cores() -> int:
-    """The CPU cores this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
