@@ -29,10 +29,12 @@ class BundledModel:
 
     @property
     def onnx(self) -> Path:
+        """The exported graph, of open height and width."""
         return self.folder / "model.onnx"
 
     @property
     def weights(self) -> Path:
+        """The checkpoint, as safetensors."""
         return self.folder / "model.safetensors"
 
 

@@ -50,6 +50,7 @@ class Timings:
 
     @property
     def total_ms(self) -> float:
+        """All of it, in milliseconds."""
         return self.load_ms + self.engine_ms + self.store_ms
 
 

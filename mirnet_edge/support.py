@@ -28,6 +28,7 @@ class Reach:
 
     @classmethod
     def of_input(cls, length: int) -> Reach:
+        """The input itself: each of ``length`` positions depends on itself alone."""
         positions = np.arange(length)
         return cls(positions, positions)
 
@@ -40,25 +41,32 @@ class Reach:
         )
 
     def __or__(self, other: Reach) -> Reach:
+        """The sum or concatenation of two signals."""
         return Reach(np.minimum(self.first, other.first), np.maximum(self.last, other.last))
 
     def conv(self, size: int) -> Reach:
+        """A convolution of odd ``size`` that keeps the length."""
         here = np.arange(len(self.first))
         return self._gather(*(here + offset for offset in range(-(size // 2), size // 2 + 1)))
 
     def mean_half(self) -> Reach:
+        """Mean of pairs: half the length."""
         even = np.arange(0, len(self.first), 2)
         return self._gather(even, even + 1)
 
     def blur_half(self) -> Reach:
+        """Three-tap blur at every second position: half the length."""
         even = np.arange(0, len(self.first), 2)
         return self._gather(even - 1, even, even + 1)
 
     def bilinear_double(self) -> Reach:
+        """Bilinear interpolation, corners not aligned: twice the length."""
         here = np.arange(2 * len(self.first))
         return self._gather(here // 2, here // 2 + np.where(here % 2, 1, -1))
 
     def transposed_double(self) -> Reach:
+        """Transposed convolution of size 3, stride 2, padding 1, output padding 1: twice the
+        length."""
         here = np.arange(2 * len(self.first))
         return self._gather(here // 2, here // 2 + here % 2)
 

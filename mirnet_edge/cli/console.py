@@ -138,7 +138,7 @@ def engine_options(command: Command) -> Command:
 
 
 def tiling_options(command: Command) -> Command:
-    """Options of every command that cuts frames into tiles."""
+    """Options of every command that cuts frames into tiles, named as `Restorer` names them."""
     for option in (
         click.option("--blend", type=click.IntRange(0), default=0, show_default=True,
                      help="Pixels over which neighbouring tiles fade into each other."),

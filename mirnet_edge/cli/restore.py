@@ -78,12 +78,8 @@ def restore(
     output: Path | None,
     compare: bool,
     overwrite: bool,
-    tile: Any,
-    halo: int,
-    blend: int,
-    threads: int | None,
-    provider: str | None,
     as_json: bool,
+    **tiling: Any,
 ) -> int:
     """Restore images: files, folders or glob patterns.
 
@@ -93,9 +89,7 @@ def restore(
     from mirnet_edge.restore import Restorer
 
     jobs = plan_jobs(inputs, output, compare)
-    with Restorer(
-        model, tile=tile, halo=halo, blend=blend, threads=threads, provider=provider
-    ) as restorer:
+    with Restorer(model, **tiling) as restorer:
         results = _run_jobs(jobs, restorer, overwrite, quiet=as_json)
     failures = [result for result in results if "error" in result]
     if as_json:

@@ -174,12 +174,8 @@ def evaluate(
     sigma: float,
     seed: int,
     quantize: bool,
-    tile: Any,
-    halo: int,
-    blend: int,
-    threads: int | None,
-    provider: str | None,
     as_json: bool,
+    **tiling: Any,
 ) -> None:
     """PSNR and SSIM of MODEL on clean images with seeded Gaussian noise.
 
@@ -190,9 +186,7 @@ def evaluate(
     from mirnet_edge.restore import Restorer
 
     with (
-        Restorer(
-            model, tile=tile, halo=halo, blend=blend, threads=threads, provider=provider
-        ) as restorer,
+        Restorer(model, **tiling) as restorer,
         progress_bar("images", quiet=as_json) as bar,
     ):
         task = bar.add_task("evaluating", total=None)

@@ -107,6 +107,7 @@ class Network(nn.Module):
         return self.restore(image)
 
     def restore(self, image: Tensor) -> Tensor:
+        """What `forward` does once the size is checked."""
         raise NotImplementedError
 
     def _check(self, image: Tensor) -> None:
