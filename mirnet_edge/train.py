@@ -11,11 +11,8 @@ import dataclasses
 import json
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +28,13 @@ from mirnet_edge.config import preset
 from mirnet_edge.curve import Point, plot_curve
 from mirnet_edge.errors import CheckpointError, ConfigError, DataError, OutputError
 from mirnet_edge.evaluate import evaluate_model, load_images
+from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.model import Network, create_model
 from mirnet_edge.patches import PatchSampler
 from mirnet_edge.restore import Restorer
 from mirnet_edge.tasks import task_named
 from mirnet_edge.torch_engine import TorchEngine
-from mirnet_edge.weights import facts_of, save_model
+from mirnet_edge.weights import facts_of, load_model, save_model
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_FORMAT = 1
@@ -110,6 +108,8 @@ class Trainer:
         validation: folder of clean images for the curve, or None.
         device: as torch names it; None takes a GPU where there is one.
         compile: let torch.compile fuse the network; a minute at start.
+        initial: weights to start from, a file or a bundled model's name; None draws them. A
+            checkpoint in ``output`` goes before them.
 
     Raises:
         ConfigError: settings or a device that cannot be, or settings that differ from the
@@ -128,6 +128,7 @@ class Trainer:
         validation: str | os.PathLike[str] | None = None,
         device: str | None = None,
         compile: bool = False,
+        initial: str | os.PathLike[str] | None = None,
     ) -> None:
         config = preset(settings.preset)
         if settings.patch_px % config.size_multiple:
@@ -148,7 +149,7 @@ class Trainer:
         if validation:
             self.data_facts["validation"] = Path(validation).name
         self.validation = _center_crops(validation) if validation else []
-        self.state = self._fresh_or_resumed(settings)
+        self.state = self._fresh_or_resumed(settings, initial)
         self._generator = torch.Generator(self.device)
         self._updating = False
         self._forward: Callable[[Tensor], Tensor] = self.state.network
@@ -176,8 +177,19 @@ class Trainer:
             )
         return images
 
-    def _fresh_or_resumed(self, settings: TrainSettings) -> TrainState:
-        network = create_model(settings.preset, seed=settings.seed).to(self.device)
+    def _fresh_or_resumed(
+        self, settings: TrainSettings, initial: str | os.PathLike[str] | None
+    ) -> TrainState:
+        network = create_model(settings.preset, seed=settings.seed)
+        if initial is not None:
+            network = load_model(initial)
+            if network.config != preset(settings.preset):
+                raise ConfigError(
+                    f"{initial} is a {network.facts.preset} network, but {settings.preset} is to "
+                    "be trained"
+                )
+            self.data_facts["initial_weights_sha256"] = network.facts.weights_sha256
+        network = network.to(self.device)
         fused = self.device.type == "cuda"
         optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, fused=fused)
         state = TrainState(settings, network, optimizer)
@@ -211,7 +223,7 @@ class Trainer:
         self._make_output_folder()
         started, earlier = time.monotonic(), state.seconds
         losses: list[Tensor] = []
-        with _interrupts_deferred() as interrupted:
+        with interrupts_deferred() as interrupted:
             try:
                 while state.step < last and not interrupted():
                     losses.append(self._step())
@@ -357,21 +369,6 @@ def _resume(state: TrainState, path: Path) -> None:
     state.optimizer.load_state_dict(content["optimizer"])
     state.step, state.seconds = content["step"], content["seconds"]
     state.curve = [Point(**point) for point in content["curve"]]
-
-
-@contextmanager
-def _interrupts_deferred() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C only sets what the yielded function returns, so that no step is left half done. Python
-    allows that in the main thread alone; elsewhere nothing changes."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, lambda *arrived: caught.append(arrived[0]))
-    try:
-        yield lambda: bool(caught)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _usable_device(name: str | None) -> torch.device:

@@ -221,3 +221,18 @@ def test_loss_that_is_no_number_keeps_the_last_checkpoint(folder: Path, tmp_path
     with pytest.raises(me.ConfigError, match="loss is nan at step 6"):
         trainer.run()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_training_starts_from_given_weights(folder: Path, tmp_path: Path) -> None:
+    trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu", initial="edge-s-denoise")
+    bundled = me.load_model("edge-s-denoise")
+    for name, tensor in weights_of(trainer).items():
+        assert torch.equal(tensor, bundled.state_dict()[name]), name
+    trainer.run(until=1)
+    facts = me.load_model(tmp_path / "model.safetensors").training_facts
+    assert facts["data"]["initial_weights_sha256"] == bundled.facts.weights_sha256
+    moved = me.Trainer(SHORT, [folder], tmp_path, device="cpu", initial="edge-s-denoise")
+    assert moved.state.step == 1  # the checkpoint goes before
+    other = me.TrainSettings(**{**vars(SHORT), "preset": "edge-m"})
+    with pytest.raises(me.ConfigError, match="edge-s network, but edge-m"):
+        me.Trainer(other, [folder], tmp_path / "m", device="cpu", initial="edge-s-denoise")

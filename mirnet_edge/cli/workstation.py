@@ -88,6 +88,7 @@ def export(
     help="Folder for checkpoint, weights and curve; a checkpoint in it is resumed.",
 )
 @click.option("--validation", type=EXISTING_FOLDER, help="Clean images for the curve.")
+@click.option("--initial", help="Weights to start from: a file or a bundled model's name.")
 @click.option(
     "--steps",
     type=click.IntRange(1),
@@ -117,6 +118,7 @@ def train(
     validate_every: int,
     device: str | None,
     compile: bool,
+    initial: str | None,
     **settings: Any,
 ) -> None:
     """Train a network on clean images, with the papers' recipe."""  # fmt: skip
@@ -125,7 +127,7 @@ def train(
 
     known = {field.name for field in fields(TrainSettings)}
     recipe = TrainSettings(**{name: value for name, value in settings.items() if name in known})
-    trainer = Trainer(recipe, data, output, validation, device, compile)
+    trainer = Trainer(recipe, data, output, validation, device, compile, initial)
     for reason in trainer.skipped:
         err().print(f"left out: {reason}")
     state = trainer.state
