@@ -70,9 +70,14 @@ def evaluate_model(
     if with_ssim:
         require("skimage.metrics", "SSIM")
     skipped: list[str] = []
-    count = len(_paths(data)) if isinstance(data, (str, os.PathLike)) else len(data)
+    if isinstance(data, (str, os.PathLike)):
+        paths = _paths(data)
+        count, images = len(paths), _read(paths, skipped)
+    else:
+        count = len(data)
+        images = ((f"image {index}", image) for index, image in enumerate(data))
     scores: list[Score] = []
-    for name, clean in _load(data, skipped):
+    for name, clean in images:
         noisy = add_gaussian_noise(clean, sigma, seed + len(scores))
         if quantize:
             noisy = unit_range(to_uint8(noisy))
@@ -103,11 +108,7 @@ def load_images(
     Raises:
         DataError: there is no image file.
     """
-    for path in _paths(data):
-        try:
-            yield path.name, upright_rgb(read_image(path))
-        except ImageError as error:
-            skipped.append(str(error))
+    return _read(_paths(data), skipped)
 
 
 def _paths(data: str | os.PathLike[str]) -> list[Path]:
@@ -117,13 +118,12 @@ def _paths(data: str | os.PathLike[str]) -> list[Path]:
         raise DataError(str(error)) from error
 
 
-def _load(
-    data: str | os.PathLike[str] | Sequence[NDArray[np.uint8]], skipped: list[str]
-) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    if isinstance(data, (str, os.PathLike)):
-        yield from load_images(data, skipped)
-    else:
-        yield from ((f"image {index}", image) for index, image in enumerate(data))
+def _read(paths: list[Path], skipped: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    for path in paths:
+        try:
+            yield path.name, upright_rgb(read_image(path))
+        except ImageError as error:
+            skipped.append(str(error))
 
 
 def _mean(scores: Sequence[Score]) -> Score:

@@ -61,7 +61,7 @@ class Restorer:
         model: an ``.onnx`` file, a checkpoint, a bundled model's name, or any object with ``run()``
             (see `Engine`), which the caller closes.
         tile: side or (height, width) of the tiles in pixels, a multiple of 4; None for the whole
-            frame at once; "auto" chooses by the frame's size and the memory at hand.
+            frame at once; "auto" chooses by the frame's size and the memory at hand now.
         halo: pixels at each inner edge of a tile that are computed and thrown away.
         blend: pixels over which neighbouring tiles fade into each other; 0 cuts.
         threads, provider: see `open_engine`.
@@ -105,6 +105,7 @@ class Restorer:
         self.timings = Timings()
         self._fixed: tuple[int, int] | None = getattr(self.engine, "fixed_size", None)
         self._halo, self._blend = halo, blend
+        self._auto_side = 0
         self._input = np.empty((1, 0, 0, 0), np.float32)
         self._lock = threading.Lock()
         try:
@@ -156,23 +157,23 @@ class Restorer:
             return self._tiling(self._fixed)
         if isinstance(self._tile, tuple):
             return self._tiling(self._tile)
-        if self._tile == "auto":
-            side = _auto_tile(self.facts, self._halo, self._blend)
-            if height * width > side * side:
-                return self._tiling((side, side))
+        side = self._auto_side
+        if self._tile == "auto" and height * width > side * side:
+            return self._tiling((side, side))
         multiple, least = self.facts.size_multiple, self.facts.min_size_px
         whole = (round_up(max(height, least), multiple), round_up(max(width, least), multiple))
         return Tiling(whole, halo=0, multiple=multiple, least=least)
 
     def _check_tiling(self) -> None:
-        """Find impossible halos and blends now, not at the first large frame."""
+        """Settle the automatic tile, and find impossible halos and blends, now and not at the first
+        large frame."""
         if not isinstance(self._halo, int) or not isinstance(self._blend, int):
             raise TilingError(f"halo={self._halo!r}, blend={self._blend!r}: need whole pixels")
         if isinstance(self._tile, tuple):
             self._tiling(self._tile)
         elif self._tile == "auto":
-            side = _auto_tile(self.facts, self._halo, self._blend)
-            self._tiling((side, side))
+            self._auto_side = _auto_tile(self.facts, self._halo, self._blend)
+            self._tiling((self._auto_side, self._auto_side))
 
     def _tiling(self, tile: tuple[int, int]) -> Tiling:
         return Tiling(
