@@ -4,7 +4,10 @@
     ├── ConfigError        a network, training or task configuration that cannot be built
     ├── CheckpointError    a weights file that is damaged, unsafe or not a MIRNet
     ├── ExportError        an export whose graph disagrees with PyTorch, or could not be made
+    ├── GraphError         an ONNX graph that cannot be read, rewritten or quantized
+    ├── BuildError         an engine TensorRT could not build, or that is not worth keeping
     ├── EngineError        a model file no engine can load, or a run that failed
+    ├── DeviceError        a GPU or its driver: absent, too old, out of memory, lost
     ├── TilingError        a tile, halo or blend that cannot cover a frame
     ├── FrameError         an array that is no frame: its shape, dtype or channels
     ├── ImageError         an image file that cannot be read
@@ -35,8 +38,20 @@ class ExportError(MirnetEdgeError):
     """An export whose graph disagrees with PyTorch, or could not be made."""
 
 
+class GraphError(MirnetEdgeError):
+    """An ONNX graph that cannot be read, rewritten or quantized."""
+
+
+class BuildError(MirnetEdgeError):
+    """An engine that TensorRT could not build, or that is not worth keeping."""
+
+
 class EngineError(MirnetEdgeError):
     """A model file that no engine can load, or a run that failed."""
+
+
+class DeviceError(MirnetEdgeError):
+    """A GPU or its driver: absent, too old, out of memory, or lost."""
 
 
 class TilingError(MirnetEdgeError):
