@@ -20,17 +20,23 @@ CORE = [
     "rich>=13.4",
     "psutil>=5.9",
 ]
+GRAPH = ["onnx>=1.17", "onnx-ir>=0.1.10"]
+"""Rewriting and quantizing graphs, on any machine; exporting and building do it too."""
 TRAIN = [
     "torch>=2.9",
-    "onnx>=1.17",
     "onnxscript>=0.5",
     "onnxsim>=0.4.36",
     "safetensors>=0.4.3",
     "scikit-image>=0.22",
     "matplotlib>=3.8",
 ]
-TENSORRT = ["tensorrt>=8.6; platform_machine != 'aarch64'", "pycuda>=2024.1"]
+TENSORRT = [
+    "tensorrt>=8.6; platform_machine != 'aarch64'",
+    "pycuda>=2024.1",
+    "cuda-bindings>=12.6",
+]
 """On a Jetson (aarch64) TensorRT comes with JetPack."""
+VIDEO = ["opencv-python-headless>=4.8"]
 TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100", "setuptools>=70.1"]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
 
@@ -58,10 +64,12 @@ setup(
     },
     install_requires=CORE,
     extras_require={
-        "train": TRAIN,
-        "tensorrt": TENSORRT,
-        "test": TEST + TRAIN,
-        "dev": TEST + TRAIN + CHECK,
+        "graph": GRAPH,
+        "train": TRAIN + GRAPH,
+        "tensorrt": TENSORRT + GRAPH,
+        "video": VIDEO,
+        "test": TEST + TRAIN + GRAPH + VIDEO,
+        "dev": TEST + TRAIN + GRAPH + VIDEO + CHECK,
     },
     entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.cli:run"]},
     classifiers=[

@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from mirnet_edge.engine import Engine as Engine
     from mirnet_edge.engine import FakeEngine as FakeEngine
     from mirnet_edge.engine import open_engine as open_engine
+    from mirnet_edge.errors import BuildError as BuildError
+    from mirnet_edge.errors import CalibrationError as CalibrationError
     from mirnet_edge.errors import CheckpointError as CheckpointError
     from mirnet_edge.errors import ConfigError as ConfigError
     from mirnet_edge.errors import DataError as DataError
+    from mirnet_edge.errors import DeviceError as DeviceError
     from mirnet_edge.errors import EngineError as EngineError
     from mirnet_edge.errors import ExportError as ExportError
     from mirnet_edge.errors import FrameError as FrameError
+    from mirnet_edge.errors import GraphError as GraphError
     from mirnet_edge.errors import ImageError as ImageError
     from mirnet_edge.errors import MirnetEdgeError as MirnetEdgeError
     from mirnet_edge.errors import MissingDependencyError as MissingDependencyError
@@ -56,6 +60,10 @@ if TYPE_CHECKING:
     from mirnet_edge.weights import save_model as save_model
 
 _MODULE_OF_NAME = {
+    "CalibrationError": "errors",
+    "GraphError": "errors",
+    "DeviceError": "errors",
+    "BuildError": "errors",
     "BundledModel": "bundled",
     "CheckpointError": "errors",
     "ConfigError": "errors",

@@ -12,11 +12,14 @@ EXTRA_OF_PACKAGE = {
     "safetensors": "train",
     "matplotlib": "train",
     "skimage": "train",
-    "onnx": "train",
+    "onnx": "graph",
+    "onnx_ir": "graph",
     "onnxscript": "train",
     "onnxsim": "train",
     "tensorrt": "tensorrt",
     "pycuda": "tensorrt",
+    "cuda": "tensorrt",
+    "cv2": "video",
 }
 
 

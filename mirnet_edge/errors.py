@@ -13,6 +13,7 @@
     ├── ImageError         an image file that cannot be read
     ├── OutputError        a file that cannot be written: permission, space, already there
     ├── DataError          a folder of images that cannot be trained or evaluated on
+    ├── CalibrationError   calibration images or recorded ranges that cannot be used
     └── MissingDependencyError   an optional package that is not installed
 
 A message says what is wrong, with the values, and what to do next. Errors of the libraries
@@ -72,6 +73,10 @@ class OutputError(MirnetEdgeError):
 
 class DataError(MirnetEdgeError):
     """A folder of images that cannot be trained or evaluated on."""
+
+
+class CalibrationError(MirnetEdgeError):
+    """Calibration images or recorded ranges that cannot be used."""
 
 
 class MissingDependencyError(MirnetEdgeError):

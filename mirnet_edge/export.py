@@ -23,6 +23,8 @@ from mirnet_edge.facts import ModelFacts
 from mirnet_edge.liveness import peak_activation_bytes
 from mirnet_edge.model import Network
 from mirnet_edge.onnx_engine import OnnxEngine
+from mirnet_edge.rewrite import PassReport
+from mirnet_edge.rewrite import rewrite as rewritten
 from mirnet_edge.tiles import round_up
 from mirnet_edge.weights import facts_of
 
@@ -45,6 +47,8 @@ class ExportReport:
         error: largest difference from PyTorch over the checked inputs, as a fraction of the
             output's range.
         seconds: the whole export took.
+        passes: what each rewrite changed (see `mirnet_edge.rewrite`); the first entry is the graph
+            before them.
     """
 
     path: Path
@@ -54,6 +58,7 @@ class ExportReport:
     size_bytes: int
     error: float
     seconds: float
+    passes: tuple[PassReport, ...] = ()
 
 
 def export_onnx(
@@ -63,12 +68,14 @@ def export_onnx(
     size: tuple[int, int] | None = None,
     opset: int = 17,
     task: str | None = None,
+    rewrite: bool = True,
     overwrite: bool = True,
 ) -> ExportReport:
     """Write a network as an ONNX file that any engine of the package runs.
 
-    The graph is simplified by onnxsim, then run by ONNX Runtime on three inputs and compared with
-    PyTorch, before the file is moved into place. It has one input ``input`` (1, in, H, W) and
+    The graph is simplified by onnxsim, made cheaper by exact rewrites (`mirnet_edge.rewrite`), then
+    run by ONNX Runtime on three inputs and compared with PyTorch, before the file is moved into
+    place. It has one input ``input`` (1, in, H, W) and
     one output ``output`` (1, out, H, W), float32, values in [0, 1], the output not clamped.
 
     Args:
@@ -76,6 +83,7 @@ def export_onnx(
         size: (height, width) of the input, multiples of 4; None leaves them open.
         opset: 17 or 18. TensorRT 8.6 reads 17.
         task: overrides the task in the model's facts.
+        rewrite: False keeps the graph as PyTorch's exporter and onnxsim made it.
 
     Raises:
         ExportError: a size or opset that cannot be; the exporter failed; or the graph differs from
@@ -87,7 +95,9 @@ def export_onnx(
     _check_arguments(model, path, size, opset)
     require_new(path, overwrite)
     model = copy.deepcopy(model).eval().cpu()
-    proto = _simplified(_traced(model, size), opset)
+    proto = _simplified(_traced(model, size))
+    proto, passes = rewritten(proto) if rewrite else (proto, [])
+    proto = _checked(proto, opset)
     facts = facts_of(model, task or model.facts.task)
     height, width = size or (256, 256)
     peak = peak_activation_bytes(proto, height, width)
@@ -104,6 +114,7 @@ def export_onnx(
         path.stat().st_size,
         error,
         time.monotonic() - started,
+        tuple(passes),
     )
 
 
@@ -155,9 +166,8 @@ def _traced(model: Network, size: tuple[int, int] | None) -> Any:
     return program.model_proto
 
 
-def _simplified(proto: Any, opset: int) -> Any:
-    """Constants folded, lowered to ``opset``, checked."""
-    onnx = require("onnx", "exporting to ONNX")
+def _simplified(proto: Any) -> Any:
+    """Constants folded, in opset 17."""
     onnxsim = require("onnxsim", "exporting to ONNX")
     try:
         simplified, same = onnxsim.simplify(proto)
@@ -165,14 +175,22 @@ def _simplified(proto: Any, opset: int) -> Any:
         raise ExportError(f"onnxsim {onnxsim.__version__} failed: {error}") from error
     if not same:
         raise ExportError("onnxsim changed what the graph computes; please report this network")
-    if opset == 17:
-        _lower_to_17(simplified)
+    _lower_to_17(simplified)
     simplified.ir_version = IR_VERSION
+    return simplified
+
+
+def _checked(proto: Any, opset: int) -> Any:
+    """Raised to ``opset`` and checked."""
+    onnx = require("onnx", "exporting to ONNX")
     try:
-        onnx.checker.check_model(simplified, full_check=True)
+        if opset != OPSETS[0]:
+            converter = require("onnx.version_converter", "exporting to ONNX")
+            proto = converter.convert_version(proto, opset)
+        onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
         raise ExportError(f"the exported graph is no valid ONNX: {first_line(error)}") from error
-    return simplified
+    return proto
 
 
 def _lower_to_17(proto: Any) -> None:

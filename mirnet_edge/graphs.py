@@ -12,10 +12,17 @@ from mirnet_edge._imports import require
 from mirnet_edge.errors import GraphError, first_line
 
 BYTES_OF_TYPE = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}
-"""Size of one value by ``onnx.TensorProto.DataType``: float32, (u)int8, int32, int64, bool, float16,
-float64."""
+"""Size of one value by ``onnx.TensorProto.DataType``: float32, (u)int8, int32, int64, bool,
+float16, float64."""
+LARGEST_SHAPE_CONSTANT = 64
+"""Elements of the constants that shapes may depend on: axes, scales, target shapes."""
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant", "Shape"}
 """Operators that move no bytes."""
+POINTWISE = {
+    "Add", "Sub", "Mul", "Div", "Sum", "Max", "Exp", "Sigmoid", "Relu", "LeakyRelu", "PRelu",
+    "Cast", "QuantizeLinear", "DequantizeLinear",
+}  # fmt: skip
+"""Operators that treat each element by itself."""
 
 
 def load_graph(path: str | os.PathLike[str]) -> Any:
@@ -56,27 +63,40 @@ def with_shape(proto: Any, batch: int, height: int, width: int) -> Any:
     """A copy whose input is (batch, C, height, width), with every tensor's shape inferred.
 
     Raises:
-        GraphError: the graph is for another batch or size, or a shape cannot be inferred.
+        GraphError: the graph is for another size, or a shape cannot be inferred.
     """
     onnx = require("onnx", "reading graphs")
+    inferred = shapes_of(proto, batch, height, width).graph
     sized = onnx.ModelProto()
     sized.CopyFrom(proto)
-    dims = sized.graph.input[0].type.tensor_type.shape.dim
-    for axis, (name, wanted) in {
-        0: ("batch", batch),
-        2: ("height", height),
-        3: ("width", width),
-    }.items():
-        if axis > 0 and dims[axis].dim_value not in (0, wanted):
-            raise GraphError(
-                f"the graph takes only a {name} of {dims[axis].dim_value}, not {wanted}; export it "
-                "with open sizes"
-            )
-        dims[axis].ClearField("dim_param")
-        dims[axis].dim_value = wanted
-    for value in sized.graph.output:
+    for kind in ("input", "output", "value_info"):
+        del getattr(sized.graph, kind)[:]
+        getattr(sized.graph, kind).extend(getattr(inferred, kind))
+    return sized
+
+
+def shapes_of(proto: Any, batch: int, height: int, width: int) -> Any:
+    """What `with_shape` returns, but with empty weights: quick also for large networks.
+
+    Raises:
+        GraphError: as `with_shape`.
+    """
+    onnx = require("onnx", "reading graphs")
+    sized = onnx.ModelProto(ir_version=proto.ir_version)
+    sized.opset_import.extend(proto.opset_import)
+    graph = sized.graph
+    graph.name = proto.graph.name
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= LARGEST_SHAPE_CONSTANT:
+            graph.initializer.append(tensor)
+        else:
+            graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    _set_input(graph, batch, height, width)
+    for value in graph.output:
         value.type.tensor_type.ClearField("shape")
-    del sized.graph.value_info[:]
     try:
         sized = onnx.shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True)
     except Exception as error:
@@ -89,14 +109,30 @@ def with_shape(proto: Any, batch: int, height: int, width: int) -> Any:
     return sized
 
 
+def _set_input(graph: Any, batch: int, height: int, width: int) -> None:
+    dims = graph.input[0].type.tensor_type.shape.dim
+    for axis, name, wanted in ((0, "batch", batch), (2, "height", height), (3, "width", width)):
+        if axis > 0 and dims[axis].dim_value not in (0, wanted):
+            raise GraphError(
+                f"the graph takes only a {name} of {dims[axis].dim_value}, not {wanted}; export it "
+                "with open sizes"
+            )
+        dims[axis].ClearField("dim_param")
+        dims[axis].dim_value = wanted
+
+
 def dims_of(value: Any) -> tuple[int, ...]:
     """Shape of an ``onnx.ValueInfoProto``; 0 where it is not known."""
     return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
 def bytes_moved(proto: Any) -> int:
-    """Bytes that the nodes read and write when each runs by itself: every input, constants
-    included, and every output once.
+    """Bytes that kernels read and write: each tensor once for every kernel that touches it,
+    constants included.
+
+    Counted as for a runtime that fuses element-wise operators into what feeds them: a map that a
+    convolution or an element-wise operator hands to one element-wise operator alone stays in
+    registers, and both are one kernel.
 
     Args:
         proto: with all shapes known (see `with_shape`).
@@ -110,9 +146,29 @@ def bytes_moved(proto: Any) -> int:
         tensor.name: math.prod(tensor.dims) * BYTES_OF_TYPE[tensor.data_type]
         for tensor in graph.initializer
     }
-    return sum(
-        sizes.get(name, 0)
-        for node in graph.node
-        if node.op_type not in VIEWS
-        for name in (*node.input, *node.output)
-    )
+    readers: dict[str, list[int]] = {}
+    for index, node in enumerate(graph.node):
+        for name in node.input:
+            readers.setdefault(name, []).append(index)
+    kernel = list(range(len(graph.node)))
+    touched: set[tuple[int, str]] = set()
+    for index, node in reversed(list(enumerate(graph.node))):
+        into = readers.get(node.output[0], [])
+        fused = (
+            node.op_type in POINTWISE | {"Conv", "ConvTranspose"}
+            and len(into) == 1
+            and graph.node[into[0]].op_type in POINTWISE
+        )
+        if fused:
+            kernel[index] = kernel[into[0]]
+            touched.discard((kernel[index], node.output[0]))
+        if node.op_type not in VIEWS:
+            written = () if fused else node.output
+            touched |= {(kernel[index], name) for name in (*node.input, *written)}
+    return sum(sizes.get(name, 0) for _, name in touched)
+
+
+def is_fixed(proto: Any) -> bool:
+    """Whether the size of the graph's input is fixed."""
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    return all(dims[axis].dim_value > 0 for axis in (2, 3))

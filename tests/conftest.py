@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 import mirnet_edge as me
@@ -45,6 +49,38 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
     me.export_onnx(me.create_model(TINY["mirnet-v2"], seed=0), path, task="denoise")
     return path
+
+
+RawGraph = Callable[[str], Any]
+
+
+@pytest.fixture(scope="session")
+def raw_graph(tmp_path_factory: pytest.TempPathFactory) -> RawGraph:
+    """The exported graph of a network of `TINY`, of open size, before any rewrite."""
+    folder = tmp_path_factory.mktemp("raw")
+
+    def graph(name: str) -> Any:
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            me.export_onnx(me.create_model(TINY[name], seed=0), path, task="denoise", rewrite=False)
+        return onnx.load(path)
+
+    return graph
+
+
+def run_graph(proto: Any, seed: int, index: int | None = None, scale: float = 1) -> np.ndarray:
+    """Output of a graph of fixed size, on ONNX Runtime, for random tiles; with ``index``, for that
+    one tile of a batch that begins alike."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    batch, *shape = session.get_inputs()[0].shape
+    count = batch if index is None else index + 1
+    tiles = scale * np.random.default_rng(seed).random((count, *shape), np.float32)
+    output: np.ndarray = session.run(None, {"input": tiles if index is None else tiles[index:]})[0]
+    return output
 
 
 @pytest.fixture

@@ -25,9 +25,12 @@ WORKSTATION = {
     *("weights", "patches", "train", "torch_engine", "export"),
 }
 """The modules that may import torch, and that no other module may import when it is loaded."""
-LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "numpy")
-NOT_ON_A_DEVICE = ("torch", "onnx", "onnxscript", "onnxsim", "skimage", "matplotlib", "safetensors")
-DISTRIBUTION_OF_MODULE = {"PIL": "pillow", "skimage": "scikit-image"}
+LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "numpy")
+NOT_ON_A_DEVICE = (
+    *("torch", "onnx", "onnxscript", "onnxsim", "skimage", "matplotlib", "safetensors"),
+    "cv2",
+)
+DISTRIBUTION_OF_MODULE = {"PIL": "pillow", "skimage": "scikit-image", "cv2": "opencv-python-headless"}
 """Where the name differs."""
 
 
@@ -232,6 +235,9 @@ def test_every_device_module_loads_where_there_is_no_torch() -> None:
 # Requirements
 
 
+EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "VIDEO")
+
+
 @cache
 def requirements() -> dict[str, set[str]]:
     """Distributions by the list of setup.py that names them."""
@@ -256,7 +262,7 @@ def third_party() -> list[Import]:
 
 
 def test_every_imported_package_is_declared() -> None:
-    declared = set.union(*(requirements()[name] for name in ("CORE", "TRAIN", "TENSORRT")))
+    declared = set.union(*(requirements()[name] for name in EXTRAS))
     undeclared = [
         str(found) for found in third_party() if distribution(found.top_level) not in declared
     ]
@@ -279,7 +285,8 @@ def test_every_declared_package_is_imported() -> None:
     """A requirement that nothing needs is one more download, and one more thing to break."""
     imported = {distribution(found.top_level) for found in third_party()}
     assert requirements()["CORE"] <= imported
-    assert requirements()["TRAIN"] <= imported
+    for extra in ("GRAPH", "TRAIN", "VIDEO"):
+        assert requirements()[extra] <= imported
 
 
 def test_errors_name_the_extra_that_has_the_package() -> None:

@@ -35,6 +35,9 @@ EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--size", type=SizeType(), help="Fixed height x width; open by default.")
 @click.option("--opset", type=click.Choice(["17", "18"]), default="17", show_default=True)
 @click.option("--task", help="What the network restores, where the checkpoint does not say.")
+@click.option(
+    "--rewrite/--no-rewrite", default=True, help="Make the graph cheaper by exact algebra."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @json_option
 def export(
@@ -43,6 +46,7 @@ def export(
     size: tuple[int, int] | None,
     opset: str,
     task: str | None,
+    rewrite: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -57,6 +61,7 @@ def export(
         onnx,
         size=size,
         opset=int(opset),
+        rewrite=rewrite,
         overwrite=overwrite,
     )
     if as_json:
@@ -68,6 +73,12 @@ def export(
         f"{report.opset}, {report.size_bytes / 1e6:.1f} MB, in {report.seconds:.0f} s"
     )
     out().print(f"largest difference from PyTorch: {report.error:.1e} of the output's range")
+    if report.passes:
+        before, after = report.passes[0], report.passes[-1]
+        out().print(
+            f"rewrites: {before.nodes} -> {after.nodes} nodes, {before.bytes_moved / 1e6:.0f} -> "
+            f"{after.bytes_moved / 1e6:.0f} MB moved for each 256x256 tile in FP32"
+        )
 
 
 @click.command()
