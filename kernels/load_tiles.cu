@@ -5,8 +5,8 @@
 //           right or down that the tile leaves the frame, is fine: the frame is continued by
 //           reflection without repeating its border (numpy.pad mode="reflect"), at any distance,
 //           for frames from 1x1 on.
-//   tiles   (tiles, padded_channels, tile_height, tile_width), __half or float: red, green, blue
-//           in 0..1, then zeros (padded_channels >= 3). Gray is written three times, alpha is
+//   tiles   (tiles, padded_channels, tile_height, tile_width), or channels last (tile.cuh), __half
+//           or float: red, green, blue in 0..1, then zeros. Gray is written three times, alpha is
 //           not used.
 //
 // Values are sample / maximum in float32, rounded to nearest even for __half; float32 frames as
@@ -26,22 +26,20 @@
 // Tile widths that the group does not divide, or an unaligned batch, are stored value by value:
 // correct, slower, and no engine asks for them. Any grid is correct in x and y (the loops stride
 // over it); gridDim.z is the number of tiles.
-#include "frame.cuh"
+#include "tile.cuh"
 
 template <typename Sample, typename Order, typename Value>
 __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long long pitch_bytes,
                                            int height, int width, const int2* __restrict__ origins,
                                            void* __restrict__ tiles, int tile_height,
-                                           int tile_width, int padded_channels) {
+                                           int tile_width, int padded_channels,
+                                           int channels_last) {
     constexpr int channels = Order::channels;
     constexpr int group = Group<Sample>::px;
-    typedef Vector<Value, group> Vec;
 
     const int2 origin = origins[blockIdx.z];
-    const size_t plane = static_cast<size_t>(tile_height) * tile_width;
-    Value* tile = static_cast<Value*>(tiles) + blockIdx.z * plane * padded_channels;
-    const bool vectors =
-        tile_width % group == 0 && reinterpret_cast<size_t>(tiles) % sizeof(Vec) == 0;
+    const Tile<Value> tile = tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height,
+                                     tile_width, padded_channels, channels_last);
     const int step_x = static_cast<int>(gridDim.x * blockDim.x) * group;
     const int step_y = static_cast<int>(gridDim.y * blockDim.y);
 
@@ -61,7 +59,7 @@ __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long 
                 }
             }
 
-            Vec planes[3];
+            Vector<Value, group> planes[3];
 #pragma unroll
             for (int i = 0; i < group; ++i) {
                 const Sample* pixel = samples + i * channels;
@@ -69,31 +67,7 @@ __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long 
                 from_float(Depth<Sample>::unit(pixel[Order::green]), planes[1].values[i]);
                 from_float(Depth<Sample>::unit(pixel[Order::blue]), planes[2].values[i]);
             }
-            Vec zeros;
-#pragma unroll
-            for (int i = 0; i < group; ++i) from_float(0.0f, zeros.values[i]);
-
-            Value* out = tile + static_cast<size_t>(y) * tile_width + x;
-            const int count = tile_width - x < group ? tile_width - x : group;
-            if (vectors) {
-#pragma unroll
-                for (int c = 0; c < 3; ++c) *reinterpret_cast<Vec*>(out + c * plane) = planes[c];
-#pragma unroll 1
-                for (int c = 3; c < padded_channels; ++c) {
-                    *reinterpret_cast<Vec*>(out + c * plane) = zeros;
-                }
-            } else {
-#pragma unroll
-                for (int i = 0; i < group; ++i) {
-                    if (i >= count) break;
-#pragma unroll
-                    for (int c = 0; c < 3; ++c) out[c * plane + i] = planes[c].values[i];
-#pragma unroll 1
-                    for (int c = 3; c < padded_channels; ++c) {
-                        out[c * plane + i] = zeros.values[i];
-                    }
-                }
-            }
+            write_pixels(tile, x, y, planes);
         }
     }
 }
@@ -102,9 +76,9 @@ __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long 
     extern "C" __global__ void __launch_bounds__(256) load_tiles_##name(                           \
         const void* __restrict__ frame, long long pitch_bytes, int height, int width,              \
         const int2* __restrict__ origins, void* __restrict__ tiles, int tile_height,               \
-        int tile_width, int padded_channels) {                                                     \
+        int tile_width, int padded_channels, int channels_last) {                                  \
         load_tiles<Sample, Order, Value>(frame, pitch_bytes, height, width, origins, tiles,        \
-                                         tile_height, tile_width, padded_channels);                \
+                                         tile_height, tile_width, padded_channels, channels_last); \
     }
 
 #define LOAD_TILES_OF(order, Order)                                                                \

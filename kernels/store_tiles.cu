@@ -1,11 +1,11 @@
 // store_tiles: the kept region of every tile becomes its part of the frame.
 //
-//   tiles   (tiles, padded_channels, tile_height, tile_width), __half or float: red, green, blue in
-//           0..1, further planes are not read
+//   tiles   (tiles, padded_channels, tile_height, tile_width), or channels last (tile.cuh), __half
+//           or float: red, green, blue in 0..1; the other channels are not read
 //   origins (tiles, 2) int32: x, y of each tile's first pixel in the frame, as for load_tiles
 //   kept    (tiles, 4) int32: y0, x0, y1, x1 in frame coordinates, ends excluded, cut to the tile
 //           and to the frame. Pixels that no region covers keep what they hold. Regions that
-//           overlap are written by both tiles, in no order: there is no blending here.
+//           overlap are written by both tiles, in no order: to blend, see blend_tiles.
 //   frame   (height, width, channels) interleaved, uint8 / uint16 / float32, rows pitch_bytes apart
 //   alpha   RGBA and BGRA: a frame of the same size and format whose alpha is copied. Pass the
 //           frame itself and alpha stays in place: a thread reads its own pixels before it writes
@@ -32,11 +32,60 @@
 // four __half) where the tile is aligned there too, as it is when origins, regions and tile width
 // are multiples of 4, and value by value elsewhere. Any grid is correct in x and y (the loops
 // stride over it); gridDim.z is the number of tiles.
-#include "frame.cuh"
+#include "tile.cuh"
+
+// Fills the last sample of each pixel of the group that begins at x: from the alpha frame, cut to
+// columns left..right - 1, or with the maximum where there is none.
+template <typename Sample, int channels>
+__device__ __forceinline__ void read_alpha(const void* alpha, long long pitch_bytes, int x, int y,
+                                           int left, int right, int width,
+                                           Sample (&samples)[Group<Sample>::px * channels]) {
+    constexpr int group = Group<Sample>::px;
+    if (channels != 4 || alpha == nullptr) {
+#pragma unroll
+        for (int i = 0; i < group; ++i) {
+            samples[i * channels + channels - 1] = Depth<Sample>::sample(1.0f);
+        }
+        return;
+    }
+    const Sample* row = row_at<Sample>(alpha, pitch_bytes, y);
+    const bool whole = x >= left && x + group <= right;
+    if (whole && read_words<Sample, channels>(row, x, width, samples)) return;
+#pragma unroll
+    for (int i = 0; i < group; ++i) {
+        const int alpha_x = min(max(x + i, left), right - 1);
+        samples[i * channels + channels - 1] =
+            row[static_cast<long long>(alpha_x) * channels + channels - 1];
+    }
+}
+
+// Writes pixels first..last - 1 of a group: as words where `words` says that it begins on one.
+template <typename Sample, int channels>
+__device__ __forceinline__ void write_samples(
+    Sample* out, const Sample (&samples)[Group<Sample>::px * channels], int first, int last,
+    bool words) {
+    constexpr int group = Group<Sample>::px;
+    if (words && first == 0 && last == group) {
+#pragma unroll
+        for (int i = 0; i < channels; ++i) {
+            Vector<Sample, group> word;
+#pragma unroll
+            for (int j = 0; j < group; ++j) word.values[j] = samples[i * group + j];
+            reinterpret_cast<Vector<Sample, group>*>(out)[i] = word;
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < group; ++i) {
+        if (i < first || i >= last) continue;
+#pragma unroll
+        for (int c = 0; c < channels; ++c) out[i * channels + c] = samples[i * channels + c];
+    }
+}
 
 template <typename Sample, typename Order, typename Value>
 __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int tile_height,
-                                            int tile_width, int padded_channels,
+                                            int tile_width, int padded_channels, int channels_last,
                                             const int2* __restrict__ origins,
                                             const int4* __restrict__ kept, void* frame,
                                             long long pitch_bytes, int height, int width,
@@ -44,7 +93,6 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
     constexpr int channels = Order::channels;
     constexpr int group = Group<Sample>::px;
     constexpr int pixel_bytes = channels * sizeof(Sample);
-    typedef Vector<Value, group> Vec;
 
     const int2 origin = origins[blockIdx.z];
     const int4 region = kept[blockIdx.z];
@@ -52,8 +100,8 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
     const int left = max(max(region.y, origin.x), 0);
     const int bottom = min(min(region.z, origin.y + tile_height), height);
     const int right = min(min(region.w, origin.x + tile_width), width);
-    const size_t plane = static_cast<size_t>(tile_height) * tile_width;
-    const Value* tile = static_cast<const Value*>(tiles) + blockIdx.z * plane * padded_channels;
+    const Tile<const Value> tile = tile_of(static_cast<const Value*>(tiles), blockIdx.z,
+                                           tile_height, tile_width, padded_channels, channels_last);
     const int step_x = static_cast<int>(gridDim.x * blockDim.x) * group;
     const int step_y = static_cast<int>(gridDim.y * blockDim.y);
 
@@ -67,45 +115,13 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
 
         for (int x = begin + static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * group;
              x < right; x += step_x) {
-            const bool whole = x >= left && x + group <= right;
-            const Value* in = tile + static_cast<long long>(y - origin.y) * tile_width +
-                              (x - origin.x);
-            Vec planes[3];
-#pragma unroll
-            for (int c = 0; c < 3; ++c) {
-                const Value* source = in + c * plane;
-                if (whole && reinterpret_cast<size_t>(source) % sizeof(Vec) == 0) {
-                    planes[c] = *reinterpret_cast<const Vec*>(source);
-                } else {
-#pragma unroll
-                    for (int i = 0; i < group; ++i) {
-                        const bool inside = x + i >= left && x + i < right;
-                        if (inside) {
-                            planes[c].values[i] = source[i];
-                        } else {
-                            from_float(0.0f, planes[c].values[i]);
-                        }
-                    }
-                }
-            }
-
+            const int first = max(left - x, 0);
+            const int last = min(right - x, static_cast<int>(group));
+            Vector<Value, group> planes[3];
+            read_pixels(tile, x - origin.x, y - origin.y, first, last, planes);
             Sample samples[group * channels];
-            if (channels == 4 && alpha != nullptr) {
-                const Sample* alpha_row = row_at<Sample>(alpha, alpha_pitch_bytes, y);
-                if (!whole || !read_words<Sample, channels>(alpha_row, x, width, samples)) {
-#pragma unroll
-                    for (int i = 0; i < group; ++i) {
-                        const int alpha_x = min(max(x + i, left), right - 1);
-                        samples[i * channels + channels - 1] =
-                            alpha_row[static_cast<long long>(alpha_x) * channels + channels - 1];
-                    }
-                }
-            } else {
-#pragma unroll
-                for (int i = 0; i < group; ++i) {
-                    samples[i * channels + channels - 1] = Depth<Sample>::sample(1.0f);
-                }
-            }
+            read_alpha<Sample, channels>(alpha, alpha_pitch_bytes, x, y, left, right, width,
+                                         samples);
 #pragma unroll
             for (int i = 0; i < group; ++i) {
                 const float red = to_float(planes[0].values[i]);
@@ -120,26 +136,8 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
                     pixel[Order::blue] = Depth<Sample>::sample(blue);
                 }
             }
-
             Sample* out = row + static_cast<long long>(x) * channels;
-            if (whole && words) {
-#pragma unroll
-                for (int i = 0; i < channels; ++i) {
-                    Vector<Sample, group> word;
-#pragma unroll
-                    for (int j = 0; j < group; ++j) word.values[j] = samples[i * group + j];
-                    reinterpret_cast<Vector<Sample, group>*>(out)[i] = word;
-                }
-            } else {
-#pragma unroll
-                for (int i = 0; i < group; ++i) {
-                    if (x + i < left || x + i >= right) continue;
-#pragma unroll
-                    for (int c = 0; c < channels; ++c) {
-                        out[i * channels + c] = samples[i * channels + c];
-                    }
-                }
-            }
+            write_samples<Sample, channels>(out, samples, first, last, words);
         }
     }
 }
@@ -147,12 +145,12 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
 #define STORE_TILES(name, Order, Sample, Value)                                                    \
     extern "C" __global__ void __launch_bounds__(256) store_tiles_##name(                          \
         const void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,      \
-        const int2* __restrict__ origins, const int4* __restrict__ kept, void* frame,              \
-        long long pitch_bytes, int height, int width, const void* alpha,                           \
+        int channels_last, const int2* __restrict__ origins, const int4* __restrict__ kept,        \
+        void* frame, long long pitch_bytes, int height, int width, const void* alpha,              \
         long long alpha_pitch_bytes) {                                                             \
         store_tiles<Sample, Order, Value>(tiles, tile_height, tile_width, padded_channels,         \
-                                          origins, kept, frame, pitch_bytes, height, width,        \
-                                          alpha, alpha_pitch_bytes);                               \
+                                          channels_last, origins, kept, frame, pitch_bytes,        \
+                                          height, width, alpha, alpha_pitch_bytes);                \
     }
 
 #define STORE_TILES_OF(order, Order)                                                               \

@@ -17,6 +17,7 @@ from mirnet_edge.facts import ModelFacts
 
 Tiles = NDArray[np.float32]
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+PLAN_SUFFIXES = (".engine", ".plan")
 
 
 @runtime_checkable
@@ -78,7 +79,8 @@ def open_engine(
 ) -> Engine:
     """The engine for a model file or a bundled model's name.
 
-    ``.onnx`` runs on ONNX Runtime, a checkpoint (``.pth``, ``.pt``, ``.safetensors``) on PyTorch.
+    ``.onnx`` runs on ONNX Runtime, a checkpoint (``.pth``, ``.pt``, ``.safetensors``) on PyTorch, a
+    plan (``.engine``, ``.plan``) with its card on TensorRT.
 
     Args:
         threads: CPU threads; None takes all this process may use.
@@ -87,6 +89,7 @@ def open_engine(
 
     Raises:
         EngineError: no such file or model, or one that cannot be loaded.
+        DeviceError: a plan, and no GPU that can run it.
         CheckpointError: a checkpoint that is no MIRNet.
     """
     name = os.fspath(model)
@@ -108,7 +111,11 @@ def open_engine(
         from mirnet_edge.weights import load_model
 
         return TorchEngine(load_model(path), threads=threads)
-    suffixes = ", ".join((".onnx", *CHECKPOINT_SUFFIXES))
+    if suffix in PLAN_SUFFIXES:
+        from mirnet_edge.tensorrt_engine import TensorRTEngine
+
+        return TensorRTEngine(path)
+    suffixes = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
     raise EngineError(f"{path}: an engine is made from one of {suffixes}")
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import fake_cuda
+import fake_tensorrt
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+from fake_gpu import FakeGpu
 
 import mirnet_edge as me
 from mirnet_edge.config import Config, MIRNetConfig, MIRNetV2Config
+from mirnet_edge.cuda import Device, open_device
 
 TINY: dict[str, Config] = {
     "mirnet": MIRNetConfig(channels=(8, 16, 24), n_rrg=1, n_msrb=1),
@@ -54,6 +60,18 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 RawGraph = Callable[[str], Any]
 
 
+def lively(network: torch.nn.Module) -> torch.nn.Module:
+    """The network with weights that keep every layer's output near one, so that an error in any
+    part of it is seen at the output; PyTorch's own let deep features fade."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.numel() > 1:
+                size = parameter[0].numel() ** 0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / size)
+    return network
+
+
 @pytest.fixture(scope="session")
 def raw_graph(tmp_path_factory: pytest.TempPathFactory) -> RawGraph:
     """The exported graph of a network of `TINY`, of open size, before any rewrite."""
@@ -62,7 +80,7 @@ def raw_graph(tmp_path_factory: pytest.TempPathFactory) -> RawGraph:
     def graph(name: str) -> Any:
         path = folder / f"{name}.onnx"
         if not path.exists():
-            me.export_onnx(me.create_model(TINY[name], seed=0), path, task="denoise", rewrite=False)
+            me.export_onnx(lively(me.create_model(TINY[name])), path, task="denoise", rewrite=False)
         return onnx.load(path)
 
     return graph
@@ -81,6 +99,26 @@ def run_graph(proto: Any, seed: int, index: int | None = None, scale: float = 1)
     tiles = scale * np.random.default_rng(seed).random((count, *shape), np.float32)
     output: np.ndarray = session.run(None, {"input": tiles if index is None else tiles[index:]})[0]
     return output
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
+    """A GPU in host memory, where pycuda and cuda-bindings would find theirs."""
+    gpu = fake_cuda.install(monkeypatch, FakeGpu())
+    yield gpu
+    assert gpu.context_depth() == 0, "a context was left on the stack"
+    assert not gpu.stray, "freed without the context"
+
+
+@pytest.fixture
+def device(gpu: FakeGpu) -> Device:
+    return open_device()
+
+
+@pytest.fixture
+def trt(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A TensorRT 10.3 on that GPU."""
+    return fake_tensorrt.install(monkeypatch, gpu)
 
 
 @pytest.fixture

@@ -30,7 +30,13 @@ NOT_ON_A_DEVICE = (
     *("torch", "onnx", "onnxscript", "onnxsim", "skimage", "matplotlib", "safetensors"),
     "cv2",
 )
-DISTRIBUTION_OF_MODULE = {"PIL": "pillow", "skimage": "scikit-image", "cv2": "opencv-python-headless"}
+DISTRIBUTION_OF_MODULE = {
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "onnx_ir": "onnx-ir",
+    "cv2": "opencv-python-headless",
+    "cuda": "cuda-bindings",
+}
 """Where the name differs."""
 
 

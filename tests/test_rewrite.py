@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from conftest import RawGraph, run_graph
 
 import mirnet_edge as me
-from mirnet_edge.graphs import bytes_moved, with_shape
+from mirnet_edge.graphs import bytes_moved, dims_of, with_shape
 from mirnet_edge.rewrite import PASSES, rewrite
 
 SIZES = [(8, 12), (20, 44), (64, 72), (36, 260)]
@@ -38,6 +39,16 @@ def operators(proto: Any) -> Counter[str]:
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.ptp(expected))
+
+
+def parsed(text: str, **weights: tuple[int, ...]) -> Any:
+    """A graph in ONNX's text form, with random weights of these shapes."""
+    proto = onnx.parser.parse_model(text)
+    random = np.random.default_rng(0)
+    for name, shape in weights.items():
+        array = random.standard_normal(shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return proto
 
 
 def only(name: str) -> list[str]:
@@ -126,18 +137,11 @@ def test_v2_takes_each_mean_over_the_frame_once(raw_graph: RawGraph) -> None:
     """4 fusions a block read means of 3 streams in 2 passes: the other ones follow."""
     raw = with_shape(raw_graph("mirnet-v2"), 1, 64, 64)
     changed, _ = rewrite(raw)
-    sizes = {
-        v.name: v.type.tensor_type.shape.dim[3].dim_value
-        for v in with_shape(changed, 1, 64, 64).graph.value_info
-    }
-    counts = [
-        Counter(
-            sizes[n.input[0]]
-            for n in graph.node
-            if n.op_type == "ReduceMean" and _axes(n) == [2, 3]
-        )
-        for graph in (with_shape(raw, 1, 64, 64).graph, changed.graph)
-    ]
+    counts = []
+    for graph in (raw.graph, with_shape(changed, 1, 64, 64).graph):
+        width = {value.name: dims_of(value)[-1] for value in graph.value_info}
+        means = [n for n in graph.node if n.op_type == "ReduceMean" and _axes(n) == [2, 3]]
+        counts.append(Counter(width[mean.input[0]] for mean in means))
     blocks = 2
     assert counts[0] == {64: 2 * blocks, 32: 2 * blocks}
     assert counts[1] == {64: 2 * blocks, 32: 2 * blocks, 16: 2 * blocks}
@@ -153,6 +157,62 @@ def test_downsampling_is_one_convolution(raw_graph: RawGraph) -> None:
         if a.name == "strides" and list(a.ints) != [1, 1]
     )
     assert kernels == {(2, 2): 2, (4, 4): 2}
+
+
+def test_any_two_convolutions_of_blocks_are_one() -> None:
+    graph = parsed(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 2, 12, 24] input) => (float[1, 4, 2, 4] output) {
+            small = Conv <kernel_shape = [2, 2], strides = [2, 2]> (input, inner)
+            output = Conv <kernel_shape = [3, 3], strides = [3, 3]> (small, outer)
+        }
+        """,
+        inner=(3, 2, 2, 2),
+        outer=(4, 3, 3, 3),
+    )
+    changed, _ = rewrite(graph, "tensorrt")
+    assert [tuple(t.dims) for t in changed.graph.initializer] == [(4, 2, 6, 6)]
+    assert error(run_graph(changed, seed=0), run_graph(graph, seed=0)) <= 1e-5
+
+
+def test_three_way_gates_survive_logits_that_overflow_their_exponential() -> None:
+    """exp(100) is infinite in float32; the largest logit is taken off first."""
+    graph = parsed(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 2, 4, 4] input) => (float[1, 2, 4, 4] output)
+        <int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] zero = {0},
+         float[1] large = {1000.0}>
+        {
+            mean = ReduceMean <axes = [2, 3]> (input)
+            a = Mul (mean, large)
+            b = Add (a, large)
+            c = Sub (a, large)
+            a5 = Unsqueeze (a, one)
+            b5 = Unsqueeze (b, one)
+            c5 = Unsqueeze (c, one)
+            stack = Concat <axis = 1> (a5, b5, c5)
+            [softmax] gates = Softmax <axis = 1> (stack)
+            s0 = Slice (gates, zero, one, one)
+            s1 = Slice (gates, one, two, one)
+            s2 = Slice (gates, two, three, one)
+            g0 = Squeeze (s0, one)
+            g1 = Squeeze (s1, one)
+            g2 = Squeeze (s2, one)
+            x0 = Mul (g0, input)
+            x1 = Mul (g1, input)
+            x2 = Mul (g2, input)
+            x01 = Add (x0, x1)
+            output = Add (x01, x2)
+        }
+        """
+    )
+    changed, reports = rewrite(graph)
+    assert next(r for r in reports if r.name == "weighted_sums").changes == 1
+    found = run_graph(changed, seed=0)
+    assert np.isfinite(found).all()
+    assert error(found, run_graph(graph, seed=0)) <= 1e-5
 
 
 def test_the_spatial_softmax_survives_logits_that_overflow_its_exponential() -> None:

@@ -10,6 +10,7 @@ import click
 
 from mirnet_edge._version import __version__
 from mirnet_edge.cli.console import fail
+from mirnet_edge.cli.engines import bench, build, quantize
 from mirnet_edge.cli.inspect import doctor, info, models
 from mirnet_edge.cli.restore import demo, restore
 from mirnet_edge.cli.workstation import evaluate, export, train
@@ -24,7 +25,10 @@ def cli() -> None:
     """MIRNet image restoration on edge devices."""
 
 
-for command in (restore, demo, export, train, evaluate, models, info, doctor):
+for command in (
+    *(restore, demo, export, quantize, build, bench),
+    *(train, evaluate, models, info, doctor),
+):
     cli.add_command(command)
 
 

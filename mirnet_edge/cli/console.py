@@ -19,6 +19,7 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -96,6 +97,19 @@ def progress_bar(
         RateColumn(unit),
         TimeRemainingColumn(),
         *columns,
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+
+
+def phase_bar(quiet: bool = False) -> Progress:
+    """A bar for what goes on in phases, whose ends nobody knows: with the time it has taken."""
+    console = err()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
         console=console,
         transient=True,
         disable=quiet or not console.is_terminal,

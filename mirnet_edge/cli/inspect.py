@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from mirnet_edge._imports import require
+from mirnet_edge.card import EngineCard, card_path
+from mirnet_edge.cli.cards import describe_plan, print_card
 from mirnet_edge.cli.console import json_option, out, print_json, print_table
-from mirnet_edge.engine import CHECKPOINT_SUFFIXES
+from mirnet_edge.engine import CHECKPOINT_SUFFIXES, PLAN_SUFFIXES
 from mirnet_edge.errors import MirnetEdgeError
 
 
@@ -48,7 +50,7 @@ def models(as_json: bool) -> None:
 @click.argument("file")
 @json_option
 def info(file: str, as_json: bool) -> None:
-    """Say what FILE is: a checkpoint, an ONNX file, or a bundled model's name."""
+    """Say what FILE is: a checkpoint, an ONNX file, an engine, or a bundled model's name."""
     from mirnet_edge.bundled import bundled_model
 
     bundled = bundled_model(file)
@@ -57,6 +59,9 @@ def info(file: str, as_json: bool) -> None:
         raise MirnetEdgeError(f"{file}: no such file, but a folder; name a file in it")
     if not path.is_file():
         raise MirnetEdgeError(f"{file}: no such file, and no bundled model of that name")
+    if path.suffix.lower() in PLAN_SUFFIXES and not as_json:
+        print_card(path, EngineCard.load(card_path(path)))
+        return
     described = {"file": path, "size_bytes": path.stat().st_size, **_describe(path)}
     if as_json:
         print_json(described)
@@ -86,7 +91,9 @@ def _describe(path: Path) -> dict[str, Any]:
             **asdict(network.facts),
             "training": dict(network.training_facts),
         }
-    known = ", ".join((".onnx", *CHECKPOINT_SUFFIXES))
+    if path.suffix.lower() in PLAN_SUFFIXES:
+        return describe_plan(path)
+    known = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
     raise MirnetEdgeError(f"{path}: not one of {known}")
 
 

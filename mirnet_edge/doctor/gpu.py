@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from mirnet_edge.doctor.checks import Check, gib
@@ -22,6 +23,16 @@ class CudaError(Exception):
     def __init__(self, function: str, code: int) -> None:
         super().__init__(f"{function} failed with CUDA error {code}")
         self.code = code
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What the driver says of a GPU; ``integrated`` when it shares the CPU's memory."""
+
+    name: str
+    compute_capability: str
+    memory_bytes: int
+    integrated: bool
 
 
 class CudaDriver:
@@ -45,6 +56,15 @@ class CudaDriver:
 
     def describe(self, index: int) -> str:
         """Name, compute capability and memory of one GPU."""
+        gpu = self.gpu(index)
+        shared = " shared with the CPU" if gpu.integrated else ""
+        return (
+            f"{gpu.name}, compute capability {gpu.compute_capability}, "
+            f"{gib(gpu.memory_bytes)}{shared}"
+        )
+
+    def gpu(self, index: int) -> Gpu:
+        """One GPU. No context is made."""
         device, size_bytes = ctypes.c_int(), ctypes.c_size_t()
         name = ctypes.create_string_buffer(256)
         self._call("cuDeviceGet", ctypes.byref(device), index)
@@ -52,10 +72,11 @@ class CudaDriver:
         self._call("cuDeviceTotalMem_v2", ctypes.byref(size_bytes), device)
         major = self._attribute(_CAPABILITY_MAJOR, device)
         minor = self._attribute(_CAPABILITY_MINOR, device)
-        shared = " shared with the CPU" if self._attribute(_INTEGRATED, device) else ""
-        return (
-            f"{name.value.decode(errors='replace')}, compute capability {major}.{minor}, "
-            f"{gib(size_bytes.value)}{shared}"
+        return Gpu(
+            name=name.value.decode(errors="replace"),
+            compute_capability=f"{major}.{minor}",
+            memory_bytes=size_bytes.value,
+            integrated=bool(self._attribute(_INTEGRATED, device)),
         )
 
     def _attribute(self, number: int, device: ctypes.c_int) -> int:
@@ -70,7 +91,7 @@ class CudaDriver:
 
 
 def _gpu(system: System) -> list[Check]:
-    library = _load_library(system)
+    library = load_driver_library(system)
     if library is None:
         return _gpu_without_driver_library(system)
     try:
@@ -81,7 +102,8 @@ def _gpu(system: System) -> list[Check]:
         return [Check("NVIDIA GPU", "warning", f"the CUDA driver does not start: {error}")]
 
 
-def _load_library(system: System) -> Any | None:
+def load_driver_library(system: System) -> Any | None:
+    """The CUDA driver's library, or None where there is none."""
     for name in ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", "libcuda.so"):
         try:
             return system.load_library(name)
@@ -96,11 +118,16 @@ def _gpus_of_driver(driver: CudaDriver, system: System) -> list[Check]:
         return [_no_gpu("the CUDA driver sees no device")]
     titles = ["NVIDIA GPU"] if count == 1 else [f"NVIDIA GPU {index}" for index in range(count)]
     checks = [Check(title, "ok", driver.describe(index)) for index, title in enumerate(titles)]
-    release = re.search(
-        r"Module\b.*?\s(\d+\.\d[\d.]*)", system.text("proc/driver/nvidia/version") or ""
-    )
-    kernel_module = f"{release[1]}, " if release else ""
+    release = driver_release(system)
+    kernel_module = f"{release}, " if release else ""
     return [*checks, Check("NVIDIA driver", "ok", f"{kernel_module}up to CUDA {version}")]
+
+
+def driver_release(system: System) -> str | None:
+    """Of the driver's kernel module, "535.104.05"; None where the system does not tell."""
+    text = system.text("proc/driver/nvidia/version") or ""
+    release = re.search(r"Module\b.*?\s(\d+\.\d[\d.]*)", text)
+    return release[1] if release else None
 
 
 def _gpu_without_driver_library(system: System) -> list[Check]:

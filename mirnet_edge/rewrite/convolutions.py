@@ -76,29 +76,35 @@ def strided_convolutions(editor: GraphEditor) -> int:
     product of both sizes with the weights sum_c W2[o, c, y2, x2] W1[c, i, y1, x1].
     """
     changed = 0
-    for conv in editor.nodes("Conv"):
-        outer = _block_weights(editor, conv)
-        inner_node = conv.inputs[0].producer()
-        inner = None if inner_node is None else _block_weights(editor, inner_node)
-        if outer is None or inner is None or max(outer.shape[2], inner.shape[2]) < 2:
-            continue
-        if editor.only_use(inner_node.outputs[0]) is None and inner_node.op_type == "Conv":
-            continue
-        weight = _composed(outer, inner)
-        size = weight.shape[2]
-        name = conv.inputs[1].name
-        merged = editor.add(
-            conv,
-            "Conv",
-            [inner_node.inputs[0], editor.constant(f"{name}/strided", weight)],
-            f"{name}/strided",
-            editor.dims(conv.outputs[0]),
-            kernel_shape=[size, size],
-            strides=[size, size],
-        )
-        editor.replace(conv.outputs[0], merged)
-        changed += 1
+    while merged := sum(_merge_blocks(editor, conv) for conv in editor.nodes("Conv")):
+        changed += merged
     return changed
+
+
+def _merge_blocks(editor: GraphEditor, conv: Node) -> int:
+    """Merge ``conv`` with what feeds it, where both are maps of blocks; 1 if it was done."""
+    inner_node = conv.inputs[0].producer()
+    outer = _block_weights(editor, conv)
+    inner = None if inner_node is None else _block_weights(editor, inner_node)
+    if inner_node is None or outer is None or inner is None:
+        return 0
+    shared = editor.only_use(inner_node.outputs[0]) is None
+    if max(outer.shape[2], inner.shape[2]) < 2 or (shared and inner_node.op_type == "Conv"):
+        return 0
+    weight = _composed(outer, inner)
+    size = weight.shape[2]
+    name = conv.inputs[1].name
+    merged = editor.add(
+        conv,
+        "Conv",
+        [inner_node.inputs[0], editor.constant(f"{name}/strided", weight)],
+        f"{name}/strided",
+        editor.dims(conv.outputs[0]),
+        kernel_shape=[size, size],
+        strides=[size, size],
+    )
+    editor.replace(conv.outputs[0], merged)
+    return 1
 
 
 def _block_weights(editor: GraphEditor, node: Node) -> NDArray[Any] | None:

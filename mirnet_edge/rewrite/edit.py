@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,12 @@ class GraphEditor:
         self._names = {value for node in self._graph for value in _output_names(node)}
         self._names |= set(self._graph.initializers)
 
-    def nodes(self, *kinds: str) -> list[Node]:
-        """The nodes of these operators, in order, as they are now."""
-        return [node for node in self._graph if node.op_type in kinds]
+    def nodes(self, *kinds: str) -> Iterator[Node]:
+        """The nodes of these operators that are there now, in order; those that fall away before
+        their turn are left out."""
+        for node in list(self._graph):
+            if node.op_type in kinds and node.graph is not None:
+                yield node
 
     def dims(self, value: Value) -> tuple[int, ...]:
         """Shape of a value that was there when editing began; in a graph of open size, at
@@ -103,16 +106,27 @@ class GraphEditor:
         return node.outputs[0]
 
     def replace(self, old: Value, new: Value) -> None:
-        """Let all readers of ``old`` read ``new``. The nodes that nothing reads then fall away in
-        `to_proto`."""
+        """Let all readers of ``old`` read ``new``, and remove the nodes that nothing reads then."""
         if old.is_graph_output():
             new.name, old.name = old.name, self._unique(f"{old.name}/replaced")
         self._ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        self._sweep(old.producer())
+
+    def _sweep(self, node: Node | None) -> None:
+        if node is None or node.graph is None:
+            return
+        if any(value.consumers() or value.is_graph_output() for value in node.outputs):
+            return
+        producers = [value.producer() for value in node.inputs if value is not None]
+        self._graph.remove(node, safe=True)
+        for producer in producers:
+            self._sweep(producer)
 
     def to_proto(self) -> Any:
-        """The changed graph, without nodes and constants that nothing reads."""
-        passes = require("onnx_ir.passes.common", "rewriting graphs")
-        passes.RemoveUnusedNodesPass()(self._model)
+        """The changed graph, without constants that nothing reads."""
+        constants = self._graph.initializers
+        for name in [name for name, value in constants.items() if not value.consumers()]:
+            del constants[name]
         proto = self._ir.to_proto(self._model)
         del proto.graph.value_info[:]
         return proto

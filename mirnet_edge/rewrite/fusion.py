@@ -74,17 +74,16 @@ def _two_way(editor: GraphEditor, softmax: Node, logits: list[Value], gates: lis
 
 def _weighted_sum(editor: GraphEditor, gates: list[Value]) -> tuple[Value, Value, Node] | None:
     """(x_0, x_1, the node that adds gate_0 x_0 and gate_1 x_1), where that is all the gates do."""
-    products = [editor.only_use(gate) for gate in gates]
+    products: list[Node] = [editor.only_use(gate) for gate in gates]
     if any(product is None or product.op_type != "Mul" for product in products):
         return None
-    totals = [editor.only_use(product.outputs[0]) for product in products if product is not None]
+    totals: list[Node] = [editor.only_use(product.outputs[0]) for product in products]
     total = totals[0]
     if total is None or total is not totals[1] or total.op_type != "Add":
         return None
     first, second = (
         next(value for value in product.inputs if value is not gate)
         for product, gate in zip(products, gates)
-        if product is not None
     )
     return first, second, total
 

@@ -58,6 +58,12 @@ inline float __half2float(__half value) {
     return std::copysign(magnitude, (value.bits & 0x8000) != 0 ? -1.0f : 1.0f);
 }
 
+inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
+    const unsigned long long before = *address;
+    *address += value;
+    return before;
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... arguments) {
     gridDim = grid;

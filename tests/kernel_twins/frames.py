@@ -1,7 +1,8 @@
-"""NumPy twins of the CUDA kernels: what each must compute, said as plainly as possible."""
+"""Twins of the kernels for interleaved frames."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ VALUES: dict[str, np.dtype[Any]] = {"f16": np.dtype(np.float16), "f32": np.dtype
 def maximum(sample: np.dtype[Any]) -> np.float32:
     """The sample that stands for 1.0."""
     return np.float32(1 if sample.kind == "f" else np.iinfo(sample).max)
+
+
+def fma(first: Any, second: Any, addend: Any) -> Array:
+    """first * second + addend of float32, rounded once to float32."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        product = np.multiply(first, second, dtype=np.float64)
+        return np.asarray(np.add(product, addend, dtype=np.float64).astype(np.float32))
 
 
 def reflected(index: int, size: int) -> int:
@@ -80,10 +88,10 @@ def store_tiles(
         region = tile[:3, y0 - oy : y1 - oy, x0 - ox : x1 - ox].astype(np.float32)
         pixels = out[y0:y1, x0:x1]
         if order == "gray":
-            pixels[..., 0] = _samples(_mean(region, out.dtype), out.dtype)
+            pixels[..., 0] = samples_of(_mean(region, out.dtype), out.dtype)
             continue
         for plane, channel in zip(region, ORDERS[order][:3], strict=True):
-            pixels[..., channel] = _samples(plane * maximum(out.dtype), out.dtype)
+            pixels[..., channel] = samples_of(plane * maximum(out.dtype), out.dtype)
         if len(ORDERS[order]) == 4:
             opaque = maximum(out.dtype)
             pixels[..., 3] = opaque if alpha_hwc is None else alpha_hwc[y0:y1, x0:x1, 3]
@@ -98,8 +106,29 @@ def _mean(region: Array, sample: np.dtype[Any]) -> Array:
     return np.asarray(total * (maximum(sample) / np.float32(3)))
 
 
-def _samples(scaled: Array, sample: np.dtype[Any]) -> Array:
+def samples_of(scaled: Array, sample: np.dtype[Any]) -> Array:
+    """Rounded to nearest even and cut to the range of the samples; NaN becomes 0."""
     scaled = np.where(np.isnan(scaled), np.float32(0), scaled)
     if sample.kind == "f":
         return scaled
     return np.clip(np.rint(scaled), 0, maximum(sample)).astype(sample)
+
+
+def frame_statistics(frame_hwc: Array, order: str, row_step: int) -> Array:
+    """Sums (8, 8) of 256 x luma over the cells of a frame, of every ``row_step``-th row of each."""
+    samples = frame_hwc
+    if frame_hwc.dtype.kind == "f":
+        samples = samples_of(frame_hwc * np.float32(65535), np.dtype(np.uint16))
+    planes = samples.astype(np.uint64)
+    if order in ("gray", "yuyv"):
+        luma = 256 * planes[..., 0]
+    else:
+        red, green, blue = (planes[..., i] for i in ORDERS[order][:3])
+        luma = 77 * red + 150 * green + 29 * blue
+    height, width = luma.shape
+    sums = np.zeros((8, 8), np.uint64)
+    for row, column in itertools.product(range(8), range(8)):
+        rows = slice(row * height // 8, (row + 1) * height // 8, row_step)
+        columns = slice(column * width // 8, (column + 1) * width // 8)
+        sums[row, column] = luma[rows, columns].sum()
+    return sums

@@ -1,0 +1,91 @@
+// load_tiles_yuv: a Y'CbCr frame of 8 bits becomes the batch of tiles that the engine eats.
+//
+//   y, cb, cr  planes of the frame and their pitches in bytes; formats, sizes, chroma: yuv.cuh
+//   matrix     YuvToRgb, by value
+//   origins    (tiles, 2) int32: x, y of each tile's first pixel in the frame, odd or even. The
+//              frame is continued by reflection of its *pixels*, as load_tiles continues it.
+//   tiles      as for load_tiles: NCHW or channels last (tile.cuh), __half or float; red, green,
+//              blue, then zeros. 0..1 for the colours of RGB, a little outside for other codes.
+//
+// In float32: luma' = (Y - black) * luma, then red = red_cr * (Cr - 128) + luma' and so on with
+// fused multiply-adds, so that grays come out with three equal values.
+//
+// Bytes per pixel of a tile (read once + written once; halos are read again, from the cache):
+//
+//                __half, 3 channels   __half, 8   float, 3
+//   nv12, i420        1.5 +  6         1.5 + 16   1.5 + 12
+//   yuyv              2   +  6         2   + 16   2   + 12
+//
+// Thread mapping: that of load_tiles with groups of 4 pixels. A thread reads one word of luma and
+// one of chroma (nv12), or two words (yuyv); the second of two rows finds their chroma in the
+// cache. Groups that begin at an odd x, or cross the border, are read pixel by pixel. Any grid is
+// correct in x and y; gridDim.z is the number of tiles.
+#include "tile.cuh"
+#include "yuv.cuh"
+
+template <typename Value>
+__device__ __forceinline__ void to_rgb(const YuvToRgb& matrix, const Codes& codes, int i,
+                                       Vector<Value, 4> (&planes)[3]) {
+    const float luma = (codes.y[i] - matrix.black) * matrix.luma;
+    const float cb = codes.cb[i] - 128.0f;
+    const float cr = codes.cr[i] - 128.0f;
+    from_float(fmaf(matrix.red_cr, cr, luma), planes[0].values[i]);
+    from_float(fmaf(matrix.green_cr, cr, fmaf(matrix.green_cb, cb, luma)), planes[1].values[i]);
+    from_float(fmaf(matrix.blue_cb, cb, luma), planes[2].values[i]);
+}
+
+template <typename Format, typename Value>
+__device__ __forceinline__ void load_tiles_yuv(const Planes<const unsigned char>& frame, int height,
+                                               int width, const YuvToRgb& matrix,
+                                               const int2* __restrict__ origins,
+                                               void* __restrict__ tiles, int tile_height,
+                                               int tile_width, int padded_channels,
+                                               int channels_last) {
+    const int2 origin = origins[blockIdx.z];
+    const Tile<Value> tile = tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height,
+                                     tile_width, padded_channels, channels_last);
+    const int step_x = static_cast<int>(gridDim.x * blockDim.x) * 4;
+    const int step_y = static_cast<int>(gridDim.y * blockDim.y);
+
+    for (int y = blockIdx.y * blockDim.y + threadIdx.y; y < tile_height; y += step_y) {
+        const int frame_y = reflected(origin.y + y, height);
+        for (int x = (blockIdx.x * blockDim.x + threadIdx.x) * 4; x < tile_width; x += step_x) {
+            const int frame_x = origin.x + x;
+            Codes codes;
+            if (frame_x % 2 != 0 || !Format::read_group(frame, frame_x, frame_y, width, codes)) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    Format::read_pixel(frame, reflected(frame_x + i, width), frame_y, codes.y[i],
+                                       codes.cb[i], codes.cr[i]);
+                }
+            }
+            Vector<Value, 4> planes[3];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) to_rgb(matrix, codes, i, planes);
+            write_pixels(tile, x, y, planes);
+        }
+    }
+}
+
+#define LOAD_TILES_YUV(name, Format, Value)                                                        \
+    extern "C" __global__ void __launch_bounds__(256) load_tiles_##name(                           \
+        const void* __restrict__ y, long long y_pitch_bytes, const void* __restrict__ cb,          \
+        long long cb_pitch_bytes, const void* __restrict__ cr, long long cr_pitch_bytes,           \
+        int height, int width, YuvToRgb matrix, const int2* __restrict__ origins,                  \
+        void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,            \
+        int channels_last) {                                                                       \
+        load_tiles_yuv<Format, Value>(                                                             \
+            {static_cast<const unsigned char*>(y), y_pitch_bytes,                                  \
+             static_cast<const unsigned char*>(cb), cb_pitch_bytes,                                \
+             static_cast<const unsigned char*>(cr), cr_pitch_bytes},                               \
+            height, width, matrix, origins, tiles, tile_height, tile_width, padded_channels,       \
+            channels_last);                                                                        \
+    }
+
+#define LOAD_TILES_YUV_OF(format, Format)                                                          \
+    LOAD_TILES_YUV(format##_u8_f16, Format, __half)                                                \
+    LOAD_TILES_YUV(format##_u8_f32, Format, float)
+
+LOAD_TILES_YUV_OF(nv12, Nv12)
+LOAD_TILES_YUV_OF(i420, I420)
+LOAD_TILES_YUV_OF(yuyv, Yuyv)

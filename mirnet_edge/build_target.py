@@ -1,0 +1,103 @@
+"""What an engine is built for: this machine's GPU, and the TensorRT that is installed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mirnet_edge._imports import require
+from mirnet_edge._version import __version__
+from mirnet_edge.doctor import System, diagnose
+from mirnet_edge.doctor.gpu import CudaDriver, CudaError, driver_release, load_driver_library
+from mirnet_edge.doctor.tensorrt import OLDEST_TENSORRT
+from mirnet_edge.errors import DeviceError, MissingDependencyError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A plan belongs to one TensorRT and one kind of GPU.
+
+    Attributes:
+        tensorrt: its version.
+        device: name, compute_capability, memory_bytes, integrated.
+        cuda: the newest that the driver runs.
+        driver: version of its kernel module, "" where the system does not tell.
+    """
+
+    tensorrt: str
+    device: dict[str, Any]
+    cuda: str
+    driver: str
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """As a card lists them."""
+        return {
+            "tensorrt": self.tensorrt,
+            "cuda": self.cuda,
+            "driver": self.driver,
+            "mirnet_edge": __version__,
+        }
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What a plan depends on."""
+        return self.tensorrt, self.device["name"], self.device["compute_capability"]
+
+
+def find_target(system: System | None = None) -> Target:
+    """This machine's, for its first GPU.
+
+    Raises:
+        DeviceError: no GPU, or its driver does not start.
+        MissingDependencyError: TensorRT is not installed, or too old.
+    """
+    system = system or System()
+    library = load_driver_library(system)
+    if library is None:
+        raise DeviceError(f"an engine is built on the GPU that runs it. {_checked(system, _GPU)}")
+    try:
+        driver = CudaDriver(library)
+        if driver.device_count() == 0:
+            raise DeviceError(
+                f"an engine is built on the GPU that runs it. {_checked(system, _GPU)}"
+            )
+        device, cuda = asdict(driver.gpu(0)), driver.version()
+    except CudaError as error:
+        raise DeviceError(
+            f"an engine is built on the GPU that runs it. {_checked(system, _GPU)}"
+        ) from error
+    return Target(_tensorrt_version(system), device, cuda, driver_release(system) or "")
+
+
+_GPU, _TENSORRT = "NVIDIA GPU", "TensorRT"
+
+
+def _tensorrt_version(system: System) -> str:
+    try:
+        version = str(require("tensorrt", "building engines").__version__)
+    except MissingDependencyError as error:
+        raise MissingDependencyError(
+            f"building engines needs TensorRT. {_checked(system, _TENSORRT)}"
+        ) from error
+    except (ImportError, OSError) as error:  # a library it needs is missing
+        raise MissingDependencyError(
+            f"TensorRT is installed but does not load: {error}. {_checked(system, _TENSORRT)}"
+        ) from error
+    number = re.match(r"(\d+)\.(\d+)", version)
+    if number and (int(number[1]), int(number[2])) < OLDEST_TENSORRT:
+        raise MissingDependencyError(
+            f"TensorRT {version} is too old. {_checked(system, _TENSORRT)}"
+        )
+    return version
+
+
+def _checked(system: System, name: str) -> str:
+    """What ``mirnet-edge doctor`` says of something, and how to get it."""
+    lines = [
+        f"{check.name}: {check.detail}" + (f"; try: {check.fix}" if check.fix else "")
+        for check in diagnose(system)
+        if check.name.startswith(name)
+    ]
+    return ". ".join(lines) or f"{name}: see mirnet-edge doctor"

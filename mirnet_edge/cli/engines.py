@@ -1,0 +1,173 @@
+"""``build``, ``quantize`` and ``bench``: from an ONNX file to an engine, and how fast it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mirnet_edge.cli.cards import print_card
+from mirnet_edge.cli.console import (
+    SizeType,
+    engine_options,
+    err,
+    json_option,
+    out,
+    phase_bar,
+    print_json,
+    print_table,
+)
+
+Command = Callable[..., Any]
+METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
+MIB = 2**20
+
+
+def calibration_options(command: Command) -> Command:
+    """Options of every command that calibrates, named as `quantize_onnx` names them."""
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Replace a file that exists."),
+        click.option("--budget-db", type=click.FloatRange(0), default=0.1, show_default=True,
+                     help="PSNR that INT8 may cost."),
+        click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True,
+                     help="How ranges are found; auto takes what loses least."),
+        click.option("--sigma", type=click.FloatRange(0, 255, min_open=True),
+                     help="Noise to add to clean frames, in units of 1/255."),
+        click.option("--calibration", metavar="FOLDER|GLOB|FILE",
+                     help="Images or a video to calibrate and compare with; else bundled ones."),
+        click.option("--tile", type=SizeType(), default="256", show_default=True,
+                     help="Height x width that the engine takes."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def build_options(command: Command) -> Command:
+    """Options of ``build`` alone, named as `build_engine` names them."""
+    for option in (
+        click.option("--force", is_flag=True,
+                     help="Keep an INT8 engine that is slower than FP16 or beyond the budget."),
+        click.option("--timing-cache", type=click.Path(path_type=Path),
+                     help="File; one beside the engine by default."),
+        click.option("--optimization-level", type=click.IntRange(0, 5),
+                     help="How long TensorRT searches; its own choice by default."),
+        click.option("--workspace", type=click.IntRange(1), metavar="MIB",
+                     help="Device memory for layers' scratch; TensorRT's choice by default."),
+        click.option("--io", type=click.Choice(["float32", "float16"]), default="float32",
+                     show_default=True, help="Type of the engine's input and output."),
+        click.option("--batch", type=click.IntRange(1), default=1, show_default=True,
+                     help="Tiles of one run."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("onnx")
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp16",
+    show_default=True,
+    help="Layers that need more get more.",
+)
+@calibration_options
+@build_options
+@json_option
+def build(onnx: str, engine: Path, workspace: int | None, as_json: bool, **options: Any) -> None:
+    """Build ENGINE (NAME.engine) for this machine's GPU from ONNX (a file of `export` or
+    `quantize`, or a bundled model's name), with a card that proves what it is."""
+    from mirnet_edge.build import build_engine
+
+    with _phases(quiet=as_json) as progress:
+        card = build_engine(
+            onnx,
+            engine,
+            workspace=None if workspace is None else workspace * MIB,
+            progress=progress,
+            **options,
+        )
+    if as_json:
+        print_json(card)
+    else:
+        print_card(engine, card)
+
+
+@click.command()
+@click.argument("onnx")
+@click.argument("output", type=click.Path(path_type=Path))
+@calibration_options
+@json_option
+def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
+    """Write OUTPUT, a copy of the graph ONNX (a file or a bundled model's name) whose layers are
+    INT8 where that costs little. `build --precision int8` does it by itself."""
+    from mirnet_edge.bundled import bundled_model
+    from mirnet_edge.quantize import quantize_onnx
+
+    bundled = bundled_model(onnx)
+    with _phases(quiet=as_json) as progress:
+        report = quantize_onnx(
+            bundled.onnx if bundled else onnx, output, progress=progress, **options
+        )
+    if as_json:
+        print_json(report)
+        return
+    plan = report.plan
+    chosen = sum(group.int8 for group in plan.groups)
+    out().print(
+        f"{report.path}: {len(plan.int8_nodes)} convolutions in INT8 ({chosen} of "
+        f"{len(plan.groups)} groups, {plan.int8_share:.0%} of the arithmetic), ranges by "
+        f"{plan.method}, in {report.seconds:.0f} s"
+    )
+    against = "on clean tiles" if plan.against == "targets" else "by its error against FP32"
+    out().print(
+        f"simulated loss: {plan.loss_db:.3f} ± {plan.loss_error_db:.3f} dB {against}, "
+        f"{report.tiles} tiles; budget {plan.budget_db:g} dB"
+    )
+    for warning in report.warnings:
+        err().print(f"warning: {warning}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--runs", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--tile", type=SizeType(), help="Height x width, for a model that takes any.")
+@engine_options
+@json_option
+def bench(model: str, as_json: bool, **options: Any) -> None:
+    """Time MODEL (.engine, .onnx, a checkpoint, or a bundled model's name) on random tiles."""
+    from mirnet_edge.bench import bench_engine
+
+    measured = bench_engine(model, **options)
+    if as_json:
+        print_json(measured)
+        return
+    height, width = measured.tile
+    print_table(
+        ["ms", "median", "p90", "p99"],
+        [
+            [name, f"{times.median_ms:.3f}", f"{times.p90_ms:.3f}", f"{times.p99_ms:.3f}"]
+            for name, times in measured.times.items()
+        ],
+        title=f"{model}: {measured.batch} x {height}x{width}, {measured.runs} runs",
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
+    out().print(
+        f"{measured.ms_per_megapixel:.2f} ms per megapixel on {measured.device}; {versions}"
+    )
+
+
+@contextmanager
+def _phases(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for a call that reports (phase, done, total)."""
+    with phase_bar(quiet=quiet) as bar:
+        task = bar.add_task("preparing", total=None)
+
+        def progress(phase: str, done: int, total: int) -> None:
+            bar.update(task, description=phase, completed=done, total=total or None)
+
+        yield progress

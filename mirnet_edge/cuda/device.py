@@ -1,0 +1,246 @@
+"""One GPU, the errors of its driver, and how what lives on it is owned."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+from mirnet_edge._imports import require
+from mirnet_edge.errors import DeviceError, first_line
+
+NO_DEVICE = "no CUDA-capable device"  # in cuGetErrorString of CUDA_ERROR_NO_DEVICE
+WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
+
+Owned = TypeVar("Owned", bound="Owner")
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a GPU is.
+
+    Attributes:
+        index: of the device, as the driver counts.
+        name: "Orin", "NVIDIA H200".
+        compute_capability: (major, minor).
+        memory_bytes: in all.
+        integrated: whether it shares the CPU's memory: what is mapped of it is the device's own.
+        driver_version: the newest CUDA that the driver runs, "12.6".
+    """
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    memory_bytes: int
+    integrated: bool
+    driver_version: str
+
+
+class Device:
+    """One GPU and its primary context; made by `open_device`.
+
+    Attributes:
+        facts: what it is.
+        driver: pycuda's, for this package alone.
+    """
+
+    def __init__(self, driver: Any, index: int) -> None:
+        self.driver = driver
+        with _errors(driver, "starting the NVIDIA driver"):
+            driver.init()
+            count = driver.Device.count()
+            if not count:
+                raise DeviceError(f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}")
+            if not 0 <= index < count:
+                raise DeviceError(
+                    f"GPU {index} was asked for, but the NVIDIA driver reports {count}, counted "
+                    "from 0; CUDA_VISIBLE_DEVICES may hide some"
+                )
+            device = driver.Device(index)
+            self.facts = _read_facts(driver, device, index)
+            # Kept until the process ends: pycuda leaves a context that it lets go of current.
+            self._context = device.retain_primary_context()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the context the calling thread's for a block; blocks may be nested."""
+        entered = _thread.__dict__.setdefault("entered", [])
+        if entered and entered[-1] is self:
+            yield
+            return
+        with _errors(self.driver, f"making the context of {self.facts.name} current"):
+            self._context.push()
+        entered.append(self)
+        try:
+            yield
+        finally:
+            entered.pop()
+            self.driver.Context.pop()
+
+    @contextmanager
+    def doing(self, what: str, size_bytes: int = 0) -> Iterator[None]:
+        """Calls of the driver: the context current, errors translated.
+
+        Args:
+            what: to say what failed, "copying to the GPU".
+            size_bytes: asked for, to say when there is no more.
+
+        Raises:
+            DeviceError: the driver reports an error in the block.
+        """
+        with self.current(), _errors(self.driver, what, size_bytes):
+            yield
+
+    def detach(self) -> None:
+        """Let go of the context, as the last thing a process does. What is left to pycuda's
+        destructor is released as if it were no primary context, with a warning (2026.1)."""
+        self._context.detach()
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of memory that are free, and in all."""
+        with self.doing("asking for free memory"):
+            free, total = self.driver.mem_get_info()
+            return int(free), int(total)
+
+
+_devices: dict[int, Device] = {}
+_devices_guard = threading.Lock()
+_thread = threading.local()
+
+
+def open_device(index: int = 0) -> Device:
+    """The GPU of that index; the same object each time, for as long as the process lives.
+
+    Raises:
+        MissingDependencyError: pycuda is not installed.
+        DeviceError: no driver, or no such GPU.
+    """
+    with _devices_guard:
+        if index not in _devices:
+            _devices[index] = Device(_load_driver(), index)
+        return _devices[index]
+
+
+class Owner(ABC):
+    """Owns something on a device and gives it back once: at `close`, at the end of a with block,
+    when nothing refers to it any more, or when the process ends, newest first.
+
+    Attributes:
+        device: where it is.
+    """
+
+    _closed = True  # until there is something: __del__ also runs on what __init__ left half made
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def _opened(self) -> None:
+        """To be called once there is something to give back."""
+        self._closed = False
+        _owners[next(_numbers)] = self
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise DeviceError(f"this {type(self).__name__} is closed; make a new one")
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Give back what is owned; called once, with the context current."""
+
+    def close(self) -> None:
+        """Give back what is owned. A second call does nothing.
+
+        Raises:
+            DeviceError: the driver reports an error, which may be an earlier one.
+        """
+        if not self._closed:
+            self._closed = True
+            with self.device.doing(f"freeing a {type(self).__name__}"):
+                self._release()
+
+    def __enter__(self: Owned) -> Owned:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # nobody could catch it
+            self.close()
+
+
+_owners: weakref.WeakValueDictionary[int, Owner] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+@atexit.register
+def _close_all() -> None:
+    """While the interpreter is whole: later, modules and the driver are half gone."""
+    for _, owner in sorted(_owners.items(), reverse=True, key=lambda item: item[0]):
+        with suppress(Exception):
+            owner.close()
+    for device in _devices.values():
+        with suppress(Exception):
+            device.detach()
+
+
+def _load_driver() -> Any:
+    try:
+        return require("pycuda.driver", "using the GPU")
+    except ImportError as error:
+        if "libcuda" in str(error):
+            raise DeviceError(
+                f"no NVIDIA driver (libcuda.so.1) on this machine; {WITHOUT_GPU}"
+            ) from error
+        raise DeviceError(
+            f"pycuda is installed but cannot be loaded ({first_line(error)}); build it again for "
+            "this CUDA: pip install --force-reinstall --no-binary pycuda --no-cache-dir pycuda"
+        ) from error
+
+
+def _read_facts(driver: Any, device: Any, index: int) -> DeviceFacts:
+    attribute, version = driver.device_attribute, driver.get_driver_version()
+    shares = (attribute.INTEGRATED, attribute.CAN_MAP_HOST_MEMORY)
+    return DeviceFacts(
+        index=index,
+        name=device.name(),
+        compute_capability=tuple(device.compute_capability()),
+        memory_bytes=int(device.total_memory()),
+        integrated=all(device.get_attribute(item) for item in shares),
+        driver_version=f"{version // 1000}.{version % 1000 // 10}",
+    )
+
+
+@contextmanager
+def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
+    """The one gate through which the driver's errors pass."""
+    try:
+        yield
+    except driver.MemoryError as error:
+        numbers = f", {size_bytes:,} bytes asked for" if size_bytes else ""
+        with suppress(Exception):  # on top of an error that lost the device
+            free, total = driver.mem_get_info()
+            numbers += f", {free:,} of {total:,} free"
+        raise DeviceError(
+            f"{what}: out of memory{numbers}; close other engines and programs, or take a smaller "
+            "tile or batch"
+        ) from error
+    except driver.Error as error:
+        if NO_DEVICE in str(error):
+            raise DeviceError(f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}") from error
+        raise DeviceError(
+            f"{what}: {first_line(error)}; if every call now fails the device is lost to this "
+            "process: start it again, and look for 'Xid' in dmesg"
+        ) from error

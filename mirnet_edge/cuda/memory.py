@@ -1,0 +1,142 @@
+"""Memory of the device and of the host, and the pair of both that an engine reads and writes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mirnet_edge.cuda.device import Device, Owner
+from mirnet_edge.cuda.streams import Stream
+from mirnet_edge.errors import DeviceError
+
+
+class DeviceBuffer(Owner):
+    """Memory of the device.
+
+    Attributes:
+        address: the driver's ``CUdeviceptr``.
+        size_bytes: of it.
+    """
+
+    def __init__(self, device: Device, size_bytes: int) -> None:
+        super().__init__(device)
+        with device.doing("allocating GPU memory", size_bytes):
+            self._allocation = device.driver.mem_alloc(size_bytes)
+        self.address, self.size_bytes = int(self._allocation), size_bytes
+        self._opened()
+
+    def upload(self, source: NDArray[Any], *, stream: Stream) -> None:
+        """Queue a copy of a whole C-contiguous array to the start of this memory. It is
+        asynchronous if the array is pinned; it must live, unchanged, until the copy is done."""
+        self._check(source)
+        with self.device.doing(f"copying {source.nbytes:,} bytes to the GPU"):
+            self.device.driver.memcpy_htod_async(self.address, source, stream.native)
+
+    def download(self, target: NDArray[Any], *, stream: Stream) -> None:
+        """Queue a copy of the start of this memory into a whole array; see `upload`."""
+        self._check(target)
+        with self.device.doing(f"copying {target.nbytes:,} bytes from the GPU"):
+            self.device.driver.memcpy_dtoh_async(target, self.address, stream.native)
+
+    def _check(self, array: NDArray[Any]) -> None:
+        self._require_open()
+        if array.nbytes > self.size_bytes or not array.flags.c_contiguous:
+            raise DeviceError(
+                f"an array of {array.nbytes:,} bytes, strides {array.strides}, cannot be copied to "
+                f"or from a buffer of {self.size_bytes:,}; need a C-contiguous one that fits"
+            )
+
+    def _release(self) -> None:
+        self._allocation.free()
+
+
+class PinnedBuffer(Owner):
+    """A page-locked array of the host, which the device copies without waiting for the CPU.
+
+    The memory is freed once no view of `array` is left, so keep none beyond `close`.
+    """
+
+    _flags = 0
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        super().__init__(device)
+        size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        with device.doing("allocating page-locked memory", size_bytes):
+            self._array: NDArray[Any] = device.driver.pagelocked_empty(
+                shape, np.dtype(dtype), mem_flags=self._flags
+            )
+        self._opened()
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The memory, of the shape and dtype asked for; its first contents are arbitrary."""
+        self._require_open()
+        return self._array
+
+    def _release(self) -> None:
+        del self._array
+
+
+class MappedBuffer(PinnedBuffer):
+    """A page-locked array that the device reads and writes in place.
+
+    Attributes:
+        address: where the device sees it.
+    """
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._flags = device.driver.host_alloc_flags.DEVICEMAP
+        super().__init__(device, shape, dtype)
+        with device.doing("mapping page-locked memory"):
+            self.address = int(self.array.base.get_device_pointer())  # type: ignore[union-attr]
+
+
+class MirroredBuffer(Owner):
+    """A page-locked array and device memory of the same size. On an integrated GPU both are one,
+    and nothing is copied.
+
+    Attributes:
+        address: of the device's memory.
+    """
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        super().__init__(device)
+        self._memory: DeviceBuffer | None = None
+        self._host: PinnedBuffer
+        if device.facts.integrated:
+            self._host = mapped = MappedBuffer(device, shape, dtype)
+            self.address = mapped.address
+        else:
+            self._host = PinnedBuffer(device, shape, dtype)
+            try:
+                self._memory = DeviceBuffer(device, self._host.array.nbytes)
+            except DeviceError:
+                self._host.close()
+                raise
+            self.address = self._memory.address
+        self._opened()
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The host's side; see `PinnedBuffer.array`."""
+        return self._host.array
+
+    def upload(self, *, stream: Stream) -> None:
+        """Queue the copy to the device; leave `array` as it is until ``stream`` has done it."""
+        self._require_open()
+        if self._memory is not None:
+            self._memory.upload(self._host.array, stream=stream)
+
+    def download(self, *, stream: Stream) -> None:
+        """Queue the copy from the device; `array` has it once ``stream`` is synchronized."""
+        self._require_open()
+        if self._memory is not None:
+            self._memory.download(self._host.array, stream=stream)
+
+    def _release(self) -> None:
+        self._host.close()
+        if self._memory is not None:
+            self._memory.close()

@@ -1,0 +1,126 @@
+"""Where builds run against `fake_builder`: a folder, a small graph, and a machine to build for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fake_builder
+import graph_samples
+import numpy as np
+import onnx
+import pytest
+
+from mirnet_edge import build, build_job, build_worker, tensorrt_log
+from mirnet_edge.build_process import BuildAnswer, BuildRequest, Progress
+from mirnet_edge.build_target import Target
+from mirnet_edge.card import EngineCard, card_path, file_sha256
+from mirnet_edge.facts import ModelFacts
+
+TILE = (20, 28)
+ORIN = {"name": "Orin", "compute_capability": "8.7", "memory_bytes": 2**35, "integrated": True}
+
+
+class Sandbox:
+    """Builds ``net.onnx`` to ``net.engine`` in a folder.
+
+    Args:
+        own_process: whether the fake builds in a process of its own, as the real one does; without,
+            a test is ten times as quick.
+
+    Attributes:
+        events: of the last build, (phase, done, total).
+        on_event: called with the phase of each.
+    """
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, own_process: bool = False
+    ) -> None:
+        self.folder, self._monkeypatch = folder, monkeypatch
+        self.onnx, self.engine = folder / "net.onnx", folder / "net.engine"
+        self.on_event: Callable[[str], object] = str
+        self.events: list[tuple[str, int, int]] = []
+        proto = exported_network()
+        facts = ModelFacts(task="test", size_multiple=4, min_size_px=8)
+        onnx.helper.set_model_props(proto, facts.to_metadata())
+        onnx.save(proto, self.onnx)
+        if own_process:
+            shim = folder / "shim"
+            shim.mkdir()
+            monkeypatch.syspath_prepend(str(fake_builder.write_shim(shim)))
+        else:
+            monkeypatch.setattr(build_job, "run_build", build_here)
+        self._own_process = own_process
+        self.release("8.6.1")
+
+    def release(self, version: str) -> None:
+        """From now on, TensorRT is of this version."""
+        self._monkeypatch.setenv("FAKE_TENSORRT_VERSION", version)
+        target = Target(version, ORIN, "12.2", "540.4")
+        self._monkeypatch.setattr(build, "find_target", lambda: target)
+        self._install()
+
+    def fault(self, name: str) -> None:
+        """From now on, this goes wrong; see `fake_builder.FAULT`."""
+        self._monkeypatch.setenv("FAKE_TENSORRT_FAULT", name)
+        self._install()
+
+    def _install(self) -> None:
+        if self._own_process:
+            return
+        fake = importlib.reload(fake_builder)  # it reads the environment when it is loaded
+        self._monkeypatch.setitem(sys.modules, "tensorrt", fake)
+        self._monkeypatch.setitem(sys.modules, "mirnet_edge.tensorrt_engine", fake.engine_module())
+        self._monkeypatch.setattr(tensorrt_log, "_process_logger", None)
+
+    def build(self, **options: Any) -> EngineCard:
+        self.events.clear()
+        given = {"tile": TILE, "calibration": frames(), **options}
+        return build.build_engine(self.onnx, self.engine, progress=self._hear, **given)
+
+    def _hear(self, phase: str, done: int, total: int) -> None:
+        self.events.append((phase, done, total))
+        self.on_event(phase)
+
+    def left(self) -> set[str]:
+        """Names in the folder, but for what was there before any build."""
+        return {path.name for path in self.folder.iterdir()} - {"net.onnx", "shim"}
+
+    def is_whole(self) -> bool:
+        """Whether the engine there is the one that its card describes."""
+        return self.whole(self.engine)
+
+    @staticmethod
+    def whole(engine: Path) -> bool:
+        """Whether an engine is the one that its card describes."""
+        return EngineCard.load(card_path(engine)).engine_sha256 == file_sha256(engine)
+
+    @property
+    def built(self) -> bool:
+        """Whether the last call built anything."""
+        return any(phase == "building" for phase, _, _ in self.events)
+
+
+def build_here(folder: Path, progress: Progress | None = None) -> BuildAnswer:
+    """What `build_process.run_build` does, in this process."""
+    return build_worker.build(BuildRequest.load(folder), folder, progress or (lambda *_: None))
+
+
+def exported_network() -> Any:
+    """`graph_samples.network` with the kernel sizes that an exporter writes down."""
+    proto = graph_samples.network()
+    shapes = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            kernel = onnx.helper.make_attribute("kernel_shape", list(shapes[node.input[1]][2:]))
+            node.attribute.append(kernel)
+    return proto
+
+
+def frames(count: int = 16, seed: int = 0) -> Sequence[np.ndarray]:
+    """Calibration frames."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    return [random.integers(0, 256, (40, 48, 3), np.uint8) for _ in range(count)]

@@ -1,0 +1,139 @@
+"""A small faithful GPU in host memory: allocations, streams, a clock, and failures on demand.
+
+Like the real one it does nothing before it is waited for: what is queued on a stream runs when the
+stream, or an event in it, is synchronized. Time is a clock of its own, moved on by queued work.
+What is made needs pycuda's context on the thread's stack, and so does what is freed:
+`FakeGpu.stray` lists what was freed without.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+FIRST_ADDRESS = 0x7F00_0000_0000
+
+
+class Error(Exception):
+    """``pycuda.driver.Error``."""
+
+
+class MemoryError(Error):
+    """``pycuda.driver.MemoryError``, which is not Python's."""
+
+
+class LogicError(Error):
+    """``pycuda.driver.LogicError``."""
+
+
+class RuntimeError(Error):
+    """``pycuda.driver.RuntimeError``."""
+
+
+Work = Callable[[], None]
+
+
+@dataclass
+class Queue:
+    """What a stream holds: work to come, and work captured while it captures."""
+
+    work: list[tuple[Work, float]] = field(default_factory=list)
+    captured: list[tuple[Work, float]] | None = None
+
+
+@dataclass
+class FakeGpu:
+    """The device behind the fakes.
+
+    Attributes:
+        total_bytes: of memory; what is allocated on the device counts, and on the host where the
+            GPU is integrated.
+        failures: error to raise by the name of the driver's function, once each.
+        live: how many of each kind are there now ("memory", "host", "stream", "event", "graph").
+        made: the same, ever.
+        clock_ms: time of the device.
+        graph_speed: of captured work, against the same work launched one by one.
+        stray: what was freed without the context.
+    """
+
+    count: int = 1
+    integrated: bool = False
+    total_bytes: int = 1 << 30
+    capability: tuple[int, int] = (9, 0)
+    name: str = "Fake H200"
+    failures: dict[str, Exception | int] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
+    made: dict[str, int] = field(default_factory=dict)
+    clock_ms: float = 0.0
+    graph_speed: float = 0.5
+    stray: list[str] = field(default_factory=list)
+    launches: int = 0
+    detached: bool = False
+    memory: dict[int, np.ndarray] = field(default_factory=dict)
+    queues: dict[int, Queue] = field(default_factory=dict)
+    graphs: dict[int, list[tuple[Work, float]]] = field(default_factory=dict)
+    thread: threading.local = field(default_factory=threading.local)
+    numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    def context_depth(self) -> int:
+        """How deep pycuda's stack is in this thread."""
+        return getattr(self.thread, "depth", 0)
+
+    def used_bytes(self) -> int:
+        return sum(block.nbytes for block in self.memory.values())
+
+    def make(self, kind: str, function: str) -> None:
+        """Count one more, in a context, unless a failure waits for ``function``."""
+        self.need_context(function)
+        self.fail(function)
+        for counts in (self.live, self.made):
+            counts[kind] = counts.get(kind, 0) + 1
+
+    def free(self, kind: str) -> None:
+        if not self.context_depth():
+            self.stray.append(kind)
+        self.live[kind] -= 1
+
+    def need_context(self, function: str) -> None:
+        if not self.context_depth():
+            raise LogicError(f"{function} failed: invalid device context")
+
+    def fail(self, function: str) -> None:
+        failure = self.failures.pop(function, None)
+        if isinstance(failure, Exception):
+            raise failure
+
+    def allocate(self, size_bytes: int, function: str) -> int:
+        if self.used_bytes() + size_bytes > self.total_bytes:
+            raise MemoryError(f"{function} failed: out of memory")
+        address = self.new_address()
+        self.memory[address] = np.full(size_bytes, 0xA5, np.uint8)  # whoever reads it shall notice
+        return address
+
+    def new_address(self) -> int:
+        return FIRST_ADDRESS + next(self.numbers) * (1 << 24)
+
+    def bytes_at(self, address: int, size_bytes: int) -> np.ndarray:
+        block = self.memory.get(int(address))
+        if block is None or block.nbytes < size_bytes:
+            raise LogicError("an illegal memory access was encountered")
+        return block[:size_bytes]
+
+    def queue(self, handle: int, work: Work, time_ms: float = 0.0) -> None:
+        queue = self.queues[handle]
+        target = queue.work if queue.captured is None else queue.captured
+        target.append((work, time_ms))
+
+    def drain(self, handle: int) -> None:
+        queue = self.queues[handle]
+        if queue.captured is not None:
+            raise LogicError("operation not permitted when stream is capturing")
+        work, queue.work = queue.work, []
+        for step, time_ms in work:
+            self.clock_ms += time_ms
+            step()

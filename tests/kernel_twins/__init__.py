@@ -1,0 +1,39 @@
+"""NumPy twins of the CUDA kernels: what each must compute, said as plainly as possible."""
+
+from kernel_twins.frames import (
+    ORDERS,
+    SAMPLES,
+    VALUES,
+    Array,
+    frame_statistics,
+    load_tiles,
+    reflected,
+    store_tiles,
+)
+from kernel_twins.seams import blend_tiles
+from kernel_twins.yuv import (
+    COLOURS,
+    YUV_FORMATS,
+    Colour,
+    load_tiles_yuv,
+    store_tiles_yuv,
+    yuv_codes,
+)
+
+__all__ = [
+    "COLOURS",
+    "ORDERS",
+    "SAMPLES",
+    "VALUES",
+    "YUV_FORMATS",
+    "Array",
+    "Colour",
+    "blend_tiles",
+    "frame_statistics",
+    "load_tiles",
+    "load_tiles_yuv",
+    "reflected",
+    "store_tiles",
+    "store_tiles_yuv",
+    "yuv_codes",
+]

@@ -1,0 +1,203 @@
+"""The build process: what it answers, how it ends, and what is left when anything is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from build_sandbox import Sandbox
+from test_cli import ENVIRONMENT
+
+from mirnet_edge.build_process import SAID, BuildRequest
+from mirnet_edge.errors import BuildError, DeviceError
+
+TESTS = Path(__file__).parent
+SOON_S = 10.0
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    return Sandbox(tmp_path, monkeypatch, own_process=True)
+
+
+def engines(sandbox: Sandbox) -> set[str]:
+    """What a build has left, but for timings."""
+    return {name for name in sandbox.left() if not name.endswith(".timing_cache")}
+
+
+def wait_until(condition: object) -> bool:
+    """Whether a function is soon true."""
+    deadline = time.monotonic() + SOON_S
+    assert callable(condition)
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(condition())
+
+
+def test_a_build_in_its_own_process(sandbox: Sandbox) -> None:
+    sandbox.release("10.3.0")
+    card = sandbox.build()
+    assert engines(sandbox) == {"net.engine", "net.engine.json"}
+    assert sandbox.is_whole()
+    assert card.strongly_typed
+    assert ("Building engine", 3, 3) in sandbox.events
+    assert psutil.Process().children() == []
+
+
+def test_errors_keep_their_kind_and_text(sandbox: Sandbox) -> None:
+    sandbox.fault("driver")
+    with pytest.raises(DeviceError, match="driver is too old"):
+        sandbox.build()
+    assert engines(sandbox) == set()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("crash", r"ended with SIGSEGV"),
+        ("killed", r"SIGKILL.*memory is short"),
+        ("exit", r"exit code 7.*out of ideas"),
+    ],
+)
+def test_a_process_that_dies_is_an_error(fault: str, said: str, sandbox: Sandbox) -> None:
+    sandbox.fault(fault)
+    with pytest.raises(BuildError, match=said):
+        sandbox.build()
+    assert engines(sandbox) == set()
+
+
+def test_ctrl_c_ends_the_build_at_once(sandbox: Sandbox) -> None:
+    sandbox.fault("slow")
+    before = time.monotonic()
+
+    def interrupt(phase: str) -> None:
+        if phase == "building":
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    sandbox.on_event = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        sandbox.build()
+    assert time.monotonic() - before < SOON_S
+    assert psutil.Process().children() == []
+    assert engines(sandbox) == set()
+
+
+def test_a_killed_build_process_leaves_nothing(sandbox: Sandbox) -> None:
+    sandbox.fault("slow")
+
+    def kill(phase: str) -> None:
+        if phase == "building":
+            for child in psutil.Process().children():
+                child.kill()
+
+    sandbox.on_event = kill
+    with pytest.raises(BuildError, match="SIGKILL"):
+        sandbox.build()
+    assert engines(sandbox) == set()
+
+
+KILLED_IN_PHASE = """
+import os, signal, sys
+from pathlib import Path
+import pytest
+from build_sandbox import Sandbox
+sandbox = Sandbox(Path(sys.argv[1]), pytest.MonkeyPatch(), own_process=True)
+sandbox.on_event = lambda phase: phase == sys.argv[2] and os.kill(os.getpid(), signal.SIGKILL)
+sandbox.build()
+"""
+KILLED_IN_PLACE = """
+import os, signal, sys
+from pathlib import Path
+import pytest
+from build_sandbox import Sandbox
+from mirnet_edge import build_job
+from mirnet_edge.card import EngineCard
+sandbox = Sandbox(Path(sys.argv[1]), pytest.MonkeyPatch())
+sandbox.build()
+steps = 0
+def watched(function):
+    def step(*arguments, **options):
+        global steps
+        steps += 1
+        if steps > int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return step
+place = build_job._place
+def watch(*arguments):
+    for owner, name in ((Path, "unlink"), (Path, "replace"), (Path, "write_text")):
+        setattr(owner, name, watched(getattr(owner, name)))
+    place(*arguments)
+    print("done", steps)
+build_job._place = watch
+sandbox.build(precision="fp32")
+"""
+
+
+def killed(code: str, folder: Path, argument: str) -> subprocess.CompletedProcess[str]:
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{TESTS}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
+    return subprocess.run(
+        [sys.executable, "-c", code, str(folder), argument],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def survivors(folder: Path) -> list[psutil.Process]:
+    """Build processes that work in the folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if "build_worker" in line and str(folder) in line:
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("phase", ["building", "Building engine", "measuring", "FP32 reference"])
+def test_killed_while_building(phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_TENSORRT_VERSION", "10.3.0")
+    code = KILLED_IN_PHASE.replace("sandbox.build()", "sandbox.release('10.3.0')\nsandbox.build()")
+    done = killed(code, tmp_path, phase)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert wait_until(lambda: not survivors(tmp_path)), "the build went on without its parent"
+    assert not (tmp_path / "net.engine").exists()
+    assert not (tmp_path / "net.engine.json").exists()
+    if phase != "FP32 reference":  # the build process has ended then, and nobody is left to clean
+        hidden = [path for path in tmp_path.iterdir() if path.name.startswith(".net")]
+        assert wait_until(lambda: not any(path.exists() for path in hidden))
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_killed_while_replacing_an_engine(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each step of moving engine and card into place."""
+    done = killed(KILLED_IN_PLACE, tmp_path, str(steps))
+    finished = done.stdout.startswith("done")
+    assert (done.returncode == -signal.SIGKILL) != finished, done.stderr
+    if (tmp_path / "net.engine").exists():
+        assert Sandbox.whole(tmp_path / "net.engine"), "an engine beside the card of another"
+    else:
+        assert not finished
+    assert finished == (steps >= 5), f"{done.stdout}: each step was tried"
+
+
+def test_requests_survive_the_way(tmp_path: Path) -> None:
+    request = BuildRequest("int8", ["a/b"], True, 2**30, 3, "x.timing_cache", 7)
+    request.save(tmp_path)
+    assert BuildRequest.load(tmp_path) == request
+
+
+def test_what_libraries_print_is_no_event(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.fault("exit")
+    with pytest.raises(BuildError, match="out of ideas"):
+        sandbox.build()
+    assert not list(tmp_path.rglob(SAID))

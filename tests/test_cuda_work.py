@@ -1,0 +1,227 @@
+"""Streams, events, memory and graphs, on a GPU in host memory."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+
+import fake_cuda
+import numpy as np
+import pytest
+from fake_gpu import FakeGpu, MemoryError
+
+from mirnet_edge.cuda import (
+    Device,
+    DeviceBuffer,
+    Event,
+    Graph,
+    MappedBuffer,
+    MirroredBuffer,
+    PinnedBuffer,
+    Stream,
+    open_device,
+)
+from mirnet_edge.errors import DeviceError, MissingDependencyError
+
+
+def random_bytes(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+
+
+# Streams, events
+
+
+def test_nothing_is_waited_for_in_secret(gpu: FakeGpu, device: Device) -> None:
+    source = random_bytes((3, 7))
+    target = np.zeros_like(source)
+    with Stream(device) as stream, DeviceBuffer(device, source.nbytes) as memory:
+        memory.upload(source, stream=stream)
+        memory.download(target, stream=stream)
+        assert not target.any()
+        stream.synchronize()
+    assert np.array_equal(source, target)
+
+
+def test_a_stream_waits_for_no_other(device: Device) -> None:
+    with Stream(device) as stream:
+        assert stream.native.flags == 1
+        assert stream.handle == stream.native.handle
+
+
+def test_events_tell_the_time_between(gpu: FakeGpu, device: Device) -> None:
+    with Stream(device) as stream, Event(device) as start, Event(device) as end:
+        start.record(stream)
+        gpu.queue(stream.handle, lambda: None, 1.25)
+        end.record(stream)
+        end.synchronize()
+        assert end.elapsed_ms(start) == 1.25
+
+
+def test_time_that_is_not_known_yet(gpu: FakeGpu, device: Device) -> None:
+    with Stream(device) as stream, Event(device) as start, Event(device) as end:
+        start.record(stream)
+        end.record(stream)
+        with pytest.raises(DeviceError, match=r"between two events: .*not ready"):
+            end.elapsed_ms(start)
+
+
+def test_a_stream_waits_for_an_event_of_another(gpu: FakeGpu, device: Device) -> None:
+    done = []
+    with Stream(device) as first, Stream(device) as second, Event(device) as event:
+        gpu.queue(first.handle, lambda: done.append("first"))
+        event.record(first)
+        second.wait(event)
+        gpu.queue(second.handle, lambda: done.append("second"))
+        second.synchronize()
+    assert done == ["first", "second"]
+
+
+# Memory
+
+
+@pytest.mark.parametrize("shape", [(1,), (5, 1), (2, 3, 7)])
+def test_a_mirror_copies_both_ways(shape: tuple[int, ...], gpu: FakeGpu, device: Device) -> None:
+    with Stream(device) as stream, MirroredBuffer(device, shape, np.float16) as mirror:
+        assert mirror.array.shape == shape
+        assert mirror.array.dtype == np.float16
+        mirror.array[...] = 1.5
+        mirror.upload(stream=stream)
+        stream.synchronize()
+        mirror.array[...] = 0
+        mirror.download(stream=stream)
+        stream.synchronize()
+        assert (mirror.array == 1.5).all()
+    assert gpu.live == {"stream": 0, "memory": 0, "host": 0}
+
+
+def test_an_integrated_gpu_shares_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = fake_cuda.install(monkeypatch, FakeGpu(integrated=True, name="Orin"))
+    device = open_device()
+    with Stream(device) as stream, MirroredBuffer(device, (2, 3), np.float32) as mirror:
+        mirror.array[...] = 7
+        mirror.upload(stream=stream)
+        on_device = gpu.bytes_at(mirror.address, 24).view(np.float32)
+        assert (on_device == 7).all()
+        on_device[...] = 8
+        mirror.download(stream=stream)
+        assert (mirror.array == 8).all()
+        assert gpu.queues[stream.handle].work == [], "nothing is copied"
+        del on_device
+    assert gpu.made.get("memory", 0) == 0
+    assert gpu.live["host"] == 0
+
+
+def test_mapped_memory_is_seen_by_the_device(gpu: FakeGpu, device: Device) -> None:
+    with MappedBuffer(device, (4,), np.uint8) as mapped:
+        mapped.array[...] = (1, 2, 3, 4)
+        assert gpu.bytes_at(mapped.address, 4).tolist() == [1, 2, 3, 4]
+
+
+def test_out_of_memory_says_how_much(gpu: FakeGpu, device: Device) -> None:
+    with DeviceBuffer(device, 1 << 20):
+        said = (
+            r"allocating GPU memory: out of memory, 2,147,483,648 bytes asked for, "
+            r"1,072,693,248 of 1,073,741,824 free; .*smaller tile"
+        )
+        with pytest.raises(DeviceError, match=said):
+            DeviceBuffer(device, 1 << 31)
+        gpu.failures["cuMemHostAlloc"] = MemoryError("cuMemHostAlloc failed: out of memory")
+        with pytest.raises(DeviceError, match=r"page-locked memory: out of memory, 24 bytes asked"):
+            PinnedBuffer(device, (2, 3), np.float32)
+
+
+def test_half_a_mirror_is_freed(gpu: FakeGpu, device: Device) -> None:
+    gpu.failures["cuMemAlloc"] = MemoryError("cuMemAlloc failed: out of memory")
+    with pytest.raises(DeviceError):
+        MirroredBuffer(device, (2, 3), np.float32)
+    assert gpu.live == {"host": 0}
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros(9, np.uint8), "9 bytes.*buffer of 8"),
+        (np.zeros((2, 4), np.uint8).T, r"8 bytes, strides \(1, 4\).*C-contiguous"),
+    ],
+)
+def test_copies_that_cannot_be(array: np.ndarray, said: str, device: Device) -> None:
+    with Stream(device) as stream, DeviceBuffer(device, 8) as memory:
+        with pytest.raises(DeviceError, match=said):
+            memory.upload(array, stream=stream)
+        with pytest.raises(DeviceError, match=said):
+            memory.download(array, stream=stream)
+
+
+# Graphs
+
+
+def test_a_graph_does_the_work_again(gpu: FakeGpu, device: Device) -> None:
+    done = []
+    with (
+        Stream(device) as stream,
+        Graph(stream, lambda: gpu.queue(stream.handle, lambda: done.append(1), 2.0)) as graph,
+    ):
+        stream.synchronize()
+        assert done == [], "capturing runs nothing"
+        for _ in range(3):
+            graph.launch(stream)
+        stream.synchronize()
+    assert done == [1, 1, 1]
+    assert gpu.clock_ms == 3.0
+    assert gpu.live == {"stream": 0, "graph": 0}
+
+
+def test_work_that_fails_leaves_the_stream_usable(gpu: FakeGpu, device: Device) -> None:
+    def work() -> None:
+        raise KeyError("of the work")
+
+    with Stream(device) as stream:
+        with pytest.raises(KeyError, match="of the work"):
+            Graph(stream, work)
+        stream.synchronize()
+    assert gpu.live["graph"] == 0
+
+
+@pytest.mark.parametrize(
+    "function", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"]
+)
+def test_work_that_cannot_be_captured(function: str, gpu: FakeGpu, device: Device) -> None:
+    gpu.failures[function] = 900
+    with Stream(device) as stream:
+        with pytest.raises(
+            DeviceError, match=f"{function} failed: CUDA_ERROR_STREAM_CAPTURE_UNSUP"
+        ):
+            Graph(stream, lambda: None)
+        stream.synchronize()
+        with Graph(stream, lambda: None) as graph:
+            gpu.failures["cuGraphLaunch"] = 901
+            with pytest.raises(DeviceError, match=r"cuGraphLaunch failed: .*INVALIDATED \(901\)"):
+                graph.launch(stream)
+
+
+def test_bindings_newer_than_the_driver(gpu: FakeGpu, device: Device) -> None:
+    missing = builtins.RuntimeError('Function "cuGraphInstantiateWithFlags" not found')
+    gpu.failures["cuGraphInstantiate"] = missing
+    with Stream(device) as stream, pytest.raises(DeviceError, match=r"not found; .*runs, 12\.6"):
+        Graph(stream, lambda: None)
+
+
+def test_without_bindings_the_error_names_the_extra(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_cuda.without_graphs(monkeypatch)
+    with Stream(device) as stream:
+        with pytest.raises(MissingDependencyError, match=r"CUDA graphs.*mirnet-edge\[tensorrt\]"):
+            Graph(stream, lambda: None)
+        stream.synchronize()
+
+
+def test_the_bindings_under_their_old_name(
+    gpu: FakeGpu, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = sys.modules["cuda.bindings.driver"]
+    fake_cuda.without_graphs(monkeypatch)
+    monkeypatch.setitem(sys.modules, "cuda.cuda", old)
+    with Stream(device) as stream, Graph(stream, lambda: None) as graph:
+        graph.launch(stream)
+    assert gpu.launches == 1

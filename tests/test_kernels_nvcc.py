@@ -1,0 +1,65 @@
+"""nvcc compiles every kernel for every architecture the project serves."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from kernel_host import KERNELS
+from kernel_twins import ORDERS, SAMPLES, VALUES, YUV_FORMATS
+
+FORMATS = [
+    *(f"{order}_{sample}" for order, sample in itertools.product(ORDERS, SAMPLES)),
+    *(f"{frame_format}_u8" for frame_format in YUV_FORMATS),
+]
+SYMBOLS = [
+    *(
+        f"{kernel}_{frame}_{value}"
+        for kernel, frame, value in itertools.product(
+            ("load_tiles", "store_tiles"), FORMATS, VALUES
+        )
+    ),
+    *(f"blend_tiles_{value}" for value in VALUES),
+    *(f"frame_statistics_{frame}" for frame in FORMATS if frame not in ("nv12_u8", "i420_u8")),
+]
+ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120, 121)
+
+
+def test_nvcc_compiles_every_kernel_for_every_architecture(tmp_path: Path) -> None:
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        pytest.skip("nvcc is not installed: the kernels cannot be compiled for the GPU")
+    listed = subprocess.run([compiler, "--list-gpu-arch"], capture_output=True, text=True).stdout
+    architectures = [arch for arch in ARCHITECTURES if f"compute_{arch}" in listed.split()]
+    assert architectures, f"this nvcc knows none of {ARCHITECTURES}: {listed}"
+    # All families in one source, whose headers are then parsed once for each architecture.
+    source = tmp_path / "kernels.cu"
+    source.write_text("".join(f'#include "{path.name}"\n' for path in sorted(KERNELS.glob("*.cu"))))
+    # One pass of the front end for each generation, whose machine codes are made from it.
+    targets = []
+    for _, generation in itertools.groupby(architectures, lambda arch: arch // 10):
+        members = list(generation)
+        codes = ",".join(f"sm_{arch}" for arch in members)
+        targets.append(f"-gencode=arch=compute_{members[0]},code=[{codes}]")
+    keep = ["--keep", f"--keep-dir={tmp_path}"]
+    flags = ["-fatbin", "--threads=2", "-Werror=all-warnings", f"-I{KERNELS}"]
+    command = [
+        compiler,
+        *flags,
+        *keep,
+        *targets,
+        "-o",
+        str(tmp_path / "kernels.fatbin"),
+        str(source),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}{result.stderr}"
+    cubins = {path.name: path.read_bytes() for path in tmp_path.glob("*.cubin")}
+    assert len(cubins) == len(architectures), f"{sorted(cubins)} for {architectures}"
+    for name, cubin in cubins.items():
+        # The section of a kernel's code is named after it.
+        missing = [symbol for symbol in SYMBOLS if f".text.{symbol}\0".encode() not in cubin]
+        assert not missing, f"{name} lacks {missing}"
