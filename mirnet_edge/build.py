@@ -35,6 +35,7 @@ def build_engine(
     budget_db: float = 0.1,
     sigma: float | None = None,
     io: IoType = "float32",
+    rewrite: bool = True,
     force: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -62,6 +63,7 @@ def build_engine(
         budget_db: PSNR that INT8 may cost on the calibration tiles.
         sigma: of noise added to calibration frames that are clean, in units of 1/255.
         io: type of the engine's input and output.
+        rewrite: False builds the graph as it was exported, to compare with.
         force: keep an INT8 engine that is not faster than FP16 or costs more than the budget.
         timing_cache: file; None takes one beside the engine, named after GPU and TensorRT.
         progress: called with a phase, the steps done, and the steps there are (0 if unknown).
@@ -85,6 +87,7 @@ def build_engine(
         workspace=workspace,
         optimization_level=optimization_level,
         io=io,
+        rewrite=rewrite,
         method=method,
         budget_db=budget_db,
         sigma=sigma,
@@ -99,7 +102,9 @@ def build_engine(
     for folder in (path.parent, cache.parent):
         _require_writable(folder)
     job = BuildJob(
-        source=open_source(bundled.onnx if bundled else Path(onnx), settings.tile, settings.batch),
+        source=open_source(
+            bundled.onnx if bundled else Path(onnx), settings.tile, settings.batch, rewrite
+        ),
         target=target,
         calibration=calibration,
         sigma=sigma,

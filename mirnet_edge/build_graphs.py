@@ -33,6 +33,7 @@ class SourceGraph:
         reference: for one tile, as it came: what the engine is compared with.
         rewritten: for the batch, after rewrites for TensorRT; as it came where it is quantized.
         quantized: whether the file has Q/DQ pairs already.
+        rewrites: whether graphs are rewritten for TensorRT at all.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class SourceGraph:
     reference: Any
     rewritten: Any
     quantized: bool
+    rewrites: bool
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class TypedGraphs:
             (folder / name).write_bytes(proto.SerializeToString())
 
 
-def open_source(path: Path, tile: tuple[int, int], batch: int) -> SourceGraph:
+def open_source(
+    path: Path, tile: tuple[int, int], batch: int, rewrites: bool = True
+) -> SourceGraph:
     """Read a file, and give it the engine's size.
 
     Raises:
@@ -82,8 +86,9 @@ def open_source(path: Path, tile: tuple[int, int], batch: int) -> SourceGraph:
         sha256=graph_sha256(proto),
         facts=facts,
         reference=with_shape(proto, 1, *tile),
-        rewritten=sized if quantized else rewritten(sized, batch, tile),
+        rewritten=rewritten(sized, batch, tile) if rewrites and not quantized else sized,
         quantized=quantized,
+        rewrites=rewrites,
     )
 
 

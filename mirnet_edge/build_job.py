@@ -145,7 +145,7 @@ class BuildJob:
                 "no tiles to calibrate INT8 with; name a folder of frames that fit the network"
             )
         plan, ranges, quantized = make_plan(
-            rewritten(self.source.reference, 1, settings.tile),
+            self._for_one_tile(settings.tile),
             self.tiles.tiles,
             self.tiles.targets,
             methods=METHODS if settings.method == "auto" else (settings.method,),
@@ -170,6 +170,11 @@ class BuildJob:
             same = replace(ranges, graph_sha256=graph_sha256(proto))
             quantized = insert_qdq(proto, same, plan.int8_nodes)
         return with_shape(quantized, settings.batch, *settings.tile), said
+
+    def _for_one_tile(self, tile: tuple[int, int]) -> Any:
+        """What is planned on, whatever the batch."""
+        proto = self.source.reference
+        return rewritten(proto, 1, tile) if self.source.rewrites else proto
 
     def _build(self, graphs: TypedGraphs, settings: Settings, key: str, folder: Path) -> EngineCard:
         """Build in the folder, prove, measure; the card of what lies there."""

@@ -21,6 +21,7 @@ from mirnet_edge import errors
 from mirnet_edge.errors import BuildError, MirnetEdgeError
 
 Progress = Callable[[str, int, int], None]
+"""Called with the phase, the steps done, and the steps there are (0 where nobody knows)."""
 
 REQUEST, STRONG, WEAK = "request.json", "strong.onnx", "weak.onnx"
 PLAN, TILES, OUTPUTS, SAID = "plan.engine", "tiles.npy", "outputs.npy", "said.txt"

@@ -29,6 +29,7 @@ class Settings:
     workspace: int | None
     optimization_level: int | None
     io: IoType
+    rewrite: bool
     method: str
     budget_db: float
     sigma: float | None

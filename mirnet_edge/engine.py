@@ -14,6 +14,7 @@ from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.pooled import Partial, Pool, Statistics, Weights
 
 Tiles = NDArray[np.float32]
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -25,12 +26,35 @@ class Engine(Protocol):
     """Anything that restores tiles.
 
     Only ``run`` is required. Where present, ``facts`` (`ModelFacts`) tells size and channels,
-    ``fixed_size`` ((height, width) or None) the only tile it takes, and ``close()`` frees it.
+    ``fixed_size`` ((height, width) or None) the only tile it takes, ``statistics``
+    (`StatisticsEngine`) restores tiles with the statistics of their frame, and ``close()`` frees
+    it.
     """
 
     def run(self, tiles: Tiles) -> Tiles:
         """(N, C, H, W) float32 in [0, 1] to the same shape, not clamped. The result may be a buffer
         that the next call overwrites; the caller may change it."""
+        ...
+
+
+class StatisticsEngine(Protocol):
+    """What an engine can do whose pools are open: restore tiles with given statistics, and tell
+    what a tile contributes to those of its frame."""
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """Where the network takes means over the frame."""
+        ...
+
+    def gather(
+        self, tiles: Tiles, region: Weights, statistics: Statistics | None
+    ) -> tuple[Tiles, Partial]:
+        """Restore one tile (1, C, H, W) with ``statistics``, or with its own over ``region``
+        where they are None; and the means over ``region``."""
+        ...
+
+    def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
+        """Restore tiles with ``statistics``. Results as of `Engine.run`."""
         ...
 
 
@@ -41,6 +65,7 @@ class FakeEngine:
         function: (N, C, H, W) float32 to the same shape; None returns the tiles as they are.
         facts: what it says of itself.
         fixed_size: (height, width) of the only tile it takes, or None.
+        statistics: what restores tiles with given statistics, or None.
 
     Attributes:
         shapes: of all tiles it was run on, in order.
@@ -51,7 +76,9 @@ class FakeEngine:
         function: Callable[[Tiles], Tiles] | None = None,
         facts: ModelFacts | None = None,
         fixed_size: tuple[int, int] | None = None,
+        statistics: StatisticsEngine | None = None,
     ) -> None:
+        self.statistics = statistics
         self.function = function
         self.facts = facts or ModelFacts(task="fake", size_multiple=4, min_size_px=4)
         self.fixed_size = fixed_size
@@ -117,6 +144,22 @@ def open_engine(
         return TensorRTEngine(path)
     suffixes = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
     raise EngineError(f"{path}: an engine is made from one of {suffixes}")
+
+
+def statistics_of_engine(engine: Any) -> StatisticsEngine:
+    """What restores tiles with given statistics.
+
+    Raises:
+        EngineError: the engine has no such thing.
+        GraphError, MissingDependencyError: it cannot be made of the engine's graph, or here.
+    """
+    found: StatisticsEngine | None = getattr(engine, "statistics", None)
+    if found is None:
+        raise EngineError(
+            f"{type(engine).__name__} computes the statistics of each tile itself and cannot be "
+            'given those of the frame; export the network to .onnx, or take statistics="tile"'
+        )
+    return found
 
 
 def facts_of_engine(engine: Any) -> ModelFacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from mirnet_edge._imports import require
 from mirnet_edge.errors import EngineError, first_line
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.onnx_statistics import OnnxStatistics
 from mirnet_edge.system import usable_cores
 
 PREFERRED_PROVIDERS = (
@@ -59,10 +61,14 @@ class OnnxEngine:
         # at the same speed.
         options.enable_mem_pattern = False
         chosen = _choose_provider(ort.get_available_providers(), provider)
+        self._open = partial(
+            ort.InferenceSession,
+            sess_options=options,
+            providers=list(dict.fromkeys((chosen, "CPUExecutionProvider"))),
+        )
+        self._statistics: OnnxStatistics | None = None
         try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=list(dict.fromkeys((chosen, "CPUExecutionProvider")))
-            )
+            self._session = self._open(str(path))
         except Exception as error:
             raise EngineError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first_line(error)}). "
@@ -115,9 +121,25 @@ class OnnxEngine:
         result: NDArray[np.float32] = outputs[0]
         return result
 
+    @property
+    def statistics(self) -> OnnxStatistics:
+        """What restores tiles with the statistics of their frame; made of the file when first
+        asked for.
+
+        Raises:
+            EngineError: closed.
+            GraphError: the graph's pools are not known.
+            MissingDependencyError: onnx or onnx_ir is not installed.
+        """
+        if self._session is None:
+            raise EngineError("this engine is closed; open it again")
+        if self._statistics is None:
+            self._statistics = OnnxStatistics(self.path, self._open)
+        return self._statistics
+
     def close(self) -> None:
-        """Free the session. A second call does nothing."""
-        self._session = None
+        """Free the sessions. A second call does nothing."""
+        self._session = self._statistics = None
 
 
 def _choose_provider(available: list[str], wanted: str | None) -> str:

@@ -8,18 +8,16 @@ name of its variable.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mirnet_edge.build_process import Progress
 from mirnet_edge.errors import BuildError, DeviceError, EngineError, MirnetEdgeError, first_line
 from mirnet_edge.node_names import describe_node
 from mirnet_edge.tensorrt_log import Log
 from mirnet_edge.timing_cache import TimingCache
-
-Progress = Callable[[str, int, int], None]
-"""Called with the phase, the steps done, and the steps there are (0 where nobody knows)."""
 
 OUT_OF_MEMORY = re.compile(
     r"insufficient (memory|workspace)|out of memory|OutOfMemory|cudaErrorMemoryAllocation"
@@ -140,16 +138,17 @@ def _parse(trt: Any, network: Any, onnx: Path, log: Log) -> Any:
     parser = trt.OnnxParser(network, log.make_logger())
     if parser.parse(onnx.read_bytes()):
         return parser
-    refused = [_parser_error(parser.get_error(i), onnx) for i in range(parser.num_errors)]
-    reasons = "; ".join(dict.fromkeys(refused)) or log.cause()
+    reasons = "; ".join(
+        dict.fromkeys(_refusal(parser.get_error(i), onnx) for i in range(parser.num_errors))
+    )
     raise BuildError(
-        f"TensorRT {trt.__version__} cannot read the graph: {reasons}. Export the network again "
-        "with this mirnet-edge, or use a newer TensorRT"
+        f"TensorRT {trt.__version__} cannot read the graph: {reasons or log.cause()}. Export the "
+        "network again with this mirnet-edge, or use a newer TensorRT"
     )
 
 
-def _parser_error(error: Any, onnx: Path) -> str:
-    return f"{describe_node(onnx, error.node())}: {error.desc()} ({error.func()})"
+def _refusal(refusal: Any, onnx: Path) -> str:
+    return f"{describe_node(onnx, refusal.node())}: {refusal.desc()} ({refusal.func()})"
 
 
 def _set_limits(trt: Any, config: Any, limits: BuildLimits) -> None:
@@ -195,7 +194,9 @@ def _compute_in_float32(trt: Any, layer: Any) -> None:
 
 def _monitor(trt: Any, config: Any, progress: Progress | None) -> Any | None:
     """An ``IProgressMonitor`` in the config, where there is one (TensorRT 10)."""
-    if progress is None or not hasattr(config, "progress_monitor"):
+    if progress is None or not hasattr(trt, "IProgressMonitor"):
+        return None
+    if not hasattr(config, "progress_monitor"):
         return None
     report = progress
 

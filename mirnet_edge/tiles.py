@@ -8,7 +8,7 @@ is at least ``halo`` pixels from an edge of its tile that is not an edge of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -157,6 +157,22 @@ class Cover:
     def __iter__(self) -> Iterator[tuple[Span, Span]]:
         """Tiles in reading order."""
         return ((row, column) for row in self.rows for column in self.columns)
+
+
+def partition(spans: Sequence[Span], multiple: int, least: int) -> list[slice]:
+    """Of the tiles along one axis, which of its pixels each tile alone counts for.
+
+    The regions begin and end at multiples of ``multiple`` and partition the padded frame: what an
+    untiled run would see. Where the halo is such a multiple, they lie a halo away from inner tile
+    edges, like what is kept.
+    """
+    padded = round_up(max(spans[-1].stop, least), multiple)
+    middles = [(a.origin + a.size + b.origin) // 2 for a, b in pairwise(spans)]
+    cuts = [0, *(middle - middle % multiple for middle in middles), padded]
+    return [
+        slice(start - span.origin, stop - span.origin)
+        for span, (start, stop) in zip(spans, pairwise(cuts))
+    ]
 
 
 def round_up(size: int, multiple: int) -> int:

@@ -91,12 +91,8 @@ class Sandbox:
 
     def is_whole(self) -> bool:
         """Whether the engine there is the one that its card describes."""
-        return self.whole(self.engine)
-
-    @staticmethod
-    def whole(engine: Path) -> bool:
-        """Whether an engine is the one that its card describes."""
-        return EngineCard.load(card_path(engine)).engine_sha256 == file_sha256(engine)
+        card = EngineCard.load(card_path(self.engine))
+        return card.engine_sha256 == file_sha256(self.engine)
 
     @property
     def built(self) -> bool:

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from fake_gpu import FakeGpu
 
 import mirnet_edge as me
@@ -60,9 +59,11 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 RawGraph = Callable[[str], Any]
 
 
-def lively(network: torch.nn.Module) -> torch.nn.Module:
+def lively(network: Any) -> Any:
     """The network with weights that keep every layer's output near one, so that an error in any
     part of it is seen at the output; PyTorch's own let deep features fade."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():

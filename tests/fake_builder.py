@@ -2,7 +2,7 @@
 
 It stands for ``tensorrt`` in this process, or, through `write_shim`, in a build process. The
 environment says which release it plays and what goes wrong. A plan holds the ONNX graph, and
-`FakeTensorRTEngine` runs it on ONNX Runtime, so that outputs are real.
+`fake_plan_runner.FakeTensorRTEngine` runs it on ONNX Runtime, so that outputs are real.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
+from fake_plan_runner import FakeTensorRTEngine
 
 VERSION = os.environ.get("FAKE_TENSORRT_VERSION", "8.6.1")
 FAULT = os.environ.get("FAKE_TENSORRT_FAULT", "")
@@ -355,48 +355,3 @@ class Engine:
 
     def get_engine_information(self, _format: Any) -> str:
         return json.dumps({"Layers": self._plan["layers"]})
-
-
-class FakeTensorRTEngine:
-    """Runs a fake plan on ONNX Runtime; ``FAKE_TENSORRT_TIMES`` (JSON: milliseconds by precision)
-    and ``FAKE_TENSORRT_NOISE`` say how fast and how well."""
-
-    graph_note = "no graphs here"
-
-    def __init__(self, path: Path, *, trust: bool = False) -> None:
-        import onnxruntime
-
-        plan = json.loads(Path(path).read_bytes())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(
-            base64.b64decode(plan["onnx"]), options, providers=["CPUExecutionProvider"]
-        )
-        self._int8 = any(
-            layer["Inputs"][0]["Format/Datatype"].count("Int8") for layer in plan["layers"]
-        )
-
-    def run(self, tiles: np.ndarray) -> np.ndarray:
-        value = self._session.get_inputs()[0]
-        dtype = np.float16 if value.type == "tensor(float16)" else np.float32
-        batch = value.shape[0]
-        noise = float(os.environ.get("FAKE_TENSORRT_NOISE", "0")) if self._int8 else 0.0
-        outputs = []
-        for first in range(0, len(tiles), batch):
-            some = tiles[first : first + batch]
-            padded = np.concatenate(
-                [some, np.zeros((batch - len(some), *some.shape[1:]), np.float32)]
-            )
-            (output,) = self._session.run(None, {value.name: padded.astype(dtype)})
-            outputs.append(output[: len(some)].astype(np.float32) + noise)
-        if FAULT == "nan":
-            outputs[-1][0, 0, 0, 0] = np.nan
-        return np.concatenate(outputs)
-
-    def measure(self, runs: int) -> tuple[list[float], list[float]]:
-        times = json.loads(os.environ.get("FAKE_TENSORRT_TIMES", "{}"))
-        graph_ms = times.get("int8" if self._int8 else "fp16", 1.0)
-        return [graph_ms * 1.5] * runs, [] if FAULT == "nograph" else [graph_ms] * runs
-
-    def close(self) -> None:
-        pass

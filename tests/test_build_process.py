@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 from build_sandbox import Sandbox
+from fake_tensorrt import make_plan, write_plan
 from test_cli import ENVIRONMENT
 
 from mirnet_edge.build_process import SAID, BuildRequest
+from mirnet_edge.card import EngineCard, card_path, file_sha256
 from mirnet_edge.errors import BuildError, DeviceError
 
 TESTS = Path(__file__).parent
@@ -115,13 +120,10 @@ sandbox.build()
 KILLED_IN_PLACE = """
 import os, signal, sys
 from pathlib import Path
-import pytest
-from build_sandbox import Sandbox
-from mirnet_edge import build_job
+from mirnet_edge.build_job import _place
 from mirnet_edge.card import EngineCard
-sandbox = Sandbox(Path(sys.argv[1]), pytest.MonkeyPatch())
-sandbox.build()
-steps = 0
+folder, steps = Path(sys.argv[1]), 0
+card = EngineCard.load(folder / "new.json")
 def watched(function):
     def step(*arguments, **options):
         global steps
@@ -130,14 +132,10 @@ def watched(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **options)
     return step
-place = build_job._place
-def watch(*arguments):
-    for owner, name in ((Path, "unlink"), (Path, "replace"), (Path, "write_text")):
-        setattr(owner, name, watched(getattr(owner, name)))
-    place(*arguments)
-    print("done", steps)
-build_job._place = watch
-sandbox.build(precision="fp32")
+for name in ("unlink", "replace", "write_text"):
+    setattr(Path, name, watched(getattr(Path, name)))
+_place(folder / "new.plan", folder / "net.engine", card)
+print("done", steps)
 """
 
 
@@ -161,7 +159,13 @@ def survivors(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("phase", ["building", "Building engine", "measuring", "FP32 reference"])
+@pytest.mark.parametrize(
+    "phase",
+    [
+        *("building", "FP32 reference"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("Building engine", "measuring")),
+    ],
+)
 def test_killed_while_building(phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_TENSORRT_VERSION", "10.3.0")
     code = KILLED_IN_PHASE.replace("sandbox.build()", "sandbox.release('10.3.0')\nsandbox.build()")
@@ -175,19 +179,33 @@ def test_killed_while_building(phase: str, tmp_path: Path, monkeypatch: pytest.M
         assert wait_until(lambda: not any(path.exists() for path in hidden))
 
 
+@pytest.fixture(scope="module")
+def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine with its card, and another plan with the card it will have."""
+    folder = tmp_path_factory.mktemp("two")
+    old = write_plan(folder)
+    (folder / "new.plan").write_bytes(plan := make_plan(activation_bytes=1))
+    changes = {"engine_sha256": hashlib.sha256(plan).hexdigest(), "precision": "int8"}
+    dataclasses.replace(EngineCard.load(card_path(old)), **changes).save(folder / "new.json")
+    old.rename(folder / "net.engine")
+    card_path(old).rename(folder / "net.engine.json")
+    return folder
+
+
 @pytest.mark.parametrize("steps", range(6))
-def test_killed_while_replacing_an_engine(
-    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_while_replacing_an_engine(steps: int, two_engines: Path, tmp_path: Path) -> None:
     """After each step of moving engine and card into place."""
+    shutil.copytree(two_engines, tmp_path, dirs_exist_ok=True)
     done = killed(KILLED_IN_PLACE, tmp_path, str(steps))
     finished = done.stdout.startswith("done")
     assert (done.returncode == -signal.SIGKILL) != finished, done.stderr
-    if (tmp_path / "net.engine").exists():
-        assert Sandbox.whole(tmp_path / "net.engine"), "an engine beside the card of another"
-    else:
-        assert not finished
-    assert finished == (steps >= 5), f"{done.stdout}: each step was tried"
+    engine = tmp_path / "net.engine"
+    if engine.exists():
+        card = EngineCard.load(card_path(engine))
+        assert card.engine_sha256 == file_sha256(engine), "an engine beside the card of another"
+        assert card.precision == ("int8" if finished else "fp32")
+    assert engine.exists() == (steps == 0 or finished)
+    assert finished == (steps == 5), "each step was tried"
 
 
 def test_requests_survive_the_way(tmp_path: Path) -> None:

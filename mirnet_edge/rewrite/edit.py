@@ -45,10 +45,10 @@ class GraphEditor:
         self._names |= set(self._graph.initializers)
 
     def nodes(self, *kinds: str) -> Iterator[Node]:
-        """The nodes of these operators that are there now, in order; those that fall away before
-        their turn are left out."""
+        """The nodes of these operators (none: of all) that are there now, in order; those that fall
+        away before their turn are left out."""
         for node in list(self._graph):
-            if node.op_type in kinds and node.graph is not None:
+            if (not kinds or node.op_type in kinds) and node.graph is not None:
                 yield node
 
     def dims(self, value: Value) -> tuple[int, ...]:
@@ -86,6 +86,28 @@ class GraphEditor:
         self._graph.register_initializer(value)
         self._dims[tensor.name] = tuple(array.shape)
         return value
+
+    @property
+    def image(self) -> Value:
+        """The graph's first input, (N, C, H, W)."""
+        return self._graph.inputs[0]
+
+    def input(self, name: str, shape: Sequence[int | str | None]) -> Value:
+        """A new float32 input of the graph, after those there are; dimensions as onnx_ir takes
+        them, a text for an open one."""
+        value = self._ir.Value(
+            name=self._unique(name),
+            shape=self._ir.Shape(shape),
+            type=self._ir.TensorType(self._ir.DataType.FLOAT),
+        )
+        self._graph.inputs.append(value)
+        return value
+
+    def output(self, value: Value, shape: Sequence[int | str | None]) -> None:
+        """Make a float32 value the last output of the graph, under its name."""
+        value.shape = self._ir.Shape(shape)
+        value.type = self._ir.TensorType(self._ir.DataType.FLOAT)
+        self._graph.outputs.append(value)
 
     def add(
         self,
@@ -154,7 +176,7 @@ def is_plain_conv(node: Node | None, kernel: int | None = None) -> bool:
         and len(node.inputs) == 2
         and attribute(node, "group", 1) == 1
         and set(attribute(node, "dilations", [1])) == {1}
-        and (kernel is None or list(attribute(node, "kernel_shape")) == [kernel, kernel])
+        and (kernel is None or list(attribute(node, "kernel_shape", [])) == [kernel, kernel])
     )
 
 

@@ -181,15 +181,16 @@ def spatial_softmaxes(editor: GraphEditor) -> int:
         return 0
     changed = 0
     for softmax in editor.nodes("Softmax"):
-        found = _weighted_mean(editor, softmax)
+        found = softmax_mean(editor, softmax)
         if found is not None:
             _rewrite_softmax(editor, softmax, *found)
             changed += 1
     return changed
 
 
-def _weighted_mean(editor: GraphEditor, softmax: Node) -> tuple[Value, Value, Value] | None:
-    """(logits (N, 1, H, W), features (N, C, H, W), their mean (N, C, 1, 1)) around a softmax."""
+def softmax_mean(editor: GraphEditor, softmax: Node) -> tuple[Value, Value, Value] | None:
+    """(logits (N, 1, H, W), features (N, C, H, W), their mean (N, C, 1, 1)) around a softmax over
+    all positions; None around any other."""
     flat = softmax.inputs[0].producer()
     transpose = editor.only_use(softmax.outputs[0])
     if flat is None or flat.op_type != "Reshape" or transpose is None:
