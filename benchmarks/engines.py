@@ -40,9 +40,11 @@ CASES = {
 
 
 def weights_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Seeded by the name; scaled so that a convolution keeps the size of what it is given."""
+    """Seeded by the name; scaled so that a convolution halves what it is given. MIRNet-v2 then adds
+    a residual of 0.11 to the image, as a denoiser does. With weights that keep the size it adds
+    one of 32, and FP16 with FP32 sums (ONNX Runtime) is 53 dB from FP32 whatever the engine."""
     random = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-    size = float(np.prod(shape[1:])) ** 0.5
+    size = 2 * float(np.prod(shape[1:])) ** 0.5
     return (random.standard_normal(shape) / size).astype(np.float32)
 
 

@@ -19,6 +19,8 @@ from mirnet_edge.qdq import keep_pairs
 from mirnet_edge.rewrite import rewrite
 
 IoType = Literal["float32", "float16"]
+HEAVY = {"Conv", "ConvTranspose", "MatMul", "Resize", "AveragePool"}
+"""Operators on whole maps that read neighbours or mix channels. Element-wise ones follow them."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,14 @@ class TypedGraphs:
     Attributes:
         strong, weak: for either.
         islands: nodes that compute in FP32.
+        halves: nodes that must compute in FP16.
         quantized: convolutions that read Q/DQ pairs.
     """
 
     strong: Any
     weak: Any
     islands: frozenset[str]
+    halves: frozenset[str]
     quantized: frozenset[str]
 
     def save(self, folder: Path) -> None:
@@ -120,11 +124,15 @@ def typed_graphs(proto: Any, precision: Precision, io: IoType) -> TypedGraphs:
     Raises:
         GraphError: it does not fit the precision.
     """
+    islands = frozenset(fp32_islands(proto) if precision != "fp32" else ())
+    quantized = quantized_convolutions(proto)
+    heavy = {node.name for node in proto.graph.node if node.op_type in HEAVY}
     return TypedGraphs(
         strong=typed_graph(proto, precision, strongly_typed=True, io=io),
         weak=typed_graph(proto, precision, strongly_typed=False, io=io),
-        islands=frozenset(fp32_islands(proto) if precision != "fp32" else ()),
-        quantized=quantized_convolutions(proto),
+        islands=islands,
+        halves=frozenset(heavy - islands - quantized if precision != "fp32" else ()),
+        quantized=quantized,
     )
 
 

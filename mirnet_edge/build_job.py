@@ -184,6 +184,7 @@ class BuildJob:
         BuildRequest(
             precision=settings.precision,
             islands=sorted(graphs.islands),
+            halves=sorted(graphs.halves),
             half_io=settings.io == "float16",
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,

@@ -36,7 +36,7 @@ class BuildRequest:
 
     Attributes:
         precision: "fp32", "fp16" or "int8".
-        islands: nodes of the weak graph that compute in FP32.
+        islands, halves: nodes of the weak graph that compute in FP32, and in FP16.
         half_io: whether input and output are FP16.
         workspace: bytes, None for TensorRT's own choice.
         optimization_level: 0 to 5, None for TensorRT's own.
@@ -46,6 +46,7 @@ class BuildRequest:
 
     precision: str
     islands: list[str] = field(default_factory=list)
+    halves: list[str] = field(default_factory=list)
     half_io: bool = False
     workspace: int | None = None
     optimization_level: int | None = None

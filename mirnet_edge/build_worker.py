@@ -126,7 +126,12 @@ def _build(trt: Any, request: BuildRequest, folder: Path, progress: Progress) ->
     )
     strong = NetworkSource(folder / STRONG, True, request.precision)
     weak = NetworkSource(
-        folder / WEAK, False, request.precision, frozenset(request.islands), request.half_io
+        folder / WEAK,
+        False,
+        request.precision,
+        frozenset(request.islands),
+        frozenset(request.halves),
+        request.half_io,
     )
     if not has_strong_types(trt):
         return build_plan(trt, weak, limits, progress)

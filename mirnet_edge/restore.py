@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
-from mirnet_edge.engine import Engine, facts_of_engine, open_engine
-from mirnet_edge.errors import EngineError, FrameError, TilingError
+from mirnet_edge.auto_tile import Tile, auto_tile, checked_tile
+from mirnet_edge.engine import Engine, facts_of_engine, open_engine, statistics_of_engine
+from mirnet_edge.errors import EngineError, FrameError, MirnetEdgeError, TilingError
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.frame_statistics import FrameStatistics, Mode, StatisticsSettings
+from mirnet_edge.frame_tiles import FrameTiles, Progress
 from mirnet_edge.frames import FrameLayout
-from mirnet_edge.seams import Seams
 from mirnet_edge.tiles import Tiling, round_up
 
 DEFAULT_HALO_PX = 16
-AUTO_MEMORY_BYTES = 192 * 2**20
-AUTO_TILE_PX = (128, 1024)
-ASSUMED_BYTES_PER_PIXEL = 4096
-ENGINE_OVERHEAD = 2.1  # ONNX Runtime 1.32 took 2.1 times the graph's live tensors (edge-s, 512x512)
-
-Tile = int | tuple[int, int] | None | Literal["auto"]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -37,16 +28,20 @@ class Timings:
     """Where the time of one frame went, in milliseconds.
 
     Attributes:
-        tiles: how many.
+        tiles: how many the frame was cut into.
         load_ms: frame to network input.
         engine_ms: in the engine.
         store_ms: network output to frame, seams included.
+        passes: how often all tiles were run; more than once only for exact statistics of the frame.
+        samples: tiles run before that, for a first estimate of the frame's statistics.
     """
 
     tiles: int = 0
     load_ms: float = 0.0
     engine_ms: float = 0.0
     store_ms: float = 0.0
+    passes: int = 1
+    samples: int = 0
 
     @property
     def total_ms(self) -> float:
@@ -64,16 +59,23 @@ class Restorer:
             frame at once; "auto" chooses by the frame's size and the memory at hand now.
         halo: pixels at each inner edge of a tile that are computed and thrown away.
         blend: pixels over which neighbouring tiles fade into each other; 0 cuts.
+        statistics: whose means over all positions the tiles take: "tile", each its own; "frame",
+            those of the frame, exact at the price of several passes; "frame-fast", those of a few
+            sample tiles; "stream", what earlier frames gathered. See `frame_statistics`, and
+            `StatisticsSettings` for what can be set. A frame of one tile needs none of it.
         threads, provider: see `open_engine`.
 
     Attributes:
         engine: in use.
         facts: what the model says of itself.
         timings: of the last frame.
+        statistics: what the tiles of a frame share, None where each has its own.
 
     Raises:
-        EngineError, CheckpointError: the model cannot be loaded.
-        TilingError: a tile that is no multiple of 4, or too small for halo and blend.
+        EngineError, CheckpointError: the model cannot be loaded, or not be given statistics.
+        TilingError: a tile that is no multiple of 4, or too small for halo and blend; a mode that
+            there is not.
+        MissingDependencyError: statistics of the frame need the packages onnx and onnx_ir.
 
     One Restorer serves one frame at a time; calls from several threads wait for each other.
     """
@@ -85,6 +87,7 @@ class Restorer:
         tile: Tile = "auto",
         halo: int = DEFAULT_HALO_PX,
         blend: int = 0,
+        statistics: Mode | StatisticsSettings = "tile",
         threads: int | None = None,
         provider: str | None = None,
     ) -> None:
@@ -109,9 +112,10 @@ class Restorer:
         self._input = np.empty((1, 0, 0, 0), np.float32)
         self._lock = threading.Lock()
         try:
-            self._tile = _checked_tile(tile, self._fixed)
+            self._tile = checked_tile(tile, self._fixed)
             self._check_tiling()
-        except TilingError:
+            self.statistics = self._shared(statistics)
+        except MirnetEdgeError:
             self.close()
             raise
 
@@ -172,7 +176,7 @@ class Restorer:
         if isinstance(self._tile, tuple):
             self._tiling(self._tile)
         elif self._tile == "auto":
-            self._auto_side = _auto_tile(self.facts, self._halo, self._blend)
+            self._auto_side = auto_tile(self.facts, self._halo, self._blend)
             self._tiling((self._auto_side, self._auto_side))
 
     def _tiling(self, tile: tuple[int, int]) -> Tiling:
@@ -185,6 +189,14 @@ class Restorer:
             fixed=self._fixed is not None,
         )
 
+    def _shared(self, wanted: Mode | StatisticsSettings) -> FrameStatistics | None:
+        settings = wanted
+        if not isinstance(settings, StatisticsSettings):
+            settings = StatisticsSettings(settings)
+        if settings.mode == "tile":
+            return None
+        return FrameStatistics(statistics_of_engine(self.engine), self.facts, settings)
+
     def _restore(
         self,
         frame: NDArray[Any],
@@ -194,35 +206,24 @@ class Restorer:
         progress: Progress | None,
     ) -> Timings:
         cover = self.tiling(layout.height, layout.width).cover(layout.height, layout.width)
-        seams = Seams(cover, self.facts.out_channels)
         shape = (1, self.facts.in_channels, cover.rows[0].size, cover.columns[0].size)
         if self._input.shape != shape:
             self._input = np.empty(shape, np.float32)
-        spent = [0.0, 0.0, 0.0]
-        for done, (row, column) in enumerate(cover, start=1):
-            clock = time.perf_counter()
-            layout.load(frame, (row.source, column.source), self._input[0])
-            loaded = time.perf_counter()
-            restored = self._run()
-            ran = time.perf_counter()
-            region = (row.settled, column.settled)
-            target.store(seams.settle(restored, row, column), out, region)
-            stored = time.perf_counter()
-            spent = [spent[0] + loaded - clock, spent[1] + ran - loaded, spent[2] + stored - ran]
-            if progress:
-                progress(done, len(cover))
-        return Timings(len(cover), *(1000 * seconds for seconds in spent))
-
-    def _run(self) -> NDArray[np.float32]:
-        restored = np.asarray(self.engine.run(self._input))
-        expected = (1, self.facts.out_channels, *self._input.shape[2:])
-        if restored.shape != expected or restored.dtype != np.float32:
-            raise EngineError(
-                f"the engine returned {restored.dtype} {restored.shape} for tiles of "
-                f"{self._input.shape}; expected float32 {expected}"
-            )
-        planes: NDArray[np.float32] = restored[0]
-        return planes if planes.flags.writeable else planes.copy()
+        tiles = FrameTiles(
+            frame, layout, out, target, cover, self._input, self.facts.out_channels, progress
+        )
+        if self.statistics is None or len(tiles) == 1:
+            tiles.restore(lambda _, tile: self.engine.run(tile))
+        else:
+            self.statistics.restore(tiles)
+        return Timings(
+            len(tiles),
+            1000 * tiles.load_s,
+            1000 * tiles.engine_s,
+            1000 * tiles.store_s,
+            tiles.passes,
+            tiles.samples,
+        )
 
     def close(self) -> None:
         """Close the engine if it was opened here. A second call does nothing."""
@@ -242,28 +243,6 @@ class Restorer:
         self.close()
 
 
-def _checked_tile(
-    tile: Tile, fixed: tuple[int, int] | None
-) -> tuple[int, int] | Literal["auto"] | None:
-    if isinstance(tile, str):
-        if tile != "auto":
-            raise TilingError(f'tile={tile!r}: need pixels, (height, width), None or "auto"')
-        return fixed or "auto"
-    if tile is None:
-        if fixed:
-            raise TilingError(
-                f"tile=None asks for whole frames, but this model takes only {fixed[0]}x{fixed[1]} "
-                "pixels; export it with dynamic height and width"
-            )
-        return None
-    pair = tuple(tile) if isinstance(tile, (tuple, list)) else (tile, tile)
-    if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
-        raise TilingError(f"tile={tile!r}: need whole pixels, as 512 or (height, width)")
-    if fixed and pair != fixed:
-        raise TilingError(f"tile={pair}: this model takes only {fixed}; leave tile out")
-    return pair
-
-
 def _checked_out(
     frame: NDArray[Any], out: NDArray[Any] | None, layout: FrameLayout, target: FrameLayout
 ) -> NDArray[Any]:
@@ -277,24 +256,3 @@ def _checked_out(
     if np.may_share_memory(frame, out):
         raise FrameError("out shares memory with the frame; tiles still to come would read it")
     return out
-
-
-def _auto_tile(facts: ModelFacts, halo: int, blend: int) -> int:
-    """Side of the largest square tile, a multiple of 32, whose activations fit in a quarter of the
-    memory at hand and in `AUTO_MEMORY_BYTES`; never below `AUTO_TILE_PX`.
-
-    Raises:
-        TilingError: halo and blend need a larger one.
-    """
-    budget = min(AUTO_MEMORY_BYTES, psutil.virtual_memory().available // 4)
-    bytes_per_pixel = ENGINE_OVERHEAD * (facts.bytes_per_pixel or ASSUMED_BYTES_PER_PIXEL)
-    side = math.isqrt(int(budget / bytes_per_pixel))
-    least, most = AUTO_TILE_PX
-    side = max(least, min(most, side - side % 32))
-    needed = 2 * halo + 3 * blend + facts.size_multiple
-    if needed > side:
-        raise TilingError(
-            f"halo={halo} and blend={blend} need tiles of at least {needed} pixels, but automatic "
-            f"ones are {side} here; take a smaller halo, or set tile"
-        )
-    return side

@@ -1,6 +1,11 @@
 """Tell a new scene from motion: the mean luma of an 8 x 8 grid of cells.
 
 The device takes the same sums in ``kernels/frame_statistics.cu``.
+
+Mean differences of two grids, measured on the 68 photos of CBSD68 (481 x 321): of 2278 pairs of
+photos one is below 0.06, one in twenty below 0.10. A pan by 8 pixels gives at most 0.036, by 16
+(a thirtieth of the width) 0.028 in the median and more than 0.060 in one of a hundred. Exposure
+times 1.1: 0.037, at most 0.061.
 """
 
 from __future__ import annotations
@@ -39,7 +44,8 @@ def luma_grid(frame: NDArray[Any]) -> Grid:
             luma = columns[:, 0] if columns.shape[1] < 3 else columns[:, :3] @ LUMA
             sums = np.concatenate([[0], np.cumsum(luma, dtype=np.float64)])
             grid[row] = np.diff(sums[lefts]) / np.maximum(np.diff(lefts), 1)
-    return grid / np.float32(MAXIMUM[frame.dtype])
+    grid /= MAXIMUM[frame.dtype]
+    return grid
 
 
 def difference(first: Grid, second: Grid) -> float:

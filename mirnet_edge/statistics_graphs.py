@@ -210,9 +210,7 @@ class _Region:
         flat = reshaped(features, [0, 0, -1], "flat")
         product = add("MatMul", [flat, reshaped(kept, [0, -1, 1], "column")], "product")
         vector = reshaped(product, [0, 0, 1, 1], "vector")
-        mass = self._editor.add(
-            before, "Add", [add("Log", [total], "log"), largest], mass_name
-        )
+        mass = self._editor.add(before, "Add", [add("Log", [total], "log"), largest], mass_name)
         return self._editor.add(before, "Div", [vector, total], name), mass
 
     def _weight(self, axis: int, scale: int) -> Value:

@@ -35,6 +35,8 @@ class NetworkSource:
         strongly_typed: by the types in the graph alone; otherwise by the flags and types below.
         precision: "fp32", "fp16" or "int8".
         islands: names of nodes that compute in FP32 all the same.
+        halves: names of nodes that must compute in FP16: without this, TensorRT 8.6 takes FP32
+            where its heuristics or a neighbour in FP32 make it look quicker.
         half_io: whether input and output are FP16 (of a graph whose own are FP32).
     """
 
@@ -42,6 +44,7 @@ class NetworkSource:
     strongly_typed: bool
     precision: str
     islands: Collection[str] = ()
+    halves: Collection[str] = ()
     half_io: bool = False
 
 
@@ -177,11 +180,13 @@ def _set_precision(trt: Any, config: Any, network: Any, source: NetworkSource) -
     if source.half_io:
         for tensor in (network.get_input(0), network.get_output(0)):
             tensor.dtype = trt.float16
-    islands = set(source.islands)
+    islands, halves = set(source.islands), set(source.halves)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.name in islands:
             _compute_in_float32(trt, layer)
+        elif layer.name in halves and hasattr(layer, "precision"):
+            layer.precision = trt.float16
 
 
 def _compute_in_float32(trt: Any, layer: Any) -> None:

@@ -288,6 +288,7 @@ def _plan(network: Network, config: Config) -> bytes:
             "Inputs": [tensor],
             "Outputs": [tensor],
             "TacticName": "sm90_fake",
+            "Asked": getattr(getattr(layer, "precision", None), "name", None),
         }
         if node.op_type == "Conv":
             described["Weights"] = {"Type": {"FP16": "Half", "FP32": "Float"}.get(word, word)}

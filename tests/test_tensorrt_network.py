@@ -50,6 +50,13 @@ def test_islands_are_constrained_by_name(trt: ModuleType, graph: Path) -> None:
 
 
 @pytest.mark.parametrize("trt", ["8.6.1", "10.3.0"], indirect=True)
+def test_the_heavy_nodes_of_a_weak_graph_are_held_to_fp16(trt: ModuleType, graph: Path) -> None:
+    source = NetworkSource(graph, False, "fp16", islands={"pool"}, halves={"first", "one"})
+    layers = planned(trt, source)["layers"]
+    assert {item["Name"] for item in layers if item["Asked"] == "HALF"} == {"first", "one"}
+
+
+@pytest.mark.parametrize("trt", ["8.6.1", "10.3.0"], indirect=True)
 def test_flags_of_each_precision(trt: ModuleType, graph: Path) -> None:
     for precision, flags in (("fp32", set()), ("fp16", {"FP16"}), ("int8", {"FP16", "INT8"})):
         told = set(planned(trt, NetworkSource(graph, False, precision))["flags"])

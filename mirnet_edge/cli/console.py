@@ -25,6 +25,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from mirnet_edge.frame_statistics import MODES
+
 Command = Callable[..., Any]
 
 
@@ -154,6 +156,10 @@ def engine_options(command: Command) -> Command:
 def tiling_options(command: Command) -> Command:
     """Options of every command that cuts frames into tiles, named as `Restorer` names them."""
     for option in (
+        click.option("--statistics", type=click.Choice(MODES), default="tile",
+                     show_default=True,
+                     help="Whose means over all positions tiles take: their own; the frame's, in "
+                     "several passes; those of a few sample tiles; what earlier frames had."),
         click.option("--blend", type=click.IntRange(0), default=0, show_default=True,
                      help="Pixels over which neighbouring tiles fade into each other."),
         click.option("--halo", type=click.IntRange(0), default=16, show_default=True,

@@ -33,7 +33,8 @@ from mirnet_edge.images import (
 )
 
 if TYPE_CHECKING:
-    from mirnet_edge.restore import Progress, Restorer
+    from mirnet_edge.frame_tiles import Progress
+    from mirnet_edge.restore import Restorer
 
 DEFAULT_MODEL = "edge-s-denoise"
 RESTORED, COMPARE = "_restored", "_compare"
