@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any
 from mirnet_edge._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from mirnet_edge.build import build_engine as build_engine
     from mirnet_edge.bundled import BundledModel as BundledModel
     from mirnet_edge.bundled import bundled_models as bundled_models
+    from mirnet_edge.calibration_set import CalibrationSet as CalibrationSet
+    from mirnet_edge.card import EngineCard as EngineCard
     from mirnet_edge.config import MIRNetConfig as MIRNetConfig
     from mirnet_edge.config import MIRNetV2Config as MIRNetV2Config
     from mirnet_edge.engine import Engine as Engine
@@ -50,8 +53,11 @@ if TYPE_CHECKING:
     from mirnet_edge.facts import ModelFacts as ModelFacts
     from mirnet_edge.model import create_model as create_model
     from mirnet_edge.onnx_engine import OnnxEngine as OnnxEngine
+    from mirnet_edge.precision import Precision as Precision
+    from mirnet_edge.quantize import quantize_onnx as quantize_onnx
     from mirnet_edge.restore import Restorer as Restorer
     from mirnet_edge.restore import Timings as Timings
+    from mirnet_edge.tensorrt_engine import TensorRTEngine as TensorRTEngine
     from mirnet_edge.tiles import Tiling as Tiling
     from mirnet_edge.torch_engine import TorchEngine as TorchEngine
     from mirnet_edge.train import Trainer as Trainer
@@ -60,21 +66,23 @@ if TYPE_CHECKING:
     from mirnet_edge.weights import save_model as save_model
 
 _MODULE_OF_NAME = {
-    "CalibrationError": "errors",
-    "GraphError": "errors",
-    "DeviceError": "errors",
     "BuildError": "errors",
     "BundledModel": "bundled",
+    "CalibrationError": "errors",
+    "CalibrationSet": "calibration_set",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
+    "DeviceError": "errors",
     "Engine": "engine",
+    "EngineCard": "card",
     "EngineError": "errors",
     "Evaluation": "evaluate",
     "ExportError": "errors",
     "ExportReport": "export",
     "FakeEngine": "engine",
     "FrameError": "errors",
+    "GraphError": "errors",
     "ImageError": "errors",
     "MIRNetConfig": "config",
     "MIRNetV2Config": "config",
@@ -83,19 +91,23 @@ _MODULE_OF_NAME = {
     "ModelFacts": "facts",
     "OnnxEngine": "onnx_engine",
     "OutputError": "errors",
+    "Precision": "precision",
     "Restorer": "restore",
+    "TensorRTEngine": "tensorrt_engine",
     "Tiling": "tiles",
     "TilingError": "errors",
     "Timings": "restore",
     "TorchEngine": "torch_engine",
     "TrainSettings": "train",
     "Trainer": "train",
+    "build_engine": "build",
     "bundled_models": "bundled",
     "create_model": "model",
     "evaluate_model": "evaluate",
     "export_onnx": "export",
     "load_model": "weights",
     "open_engine": "engine",
+    "quantize_onnx": "quantize",
     "save_model": "weights",
 }
 _NEEDS_TORCH = {"export", "model", "torch_engine", "train", "weights"}

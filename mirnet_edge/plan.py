@@ -111,8 +111,12 @@ class QuantizationPlan:
         """
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            if fields.pop("format") != FORMAT:
-                raise ValueError("another format")
+            stored = fields.pop("format")
+            if stored != FORMAT:
+                raise CalibrationError(
+                    f"{path}: no quantization plan of format {FORMAT} (but {stored}); make it "
+                    "again with: mirnet-edge quantize"
+                )
             groups = tuple(
                 PlannedGroup(**{**group, "nodes": tuple(group["nodes"])})
                 for group in fields.pop("groups")

@@ -49,7 +49,7 @@ def sample_tiles(cover: Cover, count: int, multiple: int, least: int) -> list[Sa
     tall, wide = (
         (spans[-1].origin + spans[-1].size) / spans[0].size for spans in (cover.rows, cover.columns)
     )
-    down = max(1, round(math.sqrt(count * tall / wide)))
+    down = min(count, max(1, round(math.sqrt(count * tall / wide))))
     rows = _places(cover.rows, down, multiple)
     columns = _places(cover.columns, max(1, round(count / down)), multiple)
     size = (cover.rows[0].size, cover.columns[0].size)
