@@ -182,7 +182,7 @@ def build(folder: Path, case: str, level: int | None) -> None:
 
 def measure(folder: Path, case: str) -> None:
     """Times of an engine that has the GPU to itself, and its PSNR on the five crops."""
-    from mirnet_edge.tensorrt_engine import TensorRTEngine
+    from mirnet_edge.trt.engine import TensorRTEngine
 
     name, _ = CASES[case]
     engine = TensorRTEngine(folder / f"{case}.engine")
@@ -224,8 +224,8 @@ def quantized(folder: Path, name: str, onnx: Path) -> Path:
     """The graph with Q/DQ pairs: by the plan for the trained network; for random weights, which
     have no accuracy to lose, with every candidate in INT8."""
     from mirnet_edge.graphs import load_graph, with_shape
-    from mirnet_edge.qdq import candidates, insert_qdq
     from mirnet_edge.quantize import quantize_onnx
+    from mirnet_edge.quantize.qdq import candidates, insert_qdq
     from mirnet_edge.ranges import collect_ranges
     from mirnet_edge.rewrite import rewrite
 

@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from mirnet_edge.quantize import quantize_onnx as quantize_onnx
     from mirnet_edge.restore import Restorer as Restorer
     from mirnet_edge.restore import Timings as Timings
-    from mirnet_edge.tensorrt_engine import TensorRTEngine as TensorRTEngine
     from mirnet_edge.tiles import Tiling as Tiling
     from mirnet_edge.torch_engine import TorchEngine as TorchEngine
     from mirnet_edge.train import Trainer as Trainer
     from mirnet_edge.train import TrainSettings as TrainSettings
+    from mirnet_edge.trt.engine import TensorRTEngine as TensorRTEngine
     from mirnet_edge.weights import load_model as load_model
     from mirnet_edge.weights import save_model as save_model
 
@@ -93,7 +93,7 @@ _MODULE_OF_NAME = {
     "OutputError": "errors",
     "Precision": "precision",
     "Restorer": "restore",
-    "TensorRTEngine": "tensorrt_engine",
+    "TensorRTEngine": "trt.engine",
     "Tiling": "tiles",
     "TilingError": "errors",
     "Timings": "restore",

@@ -139,7 +139,7 @@ def open_engine(
 
         return TorchEngine(load_model(path), threads=threads)
     if suffix in PLAN_SUFFIXES:
-        from mirnet_edge.tensorrt_engine import TensorRTEngine
+        from mirnet_edge.trt.engine import TensorRTEngine
 
         return TensorRTEngine(path)
     suffixes = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))

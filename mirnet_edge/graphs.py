@@ -18,9 +18,10 @@ LARGEST_SHAPE_CONSTANT = 64
 """Elements of the constants that shapes may depend on: axes, scales, target shapes."""
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant", "Shape"}
 """Operators that move no bytes."""
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 POINTWISE = {
     "Add", "Sub", "Mul", "Div", "Sum", "Max", "Exp", "Sigmoid", "Relu", "LeakyRelu", "PRelu",
-    "Cast", "QuantizeLinear", "DequantizeLinear",
+    "Cast", *PAIR,
 }  # fmt: skip
 """Operators that treat each element by itself."""
 
@@ -172,3 +173,8 @@ def is_fixed(proto: Any) -> bool:
     """Whether the size of the graph's input is fixed."""
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     return all(dims[axis].dim_value > 0 for axis in (2, 3))
+
+
+def has_qdq(proto: Any) -> bool:
+    """Whether a graph has Q/DQ pairs."""
+    return any(node.op_type == PAIR[0] for node in proto.graph.node)

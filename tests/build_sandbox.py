@@ -14,11 +14,14 @@ import numpy as np
 import onnx
 import pytest
 
-from mirnet_edge import build, build_job, build_worker, tensorrt_log
-from mirnet_edge.build_process import BuildAnswer, BuildRequest, Progress
-from mirnet_edge.build_target import Target
+from mirnet_edge import build
+from mirnet_edge.build import job as build_job
+from mirnet_edge.build import worker as build_worker
+from mirnet_edge.build.process import BuildAnswer, BuildRequest, Progress
+from mirnet_edge.build.target import Target
 from mirnet_edge.card import EngineCard, card_path, file_sha256
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.trt import log as tensorrt_log
 
 TILE = (20, 28)
 ORIN = {"name": "Orin", "compute_capability": "8.7", "memory_bytes": 2**35, "integrated": True}
@@ -73,7 +76,7 @@ class Sandbox:
             return
         fake = importlib.reload(fake_builder)  # it reads the environment when it is loaded
         self._monkeypatch.setitem(sys.modules, "tensorrt", fake)
-        self._monkeypatch.setitem(sys.modules, "mirnet_edge.tensorrt_engine", fake.engine_module())
+        self._monkeypatch.setitem(sys.modules, "mirnet_edge.trt.engine", fake.engine_module())
         self._monkeypatch.setattr(tensorrt_log, "_process_logger", None)
 
     def build(self, **options: Any) -> EngineCard:
@@ -101,7 +104,7 @@ class Sandbox:
 
 
 def build_here(folder: Path, progress: Progress | None = None) -> BuildAnswer:
-    """What `build_process.run_build` does, in this process."""
+    """What `build.process.run_build` does, in this process."""
     return build_worker.build(BuildRequest.load(folder), folder, progress or (lambda *_: None))
 
 

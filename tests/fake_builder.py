@@ -34,7 +34,7 @@ sys.path.insert(0, {tests!r})
 import fake_builder
 from fake_builder import *
 __version__ = fake_builder.VERSION
-sys.modules["mirnet_edge.tensorrt_engine"] = fake_builder.engine_module()
+sys.modules["mirnet_edge.trt.engine"] = fake_builder.engine_module()
 """
 
 
@@ -46,8 +46,8 @@ def write_shim(folder: Path) -> Path:
 
 
 def engine_module() -> ModuleType:
-    """What stands for ``mirnet_edge.tensorrt_engine``."""
-    module: Any = ModuleType("mirnet_edge.tensorrt_engine")
+    """What stands for ``mirnet_edge.trt.engine``."""
+    module: Any = ModuleType("mirnet_edge.trt.engine")
     module.TensorRTEngine = FakeTensorRTEngine
     return module
 

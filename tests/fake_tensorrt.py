@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from fake_gpu import FakeGpu
 
-from mirnet_edge import tensorrt_log
 from mirnet_edge.card import EngineCard, TensorFacts, card_path
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.trt import log as tensorrt_log
 
 SHAPE = (3, 8, 12)
 MAGIC = b"fake plan\n"

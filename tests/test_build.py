@@ -12,7 +12,8 @@ import onnx
 import pytest
 from build_sandbox import TILE, Sandbox
 
-from mirnet_edge import build_job, errors
+from mirnet_edge import errors
+from mirnet_edge.build import job as build_job
 from mirnet_edge.card import EngineCard, card_path
 from mirnet_edge.graphs import graph_sha256
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mirnet_edge.build import build_engine
-from mirnet_edge.build_checks import reasons_against_int8
+from mirnet_edge.build.checks import reasons_against_int8
 from mirnet_edge.card import EngineCard, card_path
 from mirnet_edge.errors import BuildError
-from mirnet_edge.layer_info import UNKNOWN, convolutions
+from mirnet_edge.trt.layer_info import UNKNOWN, convolutions
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 QUICK = {"tile": 64, "optimization_level": 0}

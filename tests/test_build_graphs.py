@@ -5,10 +5,10 @@ from __future__ import annotations
 import graph_samples
 import pytest
 
-from mirnet_edge.build_graphs import HEAVY, typed_graphs
+from mirnet_edge.build.graphs import HEAVY, typed_graphs
 from mirnet_edge.graphs import with_shape
 from mirnet_edge.precision import Precision
-from mirnet_edge.qdq import insert_qdq
+from mirnet_edge.quantize.qdq import insert_qdq
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

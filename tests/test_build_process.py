@@ -19,7 +19,7 @@ from build_sandbox import Sandbox
 from fake_tensorrt import make_plan, write_plan
 from test_cli import ENVIRONMENT
 
-from mirnet_edge.build_process import SAID, BuildRequest
+from mirnet_edge.build.process import SAID, BuildRequest
 from mirnet_edge.card import EngineCard, card_path, file_sha256
 from mirnet_edge.errors import BuildError, DeviceError
 
@@ -120,7 +120,7 @@ sandbox.build()
 KILLED_IN_PLACE = """
 import os, signal, sys
 from pathlib import Path
-from mirnet_edge.build_job import _place
+from mirnet_edge.build.job import _place
 from mirnet_edge.card import EngineCard
 folder, steps = Path(sys.argv[1]), 0
 card = EngineCard.load(folder / "new.json")
@@ -154,7 +154,7 @@ def survivors(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or ())
-        if "build_worker" in line and str(folder) in line:
+        if "build.worker" in line and str(folder) in line:
             found.append(process)
     return found
 

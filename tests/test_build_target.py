@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from test_doctor import CORE, ORIN, FakeDriver, commands, driver
 
-from mirnet_edge.build_target import find_target
+from mirnet_edge.build.target import find_target
 from mirnet_edge.doctor import System
 from mirnet_edge.errors import DeviceError, MissingDependencyError
 

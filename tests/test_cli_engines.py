@@ -84,7 +84,7 @@ def test_build_errors_are_one_line(sandbox: Sandbox, images: Path, capfd: Captur
 def test_build_without_a_gpu(
     tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mirnet_edge import build_target
+    from mirnet_edge.build import target as build_target
 
     monkeypatch.setattr(build_target, "load_driver_library", lambda system: None)
     error = run(capfd, "build", "edge-s-denoise", tmp_path / "x.engine").only_error

@@ -16,9 +16,9 @@ from onnx import TensorProto, numpy_helper
 
 import mirnet_edge as me
 from mirnet_edge.graphs import load_graph, with_shape
-from mirnet_edge.islands import fp32_islands
 from mirnet_edge.precision import PRECISIONS, to_fp16, to_strongly_typed, typed_graph
-from mirnet_edge.qdq import insert_qdq
+from mirnet_edge.precision.islands import fp32_islands
+from mirnet_edge.quantize.qdq import insert_qdq
 from mirnet_edge.rewrite import rewrite
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16

@@ -16,12 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from mirnet_edge import observe
 from mirnet_edge.calibration_set import tiles_sha256
 from mirnet_edge.errors import CalibrationError, GraphError, OutputError
 from mirnet_edge.graphs import graph_sha256
-from mirnet_edge.histogram import Histogram, mse_clip
-from mirnet_edge.ranges import METHODS, Ranges, TensorRange, collect_ranges, convolution_inputs
+from mirnet_edge.ranges import (
+    METHODS,
+    Ranges,
+    TensorRange,
+    collect_ranges,
+    convolution_inputs,
+    observe,
+)
+from mirnet_edge.ranges.histogram import Histogram, mse_clip
 
 Values = np.ndarray[Any, np.dtype[np.float32]]
 

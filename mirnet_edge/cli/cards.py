@@ -7,7 +7,7 @@ from typing import Any
 
 from mirnet_edge.card import EngineCard, LayerFacts, TensorFacts, card_path, file_sha256
 from mirnet_edge.cli.console import out, print_table
-from mirnet_edge.layer_info import convolutions
+from mirnet_edge.trt.layer_info import convolutions
 
 
 def describe_plan(path: Path) -> dict[str, Any]:

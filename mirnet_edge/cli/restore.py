@@ -191,6 +191,7 @@ def _summarize(results: list[dict[str, Any]]) -> None:
     done = [result for result in results if "error" not in result]
     for result in done:
         milliseconds = result["load_ms"] + result["engine_ms"] + result["store_ms"]
+        passes = f"{result['passes']} passes  " if result["passes"] > 1 else ""
         out().print(
             f"{result['input']} -> {result['output']}  {result['width']}x{result['height']}  "
             f"{result['tiles']} tiles  {milliseconds:.0f} ms"

@@ -1,0 +1,126 @@
+"""Build a TensorRT engine from an exported network, with proof of what it is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from mirnet_edge.build.graphs import IoType, open_source
+from mirnet_edge.build.job import TILES_CALIBRATED, TILES_COMPARED, BuildJob
+from mirnet_edge.build.process import Progress
+from mirnet_edge.build.settings import Settings
+from mirnet_edge.build.target import find_target
+from mirnet_edge.bundled import bundled_model
+from mirnet_edge.calibration_set.sources import Source
+from mirnet_edge.card import EngineCard
+from mirnet_edge.errors import OutputError
+from mirnet_edge.precision import Precision
+from mirnet_edge.trt.timing_cache import timing_cache_name
+
+ENGINE_SUFFIX = ".engine"
+
+
+def build_engine(
+    onnx: str | os.PathLike[str],
+    engine: str | os.PathLike[str],
+    *,
+    precision: Precision = "fp16",
+    calibration: Source = None,
+    tile: int | tuple[int, int] = 256,
+    batch: int = 1,
+    workspace: int | None = None,
+    optimization_level: int | None = None,
+    method: str = "auto",
+    budget_db: float = 0.1,
+    sigma: float | None = None,
+    io: IoType = "float32",
+    rewrite: bool = True,
+    force: bool = False,
+    timing_cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = True,
+) -> EngineCard:
+    """Build ``engine`` for this machine's GPU, and its card beside it.
+
+    Where both are there already, built of the same graph with the same options by the same
+    TensorRT for the same GPU, nothing is built. A build that is interrupted or killed leaves what
+    was there, or nothing, or the whole new engine.
+
+    Args:
+        onnx: float32, as `export_onnx` writes it, or with Q/DQ pairs, as `quantize_onnx` does; or
+            a bundled model's name.
+        engine: file to write, ``NAME.engine``; its card is ``NAME.engine.json``.
+        precision: "fp32", "fp16" or "int8"; layers that need more get more. "int8" builds
+            ``NAME.fp16.engine`` as well, to compare with.
+        calibration: frames that quantization calibrates with, and that every engine is compared on;
+            None takes the bundled set. See `CalibrationSet.open`.
+        tile: (height, width) in pixels, or both in one number.
+        batch: tiles of one run.
+        workspace: bytes of device memory that layers may use beyond their inputs and outputs.
+        optimization_level: 0 to 5, how long TensorRT searches; its own default where None.
+        method: of calibration, see `quantize_onnx`.
+        budget_db: PSNR that INT8 may cost on the calibration tiles.
+        sigma: of noise added to calibration frames that are clean, in units of 1/255.
+        io: type of the engine's input and output.
+        rewrite: False builds the graph as it was exported, to compare with.
+        force: keep an INT8 engine that is not faster than FP16 or costs more than the budget.
+        timing_cache: file; None takes one beside the engine, named after GPU and TensorRT.
+        progress: called with a phase, the steps done, and the steps there are (0 if unknown).
+        overwrite: whether another engine may be replaced.
+
+    Raises:
+        DeviceError: no GPU, a driver too old for TensorRT, or not enough memory.
+        MissingDependencyError: no TensorRT, or no onnx.
+        GraphError: no valid ONNX, or one that does not fit the precision.
+        TilingError: the network takes no such tile.
+        CalibrationError: calibration frames that cannot be used.
+        BuildError: an operator that TensorRT refuses, a failed build, an engine without the
+            precision asked for, or an INT8 engine that is not worth keeping.
+        OutputError: a folder that cannot be written, or an engine that must not be replaced.
+        ConfigError: an option out of range.
+    """
+    settings = Settings(
+        precision=precision,
+        tile=(tile, tile) if isinstance(tile, int) else tile,
+        batch=batch,
+        workspace=workspace,
+        optimization_level=optimization_level,
+        io=io,
+        rewrite=rewrite,
+        method=method,
+        budget_db=budget_db,
+        sigma=sigma,
+    )
+    bundled = bundled_model(os.fspath(onnx))
+    path = Path(engine)
+    if path.suffix != ENGINE_SUFFIX:
+        raise OutputError(f"{path}: name it {path.stem}{ENGINE_SUFFIX}")
+    target = find_target()
+    cache_name = timing_cache_name(target.device["name"], target.tensorrt)
+    cache = Path(timing_cache) if timing_cache else path.parent / cache_name
+    for folder in (path.parent, cache.parent):
+        _require_writable(folder)
+    job = BuildJob(
+        source=open_source(
+            bundled.onnx if bundled else Path(onnx), settings.tile, settings.batch, rewrite
+        ),
+        target=target,
+        calibration=calibration,
+        sigma=sigma,
+        tile_count=TILES_CALIBRATED if precision == "int8" else TILES_COMPARED,
+        timing_cache=cache,
+        progress=progress,
+    )
+    if precision == "int8":
+        return job.int8_engine(path, settings, overwrite, force)
+    return job.float_engine(path, settings, overwrite)
+
+
+def _require_writable(folder: Path) -> None:
+    """Before minutes are spent on what could not be kept."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write into {folder}: {reason}; choose another folder") from error

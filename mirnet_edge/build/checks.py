@@ -1,0 +1,121 @@
+"""What must hold of an engine before it is kept: its precision, its accuracy, its speed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge.card import LayerFacts, Measured
+from mirnet_edge.errors import BuildError
+from mirnet_edge.metrics import psnr
+from mirnet_edge.quantize.sensitivity import ASSUMED_PSNR_DB
+from mirnet_edge.trt.layer_info import UNKNOWN, convolutions
+
+Tiles = NDArray[np.float32]
+NAMED = 3
+NARROW = {"fp16": ("FP16", "INT8"), "int8": ("INT8",), "fp32": ("FP32",)}
+"""What counts as the precision that was asked for."""
+
+
+def prove_precision(
+    layers: Iterable[LayerFacts],
+    precision: str,
+    islands: Collection[str] = (),
+    quantized: Collection[str] = (),
+) -> list[str]:
+    """Notes on convolutions that run wider than they were asked to; flags alone can build FP32
+    silently.
+
+    Args:
+        layers: as built.
+        precision: asked for.
+        islands: nodes that were asked to compute in FP32.
+        quantized: nodes that were asked to compute in INT8.
+
+    Raises:
+        BuildError: not one convolution got the precision.
+    """
+    found = [layer for layer in convolutions(layers) if layer.precision != UNKNOWN]
+    if not found:
+        return ["TensorRT does not tell the precision of its convolutions"]
+    asked = found
+    if precision == "int8":
+        asked = [layer for layer in found if _nodes_of(layer) & set(quantized)]
+    elif precision == "fp16":
+        asked = [layer for layer in found if not _nodes_of(layer) & set(islands)]
+    wider = [layer for layer in asked if layer.precision not in NARROW[precision]]
+    if asked and len(wider) == len(asked):
+        got = ", ".join(sorted({layer.precision for layer in wider}))
+        raise BuildError(
+            f"asked for {precision.upper()}, but TensorRT built all {len(asked)} convolutions in "
+            f"{got}: {_some(wider)}. Another optimization level or a newer TensorRT may do better"
+        )
+    if not wider:
+        return []
+    return [
+        f"{len(wider)} of {len(asked)} convolutions asked for {precision.upper()} run wider: "
+        f"{_some(wider)}"
+    ]
+
+
+def _nodes_of(layer: LayerFacts) -> set[str]:
+    """The ONNX nodes fused into a layer."""
+    return set(re.split(r"[^\w./:-]+", layer.name))
+
+
+def _some(layers: list[LayerFacts]) -> str:
+    names = ", ".join(f"{layer.name} ({layer.precision})" for layer in layers[:NAMED])
+    return names + (f" and {len(layers) - NAMED} more" if len(layers) > NAMED else "")
+
+
+def accuracy(
+    outputs: Tiles, references: Tiles, targets: Tiles | None
+) -> tuple[float, float | None]:
+    """The least PSNR of the outputs against the references, and the mean PSNR that they lose on
+    the targets, both clamped to [0, 1]; in dB.
+
+    Raises:
+        BuildError: an output is not finite.
+    """
+    if not np.isfinite(outputs).all():
+        raise BuildError(
+            "the engine's output is not finite on the calibration tiles: a value exceeds FP16's "
+            "range of 65504. Build it in fp32, and please report this network"
+        )
+    least = min(psnr(output, reference) for output, reference in zip(outputs, references))
+    if targets is None:
+        return least, None
+    losses = [
+        psnr(reference.clip(0, 1), target) - psnr(output.clip(0, 1), target)
+        for output, reference, target in zip(outputs, references, targets)
+    ]
+    return least, float(np.mean(losses))
+
+
+def reasons_against_int8(measured: Measured | None, budget_db: float) -> list[str]:
+    """Why an INT8 engine is not worth keeping; none where it is.
+
+    Where there were no clean tiles to lose PSNR on, its error on the worst tile is taken to add to
+    that of a restoration of 32 dB, as in `sensitivity.Judge`.
+    """
+    if measured is None or measured.fp16_graph_ms is None:
+        return ["neither its speed nor its accuracy could be measured"]
+    reasons = []
+    if measured.graph_ms >= measured.fp16_graph_ms:
+        reasons.append(
+            f"it is not faster than FP16 on this GPU ({measured.graph_ms:.3f} ms, FP16 "
+            f"{measured.fp16_graph_ms:.3f} ms)"
+        )
+    loss = measured.task_loss_db
+    if loss is None and measured.psnr_vs_fp32_db is not None:
+        loss = 10 * math.log10(1 + 10 ** ((ASSUMED_PSNR_DB - measured.psnr_vs_fp32_db) / 10))
+    if loss is not None and loss > budget_db:
+        reasons.append(
+            f"it loses {loss:.3f} dB on the calibration tiles, more than the budget of "
+            f"{budget_db:g} dB"
+        )
+    return reasons

@@ -1,0 +1,173 @@
+"""From an exported graph to the ones that TensorRT is given: sized, rewritten, typed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mirnet_edge.build.process import STRONG, WEAK
+from mirnet_edge.errors import GraphError, TilingError
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graphs import graph_sha256, has_qdq, load_graph, with_shape
+from mirnet_edge.precision import Precision, typed_graph
+from mirnet_edge.precision.islands import fp32_islands
+from mirnet_edge.quantize.qdq import keep_pairs
+from mirnet_edge.rewrite import rewrite
+
+IoType = Literal["float32", "float16"]
+HEAVY = {"Conv", "ConvTranspose", "MatMul", "Resize", "AveragePool"}
+"""Operators on whole maps that read neighbours or mix channels. Element-wise ones follow them."""
+
+
+@dataclass(frozen=True)
+class SourceGraph:
+    """An ONNX file at the size of an engine.
+
+    Attributes:
+        path: of the file.
+        tile: (height, width).
+        sha256: of the graph as it came.
+        facts: of the network.
+        reference: for one tile, as it came: what the engine is compared with.
+        rewritten: for the batch, after rewrites for TensorRT; as it came where it is quantized.
+        quantized: whether the file has Q/DQ pairs already.
+        rewrites: whether graphs are rewritten for TensorRT at all.
+    """
+
+    path: Path
+    tile: tuple[int, int]
+    sha256: str
+    facts: ModelFacts
+    reference: Any
+    rewritten: Any
+    quantized: bool
+    rewrites: bool
+
+
+@dataclass(frozen=True)
+class TypedGraphs:
+    """One graph in one precision, for a TensorRT that reads types and for one that is told.
+
+    Attributes:
+        strong, weak: for either.
+        islands: nodes that compute in FP32.
+        halves: nodes that must compute in FP16.
+        quantized: convolutions that read Q/DQ pairs.
+    """
+
+    strong: Any
+    weak: Any
+    islands: frozenset[str]
+    halves: frozenset[str]
+    quantized: frozenset[str]
+
+    def save(self, folder: Path) -> None:
+        """As the build process expects them."""
+        for proto, name in ((self.strong, STRONG), (self.weak, WEAK)):
+            (folder / name).write_bytes(proto.SerializeToString())
+
+
+def open_source(
+    path: Path, tile: tuple[int, int], batch: int, rewrites: bool = True
+) -> SourceGraph:
+    """Read a file, and give it the engine's size.
+
+    Raises:
+        GraphError: no valid ONNX, or a graph of another size.
+        TilingError: the network does not take such a tile.
+    """
+    proto = load_graph(path)
+    facts = ModelFacts.from_metadata({item.key: item.value for item in proto.metadata_props})
+    _check_tile(facts, tile)
+    sized, quantized = with_shape(proto, batch, *tile), has_qdq(proto)
+    return SourceGraph(
+        path=path,
+        tile=tile,
+        sha256=graph_sha256(proto),
+        facts=facts,
+        reference=with_shape(proto, 1, *tile),
+        rewritten=rewritten(sized, batch, tile) if rewrites and not quantized else sized,
+        quantized=quantized,
+        rewrites=rewrites,
+    )
+
+
+def rewritten(sized: Any, batch: int, tile: tuple[int, int]) -> Any:
+    """A sized graph after rewrites for TensorRT, sized.
+
+    Raises:
+        GraphError: it cannot be rewritten.
+    """
+    return with_shape(rewrite(sized, "tensorrt")[0], batch, *tile)
+
+
+def _check_tile(facts: ModelFacts, tile: tuple[int, int]) -> None:
+    height, width = tile
+    multiple, least = facts.size_multiple, facts.min_size_px
+    if height % multiple or width % multiple:
+        near = "x".join(str(max(-(-size // multiple), 1) * multiple) for size in tile)
+        raise TilingError(
+            f"tile {height}x{width}: this network takes multiples of {multiple} pixels; the next "
+            f"is {near}"
+        )
+    if min(tile) < least:
+        raise TilingError(f"tile {height}x{width}: this network takes {least} pixels or more")
+
+
+def typed_graphs(proto: Any, precision: Precision, io: IoType) -> TypedGraphs:
+    """A sized graph, with Q/DQ pairs for "int8", in both typings.
+
+    Raises:
+        GraphError: it does not fit the precision.
+    """
+    islands = frozenset(fp32_islands(proto) if precision != "fp32" else ())
+    quantized = quantized_convolutions(proto)
+    heavy = {node.name for node in proto.graph.node if node.op_type in HEAVY}
+    return TypedGraphs(
+        strong=typed_graph(proto, precision, strongly_typed=True, io=io),
+        weak=typed_graph(proto, precision, strongly_typed=False, io=io),
+        islands=islands,
+        halves=frozenset(heavy - islands - quantized if precision != "fp32" else ()),
+        quantized=quantized,
+    )
+
+
+def quantized_convolutions(proto: Any) -> frozenset[str]:
+    """Names of the convolutions whose input is a Q/DQ pair."""
+    dequantized = {
+        name
+        for node in proto.graph.node
+        if node.op_type == "DequantizeLinear"
+        for name in node.output
+    }
+    return frozenset(
+        node.name
+        for node in proto.graph.node
+        if node.op_type in ("Conv", "ConvTranspose") and node.input[0] in dequantized
+    )
+
+
+def without_qdq(proto: Any) -> Any:
+    """A copy of a quantized graph with its Q/DQ pairs taken out: what was quantized.
+
+    Raises:
+        GraphError: the weights are stored as integers, so that those before are lost.
+    """
+    written = {name for node in proto.graph.node for name in node.output}
+    for node in proto.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] not in written:
+            raise GraphError(
+                f"the weights {node.input[0]!r} are stored as integers, so there is no float graph "
+                "to compare INT8 with; quantize the float graph again with this mirnet-edge"
+            )
+    return keep_pairs(proto, ())
+
+
+def build_key(graph: Any, settings: Mapping[str, Any], identity: tuple[str, ...]) -> str:
+    """Hash of all that decides what an engine is."""
+    decided = {"graph": graph_sha256(graph), "settings": dict(settings), "target": list(identity)}
+    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,317 @@
+"""One build, step by step: graphs, the build process, proof, card, and both moved into place."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge._files import require_new
+from mirnet_edge.build.checks import accuracy, prove_precision, reasons_against_int8
+from mirnet_edge.build.graphs import (
+    SourceGraph,
+    TypedGraphs,
+    build_key,
+    rewritten,
+    typed_graphs,
+    without_qdq,
+)
+from mirnet_edge.build.process import (
+    OUTPUTS,
+    PLAN,
+    TILES,
+    BuildAnswer,
+    BuildRequest,
+    Progress,
+    run_build,
+)
+from mirnet_edge.build.settings import Settings
+from mirnet_edge.build.target import Target
+from mirnet_edge.calibration_set import CalibrationSet
+from mirnet_edge.calibration_set.sources import Source
+from mirnet_edge.card import EngineCard, Measured, TensorFacts, card_path, file_sha256
+from mirnet_edge.errors import BuildError, CalibrationError, EngineError, OutputError
+from mirnet_edge.graphs import graph_sha256, with_shape
+from mirnet_edge.interrupts import interrupts_deferred
+from mirnet_edge.onnx_engine import OnnxEngine
+from mirnet_edge.quantize import DENOISING_SIGMA
+from mirnet_edge.quantize.plan import make_plan
+from mirnet_edge.quantize.qdq import insert_qdq
+from mirnet_edge.ranges import METHODS
+from mirnet_edge.trt.layer_info import read_layers
+
+TILES_COMPARED, TILES_CALIBRATED = 8, 16
+"""Tiles of an engine without and with INT8. The FP32 reference runs on the CPU: MIRNet-v2 takes
+seconds for each of 256x256."""
+RUNS = 200
+"""Timed, for medians."""
+
+
+@dataclass
+class BuildJob:
+    """What the engines of one call of `build_engine` share.
+
+    Attributes:
+        source: the graph.
+        target: what is built for.
+        calibration: frames, None for the bundled ones.
+        sigma: of noise to add to them.
+        tile_count: how many tiles of them.
+        timing_cache: file.
+        progress: as `build_engine` takes it.
+        notes: for the cards, of the calibration set.
+    """
+
+    source: SourceGraph
+    target: Target
+    calibration: Source
+    sigma: float | None
+    tile_count: int
+    timing_cache: Path
+    progress: Progress | None
+    notes: list[str] = field(default_factory=list)
+
+    def float_engine(self, engine: Path, settings: Settings, overwrite: bool) -> EngineCard:
+        """Build in FP32 or FP16, unless it is there."""
+        graphs = typed_graphs(self.float_graph, settings.precision, settings.io)
+        key = build_key(graphs.strong, settings.decisive(), self.target.identity)
+        found = _cached(engine, key)
+        if found is not None:
+            return found
+        require_new(engine, overwrite)
+        with _work_folder(engine) as folder:
+            card = self._build(graphs, settings, key, folder)
+            _place(folder / PLAN, engine, card)
+        return card
+
+    def int8_engine(
+        self, engine: Path, settings: Settings, overwrite: bool, force: bool
+    ) -> EngineCard:
+        """Build in INT8, and in FP16 to compare with, unless they are there.
+
+        Raises:
+            BuildError: it is not worth keeping, and not forced.
+        """
+        decisive = settings.decisive()
+        if not self.source.quantized and self.tiles is not None:
+            decisive["calibration"] = self.tiles.sha256
+        key = build_key(self.source.rewritten, decisive, self.target.identity)
+        found = _cached(engine, key)
+        if found is not None and (
+            force or not reasons_against_int8(found.measured, settings.budget_db)
+        ):
+            return found
+        require_new(engine, overwrite)
+        plain = engine.with_name(f"{engine.stem}.fp16{engine.suffix}")
+        fp16 = self.float_engine(plain, replace(settings, precision="fp16"), overwrite)
+        proto, quantization = self._quantized(settings)
+        graphs = typed_graphs(proto, "int8", settings.io)
+        with _work_folder(engine) as folder:
+            card = self._build(graphs, settings, key, folder)
+            card = _compared(card, fp16, quantization)
+            reasons = reasons_against_int8(card.measured, settings.budget_db)
+            if reasons and not force:
+                raise BuildError(
+                    f"the INT8 engine is not kept: {'; and '.join(reasons)}. Use the FP16 engine, "
+                    f"{plain}; or keep INT8 all the same with force (--force)"
+                )
+            if reasons:
+                card = replace(
+                    card, notes=(*card.notes, f"kept by force: {'; and '.join(reasons)}")
+                )
+            _place(folder / PLAN, engine, card)
+        return card
+
+    @cached_property
+    def float_graph(self) -> Any:
+        """Sized, rewritten, without Q/DQ pairs."""
+        return (
+            without_qdq(self.source.rewritten) if self.source.quantized else self.source.rewritten
+        )
+
+    def _quantized(self, settings: Settings) -> tuple[Any, dict[str, Any]]:
+        """The graph with Q/DQ pairs, and what is to be said of them."""
+        if self.source.quantized:
+            return self.source.rewritten, {}
+        if self.tiles is None:
+            raise CalibrationError(
+                "no tiles to calibrate INT8 with; name a folder of frames that fit the network"
+            )
+        plan, ranges, quantized = make_plan(
+            self._for_one_tile(settings.tile),
+            self.tiles.tiles,
+            self.tiles.targets,
+            methods=METHODS if settings.method == "auto" else (settings.method,),
+            budget_db=settings.budget_db,
+            progress=self.progress,
+        )
+        if not plan.int8_nodes:
+            least = min(plan.all_int8_loss_db.values())
+            raise BuildError(
+                f"no group of layers can be INT8 within a budget of {settings.budget_db:g} dB (all "
+                f"of them cost {least:.3f} dB); allow more, or build it in fp16"
+            )
+        said = {
+            "method": plan.method,
+            "simulated_loss_db": round(plan.loss_db, 4),
+            "against": plan.against,
+            "int8_share_of_macs": round(plan.int8_share, 4),
+            "int8_nodes": len(plan.int8_nodes),
+        }
+        if settings.batch > 1:  # rewrites count on the batch, but name all they make alike
+            proto = self.source.rewritten
+            same = replace(ranges, graph_sha256=graph_sha256(proto))
+            quantized = insert_qdq(proto, same, plan.int8_nodes)
+        return with_shape(quantized, settings.batch, *settings.tile), said
+
+    def _for_one_tile(self, tile: tuple[int, int]) -> Any:
+        """What is planned on, whatever the batch."""
+        proto = self.source.reference
+        return rewritten(proto, 1, tile) if self.source.rewrites else proto
+
+    def _build(self, graphs: TypedGraphs, settings: Settings, key: str, folder: Path) -> EngineCard:
+        """Build in the folder, prove, measure; the card of what lies there."""
+        graphs.save(folder)
+        if self.tiles is not None:
+            np.save(folder / TILES, self.tiles.tiles)
+        BuildRequest(
+            precision=settings.precision,
+            islands=sorted(graphs.islands),
+            halves=sorted(graphs.halves),
+            half_io=settings.io == "float16",
+            workspace=settings.workspace,
+            optimization_level=settings.optimization_level,
+            timing_cache=str(self.timing_cache.resolve()),
+            runs=RUNS,
+        ).save(folder)
+        answer = run_build(folder, self.progress)
+        layers = read_layers(answer.layers)
+        notes = prove_precision(layers, settings.precision, graphs.islands, graphs.quantized)
+        return EngineCard(
+            key=key,
+            engine_sha256=file_sha256(folder / PLAN),
+            engine_bytes=(folder / PLAN).stat().st_size,
+            source=self.source.path.name,
+            graph_sha256=self.source.sha256,
+            facts=self.source.facts,
+            precision=settings.precision,
+            strongly_typed=answer.strongly_typed,
+            tile=settings.tile,
+            batch=settings.batch,
+            inputs=tuple(_tensor(item) for item in answer.inputs),
+            outputs=tuple(_tensor(item) for item in answer.outputs),
+            layers=layers,
+            activation_bytes=answer.activation_bytes,
+            options=settings.options(),
+            versions=self.target.versions,
+            device=self.target.device,
+            measured=self._measured(answer, folder),
+            notes=(*answer.notes, *notes, *self.notes),
+            build_seconds=round(answer.build_seconds, 1),
+        )
+
+    def _measured(self, answer: BuildAnswer, folder: Path) -> Measured | None:
+        if answer.enqueue_ms is None or answer.graph_ms is None:
+            return None
+        measured = Measured(answer.enqueue_ms, answer.graph_ms)
+        if self.tiles is None or not (folder / OUTPUTS).is_file():
+            return measured
+        outputs = np.load(folder / OUTPUTS)
+        least, loss = accuracy(outputs, self.references, self.tiles.targets)
+        return replace(
+            measured, psnr_vs_fp32_db=least, task_loss_db=loss, tiles=len(self.tiles.tiles)
+        )
+
+    @cached_property
+    def tiles(self) -> CalibrationSet | None:
+        """What engines are compared on; None where the bundled set does not fit the network."""
+        try:
+            found = CalibrationSet.open(
+                self.calibration,
+                tile=self.source.tile,
+                count=self.tile_count,
+                sigma=self._sigma,
+                in_channels=self.source.facts.in_channels,
+            )
+        except CalibrationError as error:
+            if self.calibration is not None:
+                raise
+            self.notes.append(f"accuracy not measured: {error}")
+            return None
+        self.notes.extend(found.warnings)
+        return found
+
+    @property
+    def _sigma(self) -> float | None:
+        """As `quantize_onnx` chooses it."""
+        bundled = self.sigma is None and self.calibration is None
+        return DENOISING_SIGMA if bundled and self.source.facts.task == "denoise" else self.sigma
+
+    @cached_property
+    def references(self) -> NDArray[np.float32]:
+        """Outputs of the graph as it came, for the tiles, in FP32 on the CPU."""
+        assert self.tiles is not None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "reference.onnx"
+            proto = self.source.reference
+            plain = without_qdq(proto) if self.source.quantized else proto
+            path.write_bytes(plain.SerializeToString())
+            engine = OnnxEngine(path, provider="CPUExecutionProvider")
+        outputs = []
+        for index, tile in enumerate(self.tiles.tiles):
+            if self.progress is not None:
+                self.progress("FP32 reference", index, len(self.tiles.tiles))
+            outputs.append(engine.run(tile[None])[0])
+        engine.close()
+        return np.stack(outputs)
+
+
+def _compared(card: EngineCard, fp16: EngineCard, quantization: dict[str, Any]) -> EngineCard:
+    """The card of an INT8 engine, with what it was compared with."""
+    measured = card.measured
+    if measured is not None and fp16.measured is not None:
+        measured = replace(measured, fp16_graph_ms=fp16.measured.graph_ms)
+    options = {**card.options, "quantization": quantization} if quantization else card.options
+    return replace(card, measured=measured, options=options)
+
+
+def _tensor(described: dict[str, Any]) -> TensorFacts:
+    return TensorFacts(**{**described, "shape": tuple(described["shape"])})
+
+
+@contextmanager
+def _work_folder(engine: Path) -> Iterator[Path]:
+    """Beside the engine, so that what is finished can be moved into place; removed at the end."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{engine.stem}.", dir=engine.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write into {engine.parent}: {error}") from error
+
+
+def _cached(engine: Path, key: str) -> EngineCard | None:
+    """The card, where the engine is there and is what it says."""
+    try:
+        card = EngineCard.load(card_path(engine))
+        whole = card.key == key and card.engine_sha256 == file_sha256(engine)
+    except (EngineError, OSError):
+        return None
+    return card if whole else None
+
+
+def _place(plan: Path, engine: Path, card: EngineCard) -> None:
+    """Move both into place. The old engine goes first and the new one comes last, so that at no
+    moment an engine lies beside the card of another."""
+    with interrupts_deferred() as interrupted:
+        engine.unlink(missing_ok=True)
+        card.save(card_path(engine))
+        plan.replace(engine)
+    if interrupted():
+        raise KeyboardInterrupt

@@ -1,0 +1,167 @@
+"""The process that TensorRT builds in: what it is asked, what it answers, and its end.
+
+Builds are minutes inside C++. In a process of its own a build can be interrupted at any time, gives
+all its memory back, and takes nobody with it when it crashes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mirnet_edge import errors
+from mirnet_edge.errors import BuildError, MirnetEdgeError
+
+Progress = Callable[[str, int, int], None]
+"""Called with the phase, the steps done, and the steps there are (0 where nobody knows)."""
+
+REQUEST, STRONG, WEAK = "request.json", "strong.onnx", "weak.onnx"
+PLAN, TILES, OUTPUTS, SAID = "plan.engine", "tiles.npy", "outputs.npy", "said.txt"
+"""Names of the files in the folder that the two processes share."""
+PATIENCE_S = 5.0
+QUOTED_LINES = 3
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build; the graphs lie beside it as `STRONG` and `WEAK`, the tiles as `TILES`.
+
+    Attributes:
+        precision: "fp32", "fp16" or "int8".
+        islands, halves: nodes of the weak graph that compute in FP32, and in FP16.
+        half_io: whether input and output are FP16.
+        workspace: bytes, None for TensorRT's own choice.
+        optimization_level: 0 to 5, None for TensorRT's own.
+        timing_cache: a file, None for no cache.
+        runs: timed after the build; 0 measures nothing.
+    """
+
+    precision: str
+    islands: list[str] = field(default_factory=list)
+    halves: list[str] = field(default_factory=list)
+    half_io: bool = False
+    workspace: int | None = None
+    optimization_level: int | None = None
+    timing_cache: str | None = None
+    runs: int = 0
+
+    def save(self, folder: Path) -> None:
+        """Into the folder that both processes share."""
+        (folder / REQUEST).write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> BuildRequest:
+        """From that folder."""
+        return cls(**json.loads((folder / REQUEST).read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class BuildAnswer:
+    """What was built; the plan lies beside the request as `PLAN`, the outputs as `OUTPUTS`.
+
+    Attributes:
+        strongly_typed: whether the strong graph was built.
+        inputs, outputs: name, shape, dtype and layout of each tensor.
+        layers: JSON of TensorRT's engine inspector.
+        activation_bytes: device memory of one execution context.
+        build_seconds: of TensorRT alone.
+        enqueue_ms, graph_ms: medians; None where it was not run.
+        notes: for the card.
+    """
+
+    strongly_typed: bool
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    layers: str
+    activation_bytes: int
+    build_seconds: float
+    enqueue_ms: float | None = None
+    graph_ms: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def run_build(folder: Path, progress: Progress | None = None) -> BuildAnswer:
+    """Build what lies in ``folder`` in a process of its own.
+
+    Whatever ends this call early, Ctrl-C included, ends that process too. When this process is
+    killed, the other one notices, removes the folder, and ends.
+
+    Raises:
+        MirnetEdgeError: what the other process raised.
+        BuildError: it crashed, or was killed.
+    """
+    with (folder / SAID).open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mirnet_edge.build.worker", str(folder)],
+            stdin=subprocess.PIPE,  # stays open as long as this process lives
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    try:
+        answer = _listen(process, progress)
+        code = process.wait()
+    finally:
+        _end(process)
+    if isinstance(answer, BuildAnswer):
+        return answer
+    if answer is not None:
+        raise answer
+    raise BuildError(_death(code, folder / SAID))
+
+
+def _listen(
+    process: subprocess.Popen[bytes], progress: Progress | None
+) -> BuildAnswer | MirnetEdgeError | None:
+    """Read events until there are no more; the answer or the error among them."""
+    last: BuildAnswer | MirnetEdgeError | None = None
+    assert process.stdout is not None  # it is a pipe
+    for line in process.stdout:
+        try:
+            event = json.loads(line)
+        except ValueError:  # the last line of a process that was killed
+            continue
+        if "progress" in event and progress is not None:
+            progress(*event["progress"])
+        elif "answer" in event:
+            last = BuildAnswer(**event["answer"])
+        elif "error" in event:
+            kind = getattr(errors, event["error"], BuildError)
+            last = kind(event["message"])
+    return last
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _death(code: int, said: Path) -> str:
+    lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    quoted = " | ".join(lines[-QUOTED_LINES:]) or "it said nothing"
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = (
+            "the system kills processes when memory is short: take a smaller tile or batch, or "
+            "lower the optimization level"
+            if name == "SIGKILL"
+            else "a lower optimization level avoids some of TensorRT's crashes"
+        )
+        return f"the build process ended with {name}; {hint}. Its last words: {quoted}"
+    return f"the build process ended with exit code {code} and no result. Its last words: {quoted}"

@@ -1,0 +1,72 @@
+"""The options of one engine, checked, and which of them make it another engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mirnet_edge._version import __version__
+from mirnet_edge.build.graphs import IoType
+from mirnet_edge.errors import ConfigError
+from mirnet_edge.precision import PRECISIONS, Precision
+from mirnet_edge.ranges import METHODS
+
+OPTIMIZATION_LEVELS = range(6)
+LEAST_WORKSPACE = 2**20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one engine, as `build_engine` takes them; checked.
+
+    Raises:
+        ConfigError: one is out of range.
+    """
+
+    precision: Precision
+    tile: tuple[int, int]
+    batch: int
+    workspace: int | None
+    optimization_level: int | None
+    io: IoType
+    rewrite: bool
+    method: str
+    budget_db: float
+    sigma: float | None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision={self.precision!r}: need one of {', '.join(PRECISIONS)}")
+        if self.io not in ("float32", "float16"):
+            raise ConfigError(f"io={self.io!r}: need float32 or float16")
+        if self.io == "float16" and self.precision == "fp32":
+            raise ConfigError("io='float16' with precision='fp32': take fp16 for both, or float32")
+        if self.batch < 1 or min(self.tile) < 1:
+            raise ConfigError(f"batch={self.batch}, tile={self.tile}: need at least 1 of each")
+        if self.workspace is not None and self.workspace < LEAST_WORKSPACE:
+            raise ConfigError(f"workspace={self.workspace}: need bytes, {LEAST_WORKSPACE} or more")
+        level = self.optimization_level
+        if level is not None and level not in OPTIMIZATION_LEVELS:
+            raise ConfigError(f"optimization_level={level}: need 0 to {OPTIMIZATION_LEVELS[-1]}")
+        if self.method not in ("auto", *METHODS):
+            raise ConfigError(f"method={self.method!r}: need auto or one of {', '.join(METHODS)}")
+        if not self.budget_db >= 0:
+            raise ConfigError(f"budget_db={self.budget_db}: need 0 or more")
+
+    def options(self) -> dict[str, Any]:
+        """What a card lists; of quantization only where it runs."""
+        options = asdict(self)
+        quantization = () if self.precision == "int8" else ("method", "budget_db", "sigma")
+        for name in ("precision", "tile", "batch", *quantization):
+            del options[name]
+        return options
+
+    def decisive(self) -> dict[str, Any]:
+        """What makes an engine another one, beside its graph and target."""
+        return {
+            **self.options(),
+            "precision": self.precision,
+            "tile": self.tile,
+            "batch": self.batch,
+            "version": __version__,
+        }

@@ -1,0 +1,181 @@
+"""An exported graph to one with INT8 layers, within a budget of PSNR."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirnet_edge._files import atomic_path, require_new
+from mirnet_edge.calibration_set import CalibrationSet
+from mirnet_edge.errors import CalibrationError, GraphError
+from mirnet_edge.facts import PREFIX, ModelFacts
+from mirnet_edge.graphs import has_qdq, load_graph, with_shape
+from mirnet_edge.quantize.plan import Progress, QuantizationPlan, make_plan
+from mirnet_edge.ranges import METHODS
+from mirnet_edge.rewrite import rewrite
+
+if TYPE_CHECKING:
+    from mirnet_edge.calibration_set.sources import Source
+
+DENOISING_SIGMA = 25.0
+"""Of the noise added to the bundled clean images for a denoiser: the middle of what it is trained
+for (`tasks.Denoise`)."""
+
+
+@dataclass(frozen=True)
+class QuantizeReport:
+    """What was written.
+
+    Attributes:
+        path: the ONNX file, of a fixed size, with Q/DQ pairs.
+        ranges_path, plan_path: JSON files beside it.
+        plan: which layers are INT8, and the loss measured.
+        tiles: of the calibration set.
+        warnings: of the calibration set.
+        seconds: it took.
+    """
+
+    path: Path
+    ranges_path: Path
+    plan_path: Path
+    plan: QuantizationPlan
+    tiles: int
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def quantize_onnx(
+    onnx: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    calibration: Source | CalibrationSet = None,
+    method: str = "auto",
+    budget_db: float = 0.1,
+    sigma: float | None = None,
+    tile: tuple[int, int] = (256, 256),
+    progress: Progress | None = None,
+    overwrite: bool = True,
+) -> QuantizeReport:
+    """Write a copy of an exported graph whose layers are INT8 where that costs little.
+
+    The graph is rewritten for TensorRT at the size of the tile, ranges are measured on the
+    calibration set, each group of layers is quantized by itself to learn what it costs, and the
+    most arithmetic is chosen that loses no more than ``budget_db``. Written are ``output``,
+    ``output.ranges.json`` and ``output.plan.json``.
+
+    Args:
+        onnx: as `export_onnx` writes it, of open sizes or of the tile's.
+        calibration: None for the bundled images; a folder, pattern, file, video or frames (see
+            `CalibrationSet.open`); or an open set, whose own tiles are used.
+        method: of the ranges, "minmax", "percentile", "entropy" or "mse"; "auto" tries all and
+            keeps the one that loses least.
+        budget_db: PSNR that INT8 may cost on the calibration set, mean and standard error.
+        sigma: of the noise to add to the calibration images, in units of 1/255, which are then
+            the clean targets; None adds 25 for a denoiser on the bundled images, else none.
+        tile: (height, width) of the graph that is written.
+        progress: called with (step, done, total).
+
+    Raises:
+        CalibrationError: no images, a method that is none, or a tile that is not the set's.
+        GraphError: the file is no graph, is quantized already, takes no such tile, or has no layer
+            that gains from INT8 or fits the budget.
+        OutputError: a file exists and ``overwrite`` is False, or cannot be written.
+    """
+    started = time.monotonic()
+    output = Path(output)
+    ranges_path, plan_path = (
+        output.with_name(f"{output.name}.{kind}.json") for kind in ("ranges", "plan")
+    )
+    _check(output, method, budget_db)
+    for path in (output, ranges_path, plan_path):
+        require_new(path, overwrite)
+    sized, facts = _rewritten(onnx, tile)
+    images = _calibration_set(calibration, facts, tile, sigma)
+    plan, ranges, quantized = make_plan(
+        sized,
+        images.tiles,
+        images.targets,
+        methods=METHODS if method == "auto" else (method,),
+        budget_db=budget_db,
+        progress=progress,
+    )
+    _require_layers(plan)
+    _describe(quantized, plan)
+    ranges.save(ranges_path)
+    plan.save(plan_path)
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(quantized.SerializeToString())
+    return QuantizeReport(
+        output,
+        ranges_path,
+        plan_path,
+        plan,
+        len(images.tiles),
+        tuple(images.warnings),
+        time.monotonic() - started,
+    )
+
+
+def _check(output: Path, method: str, budget_db: float) -> None:
+    if output.suffix.lower() != ".onnx":
+        raise GraphError(f"{output}: the name must end in .onnx")
+    if method not in (*METHODS, "auto"):
+        raise CalibrationError(f"method {method!r}: use auto or one of {', '.join(METHODS)}")
+    if not budget_db >= 0:
+        raise CalibrationError(f"budget_db={budget_db}: it may not be negative")
+
+
+def _rewritten(onnx: str | os.PathLike[str], tile: tuple[int, int]) -> tuple[Any, ModelFacts]:
+    """The graph for TensorRT at the size of the tile, and what its file says of itself."""
+    proto = load_graph(onnx)
+    if has_qdq(proto):
+        raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
+    facts = ModelFacts.from_metadata({item.key: item.value for item in proto.metadata_props})
+    sized, _ = rewrite(with_shape(proto, 1, *tile), "tensorrt")
+    return with_shape(sized, 1, *tile), facts
+
+
+def _require_layers(plan: QuantizationPlan) -> None:
+    if not plan.int8_nodes:
+        cheapest = min(plan.groups, key=lambda group: group.cost_db)
+        raise GraphError(
+            f"no layer fits a budget of {plan.budget_db} dB: the cheapest, {cheapest.name}, alone "
+            f"costs {cheapest.cost_db:.3g} dB; allow more, or build it in fp16"
+        )
+
+
+def _calibration_set(
+    source: Source | CalibrationSet,
+    facts: ModelFacts,
+    tile: tuple[int, int],
+    sigma: float | None,
+) -> CalibrationSet:
+    if isinstance(source, CalibrationSet):
+        if source.tiles.shape[2:] != tile:
+            raise CalibrationError(
+                f"the calibration tiles are {source.tiles.shape[2]}x{source.tiles.shape[3]}, but "
+                f"the graph is made for {tile[0]}x{tile[1]}; open the set with that tile"
+            )
+        return source
+    if sigma is None and source is None and facts.task == "denoise":
+        sigma = DENOISING_SIGMA
+    return CalibrationSet.open(source, tile=tile, sigma=sigma, in_channels=facts.in_channels)
+
+
+def _describe(proto: Any, plan: QuantizationPlan) -> None:
+    """Say in the file's metadata what was quantized, for ``mirnet-edge info``."""
+    text = json.dumps(
+        {
+            "method": plan.method,
+            "budget_db": plan.budget_db,
+            "loss_db": round(plan.loss_db, 4),
+            "against": plan.against,
+            "int8_layers": len(plan.int8_nodes),
+            "int8_share_of_macs": round(plan.int8_share, 4),
+        }
+    )
+    proto.metadata_props.add(key=f"{PREFIX}quantization", value=text)

@@ -1,0 +1,219 @@
+"""Which layers of a graph are INT8, and what was measured to decide it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge._files import atomic_path
+from mirnet_edge._version import __version__
+from mirnet_edge.errors import CalibrationError, GraphError, first_line
+from mirnet_edge.graphs import graph_sha256
+from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
+from mirnet_edge.quantize.sensitivity import Group, Judge, groups_of, search, sensitivity
+from mirnet_edge.ranges import METHODS, Ranges, collect_ranges
+
+FORMAT = 1
+SENSITIVITY_TILES = 4
+"""Of the calibration set, at most, to order the groups by; what is chosen is measured on all."""
+SENSITIVITY_MACS = 10e12
+"""Multiplications to spend on that order, unless one tile for each group takes more: about two
+minutes on two cores."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the step, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class PlannedGroup:
+    """Layers quantized together or not at all.
+
+    Attributes:
+        name: of their weight or module.
+        nodes: names of the graph's nodes.
+        macs: multiplications.
+        cost_db: PSNR that they cost when they alone are quantized (see
+            `sensitivity.Judge.cost_db`).
+        int8: whether they are.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    macs: int
+    cost_db: float
+    int8: bool
+
+
+@dataclass(frozen=True)
+class QuantizationPlan:
+    """The choice for one graph.
+
+    Attributes:
+        graph_sha256: of the graph without pairs.
+        method: of the ranges.
+        budget_db: PSNR that INT8 may cost.
+        loss_db, loss_error_db: what the plan costs on the calibration tiles, and the standard error
+            of that mean.
+        against: "targets" where clean tiles were restored, "fp32" where the output in FP32 stood
+            for them (see `sensitivity.Judge`).
+        all_int8_loss_db: what every candidate in INT8 costs, for each method tried.
+        macs: multiplications of all convolutions.
+        groups: the candidates; every other layer is float.
+        version: of mirnet-edge.
+    """
+
+    graph_sha256: str
+    method: str
+    budget_db: float
+    loss_db: float
+    loss_error_db: float
+    against: str
+    all_int8_loss_db: dict[str, float]
+    macs: int
+    groups: tuple[PlannedGroup, ...]
+    version: str = __version__
+
+    @property
+    def int8_nodes(self) -> list[str]:
+        """Names of the nodes to quantize."""
+        return [name for group in self.groups if group.int8 for name in group.nodes]
+
+    @property
+    def int8_share(self) -> float:
+        """Of all convolutions' multiplications, in INT8."""
+        return sum(group.macs for group in self.groups if group.int8) / max(self.macs, 1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a JSON file.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        text = json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1)
+        with atomic_path(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> QuantizationPlan:
+        """Read what `save` wrote.
+
+        Raises:
+            CalibrationError: no such file, or no plan of this format.
+        """
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            stored = fields.pop("format")
+            if stored != FORMAT:
+                raise CalibrationError(
+                    f"{path}: no quantization plan of format {FORMAT} (but {stored}); make it "
+                    "again with: mirnet-edge quantize"
+                )
+            groups = tuple(
+                PlannedGroup(**{**group, "nodes": tuple(group["nodes"])})
+                for group in fields.pop("groups")
+            )
+            return cls(groups=groups, **fields)
+        except FileNotFoundError as error:
+            raise CalibrationError(f"{path}: no such file") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CalibrationError(
+                f"{path}: no quantization plan of format {FORMAT} ({first_line(error)}); make it "
+                "again with: mirnet-edge quantize"
+            ) from error
+
+
+def make_plan(
+    proto: Any,
+    tiles: NDArray[np.float32],
+    targets: NDArray[np.float32] | None,
+    *,
+    methods: Sequence[str] = METHODS,
+    budget_db: float = 0.1,
+    progress: Progress | None = None,
+) -> tuple[QuantizationPlan, Ranges, Any]:
+    """Choose ranges and layers, and quantize.
+
+    Every method's ranges are tried with all candidates in INT8; the one that loses least is kept.
+    Then groups of layers become float until the loss is within the budget.
+
+    Args:
+        proto: float32, with all shapes known for tiles of this size.
+        tiles, targets: (N, C, H, W); targets None where there are no clean tiles.
+
+    Returns:
+        The plan, the ranges, and the graph with Q/DQ pairs.
+
+    Raises:
+        CalibrationError: a method or tiles that cannot be.
+        GraphError: no convolution can be quantized, or the graph does not run.
+    """
+    names = candidates(proto)
+    if not names:
+        raise GraphError(
+            "no convolution of this network gains from INT8: all are the first or last one, below "
+            "16 channels, on a 1x1 map, or behind a pad; build it in fp16"
+        )
+    step: Progress = progress or _nothing
+    judge = Judge(proto, tiles, targets)
+    ranges, quantized, losses = _best_ranges(proto, judge, names, methods, step)
+    macs = sum(macs_of(proto).values())
+    groups = groups_of(proto, names)
+    affordable = int(SENSITIVITY_MACS / (macs * len(groups)))
+    count = min(max(affordable, 1), SENSITIVITY_TILES)
+    groups = sensitivity(quantized, judge, groups, count, partial(step, "sensitivity"))
+    chosen, loss = search(quantized, judge, groups, budget_db, partial(step, "search"))
+    plan = QuantizationPlan(
+        graph_sha256=graph_sha256(proto),
+        method=ranges.method,
+        budget_db=budget_db,
+        loss_db=loss.mean_db,
+        loss_error_db=loss.error_db,
+        against="fp32" if targets is None else "targets",
+        all_int8_loss_db=losses,
+        macs=macs,
+        groups=tuple(_planned(group, group in chosen) for group in groups),
+    )
+    return plan, ranges, insert_qdq(proto, ranges, plan.int8_nodes)
+
+
+def _best_ranges(
+    proto: Any, judge: Judge, names: Sequence[str], methods: Sequence[str], step: Progress
+) -> tuple[Ranges, Any, dict[str, float]]:
+    """Ranges of the method that loses least with all the named convolutions in INT8, the graph
+    quantized with them, and what each method loses."""
+    losses: dict[str, float] = {}
+    found: tuple[Ranges, Any] | None = None
+    inputs = _inputs_of(proto, names)
+    for method in methods:
+        report = partial(step, f"ranges, {method}")
+        ranges = collect_ranges(proto, judge.tiles, method, tensors=inputs, progress=report)
+        quantized = insert_qdq(proto, ranges, names)
+        losses[method] = judge.loss(quantized).mean_db
+        if found is None or losses[method] < losses[found[0].method]:
+            found = ranges, quantized
+    if found is None:
+        raise CalibrationError("no method of finding ranges was given")
+    return *found, losses
+
+
+def _nothing(stage: str, done: int, total: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def _inputs_of(proto: Any, names: Sequence[str]) -> list[str]:
+    """What the named convolutions read."""
+    wanted = set(names)
+    return list(dict.fromkeys(n.input[0] for n in proto.graph.node if n.name in wanted))
+
+
+def _planned(group: Group, int8: bool) -> PlannedGroup:
+    return PlannedGroup(group.name, group.nodes, group.macs, group.cost_db, int8)

@@ -1,0 +1,211 @@
+"""Q/DQ pairs as TensorRT fuses them: which convolutions may have them, and how they are placed.
+
+Every quantized convolution reads Q-DQ of its activation, with one scale for the tensor, and Q-DQ of
+its float weights, with one scale for each output channel; both symmetric. What it writes stays
+float, so that the activation function behind it is fused before the next pair:
+``Q-DQ-Conv-LeakyRelu-Q-DQ``. Biases stay float. Nodes that are not quantized read float tensors.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mirnet_edge._imports import require
+from mirnet_edge.errors import CalibrationError, GraphError, first_line
+from mirnet_edge.graphs import PAIR, dims_of, graph_sha256
+
+if TYPE_CHECKING:
+    from mirnet_edge.ranges import Ranges
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+LEAST_CHANNELS = 16
+"""A convolution with fewer, in or out and in each group, fills no INT8 tensor core."""
+
+
+def candidates(proto: Any) -> list[str]:
+    """Names of the convolutions that may be quantized, in the graph's order.
+
+    Left out: the first and the last one, those of fewer than 16 channels (attention masks and the
+    squeezed sides of gates among them), those on maps of 1x1 (attention branches), and those that
+    read a Pad, between which and a convolution no pair may stand.
+
+    Args:
+        proto: with all shapes known (see `graphs.with_shape`).
+    """
+    graph = proto.graph
+    shapes = _shapes(proto)
+    padded = {name for node in graph.node if node.op_type == "Pad" for name in node.output}
+    constants = {tensor.name for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type in CONVOLUTIONS]
+    return [
+        node.name
+        for node in convolutions[1:-1]
+        if min(_channels(node, shapes)) >= LEAST_CHANNELS
+        and math.prod(shapes[node.input[0]][2:]) > 1
+        and node.input[0] not in padded
+        and node.input[1] in constants
+    ]
+
+
+def macs_of(proto: Any) -> dict[str, int]:
+    """Multiplications of each convolution, by node name."""
+    shapes = _shapes(proto)
+    macs = {}
+    for node in proto.graph.node:
+        if node.op_type in CONVOLUTIONS:
+            source = node.output[0] if node.op_type == "Conv" else node.input[0]
+            weight = shapes[node.input[1]]
+            batch, _, *extent = shapes[source]
+            macs[node.name] = batch * math.prod(extent) * math.prod(weight)
+    return macs
+
+
+def _channels(node: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int]:
+    """In and out, of each group."""
+    first, second = shapes[node.input[1]][:2]
+    groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+    return first // groups, second
+
+
+def _shapes(proto: Any) -> dict[str, tuple[int, ...]]:
+    graph = proto.graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {value.name: dims_of(value) for value in values} | {
+        tensor.name: tuple(tensor.dims) for tensor in graph.initializer
+    }
+
+
+def insert_qdq(proto: Any, ranges: Ranges, nodes: Collection[str]) -> Any:
+    """A copy in which the named convolutions are quantized to INT8.
+
+    Placed by ONNX Runtime's ``QDQQuantizer`` with the ranges given. One pair for each tensor serves
+    all its quantized readers.
+
+    Args:
+        proto: float32, of opset 17 or later, with all shapes known (see `graphs.with_shape`).
+        ranges: of this graph.
+        nodes: names of convolutions; usually some of `candidates`.
+
+    Raises:
+        CalibrationError: the ranges are of another graph, or lack a tensor.
+        GraphError: a name is of no convolution, or ONNX Runtime cannot insert the pairs.
+    """
+    ranges.require(graph_sha256(proto))
+    by_name = {node.name: node for node in proto.graph.node}
+    for name in nodes:
+        node = by_name.get(name)
+        if node is None or node.op_type not in CONVOLUTIONS:
+            raise GraphError(f"{name!r} is no convolution of the graph, so it cannot be quantized")
+        if node.input[0] not in ranges.tensors:
+            raise CalibrationError(
+                f"the ranges lack the tensor {node.input[0]!r}, which {name!r} reads; record them "
+                "again with: mirnet-edge quantize"
+            )
+    quantized = type(proto)()
+    quantized.CopyFrom(proto)
+    if not nodes:
+        return quantized
+    try:
+        quantized = _quantized(quantized, ranges, nodes)
+    except Exception as error:
+        raise GraphError(f"ONNX Runtime cannot insert Q/DQ pairs: {first_line(error)}") from error
+    del quantized.metadata_props[:]
+    quantized.metadata_props.extend(proto.metadata_props)
+    quantized.producer_name, quantized.producer_version = (
+        proto.producer_name,
+        proto.producer_version,
+    )
+    return keep_pairs(quantized, nodes)
+
+
+def _quantized(proto: Any, ranges: Ranges, nodes: Collection[str]) -> Any:
+    """With pairs before all readers of each tensor; changes ``proto``."""
+    quantization = require("onnxruntime.quantization", "quantizing graphs")
+    calibrate = require("onnxruntime.quantization.calibrate", "quantizing graphs")
+    qdq_quantizer = require("onnxruntime.quantization.qdq_quantizer", "quantizing graphs")
+    quant_utils = require("onnxruntime.quantization.quant_utils", "quantizing graphs")
+    quant_utils.add_infer_metadata(proto)  # shapes are known: no inference through a file
+    values = {
+        name: calibrate.TensorData(lowest=np.float32(-found.amax), highest=np.float32(found.amax))
+        for name, found in ranges.tensors.items()
+    }
+    with _quiet():
+        quantizer = qdq_quantizer.QDQQuantizer(
+            proto,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=quantization.QuantType.QInt8,
+            activation_qType=quantization.QuantType.QInt8,
+            tensors_range=calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, values),
+            nodes_to_quantize=list(nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(CONVOLUTIONS),
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "AddQDQPairToWeight": True,  # TensorRT 8.6 reads no stored INT8 weights
+                "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": list(CONVOLUTIONS),
+            },
+        )
+        return quantizer.quantize_model()
+
+
+def keep_pairs(proto: Any, nodes: Collection[str]) -> Any:
+    """A copy of a graph with Q/DQ pairs in which only the named nodes read them; the other readers
+    get the float tensors back, and pairs without a reader go."""
+    copy = type(proto)()
+    copy.CopyFrom(proto)
+    graph = copy.graph
+    source_of_q = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    source_of_dq = {
+        node.output[0]: source_of_q[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in source_of_q
+    }
+    chosen = set(nodes)
+    for node in graph.node:
+        if node.name not in chosen and node.op_type != "DequantizeLinear":
+            for index, name in enumerate(node.input):
+                node.input[index] = source_of_dq.get(name, name)
+    ordered = [type(node).FromString(node.SerializeToString()) for node in _in_order(graph)]
+    del graph.node[:]
+    graph.node.extend(ordered)
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    if len(kept) < len(graph.initializer):
+        kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+    return copy
+
+
+def _in_order(graph: Any) -> Iterator[Any]:
+    """The nodes as they were, each pair just before its first reader, those without left out."""
+    pairs = {node.output[0]: node for node in graph.node if node.op_type in PAIR}
+    for node in graph.node:
+        if node.op_type in PAIR:
+            continue
+        for name in node.input:
+            if name in pairs:
+                dequantize = pairs.pop(name)
+                yield pairs.pop(dequantize.input[0])
+                yield dequantize
+        yield node
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantizer's remarks on the root logger off the user's screen."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,85 @@
+"""The graphs of all presets, parsed and built by TensorRT 11's own builder, strongly typed.
+
+``MIRNET_EDGE_TRT11`` names a folder in which ``import tensorrt`` works without a GPU; its libraries
+lie in ``lib`` below it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import graph_samples
+import pytest
+from test_cli import ENVIRONMENT
+
+import mirnet_edge as me
+from mirnet_edge.build.graphs import open_source, typed_graphs
+from mirnet_edge.config import PRESETS
+from mirnet_edge.precision import Precision
+from mirnet_edge.quantize.qdq import candidates, insert_qdq
+
+FOLDER = os.environ.get("MIRNET_EDGE_TRT11")
+TILE = (128, 192)
+BUILD = """
+import sys, tensorrt as trt
+from pathlib import Path
+from mirnet_edge.trt.network import BuildLimits, NetworkSource, build_plan
+phases = set()
+plan = build_plan(
+    trt, NetworkSource(Path(sys.argv[1]), True, sys.argv[2]), BuildLimits(),
+    lambda phase, done, total: phases.add(phase),
+)
+print(trt.__version__, plan.serialized.nbytes > 10_000, len(phases) > 0)
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="MIRNET_EDGE_TRT11 names no folder with TensorRT 11"),
+]
+
+
+@pytest.fixture(scope="module", params=list(PRESETS))
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("presets") / f"{request.param}.onnx"
+    me.export_onnx(me.create_model(request.param, seed=0), path, task="denoise")
+    return path
+
+
+def built(path: Path, precision: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join((str(FOLDER), ENVIRONMENT["PYTHONPATH"]))
+    library = {"PYTHONPATH": paths, "LD_LIBRARY_PATH": f"{FOLDER}/lib"}
+    return subprocess.run(
+        [sys.executable, "-c", BUILD, str(path), precision],
+        env={**ENVIRONMENT, **library},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_preset_parses_and_builds(exported: Path, precision: Precision, tmp_path: Path) -> None:
+    proto = open_source(exported, TILE, 1).rewritten
+    if precision == "int8":
+        names = candidates(proto)
+        assert names
+        proto = insert_qdq(proto, graph_samples.ranges_of(proto), names)
+    graph = tmp_path / "typed.onnx"
+    graph.write_bytes(typed_graphs(proto, precision, "float32").strong.SerializeToString())
+    done = built(graph, precision)
+    assert done.returncode == 0, done.stderr[-2000:]
+    release, plan, phases = done.stdout.split()[-3:]
+    assert (int(release.partition(".")[0]) >= 11, plan, phases) == (True, "True", "True")
+
+
+def test_a_graph_that_tensorrt_refuses_names_the_node(tmp_path: Path) -> None:
+    proto = graph_samples.network()
+    refused = next(node for node in proto.graph.node if node.name == "gate")
+    refused.op_type, refused.domain = "Mystery", "nowhere"
+    proto.opset_import.add(domain="nowhere", version=1)
+    path = tmp_path / "refused.onnx"
+    path.write_bytes(proto.SerializeToString())
+    done = built(path, "fp32")
+    assert "node 'gate' (Mystery" in done.stderr
