@@ -15,6 +15,7 @@ import graph_samples
 import onnx
 import pytest
 
+from mirnet_edge.bundled import MODELS_FOLDER
 from mirnet_edge.trt import log as tensorrt_log
 from mirnet_edge.trt.network import BuildLimits, NetworkSource, build_plan, inspect_plan
 from mirnet_edge.trt.node_names import describe_node, module_of_node
@@ -127,7 +128,7 @@ def test_a_cache_that_cannot_be_saved_is_noted(trt: ModuleType, tmp_path: Path) 
 
 
 def test_a_node_is_named_with_its_module(tmp_path: Path) -> None:
-    bundled = Path(tensorrt_log.__file__).parent / "models" / "edge-s-denoise" / "model.onnx"
+    bundled = MODELS_FOLDER / "edge-s-denoise" / "model.onnx"
     nodes = onnx.load(bundled).graph.node
     softmax = next(i for i, node in enumerate(nodes) if node.op_type == "Softmax")
     said = describe_node(bundled, softmax)
