@@ -14,8 +14,8 @@ from mirnet_edge.images import read_image
 from mirnet_edge.metrics import psnr
 from mirnet_edge.tasks import add_gaussian_noise, unit_range
 
-STILL_FRAMES = 4
-"""Of a still scene, before the frame of a stream that is compared."""
+STILL_FRAMES = 3
+"""Of a still scene; the last one is compared."""
 Decibels = dict[str, dict[str, dict[str, float]]]
 """By mode, tile and halo."""
 

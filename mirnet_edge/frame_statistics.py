@@ -8,9 +8,12 @@ neighbours, and no halo mends that. Four modes:
   gathers better ones; each makes at least the next vector of the chain exact, and the passes end
   once none moves. Starts from the last frame's vectors, or a sample's where the scene is new.
   edge-s-denoise, whose 40 means are 24 deep, takes 8 or 9 passes from a sample.
-* ``frame-fast``: those of a few sample tiles for the whole frame.
-* ``stream``: what was gathered up to frame t serves frame t + 1; a rotating share of the tiles
-  gathers in each frame. A new scene starts from a sample.
+* ``frame-fast``: those of a few sample tiles for the whole frame: as near as the sample is like the
+  frame. With edge-s-denoise, tile 128 and halo 32 that is 62 dB or more from the untiled output on
+  photos of up to 512 x 512, but 51 dB on a 720 x 576 one of large unlike parts and 46 dB on a page
+  with text, where own statistics have 47 and 46 dB.
+* ``stream``: what was gathered up to frame t serves frame t + 1. A new scene starts from a sample;
+  all tiles gather in its first frames, a rotating share of them later.
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ class StatisticsSettings:
             share of the vector's largest.
         samples: about how many tiles make a sample.
         rounds: how often a sample is gathered, each time but the first with what it gave before.
-        share: of the tiles, how many gather in each frame of a ``stream``.
+        settling: frames of a ``stream``'s new scene in which all tiles gather, and what they gather
+            is taken as it is.
+        share: of the tiles, how many gather in each later frame.
         weight: of what was gathered last in a ``stream``'s vectors, which are an exponential
             average over frames.
         cut: the mean difference of the luma grids of two frames beyond which the scene is new (see
@@ -59,8 +64,9 @@ class StatisticsSettings:
 
     mode: Mode = "tile"
     tolerance: float = 1e-3
-    samples: int = 9
+    samples: int = 16
     rounds: int = 2
+    settling: int = 8
     share: float = 0.125
     weight: float = 0.5
     cut: float = 0.06
@@ -74,7 +80,7 @@ class StatisticsSettings:
         for name in ("tolerance", "cut"):
             if not getattr(self, name) >= 0:
                 raise TilingError(f"{name}={getattr(self, name)}: may not be negative")
-        for name in ("samples", "rounds"):
+        for name in ("samples", "rounds", "settling"):
             if getattr(self, name) < 1:
                 raise TilingError(f"{name}={getattr(self, name)}: need at least 1")
 
@@ -103,6 +109,7 @@ class FrameStatistics:
         self._scene: Scene | None = None
         self._gathered: dict[int, Partial] = {}
         self._turn = 0
+        self._age = 0
 
     def restore(self, tiles: FrameTiles) -> None:
         """Restore one frame.
@@ -115,7 +122,7 @@ class FrameStatistics:
         scene = None if mode == "frame-fast" else Scene.of(tiles)
         self.moves = []
         if scene is None or before is None or scene.is_new_after(before, self._settings.cut):
-            self.current, self._gathered = self._sampled(tiles), {}
+            self.current, self._gathered, self._age = self._sampled(tiles), {}, 0
         if mode == "frame-fast":
             tiles.restore(self._applied)
         elif mode == "frame":
@@ -160,7 +167,7 @@ class FrameStatistics:
                 return
 
     def _restore_of_stream(self, tiles: FrameTiles) -> None:
-        fresh = not self._gathered
+        fresh = self._age < self._settings.settling
         count = len(tiles) if fresh else math.ceil(self._settings.share * len(tiles))
         turn = {rotated(self._turn + step, len(tiles)) for step in range(count)}
         tiles.restore(self._gatherer(kept_regions(tiles.cover, *self._grid), turn))
@@ -168,7 +175,8 @@ class FrameStatistics:
         used = self._known
         self.moves.append(found.distance(used))
         self.current = found if fresh else used.towards(found, self._settings.weight)
-        self._turn = 0 if fresh else (self._turn + count) % len(tiles)
+        self._turn = (self._turn + count) % len(tiles)
+        self._age += 1
 
     @property
     def _known(self) -> Statistics:

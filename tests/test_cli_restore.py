@@ -122,17 +122,20 @@ def test_palette_and_one_bit_images_are_restored(restore: Restore) -> None:
     assert load("one-bit_restored.png").shape == (20, 30)
 
 
-def test_statistics_reach_the_restorer(restore: Restore, tiny_onnx: Path) -> None:
-    pixels = noise(70, 101, 3)
+def test_statistics_reach_the_restorer(restore: Restore) -> None:
+    pixels = noise(48, 101, 3)
     save("a.png", pixels)
-    tiles = ["--tile", "48", "--halo", "8", "--statistics"]
-    outcome = restore("a.png", *tiles, "frame", "--json")
-    with me.Restorer(tiny_onnx, tile=48, halo=8, statistics="frame") as restorer:
+    model = ["--model", "edge-s-denoise", "--tile", "48", "--halo", "8"]
+    outcome = restore("a.png", *model, "--statistics", "frame", "--json")
+    with me.Restorer("edge-s-denoise", tile=48, halo=8, statistics="frame") as restorer:
         assert np.array_equal(load("a_restored.png"), restorer(pixels))
         assert outcome.json[0]["passes"] == restorer.timings.passes > 1
-    outcome = restore("a.png", *tiles, "frame", "--overwrite")
-    assert f"{restorer.timings.passes} passes" in outcome.lines[0]
-    assert restore("a.png", *tiles, "picture", "--overwrite").code == 2
+        assert outcome.json[0]["samples"] == restorer.timings.samples > 0
+    outcome = restore("a.png", *model, "--statistics", "frame", "--overwrite")
+    assert f"3 tiles  {restorer.timings.passes} passes " in outcome.out
+    outcome = restore("a.png", *model, "--statistics", "picture")
+    assert outcome.code == 2
+    assert "'picture'" in outcome.err
 
 
 def test_tiling_options_reach_the_restorer(restore: Restore, tiny_onnx: Path) -> None:

@@ -9,17 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from conftest import TINY, RawGraph
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from kernel_twins import frame_statistics as twin
 
 import mirnet_edge as me
 from mirnet_edge.frame_statistics import MODES, Mode, StatisticsSettings, rotated
 from mirnet_edge.metrics import psnr
 from mirnet_edge.pooled import Partial, Pool, Statistics, Weights
 from mirnet_edge.rewrite import rewrite
-from mirnet_edge.samples import kept_regions, sample_tiles
-from mirnet_edge.scene_cut import difference, luma_grid
 from mirnet_edge.tasks import add_gaussian_noise
 
 EXACT = StatisticsSettings("frame", tolerance=1e-6)
@@ -178,21 +173,24 @@ def test_fast_statistics_are_sampled_in_every_frame() -> None:
 
 
 def test_a_stream_gathers_from_a_share_of_the_tiles_and_from_each_in_turn() -> None:
-    restore, engine = counted("stream", share=0.25, weight=1, samples=4, rounds=1)
+    restore, engine = counted("stream", settling=2, share=0.25, samples=4, rounds=1)
     still = random_frame(100, 152)
     restore(still)
     tiles = restore.timings.tiles
     assert len(engine.gathered) == 4 + tiles
-    for _ in range(4):
+    turns: list[float] = []
+    for gathers in [tiles] + 4 * [-(-tiles // 4)]:
         engine.gathered.clear()
         restore(still)
         assert (restore.timings.passes, restore.timings.samples) == (1, 0)
-        assert len(engine.gathered) == -(-tiles // 4)
+        assert len(engine.gathered) == gathers
+        turns += engine.gathered
+    assert sorted(turns[tiles:][:tiles]) == sorted(turns[:tiles])
     assert engine.used[-1] == pytest.approx(still[..., 0].mean(), abs=1e-6)
 
 
 def test_a_stream_follows_slow_change_and_averages_over_frames() -> None:
-    restore, engine = counted("stream", share=1, weight=0.5)
+    restore, engine = counted("stream", settling=1, share=1, weight=0.5)
     for level in (0.5, 0.5, 0.52, 0.52, 0.52):
         restore(np.full((100, 152, 3), level, np.float32))
     used = [engine.used[-1 - frame * restore.timings.tiles] for frame in range(3)][::-1]
@@ -234,83 +232,9 @@ def test_one_tile_needs_no_statistics() -> None:
         assert engine.gathered == []
 
 
-# Geometry
-
-
-@given(
-    height=st.integers(1, 200),
-    width=st.integers(1, 200),
-    sides=st.tuples(st.integers(5, 16), st.integers(5, 16)).map(lambda t: (4 * t[0], 4 * t[1])),
-    blend=st.sampled_from([0, 2]),
-    fixed=st.booleans(),
-)
-@settings(max_examples=80, deadline=None)
-def test_regions_partition_the_padded_frame(
-    height: int, width: int, sides: tuple[int, int], blend: int, fixed: bool
-) -> None:
-    cover = me.Tiling(sides, halo=4, blend=blend, fixed=fixed).cover(height, width)
-    counts = np.zeros((round(-(-height // 4) * 4), round(-(-width // 4) * 4)), int)
-    for (row, column), region in zip(cover, kept_regions(cover, 4, 4), strict=True):
-        rows = row.origin + np.flatnonzero(region.rows)
-        columns = column.origin + np.flatnonzero(region.columns)
-        counts[np.ix_(rows, columns)] += 1
-        assert region.area == len(rows) * len(columns)
-        for inside in (rows, columns):
-            assert inside[0] % 4 == len(inside) % 4 == 0
-        for weights in (region.rows, region.columns):
-            assert weights.sum() == pytest.approx(1, abs=1e-6)
-        for span, inside in ((row, rows), (column, columns)):
-            assert span.origin == 0 or inside[0] - span.origin >= 4
-    assert (counts == 1).all()
-
-
-@given(
-    height=st.integers(1, 900),
-    width=st.integers(1, 900),
-    count=st.integers(1, 30),
-    side=st.sampled_from([32, 64, 128]),
-)
-@settings(max_examples=80, deadline=None)
-def test_samples_lie_on_the_grid_inside_the_frame(
-    height: int, width: int, count: int, side: int
-) -> None:
-    cover = me.Tiling((side, side), halo=4).cover(height, width)
-    samples = sample_tiles(cover, count, 4, 4)
-    assert len({(s.rows.start, s.columns.start) for s in samples}) == len(samples)
-    assert 1 <= len(samples) <= 1.5 * count
-    for sample in samples:
-        for span, spans in ((sample.rows, cover.rows), (sample.columns, cover.columns)):
-            assert span.start % 4 == 0 <= span.start
-            assert span.stop <= spans[-1].origin + spans[-1].size
-            assert span.stop - span.start == spans[0].size
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 35, 64])
 def test_every_tile_has_its_turn(count: int) -> None:
     assert sorted(rotated(turn, count) for turn in range(count)) == list(range(count))
-
-
-# Scene cuts
-
-
-@pytest.mark.parametrize("size", [(3, 70), (13, 17), (37, 90), (64, 64)])
-def test_the_luma_grid_is_that_of_the_device(size: tuple[int, int]) -> None:
-    height, width = size
-    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    rows = [len(range(i * height // 8, (i + 1) * height // 8, 4)) for i in range(8)]
-    columns = [(i + 1) * width // 8 - i * width // 8 for i in range(8)]
-    pixels = np.maximum(np.outer(rows, columns), 1)
-    for given_frame, order in ((frame, "rgb"), (frame[..., :1], "gray")):
-        expected = twin(given_frame, order, 4) / (256 * 255 * pixels)
-        np.testing.assert_allclose(luma_grid(given_frame), expected, atol=1e-6)
-
-
-def test_noise_and_motion_are_no_scene_cut(photo: np.ndarray) -> None:
-    cut = StatisticsSettings().cut
-    moved = difference(luma_grid(photo[:, 8:]), luma_grid(photo[:, :-8]))
-    noisy = difference(luma_grid(photo), luma_grid(add_gaussian_noise(photo, 25, 0)))
-    assert max(moved, noisy) < cut
-    assert difference(luma_grid(photo), luma_grid(photo[::-1, ::-1])) > cut
 
 
 # What cannot be
@@ -326,6 +250,7 @@ def test_noise_and_motion_are_no_scene_cut(photo: np.ndarray) -> None:
         ({"cut": float("nan")}, "cut=nan"),
         ({"samples": 0}, "samples=0"),
         ({"rounds": 0}, "rounds=0"),
+        ({"settling": 0}, "settling=0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(arguments: dict[str, float], message: str) -> None:

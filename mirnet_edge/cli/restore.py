@@ -194,7 +194,7 @@ def _summarize(results: list[dict[str, Any]]) -> None:
         passes = f"{result['passes']} passes  " if result["passes"] > 1 else ""
         out().print(
             f"{result['input']} -> {result['output']}  {result['width']}x{result['height']}  "
-            f"{result['tiles']} tiles  {milliseconds:.0f} ms"
+            f"{result['tiles']} tiles  {passes}{milliseconds:.0f} ms"
         )
     if len(results) > 1:
         out().print(f"{len(done)} of {len(results)} restored")
