@@ -68,8 +68,9 @@ def portable_table() -> str:
             for size, value in memory.items()
         ),
         *(
-            [f"{name} px, PSNR against the untiled output", _by_halo(row)]
-            for name, row in tiles.items()
+            [f"`statistics` {mode}, {name} px, PSNR against the untiled output", _by_halo(row)]
+            for mode, by_tile in tiles.items()
+            for name, row in by_tile.items()
         ),
     ]
     where = (

@@ -23,8 +23,9 @@ EXTRAS = {"train", "tensorrt", "dev"}
 MODEL = "mirnet_edge/models/edge-s-denoise"
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir")
 NO_INDEX = ("--no-deps", "--no-index")
-BUILT = ("build", "dist", "*.egg-info", "__pycache__", ".*", "venv", "shared")
-"""What a checkout may hold that is not of the project."""
+BUILT = {"build", "dist", "venv", "shared"}
+ANYWHERE = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*")
+"""What a checkout may hold that is not of the project, at its top and anywhere."""
 
 
 def call(*command: object, cwd: Path, **environment: str) -> str:
@@ -40,12 +41,17 @@ def call(*command: object, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
+def not_of_the_project(folder: str, names: list[str]) -> set[str]:
+    """As `shutil.copytree` asks."""
+    return ANYWHERE(folder, names) | (BUILT & set(names) if Path(folder) == ROOT else set())
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that nothing lands in the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     tree = folder / "tree"
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*BUILT))
+    shutil.copytree(ROOT, tree, ignore=not_of_the_project)
     call(*PIP, "wheel", tree, *NO_INDEX, "--no-build-isolation", "-w", folder / "out", cwd=folder)
     (path,) = (folder / "out").iterdir()
     return path
