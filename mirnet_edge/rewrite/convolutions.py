@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mirnet_edge.rewrite.edit import (
     GraphEditor,
     Node,
+    Value,
     attribute,
     is_plain_conv,
     is_pointwise_conv,
@@ -93,17 +94,8 @@ def _merge_blocks(editor: GraphEditor, conv: Node) -> int:
         return 0
     weight = _composed(outer, inner)
     size = weight.shape[2]
-    name = conv.inputs[1].name
-    merged = editor.add(
-        conv,
-        "Conv",
-        [inner_node.inputs[0], editor.constant(f"{name}/strided", weight)],
-        f"{name}/strided",
-        editor.dims(conv.outputs[0]),
-        kernel_shape=[size, size],
-        strides=[size, size],
-    )
-    editor.replace(conv.outputs[0], merged)
+    shape = {"kernel_shape": [size, size], "strides": [size, size]}
+    _replace(editor, conv, inner_node.inputs[0], weight, "strided", shape)
     return 1
 
 
@@ -148,17 +140,8 @@ def blur_pools(editor: GraphEditor) -> int:
             continue
         if attribute(blur, "group", 1) != filters.shape[0] != weight.shape[1]:
             continue
-        name = conv.inputs[1].name
         dense = weight * filters[None, :, 0]
-        merged = editor.add(
-            conv,
-            "Conv",
-            [blur.inputs[0], editor.constant(f"{name}/blurred", dense)],
-            f"{name}/blurred",
-            editor.dims(conv.outputs[0]),
-            **{key: item.value for key, item in blur.attributes.items() if key != "group"},
-        )
-        editor.replace(conv.outputs[0], merged)
+        _replace(editor, conv, blur.inputs[0], dense, "blurred", _ungrouped(blur))
         changed += 1
     return changed
 
@@ -175,20 +158,31 @@ def dense_groups(editor: GraphEditor) -> int:
         weight = editor.array(conv.inputs[1])
         if groups == 1 or weight is None or weight.shape[1] == 1 or len(conv.inputs) != 2:
             continue
-        name = conv.inputs[1].name
         dense = np.zeros((weight.shape[0], groups * weight.shape[1], *weight.shape[2:]), np.float32)
         for group in range(groups):
             out = slice(*(np.array([group, group + 1]) * (weight.shape[0] // groups)))
             into = slice(*(np.array([group, group + 1]) * weight.shape[1]))
             dense[out, into] = weight[out]
-        merged = editor.add(
-            conv,
-            "Conv",
-            [conv.inputs[0], editor.constant(f"{name}/dense", dense)],
-            f"{name}/dense",
-            editor.dims(conv.outputs[0]),
-            **{key: item.value for key, item in conv.attributes.items() if key != "group"},
-        )
-        editor.replace(conv.outputs[0], merged)
+        _replace(editor, conv, conv.inputs[0], dense, "dense", _ungrouped(conv))
         changed += 1
     return changed
+
+
+def _replace(
+    editor: GraphEditor,
+    conv: Node,
+    source: Value,
+    weight: NDArray[Any],
+    suffix: str,
+    attributes: dict[str, Any],
+) -> None:
+    """Put a convolution of ``source`` with a new weight in the place of ``conv``."""
+    name = f"{conv.inputs[1].name}/{suffix}"
+    inputs = [source, editor.constant(name, weight)]
+    new = editor.add(conv, "Conv", inputs, name, editor.dims(conv.outputs[0]), **attributes)
+    editor.replace(conv.outputs[0], new)
+
+
+def _ungrouped(conv: Node) -> dict[str, Any]:
+    """Its attributes but the groups."""
+    return {key: item.value for key, item in conv.attributes.items() if key != "group"}
