@@ -7,15 +7,14 @@ import re
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mirnet_edge.card import LayerFacts, Measured
+from mirnet_edge.engine import Tiles
 from mirnet_edge.errors import BuildError
 from mirnet_edge.metrics import psnr
 from mirnet_edge.quantize.sensitivity import ASSUMED_PSNR_DB
 from mirnet_edge.trt.layer_info import UNKNOWN, convolutions
 
-Tiles = NDArray[np.float32]
 NAMED = 3
 NARROW = {"fp16": ("FP16", "INT8"), "int8": ("INT8",), "fp32": ("FP32",)}
 """What counts as the precision that was asked for."""

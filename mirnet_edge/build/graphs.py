@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mirnet_edge.build.process import STRONG, WEAK
 from mirnet_edge.errors import GraphError, TilingError
@@ -15,10 +15,10 @@ from mirnet_edge.facts import ModelFacts
 from mirnet_edge.graphs import graph_sha256, has_qdq, load_graph, with_shape
 from mirnet_edge.precision import Precision, typed_graph
 from mirnet_edge.precision.islands import fp32_islands
+from mirnet_edge.precision.typing_pass import IoType
 from mirnet_edge.quantize.qdq import keep_pairs
 from mirnet_edge.rewrite import rewrite
 
-IoType = Literal["float32", "float16"]
 HEAVY = {"Conv", "ConvTranspose", "MatMul", "Resize", "AveragePool"}
 """Operators on whole maps that read neighbours or mix channels. Element-wise ones follow them."""
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mirnet_edge._version import __version__
-from mirnet_edge.build.graphs import IoType
 from mirnet_edge.errors import ConfigError
 from mirnet_edge.precision import PRECISIONS, Precision
+from mirnet_edge.precision.typing_pass import IoType
 from mirnet_edge.ranges import METHODS
 
 OPTIMIZATION_LEVELS = range(6)

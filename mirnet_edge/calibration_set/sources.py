@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge._files import resource_folder
 from mirnet_edge._imports import require
+from mirnet_edge.card import file_sha256
 from mirnet_edge.errors import CalibrationError, FrameError, ImageError
 from mirnet_edge.frames import FrameLayout
 from mirnet_edge.images import SUFFIXES, find_images, read_image, upright_rgb
@@ -107,7 +107,7 @@ def _bundled() -> list[Path]:
     paths = []
     for entry in manifest["images"]:
         path = folder / entry["file"]
-        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
+        found = file_sha256(path) if path.is_file() else "no such file"
         if found != entry["sha256"]:
             raise CalibrationError(
                 f"{path}: the calibration manifest says SHA-256 {entry['sha256']}, but found "
