@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import TILES_CALIBRATED, TILES_COMPARED, BuildJob
-from mirnet_edge.build.process import Progress
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import find_target
 from mirnet_edge.bundled import bundled_model
@@ -17,6 +16,7 @@ from mirnet_edge.card import EngineCard
 from mirnet_edge.errors import OutputError
 from mirnet_edge.precision import Precision
 from mirnet_edge.precision.typing_pass import IoType
+from mirnet_edge.trt.network import Progress
 from mirnet_edge.trt.timing_cache import timing_cache_name
 
 ENGINE_SUFFIX = ".engine"

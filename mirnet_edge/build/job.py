@@ -29,7 +29,6 @@ from mirnet_edge.build.process import (
     TILES,
     BuildAnswer,
     BuildRequest,
-    Progress,
     run_build,
 )
 from mirnet_edge.build.settings import Settings
@@ -46,6 +45,7 @@ from mirnet_edge.quantize.plan import make_plan
 from mirnet_edge.quantize.qdq import insert_qdq
 from mirnet_edge.ranges import METHODS
 from mirnet_edge.trt.layer_info import read_layers
+from mirnet_edge.trt.network import Progress
 
 TILES_COMPARED, TILES_CALIBRATED = 8, 16
 """Tiles of an engine without and with INT8. The FP32 reference runs on the CPU: MIRNet-v2 takes

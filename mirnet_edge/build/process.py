@@ -12,16 +12,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mirnet_edge import errors
 from mirnet_edge.errors import BuildError, MirnetEdgeError
-
-Progress = Callable[[str, int, int], None]
-"""Called with the phase, the steps done, and the steps there are (0 where nobody knows)."""
+from mirnet_edge.trt.network import Progress
 
 REQUEST, STRONG, WEAK = "request.json", "strong.onnx", "weak.onnx"
 PLAN, TILES, OUTPUTS, SAID = "plan.engine", "tiles.npy", "outputs.npy", "said.txt"

@@ -25,13 +25,13 @@ from mirnet_edge.build.process import (
     WEAK,
     BuildAnswer,
     BuildRequest,
-    Progress,
 )
 from mirnet_edge.errors import BuildError, MirnetEdgeError, MissingDependencyError
 from mirnet_edge.trt.network import (
     BuildLimits,
     NetworkSource,
     Plan,
+    Progress,
     build_plan,
     has_precision_flags,
     has_strong_types,

@@ -8,17 +8,18 @@ name of its variable.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirnet_edge.build.process import Progress
 from mirnet_edge.errors import BuildError, DeviceError, EngineError, MirnetEdgeError, first_line
 from mirnet_edge.trt.log import Log
 from mirnet_edge.trt.node_names import describe_node
 from mirnet_edge.trt.timing_cache import TimingCache
 
+Progress = Callable[[str, int, int], None]
+"""Called with the phase, the steps done, and the steps there are (0 where nobody knows)."""
 OUT_OF_MEMORY = re.compile(
     r"insufficient (memory|workspace)|out of memory|OutOfMemory|cudaErrorMemoryAllocation"
     r"|Requested amount of GPU memory|memory allocation",
