@@ -1,4 +1,5 @@
-"""Make a bundled model from a training run: weights, ONNX graph, measured figures, card.
+"""Make a bundled model from a training run: weights, ONNX graph, measured figures, card, and its
+INT8 ranges and plan in ``calibration/``.
 
     python benchmarks/bundle_model.py TRAINING_FOLDER NAME --set cbsd68=FOLDER --set set5=FOLDER
 
@@ -17,10 +18,11 @@ from typing import Any
 import click
 import onnxruntime
 import torch
+from record_ranges import record
 
 import mirnet_edge as me
 from mirnet_edge._files import atomic_path
-from mirnet_edge.bundled import MODELS_FOLDER
+from mirnet_edge.bundled import MODELS_FOLDER, BundledModel
 from mirnet_edge.tasks import TASKS
 
 SIGMAS = (15.0, 25.0, 50.0)
@@ -99,6 +101,7 @@ def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
     card["curve"] = [[point["step"], round(point["psnr"], 3)] for point in curve if point["psnr"]]
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    record(BundledModel(name, folder, card))
 
 
 if __name__ == "__main__":

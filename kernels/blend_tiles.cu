@@ -6,7 +6,10 @@
 //   origins   (tiles of the frame, 2) int32: x, y of each tile's first pixel in the frame
 //   settled   (tiles of the frame, 4) int32: y0, x0, y1, x1 in frame coordinates, ends excluded:
 //             rows and columns Span.start .. Span.stop - Span.fade_out (mirnet_edge/tiles.py)
-//   first     the first tile of this launch; gridDim.z is the number of tiles
+//   cursor    one int32 in memory of the device, so that a captured launch moves on with it
+//   batch     tiles of a launch, and gridDim.z: this one blends *cursor * batch and those after it.
+//             Where the last launch reaches beyond the frame's last tile, origins and settled have
+//             rows for that too, and the regions there are empty (y1 <= y0).
 //   columns   tiles in a row of tiles
 //   ramp      (blend) float32: the weights with which a tile fades in; its neighbour fades out with
 //             1 - ramp. The first `blend` rows of a settled region are faded unless the tile is in
@@ -62,10 +65,10 @@ __device__ __forceinline__ float mixed(float own, float partner, float weight) {
 
 template <typename Value>
 __device__ __forceinline__ void blend_tiles(const Ring<Value>& ring,
-                                            const int4* __restrict__ settled, int first,
-                                            int columns, const float* __restrict__ ramp,
-                                            int blend) {
-    const int index = first + static_cast<int>(blockIdx.z);
+                                            const int4* __restrict__ settled,
+                                            const int* __restrict__ cursor, int batch, int columns,
+                                            const float* __restrict__ ramp, int blend) {
+    const int index = *cursor * batch + static_cast<int>(blockIdx.z);
     const int4 region = settled[index];
     const int fade_y = index >= columns ? blend : 0;
     const int fade_x = index % columns != 0 ? blend : 0;
@@ -110,10 +113,11 @@ __device__ __forceinline__ void blend_tiles(const Ring<Value>& ring,
     extern "C" __global__ void __launch_bounds__(256) blend_tiles_##name(                          \
         void* ring, int ring_tiles, int tile_height, int tile_width, int padded_channels,          \
         int channels_last, const int2* __restrict__ origins, const int4* __restrict__ settled,     \
-        int first, int columns, const float* __restrict__ ramp, int blend) {                       \
+        const int* __restrict__ cursor, int batch, int columns, const float* __restrict__ ramp,    \
+        int blend) {                                                                               \
         blend_tiles<Value>({static_cast<Value*>(ring), ring_tiles, tile_height, tile_width,        \
                             padded_channels, channels_last, origins},                              \
-                           settled, first, columns, ramp, blend);                                  \
+                           settled, cursor, batch, columns, ramp, blend);                          \
     }
 
 BLEND_TILES(f16, __half)

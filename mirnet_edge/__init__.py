@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mirnet_edge.errors import MirnetEdgeError as MirnetEdgeError
     from mirnet_edge.errors import MissingDependencyError as MissingDependencyError
     from mirnet_edge.errors import OutputError as OutputError
+    from mirnet_edge.errors import StreamError as StreamError
     from mirnet_edge.errors import TilingError as TilingError
     from mirnet_edge.evaluate import Evaluation as Evaluation
     from mirnet_edge.evaluate import evaluate_model as evaluate_model
@@ -93,6 +94,7 @@ _MODULE_OF_NAME = {
     "OutputError": "errors",
     "Precision": "precision",
     "Restorer": "restore",
+    "StreamError": "errors",
     "TensorRTEngine": "trt.engine",
     "Tiling": "tiles",
     "TilingError": "errors",

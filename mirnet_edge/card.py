@@ -8,13 +8,17 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.pooled import Pool
 
 CARD_FORMAT = 1
+Kind = Literal["plain", "apply", "gather"]
+"""What an engine does: restore tiles with the statistics of each, with given ones, or with either
+and gather them (see `mirnet_edge.statistics_graphs`)."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class EngineCard:
         measured: time and accuracy on that device, None where the builder could not run it.
         notes: what a user should know: fallbacks, precision that was asked for and not given.
         build_seconds: of TensorRT alone.
+        kind: which graph of the network it was built from.
+        pools: of an apply or gather engine: the statistics it is given, in their order.
     """
 
     key: str
@@ -116,6 +122,8 @@ class EngineCard:
     measured: Measured | None = None
     notes: tuple[str, ...] = ()
     build_seconds: float = 0.0
+    kind: Kind = "plain"
+    pools: tuple[Pool, ...] = ()
     format: int = field(default=CARD_FORMAT)
 
     @property
@@ -172,6 +180,8 @@ class EngineCard:
                     "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
                     "measured": Measured(**stored["measured"]) if stored["measured"] else None,
                     "notes": tuple(stored["notes"]),
+                    "kind": _kind(stored.get("kind", "plain")),
+                    "pools": tuple(Pool(**pool) for pool in stored.get("pools", ())),
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -186,6 +196,13 @@ def card_path(engine: str | os.PathLike[str]) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
+def kind_path(engine: str | os.PathLike[str], kind: Kind) -> Path:
+    """Where the engine of another kind for the plain ``engine`` lies: ``x.apply.engine`` beside
+    ``x.engine``."""
+    engine = Path(engine)
+    return engine if kind == "plain" else engine.with_suffix(f".{kind}{engine.suffix}")
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Of a file's bytes."""
     digest = hashlib.sha256()
@@ -197,6 +214,12 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 def _facts(stored: dict[str, Any]) -> ModelFacts:
     return ModelFacts(**{**stored, "value_range": tuple(stored["value_range"])})
+
+
+def _kind(stored: Any) -> Any:
+    if stored not in get_args(Kind):
+        raise ValueError(f"kind {stored!r}")
+    return stored
 
 
 def _tensor(stored: dict[str, Any]) -> TensorFacts:

@@ -10,6 +10,7 @@
     ├── DeviceError        a GPU or its driver: absent, too old, out of memory, lost
     ├── TilingError        a tile, halo or blend that cannot cover a frame
     ├── FrameError         an array that is no frame: its shape, dtype or channels
+    ├── StreamError        a source of frames or a sink that failed
     ├── ImageError         an image file that cannot be read
     ├── OutputError        a file that cannot be written: permission, space, already there
     ├── DataError          a folder of images that cannot be trained or evaluated on
@@ -61,6 +62,10 @@ class TilingError(MirnetEdgeError):
 
 class FrameError(MirnetEdgeError):
     """An array that is no frame: its shape, dtype or channels."""
+
+
+class StreamError(MirnetEdgeError):
+    """A source of frames or a sink that failed."""
 
 
 class ImageError(MirnetEdgeError):

@@ -19,20 +19,15 @@ neighbours, and no halo mends that. Four modes:
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, Protocol, get_args
 
-import numpy as np
-
-from mirnet_edge.engine import StatisticsEngine, Tiles
 from mirnet_edge.errors import EngineError, TilingError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_tiles import FrameTiles, Run
-from mirnet_edge.pooled import Partial, Statistics, Weights
-from mirnet_edge.samples import kept_regions, sample_tiles
-from mirnet_edge.scene_cut import Grid, difference, luma_grid
+from mirnet_edge.pooled import Partial, Pool, Statistics, Weights
+from mirnet_edge.samples import Sample, kept_regions, sample_tiles
+from mirnet_edge.scene_cut import Grid, difference
 from mirnet_edge.tiles import Cover
 
 Mode = Literal["tile", "frame", "frame-fast", "stream"]
@@ -85,34 +80,72 @@ class StatisticsSettings:
                 raise TilingError(f"{name}={getattr(self, name)}: need at least 1")
 
 
+class TilePasses(Protocol):
+    """The tiles of one frame, restored as often as asked with the statistics that are given.
+
+    Attributes:
+        cover: the tiles.
+        kind: shape, type and format of the frame: with others nothing gathered is of use.
+    """
+
+    cover: Cover
+
+    @property
+    def kind(self) -> Hashable: ...
+
+    def __len__(self) -> int: ...
+
+    def luma(self) -> Grid:
+        """See `scene_cut`."""
+        ...
+
+    def sample(self, samples: Sequence[Sample], statistics: Statistics | None) -> list[Partial]:
+        """Run sample tiles, each with its own statistics where None are given, and write
+        nothing."""
+        ...
+
+    def restore(
+        self, statistics: Statistics, regions: Mapping[int, Weights]
+    ) -> Callable[[], Mapping[int, Partial]]:
+        """Run all tiles once and write the frame; gather at least from those with a region. What
+        is returned waits until they are done, and tells what they contribute."""
+        ...
+
+
 class FrameStatistics:
     """Restores the tiles of frames with statistics that they share, and remembers them.
 
     Args:
-        engine: restores tiles with given statistics.
+        pools: of the network.
         facts: of the model.
         settings: any mode but "tile".
 
     Attributes:
-        current: the vectors that the last frame was restored with; None before the first.
-        moves: by how much they moved in each pass over that frame (see `Statistics.distance`).
+        current: the vectors that the next frame of the scene is restored with; None before the
+            first.
+        moves: by how much they moved in each pass over the last frame (see `Statistics.distance`).
     """
 
     def __init__(
-        self, engine: StatisticsEngine, facts: ModelFacts, settings: StatisticsSettings
+        self, pools: Sequence[Pool], facts: ModelFacts, settings: StatisticsSettings
     ) -> None:
         self.current: Statistics | None = None
         self.moves: list[float] = []
-        self._engine = engine
+        self._pools = pools
         self._grid = facts.size_multiple, facts.min_size_px
         self._settings = settings
         self._scene: Scene | None = None
+        self._scenes = 0
         self._gathered: dict[int, Partial] = {}
         self._turn = 0
         self._age = 0
 
-    def restore(self, tiles: FrameTiles) -> None:
+    def restore(self, tiles: TilePasses) -> Callable[[], None]:
         """Restore one frame.
+
+        Returns:
+            What is to be called once the frame is done: it takes in what the frame gathered. Until
+            then later frames, if any are begun, are restored with what was known before.
 
         Raises:
             EngineError: the engine fails, or pools NaN or infinity; the next frame starts anew.
@@ -120,63 +153,64 @@ class FrameStatistics:
         mode = self._settings.mode
         before, self._scene = self._scene, None
         scene = None if mode == "frame-fast" else Scene.of(tiles)
-        self.moves = []
         if scene is None or before is None or scene.is_new_after(before, self._settings.cut):
+            self._scenes += 1
             self.current, self._gathered, self._age = self._sampled(tiles), {}, 0
+        finish = _nothing
         if mode == "frame-fast":
-            tiles.restore(self._applied)
+            tiles.restore(self._known, {})
         elif mode == "frame":
             self._restore_exactly(tiles)
         else:
-            self._restore_of_stream(tiles)
+            finish = self._restore_of_stream(tiles)
         self._scene = scene
+        return finish
 
-    def _sampled(self, tiles: FrameTiles) -> Statistics:
+    def _sampled(self, tiles: TilePasses) -> Statistics:
         """The mean of sample tiles: of their own statistics at first, then again with those that
         they share."""
         found: Statistics | None = None
         samples = sample_tiles(tiles.cover, self._settings.samples, *self._grid)
         for _ in range(self._settings.rounds):
-            partials: list[Partial] = []
-            for sample in samples:
-                run = partial(self._gather_sample, sample.region, found, partials)
-                tiles.sample((sample.rows, sample.columns), run)
-            found = Statistics.of(partials)
+            found = Statistics.of(tiles.sample(samples, found))
         return self._known if found is None else found
 
-    def _gather_sample(
-        self,
-        region: Weights,
-        statistics: Statistics | None,
-        partials: list[Partial],
-        tile: Tiles,
-    ) -> Tiles:
-        restored, gathered = self._engine.gather(tile, region, statistics)
-        partials.append(gathered)
-        return restored
-
-    def _restore_exactly(self, tiles: FrameTiles) -> None:
-        regions = kept_regions(tiles.cover, *self._grid)
-        everything = range(len(tiles))
-        for _ in range(len(self._engine.pools) + 1):
+    def _restore_exactly(self, tiles: TilePasses) -> None:
+        regions = dict(enumerate(kept_regions(tiles.cover, *self._grid)))
+        self.moves = []
+        for _ in range(len(self._pools) + 1):
             used = self._known
-            tiles.restore(self._gatherer(regions, everything))
-            self.current = Statistics.of([self._gathered[index] for index in everything])
+            gathered = tiles.restore(used, regions)()
+            self.current = Statistics.of([gathered[index] for index in regions])
             self.moves.append(self.current.distance(used))
             if self.moves[-1] <= self._settings.tolerance:
                 return
 
-    def _restore_of_stream(self, tiles: FrameTiles) -> None:
+    def _restore_of_stream(self, tiles: TilePasses) -> Callable[[], None]:
         fresh = self._age < self._settings.settling
         count = len(tiles) if fresh else math.ceil(self._settings.share * len(tiles))
         turn = {rotated(self._turn + step, len(tiles)) for step in range(count)}
-        tiles.restore(self._gatherer(kept_regions(tiles.cover, *self._grid), turn))
-        found = Statistics.of([self._gathered[index] for index in range(len(tiles))])
-        used = self._known
-        self.moves.append(found.distance(used))
-        self.current = found if fresh else used.towards(found, self._settings.weight)
+        regions = kept_regions(tiles.cover, *self._grid)
+        gathered = tiles.restore(self._known, {index: regions[index] for index in turn})
         self._turn = (self._turn + count) % len(tiles)
         self._age += 1
+        scene = self._scenes
+
+        def finish() -> None:
+            found = gathered()
+            if scene == self._scenes:
+                self._take_in(found, len(tiles), fresh)
+
+        return finish
+
+    def _take_in(self, gathered: Mapping[int, Partial], tiles: int, fresh: bool) -> None:
+        self._gathered.update(gathered)
+        scene, self._scene = self._scene, None
+        found = Statistics.of([self._gathered[index] for index in range(tiles)])
+        used = self._known
+        self.moves = [found.distance(used)]
+        self.current = found if fresh else used.towards(found, self._settings.weight)
+        self._scene = scene
 
     @property
     def _known(self) -> Statistics:
@@ -184,20 +218,9 @@ class FrameStatistics:
             raise EngineError("no statistics are known yet; please report this")
         return self.current
 
-    def _applied(self, _: int, tile: Tiles) -> Tiles:
-        return self._engine.apply(tile, self._known)
 
-    def _gatherer(self, regions: Sequence[Weights], turn: Container[int]) -> Run:
-        """What restores tiles with the known vectors, and gathers from those whose turn it is."""
-        known = self._known
-
-        def run(index: int, tile: Tiles) -> Tiles:
-            if index not in turn:
-                return self._engine.apply(tile, known)
-            restored, self._gathered[index] = self._engine.gather(tile, regions[index], known)
-            return restored
-
-        return run
+def _nothing() -> None:
+    """To be done where nothing was gathered."""
 
 
 @dataclass(frozen=True)
@@ -205,25 +228,23 @@ class Scene:
     """What the statistics of one frame may serve the next by.
 
     Attributes:
-        shape, dtype: of the frame.
-        cover: its tiles.
-        grid: its luma (see `scene_cut`).
+        kind: what frames of one kind have in common.
+        cover: the tiles.
+        grid: the luma (see `scene_cut`).
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    kind: Hashable
     cover: Cover
     grid: Grid
 
     @classmethod
-    def of(cls, tiles: FrameTiles) -> Scene:
+    def of(cls, tiles: TilePasses) -> Scene:
         """Of a frame."""
-        frame = tiles.frame
-        return cls(frame.shape, frame.dtype, tiles.cover, luma_grid(frame))
+        return cls(tiles.kind, tiles.cover, tiles.luma())
 
     def is_new_after(self, before: Scene, cut: float) -> bool:
         """Whether nothing gathered from ``before`` is of use here."""
-        same = (self.shape, self.dtype, self.cover) == (before.shape, before.dtype, before.cover)
+        same = (self.kind, self.cover) == (before.kind, before.cover)
         return not same or difference(self.grid, before.grid) > cut
 
 

@@ -1,17 +1,22 @@
-"""One frame as tiles: each loaded, restored by whatever is given, and stored, as often as asked."""
+"""One frame of the host as tiles: each loaded, restored by an engine, and stored, as often as
+asked."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.engine import Tiles
+from mirnet_edge.engine import StatisticsEngine, Tiles
 from mirnet_edge.errors import EngineError
 from mirnet_edge.frames import FrameLayout, Region
+from mirnet_edge.pooled import Partial, Statistics, Weights
+from mirnet_edge.samples import Sample
+from mirnet_edge.scene_cut import Grid, luma_grid
 from mirnet_edge.seams import Seams
 from mirnet_edge.tiles import Cover
 
@@ -97,3 +102,57 @@ class FrameTiles:
             )
         planes: NDArray[np.float32] = restored[0]
         return planes if planes.flags.writeable else planes.copy()
+
+
+class EnginePasses:
+    """The tiles of a frame restored with statistics by an engine of the host (see
+    `frame_statistics.TilePasses`)."""
+
+    def __init__(self, tiles: FrameTiles, engine: StatisticsEngine) -> None:
+        self.cover = tiles.cover
+        self._tiles, self._engine = tiles, engine
+
+    @property
+    def kind(self) -> Hashable:
+        """Shape and dtype of the frame."""
+        return self._tiles.frame.shape, self._tiles.frame.dtype
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def luma(self) -> Grid:
+        """Of the frame."""
+        return luma_grid(self._tiles.frame)
+
+    def sample(self, samples: Sequence[Sample], statistics: Statistics | None) -> list[Partial]:
+        """Run sample tiles, and write nothing."""
+        partials: list[Partial] = []
+        for sample in samples:
+            run = partial(self._gather, sample.region, statistics, partials.append)
+            self._tiles.sample((sample.rows, sample.columns), run)
+        return partials
+
+    def restore(
+        self, statistics: Statistics, regions: Mapping[int, Weights]
+    ) -> Callable[[], Mapping[int, Partial]]:
+        """Run all tiles once and write the frame; gather from those with a region."""
+        found: dict[int, Partial] = {}
+
+        def run(index: int, tile: Tiles) -> Tiles:
+            if index not in regions:
+                return self._engine.apply(tile, statistics)
+            return self._gather(regions[index], statistics, partial(found.__setitem__, index), tile)
+
+        self._tiles.restore(run)
+        return lambda: found
+
+    def _gather(
+        self,
+        region: Weights,
+        statistics: Statistics | None,
+        take: Callable[[Partial], object],
+        tile: Tiles,
+    ) -> Tiles:
+        restored, gathered = self._engine.gather(tile, region, statistics)
+        take(gathered)
+        return restored

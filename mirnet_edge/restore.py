@@ -16,7 +16,7 @@ from mirnet_edge.engine import Engine, facts_of_engine, open_engine, statistics_
 from mirnet_edge.errors import EngineError, FrameError, MirnetEdgeError, TilingError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_statistics import FrameStatistics, Mode, StatisticsSettings
-from mirnet_edge.frame_tiles import FrameTiles, Progress
+from mirnet_edge.frame_tiles import EnginePasses, FrameTiles, Progress
 from mirnet_edge.frames import FrameLayout
 from mirnet_edge.tiles import Tiling, round_up
 
@@ -195,7 +195,7 @@ class Restorer:
             settings = StatisticsSettings(settings)
         if settings.mode == "tile":
             return None
-        return FrameStatistics(statistics_of_engine(self.engine), self.facts, settings)
+        return FrameStatistics(statistics_of_engine(self.engine).pools, self.facts, settings)
 
     def _restore(
         self,
@@ -215,7 +215,7 @@ class Restorer:
         if self.statistics is None or len(tiles) == 1:
             tiles.restore(lambda _, tile: self.engine.run(tile))
         else:
-            self.statistics.restore(tiles)
+            self.statistics.restore(EnginePasses(tiles, statistics_of_engine(self.engine)))()
         return Timings(
             len(tiles),
             1000 * tiles.load_s,

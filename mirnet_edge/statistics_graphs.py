@@ -21,14 +21,16 @@ from mirnet_edge.errors import GraphError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.pooled import Pool
 from mirnet_edge.rewrite.edit import SPATIAL_AXES, GraphEditor, Node, Value, is_frame_mean
-from mirnet_edge.rewrite.pools import softmax_mean
+from mirnet_edge.rewrite.pools import softmax_mean, softmax_sums
 
 ROWS, COLUMNS, OWN, STATISTIC = "rows", "columns", "own", "statistic"
 GATHERED, LOG_MASS = "gathered", "log_mass"
-LEAST_MASS = 1e-30
-"""Added to the sum of a tile's exponentials. It is 0 in FP32 only where the largest logit of the
-tile lies outside the kept region and 87 above all of it: such a region has no share in the
-frame's mean, and must not divide by it."""
+OUTSIDE = -3e4
+"""Added to logits outside the kept region, once for rows and once for columns: their exponentials
+are 0, unless they are 29,900 above all inside. Both together are within FP16's range."""
+STEP = 2.0**-6
+"""Weight of a row in the first product of a mean. Exact in FP16, where most 1 / n are not; with 64
+rows of blocks the product is itself a mean, and no larger than what it is the mean of."""
 REDUCTIONS = {
     "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "GlobalAveragePool", "GlobalMaxPool",
 }  # fmt: skip
@@ -90,7 +92,7 @@ def gather_graph(proto: Any) -> Any:
     editor = GraphEditor(proto)
     places = _places(editor)
     pools = _described(editor, places, proto)
-    region = _Region(editor)
+    region = _Region(editor, _multiple(proto))
     for index, (pool, place) in enumerate(zip(pools, places)):
         given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
         reader = place.mean.producer()
@@ -125,8 +127,7 @@ def _reduces_positions(editor: GraphEditor, node: Node) -> bool:
 
 
 def _described(editor: GraphEditor, places: list[_Place], proto: Any) -> tuple[Pool, ...]:
-    metadata = {item.key: item.value for item in proto.metadata_props}
-    multiple = ModelFacts.from_metadata(metadata).size_multiple
+    multiple = _multiple(proto)
     height = editor.dims(editor.image)[2]
     pools = []
     for place in places:
@@ -142,6 +143,11 @@ def _described(editor: GraphEditor, places: list[_Place], proto: Any) -> tuple[P
     return tuple(pools)
 
 
+def _multiple(proto: Any) -> int:
+    metadata = {item.key: item.value for item in proto.metadata_props}
+    return ModelFacts.from_metadata(metadata).size_multiple
+
+
 def _finished(editor: GraphEditor, proto: Any) -> Any:
     changed = editor.to_proto()
     del changed.metadata_props[:]
@@ -150,47 +156,72 @@ def _finished(editor: GraphEditor, proto: Any) -> Any:
 
 
 class _Region:
-    """The kept region of a tile as weights, at every scale, and means over it."""
+    """The kept region of a tile as weights, at every scale, and means over it.
 
-    def __init__(self, editor: GraphEditor) -> None:
-        self._editor = editor
+    Args:
+        multiple: pixels on whose multiples the region begins and ends.
+    """
+
+    def __init__(self, editor: GraphEditor, multiple: int) -> None:
+        self._editor, self._multiple = editor, multiple
         batch, _, height, width = editor.image.shape
         self._batch = batch
-        self._weights = {
-            2: editor.input(ROWS, (batch, 1, height, 1)),
-            3: editor.input(COLUMNS, (batch, 1, 1, width)),
-        }
-        self._scaled: dict[tuple[int, int], Value] = {}
-        self._lines: dict[tuple[int, int], Value] = {}
+        self._staged = editor.fixed and isinstance(batch, int)
         self._first = next(editor.nodes())
-        half = editor.constant("own/half", np.full((1, 1, 1, 1), 0.5, np.float32))
+        rows = editor.input(ROWS, (batch, 1, height, 1))
+        columns = editor.input(COLUMNS, (batch, 1, 1, width))
+        self._weights = {2: rows, 3: columns}
+        self._made: dict[str, Value] = {}
         own = editor.input(OWN, (1, 1, 1, 1))
-        self.own = editor.add(self._first, "Greater", [own, half], "own/chosen")
+        self.own = self._add("Greater", [own, self._number("own/half", 0.5)], "own/chosen")
 
     def gathered(self, place: _Place, pool: Pool, name: str, mass_name: str) -> Value:
         """The mean over the region of what ``place`` reads; it and its mass become outputs of the
         graph."""
-        reader = place.mean.producer()
+        reader, mass = place.mean.producer(), None
         if place.logits is None:
             mean = self._mean(reader, place.features, pool.scale, name)
-            self._editor.output(mean, (self._batch, pool.channels, 1, 1))
-            return mean
-        mean, mass = self._softmax_mean(
-            reader, place.features, place.logits, pool.scale, name, mass_name
-        )
+        else:
+            logits = self._editor.add(
+                reader, "Add", [place.logits, self._outside(pool.scale)], f"{name}/inside"
+            )
+            sums = self._staged_sums if self._staged else self._sums
+            summed, total, shift = sums(reader, logits, place.features, name)
+            mean = self._editor.add(reader, "Div", [summed, total], name)
+            power = self._editor.add(reader, "Log", [total], f"{name}/log")
+            power = self._editor.add(reader, "Add", [power, shift], f"{name}/power")
+            share = self._log_share(pool.scale)
+            mass = self._editor.add(reader, "Add", [power, share], mass_name)
         self._editor.output(mean, (self._batch, pool.channels, 1, 1))
-        self._editor.output(mass, (self._batch, 1, 1, 1))
+        if mass is not None:
+            self._editor.output(mass, (self._batch, 1, 1, 1))
         return mean
 
     def _mean(self, before: Node, features: Value, scale: int, name: str) -> Value:
-        """Rows first, then columns: two products that read the map once and write little."""
-        across = self._line(2, scale), self._line(3, scale)
-        by_column = self._editor.add(before, "MatMul", [across[0], features], f"{name}/rows")
-        return self._editor.add(before, "MatMul", [by_column, across[1]], name)
+        """The means of blocks that lie in the region or outside it as a whole, so that the map is
+        read once and little is written; then rows, then columns."""
+        block, blocks = [self._multiple // scale] * 2, features
+        if block[0] > 1:
+            blocks = self._editor.add(
+                before, "AveragePool", [features], f"{name}/blocks",
+                kernel_shape=block, strides=block,
+            )  # fmt: skip
+        by_column = self._editor.add(
+            before, "MatMul", [self._row_of_steps(), blocks], f"{name}/rows"
+        )
+        return self._editor.add(before, "MatMul", [by_column, self._column_of_weights()], name)
 
-    def _softmax_mean(
-        self, before: Node, features: Value, logits: Value, scale: int, name: str, mass_name: str
-    ) -> tuple[Value, Value]:
+    def _staged_sums(
+        self, before: Node, logits: Value, features: Value, name: str
+    ) -> tuple[Value, Value, Value]:
+        """As FP16 holds them, which counts on a fixed size."""
+        return softmax_sums(self._editor, logits, features, name, (before, before))
+
+    def _sums(
+        self, before: Node, logits: Value, features: Value, name: str
+    ) -> tuple[Value, Value, Value]:
+        """What `softmax_sums` returns, at any size."""
+
         def add(kind: str, inputs: list[Value], part: str, **attributes: Any) -> Value:
             return self._editor.add(before, kind, inputs, f"{name}/{part}", **attributes)
 
@@ -199,48 +230,88 @@ class _Region:
             return add("Reshape", [value, constant], part)
 
         axes = self._editor.constant(f"{name}/axes", np.array(SPATIAL_AXES, np.int64))
-        least = self._editor.constant(
-            f"{name}/least", np.full((1, 1, 1, 1), LEAST_MASS, np.float32)
-        )
         largest = add("ReduceMax", [logits], "largest", axes=SPATIAL_AXES, keepdims=1)
         powers = add("Exp", [add("Sub", [logits, largest], "below")], "exp")
-        inner = add("Mul", [powers, self._weight(2, scale)], "exp/rows")
-        kept = add("Mul", [inner, self._weight(3, scale)], "exp/kept")
-        total = add("Add", [add("ReduceSum", [kept, axes], "sum", keepdims=1), least], "total")
+        total = add("ReduceSum", [powers, axes], "sum", keepdims=1)
         flat = reshaped(features, [0, 0, -1], "flat")
-        product = add("MatMul", [flat, reshaped(kept, [0, -1, 1], "column")], "product")
-        vector = reshaped(product, [0, 0, 1, 1], "vector")
-        mass = self._editor.add(before, "Add", [add("Log", [total], "log"), largest], mass_name)
-        return self._editor.add(before, "Div", [vector, total], name), mass
+        product = add("MatMul", [flat, reshaped(powers, [0, -1, 1], "column")], "product")
+        return reshaped(product, [0, 0, 1, 1], "vector"), total, largest
 
-    def _weight(self, axis: int, scale: int) -> Value:
-        """The weights of every ``scale``-th row or column, again of sum one."""
+    def _row_of_steps(self) -> Value:
+        """`STEP` for each row of blocks in the region, 0 outside: (N, 1, 1, h)."""
+        if "steps" not in self._made:
+            step = self._number("rows/step", STEP)
+            steps = self._chosen(2, self._multiple, step, self._number("rows/none", 0), "steps")
+            self._made["steps"] = self._add("Transpose", [steps], "rows/turned", perm=[0, 1, 3, 2])
+        return self._made["steps"]
+
+    def _column_of_weights(self) -> Value:
+        """What turns sums over the rows of blocks, taken in steps, into the mean: (N, 1, w, 1)."""
+        if "column" not in self._made:
+            every = self._every(3, self._multiple)
+            factor = self._number("columns/factor", self._multiple**2 / STEP)
+            scaled = self._add("Mul", [self._largest(2), factor], "columns/scale")
+            column = self._add("Mul", [every, scaled], "columns/weights")
+            self._made["column"] = self._add(
+                "Transpose", [column], "columns/turned", perm=[0, 1, 3, 2]
+            )
+        return self._made["column"]
+
+    def _outside(self, scale: int) -> Value:
+        """What takes the logits outside the region away: (N, 1, h, w)."""
+        name = f"outside/{scale}"
+        if name not in self._made:
+            zero, far = self._number(f"{name}/zero", 0), self._number(f"{name}/far", OUTSIDE)
+            sides = [self._chosen(axis, scale, zero, far, name) for axis in (2, 3)]
+            self._made[name] = self._add("Add", sides, name)
+        return self._made[name]
+
+    def _log_share(self, scale: int) -> Value:
+        """The logarithm of one position's share in the region: (N, 1, 1, 1)."""
+        name = f"share/{scale}"
+        if name not in self._made:
+            pixel = self._add("Mul", [self._largest(2), self._largest(3)], f"{name}/pixel")
+            size = self._number(f"{name}/size", scale**2)
+            share = self._add("Mul", [pixel, size], f"{name}/position")
+            self._made[name] = self._add("Log", [share], name)
+        return self._made[name]
+
+    def _chosen(self, axis: int, scale: int, inside: Value, outside: Value, name: str) -> Value:
+        """Along one axis, one of two numbers for each position of the map."""
+        name = f"{name}/{self._weights[axis].name}"
+        zero = self._number(f"{name}/zero", 0)
+        kept = self._add("Greater", [self._every(axis, scale), zero], f"{name}/kept")
+        return self._add("Where", [kept, inside, outside], name)
+
+    def _every(self, axis: int, scale: int) -> Value:
+        """The weights of every ``scale``-th row or column."""
+        weights = self._weights[axis]
+        name = f"{weights.name}/{scale}"
         if scale == 1:
-            return self._weights[axis]
-        if (axis, scale) not in self._scaled:
-            name = f"{self._weights[axis].name}/{scale}"
+            return weights
+        if name not in self._made:
             bounds = [
                 self._editor.constant(f"{name}/{part}", np.array([value], np.int64))
                 for part, value in (
                     ("first", 0), ("last", np.iinfo(np.int64).max), ("axis", axis), ("step", scale),
                 )
             ]  # fmt: skip
-            factor = self._editor.constant(
-                f"{name}/factor", np.full((1, 1, 1, 1), scale, np.float32)
-            )
-            every = self._editor.add(
-                self._first, "Slice", [self._weights[axis], *bounds], f"{name}/every"
-            )
-            self._scaled[axis, scale] = self._editor.add(
-                self._first, "Mul", [every, factor], f"{name}/weights"
-            )
-        return self._scaled[axis, scale]
+            self._made[name] = self._add("Slice", [weights, *bounds], f"{name}/every")
+        return self._made[name]
 
-    def _line(self, axis: int, scale: int) -> Value:
-        """The weights of rows as a row (N, 1, 1, h), of columns as a column (N, 1, w, 1)."""
-        if (axis, scale) not in self._lines:
-            weight = self._weight(axis, scale)
-            self._lines[axis, scale] = self._editor.add(
-                self._first, "Transpose", [weight], f"{weight.name}/turned", perm=[0, 1, 3, 2]
+    def _largest(self, axis: int) -> Value:
+        """The weight of one row or column of pixels in the region: (N, 1, 1, 1)."""
+        weights = self._weights[axis]
+        name = f"{weights.name}/largest"
+        if name not in self._made:
+            self._made[name] = self._add(
+                "ReduceMax", [weights], name, axes=SPATIAL_AXES, keepdims=1
             )
-        return self._lines[axis, scale]
+        return self._made[name]
+
+    def _add(self, kind: str, inputs: list[Value], name: str, **attributes: Any) -> Value:
+        """A node in front of all others."""
+        return self._editor.add(self._first, kind, inputs, name, **attributes)
+
+    def _number(self, name: str, value: float) -> Value:
+        return self._editor.constant(name, np.full((1, 1, 1, 1), value, np.float32))

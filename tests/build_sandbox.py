@@ -77,6 +77,7 @@ class Sandbox:
         fake = importlib.reload(fake_builder)  # it reads the environment when it is loaded
         self._monkeypatch.setitem(sys.modules, "tensorrt", fake)
         self._monkeypatch.setitem(sys.modules, "mirnet_edge.trt.engine", fake.engine_module())
+        self._monkeypatch.setitem(sys.modules, "mirnet_edge.build.applied", fake.applied_module())
         self._monkeypatch.setattr(tensorrt_log, "_process_logger", None)
 
     def build(self, **options: Any) -> EngineCard:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fake_plan_runner import FakeTensorRTEngine
+from fake_plan_runner import FakeTensorRTEngine, run_applied
 
 VERSION = os.environ.get("FAKE_TENSORRT_VERSION", "8.6.1")
 FAULT = os.environ.get("FAKE_TENSORRT_FAULT", "")
@@ -35,6 +35,7 @@ import fake_builder
 from fake_builder import *
 __version__ = fake_builder.VERSION
 sys.modules["mirnet_edge.trt.engine"] = fake_builder.engine_module()
+sys.modules["mirnet_edge.build.applied"] = fake_builder.applied_module()
 """
 
 
@@ -49,6 +50,13 @@ def engine_module() -> ModuleType:
     """What stands for ``mirnet_edge.trt.engine``."""
     module: Any = ModuleType("mirnet_edge.trt.engine")
     module.TensorRTEngine = FakeTensorRTEngine
+    return module
+
+
+def applied_module() -> ModuleType:
+    """What stands for ``mirnet_edge.build.applied``."""
+    module: Any = ModuleType("mirnet_edge.build.applied")
+    module.run_applied = run_applied
     return module
 
 
@@ -114,11 +122,19 @@ class Network:
     def get_layer(self, index: int) -> Layer:
         return self.layers[index]
 
-    def get_input(self, _index: int) -> Tensor:
-        return self.tensors[0]
+    @property
+    def num_inputs(self) -> int:
+        return len(self.inputs)
 
-    def get_output(self, _index: int) -> Tensor:
-        return self.tensors[1]
+    @property
+    def num_outputs(self) -> int:
+        return len(self.outputs)
+
+    def get_input(self, index: int) -> Tensor:
+        return self.inputs[index]
+
+    def get_output(self, index: int) -> Tensor:
+        return self.outputs[index]
 
 
 class ParserError:
@@ -149,9 +165,8 @@ class OnnxParser:
             return False
         self._network.proto = proto
         self._network.layers = [Layer(node) for node in proto.graph.node]
-        self._network.tensors = [
-            Tensor(value.name, float32) for value in (proto.graph.input[0], proto.graph.output[0])
-        ]
+        self._network.inputs = [Tensor(value.name, float32) for value in proto.graph.input]
+        self._network.outputs = [Tensor(value.name, float32) for value in proto.graph.output]
         return True
 
     @property
@@ -298,7 +313,7 @@ def _plan(network: Network, config: Config) -> bytes:
         "flags": sorted(flag.name for flag in config.flags),
         "sources": config.sources,
         "layers": [] if FAULT == "silent" else layers,
-        "dtypes": [tensor.dtype.name for tensor in network.tensors],
+        "dtypes": [tensor.dtype.name for tensor in (*network.inputs, *network.outputs)],
         "onnx": base64.b64encode(network.proto.SerializeToString()).decode(),
     }
     return json.dumps(plan).encode()
@@ -321,14 +336,14 @@ class Runtime:
 
 
 class Engine:
-    num_io_tensors = 2
-
     def __init__(self, plan: dict[str, Any]) -> None:
         import onnx
 
         self._plan = plan
         graph = onnx.load_from_string(base64.b64decode(plan["onnx"])).graph
-        self._values = [graph.input[0], graph.output[0]]
+        self._inputs = len(graph.input)
+        self._values = [*graph.input, *graph.output]
+        self.num_io_tensors = len(self._values)
         name = "device_memory_size" if RELEASE < (10, 1) else "device_memory_size_v2"
         setattr(self, name, 1 << 20)
 
@@ -339,7 +354,7 @@ class Engine:
         return [value.name for value in self._values].index(name)
 
     def get_tensor_mode(self, name: str) -> Any:
-        return (TensorIOMode.INPUT, TensorIOMode.OUTPUT)[self._index(name)]
+        return TensorIOMode.INPUT if self._index(name) < self._inputs else TensorIOMode.OUTPUT
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         dims = self._values[self._index(name)].type.tensor_type.shape.dim

@@ -1,19 +1,44 @@
-"""`pycuda.driver` and `cuda.bindings.driver` on a `FakeGpu`: the names that the package uses."""
+"""`pycuda.driver` and `cuda.bindings.driver` on a `FakeGpu`: the names that the package uses.
+
+Kernels run as they are compiled for the host (`kernel_host`), when the stream is waited for.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import enum
+import functools
+import itertools
+import struct
 import sys
+from collections.abc import Callable, Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_gpu import Error, FakeGpu, LogicError, MemoryError, Queue, RuntimeError, Work
+from kernel_host import KERNELS, family_of, host_kernels
 
 from mirnet_edge.cuda import device as cuda_device
+from mirnet_edge.cuda import kernels as cuda_kernels
 
 DEVICEMAP = 2
+CUBIN = b"cubin of "
+ARGUMENTS = {"P": ctypes.c_void_p, "q": ctypes.c_longlong, "i": ctypes.c_int}
+
+
+class FakeBinaries:
+    """In place of `mirnet_edge.cuda.compiler.Binaries`: nothing is compiled."""
+
+    def __init__(self, target: Any) -> None:
+        pass
+
+    def cached(self, stem: str) -> bytes | None:
+        return None
+
+    def compile(self, stem: str) -> bytes:
+        return CUBIN + stem.encode()
 
 
 class Handle(int):
@@ -77,6 +102,10 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
             gpu.fail("cuStreamSynchronize")
             gpu.drain(self.handle)
 
+        def is_done(self) -> bool:
+            gpu.need_context("cuStreamQuery")
+            return not gpu.queues[self.handle].work
+
         def wait_for_event(self, event: Event) -> None:
             gpu.need_context("cuStreamWaitEvent")
             gpu.queue(self.handle, event.synchronize)
@@ -111,6 +140,10 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
                 raise LogicError("cuEventElapsedTime failed: device not ready")
             return self.time_ms - start.time_ms
 
+        def query(self) -> bool:
+            gpu.need_context("cuEventQuery")
+            return self.stream is None or self.time_ms is not None
+
         def __del__(self) -> None:
             if hasattr(self, "stream"):
                 gpu.free("event")
@@ -139,8 +172,8 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         def __init__(self, shape: Any, dtype: Any, flags: int) -> None:
             gpu.make("host", "cuMemHostAlloc")
             self.flags = flags
-            self.block = np.full(int(np.prod(shape)) * dtype.itemsize, 0x5A, np.uint8)
-            self.address = gpu.new_address()
+            self.block = gpu.new_block(int(np.prod(shape)) * dtype.itemsize)
+            self.address: int = self.block.ctypes.data
             interface = self.block.__array_interface__
             self.__array_interface__ = {**interface, "shape": tuple(shape), "typestr": dtype.str}
             if flags & DEVICEMAP:
@@ -173,6 +206,67 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         source = gpu.bytes_at(src, dest.nbytes)
         gpu.queue(stream.handle, lambda: np.copyto(dest.reshape(-1).view(np.uint8), source))
 
+    def memcpy_dtod_async(dest: int, src: int, size: int, stream: Stream) -> None:
+        gpu.need_context("cuMemcpyDtoDAsync")
+        gpu.fail("cuMemcpyDtoDAsync")
+        target, source = gpu.bytes_at(dest, size), gpu.bytes_at(src, size)
+        gpu.queue(stream.handle, lambda: np.copyto(target, source))
+
+    def memset(dtype: type) -> Callable[[int, int, int, Stream], None]:
+        function = f"cuMemsetD{8 * np.dtype(dtype).itemsize}Async"
+
+        def set_memory(dest: int, data: int, size: int, stream: Stream) -> None:
+            gpu.need_context(function)
+            gpu.fail(function)
+            target = gpu.bytes_at(dest, size * np.dtype(dtype).itemsize).view(dtype)
+            gpu.queue(stream.handle, lambda: target.fill(data))
+
+        return set_memory
+
+    class Function:
+        def __init__(self, module: Module, name: str) -> None:
+            self.module, self.name, self.arg_format = module, name, ""
+
+        def prepare(self, arg_types: str) -> Function:
+            self.arg_format = "".join(arg_types)
+            return self
+
+        def prepared_async_call(
+            self, grid: tuple[int, ...], block: tuple[int, ...], stream: Stream, *args: float
+        ) -> None:
+            gpu.need_context("cuLaunchKernel")
+            gpu.fail("cuLaunchKernel")
+            if min(*grid, *block) < 1 or max(grid[1:]) > 65535 or np.prod(block) > 1024:
+                raise LogicError("cuLaunchKernel failed: invalid argument")
+            struct.pack(self.arg_format, *args)
+            work = functools.partial(self._run, grid, block, args)
+            gpu.queue(stream.handle, work)
+
+        def _run(self, grid: tuple[int, ...], block: tuple[int, ...], args: Any) -> None:
+            for letter, value in zip(self.arg_format, args, strict=True):
+                if letter == "P" and value:
+                    gpu.bytes_at(value, 1)
+            host_kernels().launch(self.name, grid, block, *host_arguments(self.arg_format, args))
+
+    class Module:
+        def __init__(self, cubin: bytes) -> None:
+            gpu.need_context("cuModuleLoadDataEx")
+            if not cubin.startswith(CUBIN):
+                raise LogicError("cuModuleLoadDataEx failed: device kernel image is invalid")
+            gpu.make("module", "cuModuleLoadDataEx")
+            self.source = KERNELS / f"{cubin.removeprefix(CUBIN).decode()}.cu"
+
+        def get_function(self, name: str) -> Function:
+            gpu.need_context("cuModuleGetFunction")
+            here = self.source.stem == family_of(name) or f" {name}(" in self.source.read_text()
+            if not here or not hasattr(host_kernels().library, name):
+                raise LogicError("cuModuleGetFunction failed: named symbol not found")
+            return Function(self, name)
+
+        def __del__(self) -> None:
+            if hasattr(self, "source"):
+                gpu.free("module")
+
     def mem_get_info() -> tuple[int, int]:
         gpu.need_context("cuMemGetInfo")
         return gpu.total_bytes - gpu.used_bytes(), gpu.total_bytes
@@ -196,8 +290,25 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         pagelocked_empty=pagelocked_empty,
         memcpy_htod_async=memcpy_htod_async,
         memcpy_dtoh_async=memcpy_dtoh_async,
+        memcpy_dtod_async=memcpy_dtod_async,
+        memset_d8_async=memset(np.uint8),
+        memset_d32_async=memset(np.uint32),
+        module_from_buffer=Module,
     )
     return module
+
+
+def host_arguments(argument_format: str, arguments: Sequence[float]) -> list[Any]:
+    """As `HostKernels.launch` takes them: floats, which are of a struct by value, as a pointer."""
+    taken: list[Any] = []
+    pairs = zip(argument_format, arguments, strict=True)
+    for letter, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
+        values = [value for _, value in group]
+        if letter == "f":
+            taken.append((ctypes.c_float * len(values))(*values))
+        else:
+            taken += [ARGUMENTS[letter](value) for value in values]
+    return taken
 
 
 def graph_bindings(gpu: FakeGpu) -> ModuleType:
@@ -267,6 +378,7 @@ def install(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> FakeGpu:
     monkeypatch.setitem(sys.modules, "pycuda.driver", pycuda_driver(gpu))
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", graph_bindings(gpu))
     monkeypatch.setattr(cuda_device, "_devices", {})
+    monkeypatch.setattr(cuda_kernels, "Binaries", FakeBinaries)
     return gpu
 
 

@@ -3,7 +3,8 @@
 Like the real one it does nothing before it is waited for: what is queued on a stream runs when the
 stream, or an event in it, is synchronized. Time is a clock of its own, moved on by queued work.
 What is made needs pycuda's context on the thread's stack, and so does what is freed:
-`FakeGpu.stray` lists what was freed without.
+`FakeGpu.stray` lists what was freed without. Addresses are those of the host's memory, so that
+kernels compiled for the host run on them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-FIRST_ADDRESS = 0x7F00_0000_0000
+ALIGNMENT = 256
 
 
 class Error(Exception):
@@ -54,7 +55,8 @@ class FakeGpu:
         total_bytes: of memory; what is allocated on the device counts, and on the host where the
             GPU is integrated.
         failures: error to raise by the name of the driver's function, once each.
-        live: how many of each kind are there now ("memory", "host", "stream", "event", "graph").
+        live: how many of each kind are there now ("memory", "host", "stream", "event", "graph",
+            "module").
         made: the same, ever.
         clock_ms: time of the device.
         graph_speed: of captured work, against the same work launched one by one.
@@ -111,18 +113,24 @@ class FakeGpu:
     def allocate(self, size_bytes: int, function: str) -> int:
         if self.used_bytes() + size_bytes > self.total_bytes:
             raise MemoryError(f"{function} failed: out of memory")
-        address = self.new_address()
-        self.memory[address] = np.full(size_bytes, 0xA5, np.uint8)  # whoever reads it shall notice
+        block = self.new_block(size_bytes)
+        address: int = block.ctypes.data
+        self.memory[address] = block
         return address
 
-    def new_address(self) -> int:
-        return FIRST_ADDRESS + next(self.numbers) * (1 << 24)
+    def new_block(self, size_bytes: int) -> np.ndarray:
+        """Aligned memory of no meaning: whoever reads it shall notice."""
+        whole = np.full(size_bytes + ALIGNMENT, 0xA5, np.uint8)
+        start = -whole.ctypes.data % ALIGNMENT
+        return whole[start : start + size_bytes]
 
     def bytes_at(self, address: int, size_bytes: int) -> np.ndarray:
-        block = self.memory.get(int(address))
-        if block is None or block.nbytes < size_bytes:
-            raise LogicError("an illegal memory access was encountered")
-        return block[:size_bytes]
+        """Memory that begins anywhere in an allocation, and ends in it."""
+        for start, block in self.memory.items():
+            offset = int(address) - start
+            if 0 <= offset <= block.nbytes - size_bytes:
+                return block[offset : offset + size_bytes]
+        raise LogicError("an illegal memory access was encountered")
 
     def queue(self, handle: int, work: Work, time_ms: float = 0.0) -> None:
         queue = self.queues[handle]

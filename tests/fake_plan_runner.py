@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,22 @@ class FakeTensorRTEngine:
             padded = np.concatenate(
                 [some, np.zeros((batch - len(some), *some.shape[1:]), np.float32)]
             )
-            (output,) = self._session.run(None, {value.name: padded.astype(dtype)})
+            feeds = {value.name: padded.astype(dtype), **self._own_statistics()}
+            output = self._session.run(None, feeds)[0]
             outputs.append(output[: len(some)].astype(np.float32) + noise)
         if _fault() == "nan":
             outputs[-1][0, 0, 0, 0] = np.nan
         return np.concatenate(outputs)
+
+    def _own_statistics(self) -> dict[str, np.ndarray]:
+        """What a gather plan takes beside the image to restore tiles with their own."""
+        sides = {value.name: value.shape for value in self._session.get_inputs()[1:]}
+        feeds = {name: np.zeros(shape, np.float32) for name, shape in sides.items()}
+        for name in {"rows", "columns"} & set(feeds):
+            feeds[name][...] = len(feeds[name]) / feeds[name].size
+        if feeds:
+            feeds["own"][...] = 1
+        return feeds
 
     def measure(self, runs: int) -> tuple[list[float], list[float]]:
         times = json.loads(os.environ.get("FAKE_TENSORRT_TIMES", "{}"))
@@ -58,3 +70,20 @@ class FakeTensorRTEngine:
 
     def close(self) -> None:
         pass
+
+
+def run_applied(path: Path, tiles: np.ndarray, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What `build.applied.run_applied` does, on ONNX Runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        base64.b64decode(json.loads(path.read_bytes())["onnx"]), providers=["CPUExecutionProvider"]
+    )
+    image = session.get_inputs()[0]
+    dtype = np.float16 if image.type == "tensor(float16)" else np.float32
+    outputs = []
+    for index, tile in enumerate(tiles):
+        batch = np.broadcast_to(tile, image.shape).astype(dtype)
+        given = {name: stack[index : index + 1] for name, stack in vectors.items()}
+        outputs.append(session.run(None, {image.name: batch, **given})[0][0].astype(np.float32))
+    return np.stack(outputs)

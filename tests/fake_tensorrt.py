@@ -1,4 +1,5 @@
-"""A small TensorRT on the fake GPU: plans are JSON, and the network halves its input.
+"""A small TensorRT on the fake GPU: plans are JSON, and the network halves its input, or is a graph
+that ONNX Runtime runs.
 
 It has the names that the package uses, in the release asked for; where the real one returns None or
 False and logs why, so does this.
@@ -6,6 +7,7 @@ False and logs why, so does this.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import enum
 import hashlib
@@ -16,11 +18,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from fake_gpu import FakeGpu
 
-from mirnet_edge.card import EngineCard, TensorFacts, card_path
+from mirnet_edge.card import EngineCard, TensorFacts, card_path, kind_path
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graphs import with_shape
+from mirnet_edge.rewrite import rewrite
+from mirnet_edge.statistics_graphs import apply_graph, gather_graph, pools_of
 from mirnet_edge.trt import log as tensorrt_log
 
 SHAPE = (3, 8, 12)
@@ -57,8 +63,14 @@ class TensorFormat(enum.Enum):
 NUMPY = {"FLOAT": np.float32, "HALF": np.float16}
 
 
+class ExecutionContextAllocationStrategy(enum.Enum):
+    STATIC = 0
+    USER_MANAGED = 2
+
+
 def make_plan(**changes: Any) -> bytes:
-    """A plan the fake runtime loads: inputs and outputs as [name, shape, dtype, format]."""
+    """A plan the fake runtime loads: inputs and outputs as [name, shape, dtype, format]; "onnx", in
+    base64, is what it runs (see `plan_of_graph`)."""
     plan = {
         "version": "10.3.0",
         "capability": [9, 0],
@@ -70,9 +82,11 @@ def make_plan(**changes: Any) -> bytes:
     return MAGIC + json.dumps(plan).encode()
 
 
-def write_plan(folder: Path, card: dict[str, Any] | None = None, **changes: Any) -> Path:
+def write_plan(
+    folder: Path, card: dict[str, Any] | None = None, name: str = "tiny.engine", **changes: Any
+) -> Path:
     """A plan with its card; ``card`` changes the card, ``changes`` the plan."""
-    path = folder / "tiny.engine"
+    path = folder / name
     plan = make_plan(**changes)
     path.write_bytes(plan)
     tensors = (TensorFacts("frame", (1, *SHAPE), "float32", "linear"),)
@@ -107,15 +121,61 @@ def batch_of(batch: int, dtype: str = "FLOAT", out_channels: int = 3) -> dict[st
     }
 
 
+def plan_of_graph(proto: Any, image: str = "FLOAT") -> dict[str, Any]:
+    """Changes of a plan: it runs a graph of fixed shapes in FP32, whose first input and output are
+    of type ``image``. Its tensors are listed from last to first, as TensorRT's order is nobody's to
+    count on."""
+
+    def listed(values: Any) -> list[list[Any]]:
+        tensors = []
+        for index, value in enumerate(values):
+            shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            tensors.append([value.name, shape, "FLOAT" if index else image, "LINEAR"])
+        return tensors[::-1]
+
+    return {
+        "inputs": listed(proto.graph.input),
+        "outputs": listed(proto.graph.output),
+        "onnx": base64.b64encode(proto.SerializeToString()).decode(),
+    }
+
+
+def write_plans(
+    folder: Path, proto: Any, tile: tuple[int, int], batch: int = 1, image: str = "FLOAT"
+) -> Path:
+    """The plans of a plain graph of open size: ``net.engine``, and beside it those that statistics
+    need, each larger than the one before."""
+    sized = with_shape(proto, batch, *tile)
+    plain = with_shape(rewrite(sized, "tensorrt")[0], batch, *tile)
+    graphs = {"plain": plain, "apply": apply_graph(sized), "gather": gather_graph(sized)}
+    pools = pools_of(sized)
+    metadata = {item.key: item.value for item in proto.metadata_props}
+    for number, (kind, graph) in enumerate(graphs.items(), 1):
+        card = {
+            "kind": kind,
+            "pools": () if kind == "plain" else pools,
+            "facts": ModelFacts.from_metadata(metadata),
+            "tile": tile,
+            "batch": batch,
+            "activation_bytes": number << 16,
+        }
+        name = kind_path("net.engine", kind).name
+        changes = {**plan_of_graph(graph, image), "activation_bytes": number << 16}
+        write_plan(folder, card, name, **changes)
+    return folder / "net.engine"
+
+
 def random_tiles(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((count, *SHAPE), np.float32)
 
 
 def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
     """The module; ``gone`` lists what was destroyed, in order, and the contexts of the driver that
-    were current then."""
+    were current then; ``strategies`` how the memory of each execution context was come by."""
     module = ModuleType("tensorrt")
     gone: list[tuple[str, int]] = []
+    strategies: list[str] = []
+    release = int(version.partition(".")[0])
     switches = SimpleNamespace(enqueue_fails=False, refuses_address=False)
 
     class ILogger:
@@ -131,34 +191,72 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
             gone.append((type(self).__name__, gpu.context_depth()))
 
     class IExecutionContext(Mortal):
-        def __init__(self, plan: dict[str, Any], logger: Any) -> None:
-            self.plan, self.logger = plan, logger
+        def __init__(self, owner: ICudaEngine, strategy: str) -> None:
+            strategies.append(strategy)
+            self.plan, self.logger, self.owner = owner.plan, owner.logger, owner
             self.addresses: dict[str, int] = {}
             self.profiler: Any = None
+            self.own_memory = strategy == "STATIC"
+            self.memory: tuple[int, int] | None = None
+
+        def _give_memory(self, address: int, size_bytes: int) -> None:
+            assert not self.own_memory
+            self.memory = address, size_bytes
+
+        if release >= 10:
+
+            def set_device_memory(self, memory: int, size: int) -> None:
+                self._give_memory(memory, size)
+
+        def _give_memory_alone(self, address: int) -> None:
+            self._give_memory(address, self.plan["activation_bytes"])
+
+        device_memory = property(fset=_give_memory_alone)
 
         def set_tensor_address(self, name: str, address: int) -> bool:
             if switches.refuses_address:
                 self.logger.log(Severity.ERROR, "3: setTensorAddress: misaligned")
                 return False
             assert isinstance(address, int)
+            assert name in self.owner.tensors
             self.addresses[name] = address
             return True
 
         def execute_async_v3(self, stream_handle: int) -> bool:
             gpu.need_context("enqueueV3")
+            missing = self.owner.tensors.keys() - self.addresses.keys()
+            if missing:
+                self.logger.log(Severity.ERROR, f"3: Address is not set for {sorted(missing)}")
+                return False
+            if not self._has_memory():
+                self.logger.log(Severity.ERROR, "3: device memory is not set, or too small")
+                return False
             if switches.enqueue_fails:
                 self.logger.log(Severity.ERROR, "1: [runner.cpp::execute] Error Code 1: no kernel")
                 return False
             if self.profiler is not None:
                 for name, time_ms in LAYERS.items():
                     self.profiler.report_layer_time(name, time_ms)
-            gpu.queue(stream_handle, self._halve, ENQUEUE_MS)
+            gpu.queue(stream_handle, self._compute, ENQUEUE_MS)
             return True
 
-        def _halve(self) -> None:
-            (taken,), (given,) = self.plan["inputs"], self.plan["outputs"]
-            source, target = self._view(taken), self._view(given)
-            target[...] = (source * 0.5)[:, : target.shape[1]]
+        def _has_memory(self) -> bool:
+            needed = self.plan["activation_bytes"]
+            return self.own_memory or (self.memory is not None and self.memory[1] >= needed)
+
+        def _compute(self) -> None:
+            if self.memory is not None:  # whatever else lies there is lost
+                gpu.bytes_at(self.memory[0], self.plan["activation_bytes"])[...] = 0xC3
+            inputs = {item[0]: np.float32(self._view(item)) for item in self.plan["inputs"]}
+            for item, result in zip(self.plan["outputs"], self._results(inputs), strict=True):
+                self._view(item)[...] = result
+
+        def _results(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            if self.owner.session is not None:
+                names = [item[0] for item in self.plan["outputs"]]
+                return self.owner.session.run(names, inputs)
+            ((_, shape, _, _),) = self.plan["outputs"]
+            return [(source * 0.5)[:, : shape[1]] for source in inputs.values()]
 
         def _view(self, tensor: list[Any]) -> np.ndarray:
             name, shape, dtype, _ = tensor
@@ -168,9 +266,10 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
     class ICudaEngine(Mortal):
         def __init__(self, plan: dict[str, Any], logger: Any) -> None:
             self.plan, self.logger = plan, logger
+            self.session = session_of(plan)
             self.tensors = {item[0]: item for item in (*plan["inputs"], *plan["outputs"])}
             self.num_io_tensors = len(self.tensors)
-            name = "device_memory_size" if version.startswith("8.") else "device_memory_size_v2"
+            name = "device_memory_size" if release < 10 else "device_memory_size_v2"
             setattr(self, name, plan["activation_bytes"])
 
         def get_tensor_name(self, index: int) -> str:
@@ -192,14 +291,29 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
             inputs = [item[0] for item in self.plan["inputs"]]
             return TensorIOMode.INPUT if name in inputs else TensorIOMode.OUTPUT
 
-        def create_execution_context(self) -> IExecutionContext | None:
+        def create_execution_context(
+            self,
+            strategy: ExecutionContextAllocationStrategy = (
+                ExecutionContextAllocationStrategy.STATIC
+            ),
+        ) -> IExecutionContext | None:
+            assert release >= 10 or strategy.name == "STATIC"
+            return self._make_context(strategy.name)
+
+        if release < 10:
+
+            def create_execution_context_without_device_memory(self) -> IExecutionContext | None:
+                return self._make_context("USER_MANAGED")
+
+        def _make_context(self, strategy: str) -> IExecutionContext | None:
             gpu.need_context("createExecutionContext")
-            if self.plan["activation_bytes"] > gpu.total_bytes - gpu.used_bytes():
+            needed = self.plan["activation_bytes"] if strategy == "STATIC" else 0
+            if needed > gpu.total_bytes - gpu.used_bytes():
                 self.logger.log(
                     Severity.ERROR, "2: [executionContext.cpp] Error Code 2: OutOfMemory"
                 )
                 return None
-            return IExecutionContext(self.plan, self.logger)
+            return IExecutionContext(self, strategy)
 
     class Runtime(Mortal):
         def __init__(self, logger: Any) -> None:
@@ -234,9 +348,23 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
         TensorIOMode=TensorIOMode,
         TensorFormat=TensorFormat,
         gone=gone,
+        strategies=strategies,
         switches=switches,
     )
+    if release >= 10:
+        module.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
     return module
+
+
+def session_of(plan: dict[str, Any]) -> Any:
+    """What runs the graph in a plan; None for a plan without."""
+    if "onnx" not in plan:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(
+        base64.b64decode(plan["onnx"]), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def install(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:

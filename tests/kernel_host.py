@@ -18,10 +18,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_twins import ORDERS, SAMPLES, VALUES, Array
+from kernel_twins import ORDERS, SAMPLES, VALUES, YUV_FORMATS, Array
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 HOST_SOURCES = Path(__file__).parent / "kernels"
+
+
+Size = tuple[int, int, int]
+BLOCK = (2, 3, 1)
+
+
+class Dim3(ctypes.Structure):
+    _fields_ = (("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint))
 
 
 class HostKernels:
@@ -44,8 +52,8 @@ class HostKernels:
         batch = GuardedTiles(
             len(origins), padded_channels, tile_size_px, value, guard_bytes, channels_last
         )
-        self.library.launch_load_tiles(
-            self._kernel(f"load_tiles_{order}_{name_of(frame)}_{value}"),
+        self._launch_tiles(
+            f"load_tiles_{order}_{name_of(frame)}_{value}",
             len(origins),
             pointer(frame),
             ctypes.c_longlong(frame.strides[0]),
@@ -66,8 +74,8 @@ class HostKernels:
         channels_last: bool = False,
     ) -> None:
         batch = in_memory(tiles, channels_last)
-        self.library.launch_store_tiles(
-            self._kernel(f"store_tiles_{order}_{name_of(frame)}_{value_of(tiles)}"),
+        self._launch_tiles(
+            f"store_tiles_{order}_{name_of(frame)}_{value_of(tiles)}",
             len(origins),
             pointer(batch),
             *tiles.shape[2:],
@@ -94,8 +102,8 @@ class HostKernels:
         channels_last: bool = False,
     ) -> Array:
         batch = GuardedTiles(len(origins), padded_channels, tile_size_px, value, 16, channels_last)
-        self.library.launch_load_tiles_yuv(
-            self._kernel(f"load_tiles_{frame_format}_u8_{value}"),
+        self._launch_tiles(
+            f"load_tiles_{frame_format}_u8_{value}",
             len(origins),
             *plane_arguments(planes),
             *size_of(planes, frame_format),
@@ -116,8 +124,8 @@ class HostKernels:
         channels_last: bool = False,
     ) -> None:
         batch = in_memory(tiles, channels_last)
-        self.library.launch_store_tiles_yuv(
-            self._kernel(f"store_tiles_{frame_format}_u8_{value_of(tiles)}"),
+        self._launch_tiles(
+            f"store_tiles_{frame_format}_u8_{value_of(tiles)}",
             len(origins),
             pointer(batch),
             *tiles.shape[2:],
@@ -135,35 +143,39 @@ class HostKernels:
         ring: Array,
         origins: Array,
         settled: Array,
-        first: int,
-        count: int,
+        cursor: int,
+        batch: int,
         columns: int,
         ramp: Array,
         channels_last: bool = False,
     ) -> None:
-        """Blends tiles first..first + count - 1 of the frame, in the ring (tiles, C, H, W)."""
-        batch = in_memory(ring, channels_last)
-        self.library.launch_blend_tiles(
-            self._kernel(f"blend_tiles_{value_of(ring)}"),
-            count,
-            pointer(batch),
+        """Blends ``batch`` tiles from ``cursor`` * ``batch`` on, in the ring (tiles, C, H, W)."""
+        tiles = in_memory(ring, channels_last)
+        where = np.array([cursor], np.int32)
+        self._launch_tiles(
+            f"blend_tiles_{value_of(ring)}",
+            batch,
+            pointer(tiles),
             len(ring),
             *ring.shape[2:],
             ring.shape[1],
             int(channels_last),
             pointer(origins),
             pointer(settled),
-            first,
+            pointer(where),
+            batch,
             columns,
             pointer(ramp),
             len(ramp),
         )
-        ring[...] = batch.transpose(0, 3, 1, 2) if channels_last else batch
+        ring[...] = tiles.transpose(0, 3, 1, 2) if channels_last else tiles
 
     def frame_statistics(self, frame: Array, order: str, row_step: int) -> Array:
         sums = np.zeros((8, 8), np.uint64)
-        self.library.launch_frame_statistics(
-            self._kernel(f"frame_statistics_{order}_{name_of(frame)}"),
+        self.launch(
+            f"frame_statistics_{order}_{name_of(frame)}",
+            (2, 5, 1),
+            BLOCK,
             pointer(frame),
             ctypes.c_longlong(frame.strides[0]),
             *frame.shape[:2],
@@ -172,8 +184,36 @@ class HostKernels:
         )
         return sums
 
-    def _kernel(self, name: str) -> ctypes.c_void_p:
-        return ctypes.cast(getattr(self.library, name), ctypes.c_void_p)
+    def take_row(self, table: Array, cursor: int, out: Array) -> None:
+        """Row ``cursor`` of a table (rows, words) of 32 bits."""
+        where = np.array([cursor], np.int32)
+        self._launch_row("take_row", pointer(table), len(out), pointer(where), pointer(out))
+
+    def put_row(self, row: Array, cursor: int, table: Array) -> None:
+        where = np.array([cursor], np.int32)
+        pointers = pointer(row), len(row), pointer(where), len(table), pointer(table)
+        self._launch_row("put_row", *pointers)
+
+    def advance(self, cursor: Array) -> None:
+        self.launch("advance", (1, 1, 1), (1, 1, 1), pointer(cursor))
+
+    def lap(self, clock: Array, index: int) -> int:
+        """The time of the lap."""
+        self.launch("lap", (1, 1, 1), (1, 1, 1), pointer(clock), index)
+        return ctypes.c_ulonglong.in_dll(self.library, "timer_now_ns").value
+
+    def launch(self, kernel: str, grid: Size, block: Size, *arguments: Any) -> None:
+        """Any kernel of any grid; structs by value as pointers to their floats."""
+        function = ctypes.cast(getattr(self.library, kernel), ctypes.c_void_p)
+        sizes = (Dim3(*grid), Dim3(*block))
+        getattr(self.library, f"launch_{family_of(kernel)}")(function, *sizes, *arguments)
+
+    def _launch_tiles(self, kernel: str, count: int, *arguments: Any) -> None:
+        # Smaller than tiles, so that the loops that stride over the grid run too.
+        self.launch(kernel, (2, 2, count), BLOCK, *arguments)
+
+    def _launch_row(self, kernel: str, *arguments: Any) -> None:
+        self.launch(kernel, (2, 1, 1), (3, 1, 1), *arguments)
 
 
 class GuardedTiles:
@@ -221,16 +261,28 @@ def compiled() -> HostKernels | str:
         return HostKernels(library) if result.returncode == 0 else result.stderr
 
 
-@pytest.fixture(name="host")
-def host_fixture(capfd: pytest.CaptureFixture[str]) -> Iterator[HostKernels]:
-    """The kernels; the test fails if the sanitizer has something to say of what it ran."""
+def host_kernels() -> HostKernels:
+    """The kernels; the test is skipped where there is no compiler."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed: the kernels cannot be compiled for the host")
     kernels = compiled()
     assert isinstance(kernels, HostKernels), kernels
-    yield kernels
+    return kernels
+
+
+@pytest.fixture(name="host")
+def host_fixture(capfd: pytest.CaptureFixture[str]) -> Iterator[HostKernels]:
+    """The kernels; the test fails if the sanitizer has something to say of what it ran."""
+    yield host_kernels()
     report = capfd.readouterr().err
     assert "runtime error" not in report, report
+
+
+def family_of(kernel: str) -> str:
+    """The family of a kernel, after which its launcher is named: the name without formats."""
+    first, *rest = kernel.split("_")
+    yuv = first in ("load", "store") and rest[1] in YUV_FORMATS
+    return "_".join([first, *rest[:1], *(["yuv"] if yuv else [])])
 
 
 def pointer(array: Array) -> ctypes.c_void_p:

@@ -14,8 +14,9 @@ from fake_tensorrt import write_plan
 from PIL import Image
 from test_cli import run
 
-from mirnet_edge.card import EngineCard, Measured, card_path
+from mirnet_edge.card import EngineCard, Kind, Measured, card_path, kind_path
 
+KINDS: list[Kind] = ["apply", "gather"]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -55,6 +56,24 @@ def test_build_as_json_is_the_card(sandbox: Sandbox, images: Path, capfd: Captur
     card = EngineCard.load(card_path(sandbox.engine))
     assert outcome.json["key"] == card.key
     assert len(outcome.json["layers"]) == len(card.layers)
+
+
+def test_build_with_statistics(sandbox: Sandbox, images: Path, capfd: Capture) -> None:
+    outcome = run(capfd, *build(sandbox, images, "--statistics"))
+    assert (outcome.code, outcome.err) == (0, "")
+    said = "".join(outcome.out.split())  # a long path is wrapped
+    for kind in KINDS:
+        assert f"{kind}engine{kind_path(sandbox.engine, kind)},1.000msasaCUDAgraph" in said
+    path = kind_path(sandbox.engine, "gather")
+    shown = run(capfd, "info", path).out
+    assert "gather: restores, and gathers the statistics of a frame" in shown
+    assert "1 (1 mean)" in shown
+    assert "statistic.0" not in shown
+    described = run(capfd, "info", path, "--json").json
+    assert (described["kind"], described["graph"]) == ("TensorRT", "gather")
+    assert described["pools"] == [{"name": "h", "kind": "mean", "channels": 16, "scale": 1}]
+    assert run(capfd, "info", sandbox.engine, "--json").json["graph"] == "plain"
+    assert "kind " not in run(capfd, "info", sandbox.engine).out
 
 
 def test_build_of_int8_that_is_refused(sandbox: Sandbox, images: Path, capfd: Capture) -> None:

@@ -47,12 +47,15 @@ def blended(
     """All tiles of a frame, blended a batch at a time in the smallest ring that is allowed."""
     origins, settled, ramp = arrays
     columns = len(cover.columns)
+    # The last launch may reach beyond the last tile: rows that are there, regions that are empty.
+    beyond = ((0, -len(tiles) % batch), (0, 0))
+    origins, settled = (np.pad(array, beyond) for array in (origins, settled))
     ring = np.full((columns + 1 + batch, *tiles.shape[1:]), np.nan, tiles.dtype)
     out = np.empty_like(tiles)
-    for first in range(0, len(tiles), batch):
-        indices = np.arange(first, min(first + batch, len(tiles)))
+    for cursor in range(len(origins) // batch):
+        indices = np.arange(len(tiles))[cursor * batch :][:batch]
         ring[indices % len(ring)] = tiles[indices]
-        host.blend_tiles(ring, origins, settled, first, len(indices), columns, ramp, channels_last)
+        host.blend_tiles(ring, origins, settled, cursor, batch, columns, ramp, channels_last)
         out[indices] = ring[indices % len(ring)]
     return out
 

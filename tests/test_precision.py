@@ -15,11 +15,16 @@ from graph_samples import QUANTIZABLE, network, parsed, ranges_of
 from onnx import TensorProto, numpy_helper
 
 import mirnet_edge as me
+from mirnet_edge.bundled import bundled_model
+from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.graphs import load_graph, with_shape
+from mirnet_edge.metrics import psnr
+from mirnet_edge.pooled import Weights
 from mirnet_edge.precision import PRECISIONS, to_fp16, to_strongly_typed, typed_graph
 from mirnet_edge.precision.islands import fp32_islands
 from mirnet_edge.quantize.qdq import insert_qdq
 from mirnet_edge.rewrite import rewrite
+from mirnet_edge.statistics_graphs import apply_graph, gather_graph, pools_of
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
@@ -70,6 +75,70 @@ def test_a_network_in_fp16_computes_the_same(tiny_onnx: Path, io: Any, rewritten
     assert half.metadata_props == proto.metadata_props
     wanted = FLOAT if io == "float32" else HALF
     assert [types(half)[name] for name in ("input", "output")] == [wanted, wanted]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("io", ["float32", "float16"])
+def test_statistics_are_float32_whatever_images_are(
+    tiny_onnx: Path, io: Any, precision: Any
+) -> None:
+    sized = tiny(tiny_onnx, rewritten=False)
+    for make in (apply_graph, gather_graph):
+        proto = with_shape(rewrite(make(sized), "tensorrt")[0], 1, 36, 44)
+        typed = typed_graph(proto, precision, strongly_typed=True, io=io)
+        of = types(typed)
+        names = [value.name for value in (*typed.graph.input, *typed.graph.output)]
+        wanted = FLOAT if io == "float32" else HALF
+        for name in names:
+            assert of[name] == (wanted if name in ("input", "output") else FLOAT), name
+        written = {name for node in casts(typed) for name in node.output}
+        assert not written & (set(names) - {"output"}), "statistics leave as they were computed"
+
+
+def test_gathering_in_fp16_costs_what_fp16_maps_cost() -> None:
+    """On noisy photos: nearly all of the vectors' error is of the maps that they are means of."""
+    size = (128, 128)
+    bundled = bundled_model("edge-s-denoise")
+    assert bundled is not None
+    photos = CalibrationSet.open(None, tile=size, count=2, sigma=25, in_channels=3)
+    plain = with_shape(load_graph(bundled.onnx), 1, *size)
+    gather = with_shape(rewrite(gather_graph(plain), "tensorrt")[0], 1, *size)
+    applied = with_shape(rewrite(apply_graph(plain), "tensorrt")[0], 1, *size)
+    of_maps = [n.name for n in gather.graph.node if not n.name.startswith("gathered")]
+    halves = (
+        to_fp16(gather), to_fp16(gather, islands={*fp32_islands(gather), *of_maps})
+    )  # fmt: skip
+    region = Weights.of(size, slice(16, 108), slice(0, 116))
+    sides = {"rows": region.rows, "columns": region.columns, "own": np.ones((1,) * 4, np.float32)}
+    for tile in photos.tiles:
+        given = {f"statistic.{i}": np.zeros((1, pool.channels, 1, 1), np.float32)
+                 for i, pool in enumerate(pools_of(plain))}  # fmt: skip
+        feeds = {"input": tile[None], **sides, **given}
+        expected, found, pooled = (outputs(graph, feeds) for graph in (gather, *halves))
+        names = [name for name in expected if name.startswith("gathered")]
+        assert max(distance(pooled[name], expected[name]) for name in names) <= 1e-3
+        assert max(distance(found[name], expected[name]) for name in names) <= 1e-2
+        assert np.median([distance(found[name], expected[name]) for name in names]) <= 2e-3
+        for name in set(expected) - {"output", *names}:
+            assert abs(pooled[name] - expected[name]).max() <= 2e-3, "logarithms"
+        assert psnr(found["output"][0], expected["output"][0]) >= 60
+        vectors = {f"statistic.{name.split('.')[1]}": expected[name] for name in names}
+        exact, half = (
+            outputs(graph, {"input": tile[None], **vectors})["output"][0]
+            for graph in (applied, to_fp16(applied))
+        )
+        assert psnr(half, exact) >= 60
+
+
+def outputs(proto: Any, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds)))
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> float:
+    """Of vectors, relative to the largest element."""
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("rewritten", [False, True], ids=["plain", "rewritten"])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graph_samples import network, parsed
 
 import mirnet_edge as me
+from mirnet_edge.bundled import bundled_model
 from mirnet_edge.graphs import dims_of, load_graph, with_shape
 from mirnet_edge.precision.islands import fp32_islands
 from mirnet_edge.rewrite import rewrite
+from mirnet_edge.statistics_graphs import apply_graph, gather_graph
 
 SOFTMAX = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -119,9 +123,55 @@ def test_convolutions_and_gates_are_none() -> None:
     assert fp32_islands(network()) == {}
 
 
-def test_rewritten_networks_turn_no_large_map_into_fp32(tiny_onnx: Path) -> None:
-    proto = with_shape(load_graph(tiny_onnx), 1, 64, 96)
-    proto = with_shape(rewrite(proto, "tensorrt")[0], 1, 64, 96)
+def statistics_graph(path: Path, make: Callable[[Any], Any], size: tuple[int, int]) -> Any:
+    """Rewritten for TensorRT."""
+    proto = with_shape(make(with_shape(load_graph(path), 1, *size)), 1, *size)
+    return with_shape(rewrite(proto, "tensorrt")[0], 1, *size)
+
+
+def test_given_statistics_need_no_island(tiny_onnx: Path) -> None:
+    assert fp32_islands(statistics_graph(tiny_onnx, apply_graph, (64, 96))) == {}
+
+
+def test_gathered_vectors_and_masses_are_made_in_fp32_and_maps_read_in_fp16() -> None:
+    bundled = bundled_model("edge-s-denoise")
+    assert bundled is not None
+    proto = statistics_graph(bundled.onnx, gather_graph, (256, 256))
+    islands = fp32_islands(proto)
+    nodes = {node.name: node for node in proto.graph.node}
+    outputs = {value.name for value in proto.graph.output[1:]}
+    assert outputs <= set(islands)
+    pools = {name for name in outputs if name.startswith("gathered")}
+    softmax = {name for name in pools if f"{name}/product" in nodes}
+    assert (len(pools), len(softmax)) == (48, 24)
+    for name in softmax:
+        chain = ("inside", "maxima", "largest", "shift", "below", "weights", "sums", "mean", "sum",
+                 "log", "power")  # fmt: skip
+        assert {f"{name}/{part}" for part in chain} <= set(islands)
+        assert f"{name}/product" not in islands, "reads a map"
+    for name in pools - softmax:
+        assert (nodes[name].op_type, nodes[f"{name}/rows"].op_type) == ("MatMul", "MatMul")
+        assert islands[name] == "weighted sum of 64 values, of which FP16 keeps 11 bits"
+    wide = {name for name in pools - softmax if f"{name}/rows" in islands}
+    assert len(wide) == 8, "those of 16 channels, whose map of blocks is small"
+    assert not any(name.endswith("/blocks") for name in islands)
+    assert not {node.op_type for node in proto.graph.node if node.name in islands} & {
+        "Conv", "Resize", "LeakyRelu", "Sigmoid",
+    }  # fmt: skip
+
+
+def test_a_product_of_computed_matrices_is_a_sum_over_positions() -> None:
+    rows = "[rows] r = ReduceMean <axes = [1], keepdims = 1> (input)"
+    turned = "[turned] t = Transpose <perm = [0,1,3,2]> (r)"
+    assert pool(f"{rows} {turned} [product] output = MatMul (r, t)").keys() >= {"product"}
+    assert "product" not in pool(f"{rows} {turned} [product] output = MatMul (input, t)")
+
+
+@pytest.mark.parametrize("make", [lambda proto: proto, apply_graph, gather_graph])
+def test_rewritten_networks_turn_no_large_map_into_fp32(
+    make: Callable[[Any], Any], tiny_onnx: Path
+) -> None:
+    proto = statistics_graph(tiny_onnx, make, (64, 96))
     islands = fp32_islands(proto)
     sizes = {value.name: math.prod(dims_of(value)) for value in proto.graph.value_info}
     read = {
@@ -130,8 +180,8 @@ def test_rewritten_networks_turn_no_large_map_into_fp32(tiny_onnx: Path) -> None
         if node.name in islands
         for name in node.input
     }
-    assert islands
-    assert max(read.values()) <= 64 * 96, read
+    assert (len(islands) > 0) == (make is not apply_graph)
+    assert max(read.values(), default=0) <= 64 * 96, read
 
 
 def test_an_unknown_shape_is_named() -> None:

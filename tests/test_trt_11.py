@@ -10,14 +10,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import graph_samples
 import pytest
 from test_cli import ENVIRONMENT
 
 import mirnet_edge as me
-from mirnet_edge.build.graphs import open_source, typed_graphs
+from mirnet_edge.build.graphs import open_source, rewritten, typed_graphs
+from mirnet_edge.build.statistics_engines import MAKERS
+from mirnet_edge.card import Kind
 from mirnet_edge.config import PRESETS
+from mirnet_edge.graphs import with_shape
 from mirnet_edge.precision import Precision
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
 
@@ -66,7 +70,17 @@ def test_preset_parses_and_builds(exported: Path, precision: Precision, tmp_path
         names = candidates(proto)
         assert names
         proto = insert_qdq(proto, graph_samples.ranges_of(proto), names)
-    graph = tmp_path / "typed.onnx"
+    parses_and_builds(proto, precision, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["apply", "gather"])
+def test_statistics_graphs_parse_and_build(exported: Path, kind: Kind, tmp_path: Path) -> None:
+    proto = with_shape(MAKERS[kind](open_source(exported, TILE, 1).sized), 1, *TILE)
+    parses_and_builds(rewritten(proto, 1, TILE), "fp16", tmp_path)
+
+
+def parses_and_builds(proto: Any, precision: Precision, folder: Path) -> None:
+    graph = folder / "typed.onnx"
     graph.write_bytes(typed_graphs(proto, precision, "float32").strong.SerializeToString())
     done = built(graph, precision)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,8 +1,8 @@
 """Every name of TensorRT that the package uses, held against the public names of five releases.
 
-A name must be in all of them, or stand behind ``hasattr`` in the same function. A line marked
-``# api: before NAME`` is for the releases that lack NAME. The class of an object is known by the
-name of its variable: see `CLASSES`.
+A name must be in all of them, or stand behind ``hasattr`` in the same function; that of a class
+stands for its members in the releases without it. A line marked ``# api: before NAME`` is for the
+releases that lack NAME. The class of an object is known by the name of its variable: see `CLASSES`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Use:
         return [
             release
             for release, classes in NAMES.items()
-            if self.member not in _members(classes, self.owner)
+            if not (self.owner in self.gates and self.owner not in classes)
+            and self.member not in _members(classes, self.owner)
             and not (self.before in self.gates and self.before in _members(classes, self.owner))
         ]
 
@@ -194,6 +195,10 @@ def test_the_walk_sees_what_is_used() -> None:
         ("ITimingCache", "combine"),
         ("ILayer", "precision"),
         ("ICudaEngine", "device_memory_size_v2"),
+        ("ICudaEngine", "create_execution_context_without_device_memory"),
+        ("ExecutionContextAllocationStrategy", "USER_MANAGED"),
+        ("IExecutionContext", "set_device_memory"),
+        ("IExecutionContext", "device_memory"),
         ("IExecutionContext", "execute_async_v3"),
         ("Runtime", "deserialize_cuda_engine"),
     }
@@ -229,6 +234,8 @@ def _code(source: str) -> str:
         ("engine.device_memory_size", "not in 11.4.0"),
         ("engine.device_memory_size  # api: before device_memory_size_v2", "not in 11.4.0"),
         ("layer.precision = 1", "ILayer.precision is not in 11.4.0"),
+        ("hasattr(trt, 'BuilderFlag')\ntrt.BuilderFlag.FP16", "BuilderFlag.FP16 is not in 11.4.0"),
+        ("context.set_device_memory(1, 2)", "IExecutionContext.set_device_memory is not in 8.6.1"),
         ("config.made_up()", "IBuilderConfig.made_up"),
     ],
 )
@@ -244,6 +251,8 @@ def test_an_offence_is_found(code: str, said: str) -> None:
         "if hasattr(layer, 'precision'):\n  layer.precision = 1",
         "if hasattr(engine, 'device_memory_size_v2'):\n  engine.device_memory_size_v2\n"
         "engine.device_memory_size  # api: before device_memory_size_v2",
+        "hasattr(trt, 'ExecutionContextAllocationStrategy')\n"
+        "trt.ExecutionContextAllocationStrategy.STATIC",
         "config.builder_optimization_level = 3",
     ],
 )

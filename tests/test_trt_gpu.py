@@ -23,6 +23,7 @@ from mirnet_edge.cuda import (
     open_device,
 )
 from mirnet_edge.errors import DeviceError, EngineError
+from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.log import Log
 
@@ -112,6 +113,24 @@ def test_measures(bindings: None, plans: dict[str, Path]) -> None:
         assert 0 < sum(layers.values()) < 100
         tiles = random_tiles(2)
         np.testing.assert_array_equal(engine.run(tiles), expected(tiles))
+
+
+def test_engines_share_memory(bindings: None, plans: dict[str, Path]) -> None:
+    with (
+        ActivationMemory(open_device(), 1 << 20) as memory,
+        TensorRTEngine(plans["fp32"], trust=True, activations=memory) as one,
+        TensorRTEngine(plans["batch"], trust=True, activations=memory) as other,
+    ):
+        assert one.stream is other.stream is memory.stream
+        for seed in range(3):
+            tiles = random_tiles(3, seed)
+            for engine in (one, other):
+                np.testing.assert_array_equal(engine.run(tiles), expected(tiles))
+        assert other.layer_times(1)
+        with Graph(memory.stream, lambda: (one.enqueue(), other.enqueue())) as graph:
+            graph.launch(memory.stream)
+            memory.stream.synchronize()
+        np.testing.assert_array_equal(one.run(tiles), expected(tiles))
 
 
 def test_threads(plans: dict[str, Path]) -> None:

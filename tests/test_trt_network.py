@@ -64,6 +64,15 @@ def test_flags_of_each_precision(trt: ModuleType, graph: Path) -> None:
         assert told - {"OBEY_PRECISION_CONSTRAINTS"} == flags
 
 
+@pytest.mark.parametrize("trt", ["8.6.1", "10.3.0"], indirect=True)
+def test_named_inputs_and_outputs_are_half(trt: ModuleType, graph: Path) -> None:
+    proto = onnx.load(graph)
+    proto.graph.output.append(onnx.ValueInfoProto(name="h"))
+    onnx.save(onnx.shape_inference.infer_shapes(proto), graph)
+    source = NetworkSource(graph, False, "fp16", half_io=["input", "output"])
+    assert planned(trt, source)["dtypes"] == ["HALF", "HALF", "FLOAT"]
+
+
 @pytest.mark.parametrize("trt", ["10.3.0", "11.4.0"], indirect=True)
 def test_strong_types_set_no_flag(trt: ModuleType, graph: Path) -> None:
     told = planned(trt, NetworkSource(graph, True, "fp16"))

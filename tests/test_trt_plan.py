@@ -23,6 +23,8 @@ from mirnet_edge.facts import ModelFacts
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.log import KEPT_ERRORS, Log
 
+FRAME = ["frame", [1, *SHAPE], "FLOAT", "LINEAR"]
+
 # What may be loaded
 
 
@@ -111,6 +113,11 @@ def test_a_plan_of_another_tensorrt_or_gpu(
         ({"inputs": [["a", [1, *SHAPE], "HALF", "HWC8"]]}, r"float16, Row major \(kHWC8\)"),
         ({"inputs": [["a", [12, 8], "FLOAT", "LINEAR"]]}, r"a \(12, 8\)"),
         ({"inputs": [["a", [2, *SHAPE], "FLOAT", "LINEAR"]]}, r"a \(2, 3, 8, 12\)"),
+        ({"inputs": [FRAME, ["b", [1, *SHAPE], "FLOAT", "LINEAR"]]}, r"b \(1, 3, 8, 12\)"),
+        ({"inputs": [["own", [1, 1, 1, 1], "FLOAT", "LINEAR"]]}, r"own \(1, 1, 1, 1\)"),
+        ({"inputs": [["own", [1, 1, 1, 1], "HALF", "LINEAR"], FRAME]}, r"own .* float16"),
+        ({"inputs": [["rows", [1, 1, 8, 1], "FLOAT", "HWC8"], FRAME]}, r"rows .*kHWC8"),
+        ({"inputs": [["rows", [1, 1, -1, 1], "FLOAT", "LINEAR"], FRAME]}, r"rows .*-1"),
     ],
 )
 def test_another_signature_is_refused(

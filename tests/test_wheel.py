@@ -102,11 +102,16 @@ def test_every_module_is_in_the_wheel(members: set[str]) -> None:
 def test_kernels_and_calibration_set_are_in_the_wheel(members: set[str]) -> None:
     for folder, patterns in (
         ("kernels", ("*.cu", "*.cuh")),
-        ("calibration", ("manifest.json", "*.webp", "README.md")),
+        ("calibration", ("*.json", "*.webp", "README.md")),
     ):
         expected = {f"mirnet_edge/_{folder}/{path.name}" for path in _files(folder, *patterns)}
         found = {name for name in members if name.startswith(f"mirnet_edge/_{folder}/")}
         assert found == expected
+
+
+def test_the_recorded_ranges_of_the_models_are_in_the_wheel(members: set[str]) -> None:
+    for kind in ("ranges", "plan"):
+        assert f"mirnet_edge/_calibration/{Path(MODEL).name}.{kind}.json" in members
 
 
 def test_models_photo_types_and_licence_are_in_the_wheel(members: set[str]) -> None:

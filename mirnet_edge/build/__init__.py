@@ -9,6 +9,7 @@ from pathlib import Path
 from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import TILES_CALIBRATED, TILES_COMPARED, BuildJob
 from mirnet_edge.build.settings import Settings
+from mirnet_edge.build.statistics_engines import StatisticsEngines
 from mirnet_edge.build.target import find_target
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.calibration_set.sources import Source
@@ -37,6 +38,7 @@ def build_engine(
     sigma: float | None = None,
     io: IoType = "float32",
     rewrite: bool = True,
+    statistics: bool = False,
     force: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -44,7 +46,7 @@ def build_engine(
 ) -> EngineCard:
     """Build ``engine`` for this machine's GPU, and its card beside it.
 
-    Where both are there already, built of the same graph with the same options by the same
+    Where they are there already, built of the same graph with the same options by the same
     TensorRT for the same GPU, nothing is built. A build that is interrupted or killed leaves what
     was there, or nothing, or the whole new engine.
 
@@ -65,6 +67,8 @@ def build_engine(
         sigma: of noise added to calibration frames that are clean, in units of 1/255.
         io: type of the engine's input and output.
         rewrite: False builds the graph as it was exported, to compare with.
+        statistics: build ``NAME.apply.engine`` and ``NAME.gather.engine`` as well, which restore
+            tiles with the statistics of their whole frame (see `statistics_graphs`).
         force: keep an INT8 engine that is not faster than FP16 or costs more than the budget.
         timing_cache: file; None takes one beside the engine, named after GPU and TensorRT.
         progress: called with a phase, the steps done, and the steps there are (0 if unknown).
@@ -112,10 +116,16 @@ def build_engine(
         tile_count=TILES_CALIBRATED if precision == "int8" else TILES_COMPARED,
         timing_cache=cache,
         progress=progress,
+        statistics=statistics,
     )
+    beside = StatisticsEngines(job, path, settings, overwrite) if statistics else None
     if precision == "int8":
-        return job.int8_engine(path, settings, overwrite, force)
-    return job.float_engine(path, settings, overwrite)
+        card = job.int8_engine(path, settings, overwrite, force)
+    else:
+        card = job.float_engine(path, settings, overwrite)
+    if beside is not None:
+        beside.build()
+    return card
 
 
 def _require_writable(folder: Path) -> None:

@@ -33,6 +33,7 @@ class SourceGraph:
         sha256: of the graph as it came.
         facts: of the network.
         reference: for one tile, as it came: what the engine is compared with.
+        sized: for the batch, as it came.
         rewritten: for the batch, after rewrites for TensorRT; as it came where it is quantized.
         quantized: whether the file has Q/DQ pairs already.
         rewrites: whether graphs are rewritten for TensorRT at all.
@@ -43,6 +44,7 @@ class SourceGraph:
     sha256: str
     facts: ModelFacts
     reference: Any
+    sized: Any
     rewritten: Any
     quantized: bool
     rewrites: bool
@@ -64,6 +66,11 @@ class TypedGraphs:
     islands: frozenset[str]
     halves: frozenset[str]
     quantized: frozenset[str]
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the input and the output that are images."""
+        return [self.weak.graph.input[0].name, self.weak.graph.output[0].name]
 
     def save(self, folder: Path) -> None:
         """As the build process expects them."""
@@ -90,6 +97,7 @@ def open_source(
         sha256=graph_sha256(proto),
         facts=facts,
         reference=with_shape(proto, 1, *tile),
+        sized=sized,
         rewritten=rewritten(sized, batch, tile) if rewrites and not quantized else sized,
         quantized=quantized,
         rewrites=rewrites,

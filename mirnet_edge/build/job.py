@@ -27,19 +27,21 @@ from mirnet_edge.build.process import (
     OUTPUTS,
     PLAN,
     TILES,
+    VECTORS,
     BuildAnswer,
     BuildRequest,
     run_build,
 )
+from mirnet_edge.build.reference import restored_tiles
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
 from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.calibration_set.sources import Source
-from mirnet_edge.card import EngineCard, Measured, TensorFacts, card_path, file_sha256
+from mirnet_edge.card import EngineCard, Kind, Measured, TensorFacts, card_path, file_sha256
 from mirnet_edge.errors import BuildError, CalibrationError, EngineError, OutputError
 from mirnet_edge.graphs import graph_sha256, with_shape
 from mirnet_edge.interrupts import interrupts_deferred
-from mirnet_edge.onnx_engine import OnnxEngine
+from mirnet_edge.pooled import Pool
 from mirnet_edge.quantize import DENOISING_SIGMA
 from mirnet_edge.quantize.plan import make_plan
 from mirnet_edge.quantize.qdq import insert_qdq
@@ -66,6 +68,7 @@ class BuildJob:
         tile_count: how many tiles of them.
         timing_cache: file.
         progress: as `build_engine` takes it.
+        statistics: whether apply and gather engines are built as well.
         notes: for the cards, of the calibration set.
     """
 
@@ -76,18 +79,34 @@ class BuildJob:
     tile_count: int
     timing_cache: Path
     progress: Progress | None
+    statistics: bool = False
     notes: list[str] = field(default_factory=list)
+    _with_pairs: tuple[Any, dict[str, Any]] | None = field(default=None, init=False)
 
     def float_engine(self, engine: Path, settings: Settings, overwrite: bool) -> EngineCard:
         """Build in FP32 or FP16, unless it is there."""
         graphs = typed_graphs(self.float_graph, settings.precision, settings.io)
         key = build_key(graphs.strong, settings.decisive(), self.target.identity)
-        found = _cached(engine, key)
+        found = cached(engine, key)
         if found is not None:
             return found
         require_new(engine, overwrite)
+        return self.place(graphs, settings, key, engine)
+
+    def place(
+        self,
+        graphs: TypedGraphs,
+        settings: Settings,
+        key: str,
+        engine: Path,
+        kind: Kind = "plain",
+        pools: tuple[Pool, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> EngineCard:
+        """Build what needs no comparison; the card of what was put into place."""
         with _work_folder(engine) as folder:
-            card = self._build(graphs, settings, key, folder)
+            card = self._build(graphs, settings, key, folder, kind)
+            card = replace(card, pools=pools, notes=(*card.notes, *notes))
             _place(folder / PLAN, engine, card)
         return card
 
@@ -99,11 +118,8 @@ class BuildJob:
         Raises:
             BuildError: it is not worth keeping, and not forced.
         """
-        decisive = settings.decisive()
-        if not self.source.quantized and self.tiles is not None:
-            decisive["calibration"] = self.tiles.sha256
-        key = build_key(self.source.rewritten, decisive, self.target.identity)
-        found = _cached(engine, key)
+        key = build_key(self.source.rewritten, self.decisive(settings), self.target.identity)
+        found = cached(engine, key)
         if found is not None and (
             force or not reasons_against_int8(found.measured, settings.budget_db)
         ):
@@ -111,7 +127,7 @@ class BuildJob:
         require_new(engine, overwrite)
         plain = engine.with_name(f"{engine.stem}.fp16{engine.suffix}")
         fp16 = self.float_engine(plain, replace(settings, precision="fp16"), overwrite)
-        proto, quantization = self._quantized(settings)
+        proto, quantization = self.quantized(settings)
         graphs = typed_graphs(proto, "int8", settings.io)
         with _work_folder(engine) as folder:
             card = self._build(graphs, settings, key, folder)
@@ -136,8 +152,21 @@ class BuildJob:
             without_qdq(self.source.rewritten) if self.source.quantized else self.source.rewritten
         )
 
-    def _quantized(self, settings: Settings) -> tuple[Any, dict[str, Any]]:
-        """The graph with Q/DQ pairs, and what is to be said of them."""
+    def decisive(self, settings: Settings) -> dict[str, Any]:
+        """What makes an engine another one, the calibration set of INT8 included."""
+        decisive = settings.decisive()
+        calibrates = settings.precision == "int8" and not self.source.quantized
+        if calibrates and self.tiles is not None:
+            decisive["calibration"] = self.tiles.sha256
+        return decisive
+
+    def quantized(self, settings: Settings) -> tuple[Any, dict[str, Any]]:
+        """The graph with Q/DQ pairs, made once, and what is to be said of them."""
+        if self._with_pairs is None:
+            self._with_pairs = self._quantize(settings)
+        return self._with_pairs
+
+    def _quantize(self, settings: Settings) -> tuple[Any, dict[str, Any]]:
         if self.source.quantized:
             return self.source.rewritten, {}
         if self.tiles is None:
@@ -176,16 +205,26 @@ class BuildJob:
         proto = self.source.reference
         return rewritten(proto, 1, tile) if self.source.rewrites else proto
 
-    def _build(self, graphs: TypedGraphs, settings: Settings, key: str, folder: Path) -> EngineCard:
+    def _build(
+        self,
+        graphs: TypedGraphs,
+        settings: Settings,
+        key: str,
+        folder: Path,
+        kind: Kind = "plain",
+    ) -> EngineCard:
         """Build in the folder, prove, measure; the card of what lies there."""
         graphs.save(folder)
         if self.tiles is not None:
             np.save(folder / TILES, self.tiles.tiles)
+            if kind == "apply":
+                vectors: dict[str, Any] = {**self._restored[1]}
+                np.savez(folder / VECTORS, **vectors)
         BuildRequest(
             precision=settings.precision,
             islands=sorted(graphs.islands),
             halves=sorted(graphs.halves),
-            half_io=settings.io == "float16",
+            half_io=graphs.images if settings.io == "float16" else [],
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
@@ -215,6 +254,7 @@ class BuildJob:
             measured=self._measured(answer, folder),
             notes=(*answer.notes, *notes, *self.notes),
             build_seconds=round(answer.build_seconds, 1),
+            kind=kind,
         )
 
     def _measured(self, answer: BuildAnswer, folder: Path) -> Measured | None:
@@ -224,7 +264,7 @@ class BuildJob:
         if self.tiles is None or not (folder / OUTPUTS).is_file():
             return measured
         outputs = np.load(folder / OUTPUTS)
-        least, loss = accuracy(outputs, self.references, self.tiles.targets)
+        least, loss = accuracy(outputs, self._restored[0], self.tiles.targets)
         return replace(
             measured, psnr_vs_fp32_db=least, task_loss_db=loss, tiles=len(self.tiles.tiles)
         )
@@ -255,22 +295,12 @@ class BuildJob:
         return DENOISING_SIGMA if bundled and self.source.facts.task == "denoise" else self.sigma
 
     @cached_property
-    def references(self) -> NDArray[np.float32]:
-        """Outputs of the graph as it came, for the tiles, in FP32 on the CPU."""
+    def _restored(self) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        """What engines are compared with; see `restored_tiles`."""
         assert self.tiles is not None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "reference.onnx"
-            proto = self.source.reference
-            plain = without_qdq(proto) if self.source.quantized else proto
-            path.write_bytes(plain.SerializeToString())
-            engine = OnnxEngine(path, provider="CPUExecutionProvider")
-        outputs = []
-        for index, tile in enumerate(self.tiles.tiles):
-            if self.progress is not None:
-                self.progress("FP32 reference", index, len(self.tiles.tiles))
-            outputs.append(engine.run(tile[None])[0])
-        engine.close()
-        return np.stack(outputs)
+        proto = self.source.reference
+        plain = without_qdq(proto) if self.source.quantized else proto
+        return restored_tiles(plain, self.tiles.tiles, self.statistics, self.progress)
 
 
 def _compared(card: EngineCard, fp16: EngineCard, quantization: dict[str, Any]) -> EngineCard:
@@ -296,7 +326,7 @@ def _work_folder(engine: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write into {engine.parent}: {error}") from error
 
 
-def _cached(engine: Path, key: str) -> EngineCard | None:
+def cached(engine: Path, key: str) -> EngineCard | None:
     """The card, where the engine is there and is what it says."""
     try:
         card = EngineCard.load(card_path(engine))

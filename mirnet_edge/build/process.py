@@ -22,6 +22,7 @@ from mirnet_edge.trt.network import Progress
 
 REQUEST, STRONG, WEAK = "request.json", "strong.onnx", "weak.onnx"
 PLAN, TILES, OUTPUTS, SAID = "plan.engine", "tiles.npy", "outputs.npy", "said.txt"
+VECTORS = "vectors.npz"
 """Names of the files in the folder that the two processes share."""
 PATIENCE_S = 5.0
 QUOTED_LINES = 3
@@ -29,12 +30,13 @@ QUOTED_LINES = 3
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build; the graphs lie beside it as `STRONG` and `WEAK`, the tiles as `TILES`.
+    """What to build; the graphs lie beside it as `STRONG` and `WEAK`, the tiles as `TILES`, for an
+    apply graph the statistics of each tile as `VECTORS`.
 
     Attributes:
         precision: "fp32", "fp16" or "int8".
         islands, halves: nodes of the weak graph that compute in FP32, and in FP16.
-        half_io: whether input and output are FP16.
+        half_io: names of the inputs and outputs that are FP16.
         workspace: bytes, None for TensorRT's own choice.
         optimization_level: 0 to 5, None for TensorRT's own.
         timing_cache: a file, None for no cache.
@@ -44,7 +46,7 @@ class BuildRequest:
     precision: str
     islands: list[str] = field(default_factory=list)
     halves: list[str] = field(default_factory=list)
-    half_io: bool = False
+    half_io: list[str] = field(default_factory=list)
     workspace: int | None = None
     optimization_level: int | None = None
     timing_cache: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mirnet_edge.card import EngineCard, LayerFacts, TensorFacts, card_path, file_sha256
+from mirnet_edge.card import EngineCard, LayerFacts, TensorFacts, card_path, file_sha256, kind_path
 from mirnet_edge.cli.console import out, print_table
 from mirnet_edge.trt.layer_info import convolutions
 
@@ -14,11 +14,12 @@ def describe_plan(path: Path) -> dict[str, Any]:
     """What ``info --json`` says of an engine file: its card, and whether the card is its own."""
     card = EngineCard.load(card_path(path))
     return {
-        "kind": "TensorRT",
         "card_matches": card.engine_sha256 == file_sha256(path),
         "layers_by_precision": card.layers_by_precision(),
         "bytes_moved": card.bytes_moved,
         **vars(card),
+        "kind": "TensorRT",
+        "graph": card.kind,
     }
 
 
@@ -32,15 +33,25 @@ def print_card(path: Path, card: EngineCard) -> None:
         out().print(f"note: {note}")
 
 
+def print_beside(path: Path) -> None:
+    """Of the engines that take and gather statistics beside the plain one: what they are and how
+    fast, a line each."""
+    for kind in ("apply", "gather"):
+        beside = kind_path(path, kind)
+        card = EngineCard.load(card_path(beside))
+        out().print(f"{kind + ' engine':<18} {beside}, {_measured_lines(card)['time']}")
+
+
 def _lines(path: Path, card: EngineCard) -> dict[str, str]:
     facts, versions = card.facts, card.versions
     lines = {
         "engine": f"{path}, {card.engine_bytes / 1e6:.1f} MB",
         "network": f"{facts.family} ({facts.preset}), {facts.task}, from {card.source}",
+        **_kind_lines(card),
         "precision": card.precision + (", strongly typed" if card.strongly_typed else ", by flags"),
         "tile": f"{card.tile[0]}x{card.tile[1]}, batch {card.batch}",
-        "input": ", ".join(map(_tensor, card.inputs)),
-        "output": ", ".join(map(_tensor, card.outputs)),
+        "input": ", ".join(map(_tensor, _images(card.inputs))),
+        "output": ", ".join(map(_tensor, _images(card.outputs))),
         "device memory": f"{card.activation_bytes / 1e6:.1f} MB of activations",
         "built for": f"{card.device['name']} (compute capability "
         f"{card.device['compute_capability']}), TensorRT {versions['tensorrt']}, CUDA "
@@ -49,6 +60,26 @@ def _lines(path: Path, card: EngineCard) -> dict[str, str]:
     if not path.is_file() or file_sha256(path) != card.engine_sha256:
         lines["damaged"] = "the card is of another engine; build it again"
     return {**lines, **_measured_lines(card)}
+
+
+def _kind_lines(card: EngineCard) -> dict[str, str]:
+    if card.kind == "plain":
+        return {}
+    does = {
+        "apply": "restores with statistics that it is given",
+        "gather": "restores, and gathers the statistics of a frame",
+    }[card.kind]
+    kinds = [pool.kind for pool in card.pools]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    return {"kind": f"{card.kind}: {does}", "pools": f"{len(kinds)} ({counts})"}
+
+
+def _images(tensors: tuple[TensorFacts, ...]) -> list[TensorFacts]:
+    """Without statistics, of which there are dozens."""
+    from mirnet_edge.statistics_graphs import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+
+    sides = (COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC)
+    return [facts for facts in tensors if facts.name.partition(".")[0] not in sides]
 
 
 def _measured_lines(card: EngineCard) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mirnet_edge.cli.cards import print_card
+from mirnet_edge.cli.cards import print_beside, print_card
 from mirnet_edge.cli.console import (
     SizeType,
     engine_options,
@@ -58,6 +58,9 @@ def build_options(command: Command) -> Command:
                      help="Device memory for layers' scratch; TensorRT's choice by default."),
         click.option("--io", type=click.Choice(["float32", "float16"]), default="float32",
                      show_default=True, help="Type of the engine's input and output."),
+        click.option("--statistics", is_flag=True,
+                     help="Build NAME.apply.engine and NAME.gather.engine too: tiles then agree "
+                     "with their frame."),
         click.option("--batch", type=click.IntRange(1), default=1, show_default=True,
                      help="Tiles of one run."),
     ):  # fmt: skip
@@ -93,8 +96,10 @@ def build(onnx: str, engine: Path, workspace: int | None, as_json: bool, **optio
         )
     if as_json:
         print_json(card)
-    else:
-        print_card(engine, card)
+        return
+    print_card(engine, card)
+    if options["statistics"]:
+        print_beside(engine)
 
 
 @click.command()
@@ -128,6 +133,8 @@ def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
         f"simulated loss: {plan.loss_db:.3f} ± {plan.loss_error_db:.3f} dB {against}, "
         f"{report.tiles} tiles; budget {plan.budget_db:g} dB"
     )
+    if report.recorded:
+        out().print("recorded ranges were used; --calibration FOLDER measures them on your images")
     for warning in report.warnings:
         err().print(f"warning: {warning}")
 

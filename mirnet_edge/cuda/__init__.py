@@ -1,4 +1,5 @@
-"""The GPU: its context, streams, events, memory and graphs. No other module talks to the driver.
+"""The GPU: its context, streams, events, memory, graphs and kernels. No other module talks to the
+driver.
 
 Everything belongs to a `Device` and lives in its primary context, the one that PyTorch and TensorRT
 use as well. The context is current in a thread only inside `Device.current`, which every method
@@ -9,6 +10,7 @@ Each thing has one owner, which is a context manager; nothing synchronizes but `
 from __future__ import annotations
 
 from mirnet_edge.cuda.device import Device, DeviceFacts, Owner, open_device
+from mirnet_edge.cuda.kernels import Kernel, Kernels
 from mirnet_edge.cuda.memory import DeviceBuffer, MappedBuffer, MirroredBuffer, PinnedBuffer
 from mirnet_edge.cuda.streams import Event, Graph, Stream
 
@@ -18,6 +20,8 @@ __all__ = [
     "DeviceFacts",
     "Event",
     "Graph",
+    "Kernel",
+    "Kernels",
     "MappedBuffer",
     "MirroredBuffer",
     "Owner",

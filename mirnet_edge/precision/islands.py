@@ -31,6 +31,8 @@ EXPONENTS = VIEWS | {"Sub", "Add", "Neg", "Mul", "Max", "ReduceMax", "MaxPool"}
 """What computes the argument of an exponential."""
 NORMALIZERS = VIEWS | {"Div", "Mul", "Add", "Reciprocal", "Sqrt", "Log"}
 """What scales a sum, and what brings it back into range."""
+HANDED_OUT = EXPONENTS | NORMALIZERS | {"MatMul", "Slice", "Where"}
+"""What leads to an output in FP32 besides the image, as far as its tensors are small."""
 
 
 def fp32_islands(proto: Any) -> dict[str, str]:
@@ -55,6 +57,7 @@ class _Finder:
         } | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         batch, _, height, width = self._shape(graph.input[0].name)
         self.mask_size = batch * height * width
+        self.handed_out = [value.name for value in graph.output[1:]]
         self.producer = {name: node for node in self.nodes for name in node.output}
         self.consumers: dict[str, list[Any]] = defaultdict(list)
         for node in self.nodes:
@@ -78,6 +81,8 @@ class _Finder:
                 self._join_sums(node)
             elif node.name in self.found and node.op_type in SUMS:
                 self._join_normalizers(node)
+        for name in self.handed_out:
+            self._join_handed_out(name)
         joined = True
         while joined:
             joined = sum(self._join_between(node) for node in self.nodes) > 0
@@ -91,9 +96,19 @@ class _Finder:
             return "exponential whose sum is taken over the frame"
         if node.op_type in MEANS | SUMS:
             return self._reason_of_reduction(node)
-        if node.op_type == "MatMul" and any(self._is_far_softmax(name) for name in node.input):
-            return "sum over positions weighted by softmax weights that FP16 cannot hold"
+        if node.op_type == "MatMul":
+            return self._reason_of_product(node)
         return None
+
+    def _reason_of_product(self, node: Any) -> str | None:
+        """Of two computed matrices, which is a sum over positions with weights. A large one stays:
+        its weights are made to be held by FP16."""
+        if any(self._is_far_softmax(name) for name in node.input):
+            return "sum over positions weighted by softmax weights that FP16 cannot hold"
+        positions = self._shape(node.input[0])[-1]
+        if self.constants & set(node.input) or not self._is_small(node) or positions <= FEW:
+            return None
+        return f"weighted sum of {positions} values, of which FP16 keeps 11 bits"
 
     def _reason_of_softmax(self, node: Any) -> str | None:
         shape = self._shape(node.input[0])
@@ -159,6 +174,16 @@ class _Finder:
                 others = [name for name in consumer.input if name not in self.constants]
                 if consumer.op_type != "Div" and len(others) == 1:
                     self._join_normalizers(consumer)
+
+    def _join_handed_out(self, name: str) -> None:
+        """Vectors and masses that leave the graph, which is in FP32, and the weights behind them:
+        those of many tiles are added up."""
+        producer = self.producer.get(name)
+        if producer is None or producer.op_type not in HANDED_OUT or not self._is_small(producer):
+            return
+        self.found.setdefault(producer.name, "leads to an output in FP32")
+        for source in producer.input:
+            self._join_handed_out(source)
 
     def _join_between(self, node: Any) -> bool:
         """A small node whose producers and consumers are all in islands joins them: two casts

@@ -36,7 +36,7 @@ def retyped(proto: Any, float32_nodes: Collection[str], io: IoType) -> Any:
 
     Args:
         proto: float32, types inferred.
-        io: type of the graph's inputs and outputs.
+        io: type of the graph's first input and output, the images; all others are float32.
 
     Raises:
         ConfigError: there is no such type.
@@ -68,8 +68,13 @@ def constants_to_initializers(proto: Any) -> None:
 class _Typing:
     def __init__(self, onnx: Any, proto: Any, float32_nodes: set[str], io_type: int) -> None:
         self.onnx, self.proto = onnx, proto
-        self.float32_nodes, self.io_type = float32_nodes, io_type
+        self.float32_nodes = float32_nodes
         graph = proto.graph
+        images = {graph.input[0].name, graph.output[0].name}
+        self.io_type = {
+            value.name: io_type if value.name in images else FLOAT
+            for value in (*graph.input, *graph.output)
+        }
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph
         self.floats = {
             value.name
@@ -80,7 +85,9 @@ class _Typing:
             tensor.name: tensor for tensor in graph.initializer if tensor.data_type == FLOAT
         }
         self.type_of = {
-            value.name: self.io_type for value in graph.input if value.name in self.floats
+            value.name: self.io_type[value.name]
+            for value in graph.input
+            if value.name in self.floats
         }
         self.stored: dict[str, Any] = {}
         self.nodes: list[Any] = []
@@ -94,7 +101,7 @@ class _Typing:
                 self._type_output(value)
         for value in graph.input:
             if value.name in self.floats:
-                value.type.tensor_type.elem_type = self.io_type
+                value.type.tensor_type.elem_type = self.io_type[value.name]
         others = [tensor for tensor in graph.initializer if tensor.data_type != FLOAT]
         initializers = [*others, *self.stored.values()]
         del graph.initializer[:]
@@ -121,15 +128,16 @@ class _Typing:
 
     def _type_output(self, value: Any) -> None:
         """Give a graph's output its type; what wrote it writes another tensor if that differs."""
-        if self.type_of.get(value.name, self.io_type) != self.io_type:
+        io_type = self.io_type[value.name]
+        if self.type_of.get(value.name, io_type) != io_type:
             inner = f"{value.name}_as_{NAME_OF_TYPE[self.type_of[value.name]]}"
             for node in self.nodes:
                 for names in (node.input, node.output):
                     for index, name in enumerate(names):
                         if name == value.name:
                             names[index] = inner
-            self.nodes.append(self._cast_node(inner, value.name, self.io_type))
-        value.type.tensor_type.elem_type = self.io_type
+            self.nodes.append(self._cast_node(inner, value.name, io_type))
+        value.type.tensor_type.elem_type = io_type
 
     def _cast(self, name: str, wanted: int) -> str:
         """Name of the tensor in the wanted type, written by a Cast before its first reader."""

@@ -14,7 +14,8 @@ from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.errors import CalibrationError, GraphError
 from mirnet_edge.facts import PREFIX, ModelFacts
 from mirnet_edge.graphs import has_qdq, load_graph, with_shape
-from mirnet_edge.quantize.plan import Progress, QuantizationPlan, make_plan
+from mirnet_edge.quantize.plan import Progress, QuantizationPlan
+from mirnet_edge.quantize.recorded import quantized_graph
 from mirnet_edge.ranges import METHODS
 from mirnet_edge.rewrite import rewrite
 
@@ -35,8 +36,9 @@ class QuantizeReport:
         ranges_path, plan_path: JSON files beside it.
         plan: which layers are INT8, and the loss measured.
         tiles: of the calibration set.
-        warnings: of the calibration set.
+        warnings: of the calibration set, and why a record was not used.
         seconds: it took.
+        recorded: whether the ranges and plan that ship with a bundled model were used.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class QuantizeReport:
     tiles: int
     warnings: tuple[str, ...]
     seconds: float
+    recorded: bool = False
 
 
 def quantize_onnx(
@@ -64,8 +67,10 @@ def quantize_onnx(
 
     The graph is rewritten for TensorRT at the size of the tile, ranges are measured on the
     calibration set, each group of layers is quantized by itself to learn what it costs, and the
-    most arithmetic is chosen that loses no more than ``budget_db``. Written are ``output``,
-    ``output.ranges.json`` and ``output.plan.json``.
+    most arithmetic is chosen that loses no more than ``budget_db``. For a bundled model, ranges
+    and choice are recorded: they are used unless images, noise or another method are given, or the
+    budget asks for another choice. Written are ``output``, ``output.ranges.json`` and
+    ``output.plan.json``.
 
     Args:
         onnx: as `export_onnx` writes it, of open sizes or of the tile's.
@@ -93,30 +98,32 @@ def quantize_onnx(
     _check(output, method, budget_db)
     for path in (output, ranges_path, plan_path):
         require_new(path, overwrite)
-    sized, facts = _rewritten(onnx, tile)
-    images = _calibration_set(calibration, facts, tile, sigma)
-    plan, ranges, quantized = make_plan(
-        sized,
-        images.tiles,
-        images.targets,
-        methods=METHODS if method == "auto" else (method,),
+    original = _float_graph(onnx)
+    facts = ModelFacts.from_metadata({item.key: item.value for item in original.metadata_props})
+    found = quantized_graph(
+        original,
+        _rewritten(original, tile),
+        lambda: _calibration_set(calibration, facts, tile, sigma),
+        use_record=calibration is None and sigma is None,
+        method=method,
         budget_db=budget_db,
         progress=progress,
     )
-    _require_layers(plan)
-    _describe(quantized, plan)
-    ranges.save(ranges_path)
-    plan.save(plan_path)
+    _require_layers(found.plan)
+    _describe(found.proto, found.plan)
+    found.ranges.save(ranges_path)
+    found.plan.save(plan_path)
     with atomic_path(output) as temporary:
-        temporary.write_bytes(quantized.SerializeToString())
+        temporary.write_bytes(found.proto.SerializeToString())
     return QuantizeReport(
         output,
         ranges_path,
         plan_path,
-        plan,
-        len(images.tiles),
-        tuple(images.warnings),
+        found.plan,
+        found.ranges.tiles,
+        (*found.notes, *(found.images.warnings if found.images else ())),
         time.monotonic() - started,
+        recorded=found.images is None,
     )
 
 
@@ -129,14 +136,16 @@ def _check(output: Path, method: str, budget_db: float) -> None:
         raise CalibrationError(f"budget_db={budget_db}: it may not be negative")
 
 
-def _rewritten(onnx: str | os.PathLike[str], tile: tuple[int, int]) -> tuple[Any, ModelFacts]:
-    """The graph for TensorRT at the size of the tile, and what its file says of itself."""
+def _float_graph(onnx: str | os.PathLike[str]) -> Any:
     proto = load_graph(onnx)
     if has_qdq(proto):
         raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
-    facts = ModelFacts.from_metadata({item.key: item.value for item in proto.metadata_props})
-    sized, _ = rewrite(with_shape(proto, 1, *tile), "tensorrt")
-    return with_shape(sized, 1, *tile), facts
+    return proto
+
+
+def _rewritten(proto: Any, tile: tuple[int, int]) -> Any:
+    """For TensorRT, at the size of the tile."""
+    return with_shape(rewrite(with_shape(proto, 1, *tile), "tensorrt")[0], 1, *tile)
 
 
 def _require_layers(plan: QuantizationPlan) -> None:

@@ -207,8 +207,29 @@ def softmax_mean(editor: GraphEditor, softmax: Node) -> tuple[Value, Value, Valu
 def _rewrite_softmax(
     editor: GraphEditor, softmax: Node, logits: Value, features: Value, mean: Value
 ) -> None:
+    product = mean.producer().inputs[0].producer()
+    name = softmax.name
+    summed, total, _ = softmax_sums(editor, logits, features, name, (softmax, product))
+    context = editor.add(product, "Div", [summed, total], f"{name}/context")
+    editor.replace(mean, context)
+
+
+def softmax_sums(
+    editor: GraphEditor, logits: Value, features: Value, name: str, before: tuple[Node, Node]
+) -> tuple[Value, Value, Value]:
+    """sum_p e_p r_p (N, C, 1, 1), sum_p e_p (N, 1, 1, 1), and the shift s (N, 1, 1, 1) of
+    e_p = exp(l_p - s): the two sums of `spatial_softmaxes`, in a graph of fixed size.
+
+    Args:
+        logits: l (N, 1, H, W).
+        features: r (N, C, H, W), there when editing began.
+        name: that the names of all new nodes begin with.
+        before: nodes that the new ones go in front of: those that read the logits, and those that
+            read the features.
+    """
     batch, channels, height, width = editor.dims(features)
-    name, positions, product = softmax.name, height * width, mean.producer().inputs[0].producer()
+    softmax, product = before
+    positions = height * width
     blocks = [_block(height), _block(width)]
     grid = {"kernel_shape": blocks, "strides": blocks}
     maxima = editor.add(softmax, "MaxPool", [logits], f"{name}/maxima", **grid)
@@ -233,6 +254,4 @@ def _rewrite_softmax(
     flat = editor.add(product, "Reshape", [features, rows], f"{name}/flat")
     flat_weights = editor.add(product, "Reshape", [weights, column], f"{name}/flat_weights")
     summed = editor.add(product, "MatMul", [flat, flat_weights], f"{name}/product")
-    summed = editor.add(product, "Reshape", [summed, vector], f"{name}/total")
-    context = editor.add(product, "Div", [summed, total], f"{name}/context")
-    editor.replace(mean, context)
+    return editor.add(product, "Reshape", [summed, vector], f"{name}/total"), total, shift

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -13,25 +12,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.cuda import Event, Graph, MirroredBuffer, Owner, Stream, open_device
-from mirnet_edge.errors import DeviceError, EngineError, MissingDependencyError
+from mirnet_edge.card import Kind, kind_path
+from mirnet_edge.cuda import Event, MirroredBuffer, Owner, Stream, open_device
+from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.statistics_graphs import COLUMNS, OWN, ROWS, STATISTIC
+from mirnet_edge.trt.activations import ActivationMemory
+from mirnet_edge.trt.blocks import BlockLayout
 from mirnet_edge.trt.plan import LoadedPlan, load_tensorrt, read_plan
+from mirnet_edge.trt.runner import PlanRunner
+from mirnet_edge.trt.statistics import TensorRTStatistics
+from mirnet_edge.trt.tile_buffers import TileBuffers
 
 WARM_UP_RUNS = 10
+BESIDE: tuple[Kind, ...] = ("apply", "gather")
 
 
 class TensorRTEngine(Owner):
     """Runs a plan that ``mirnet-edge build`` made on this machine.
 
-    Everything is allocated here and nothing later, but for more tiles at once than `batch`. Several
-    threads may call `run`; they wait for each other.
+    Everything is allocated here and nothing later, but for more tiles at once than `batch`, and for
+    `statistics`, which are loaded when first asked for. Several threads may call `run`; they wait
+    for each other.
+
+    An apply or gather plan opened by itself can be measured; it restores with the statistics of
+    each tile where it gathers, else not at all.
 
     Args:
         path: the plan, ``x.engine``, beside its card ``x.engine.json``.
         trust: load it without a card, or with that of another file. A plan is native code.
         stream: to run on; None makes one, on the first GPU.
         graph: capture a CUDA graph, where that is possible.
+        activations: memory to work in, shared with other engines; it brings the stream. None takes
+            memory that is shared with the apply and the gather engine alone.
 
     Attributes:
         path: of the plan.
@@ -39,10 +52,12 @@ class TensorRTEngine(Owner):
         facts: of the network; without a card, its channels alone.
         fixed_size: (height, width) of the tiles it takes.
         batch: tiles of one run of the engine.
-        inputs, outputs: names, shapes, dtypes and layouts.
-        activation_bytes: device memory of its execution context.
+        inputs, outputs: names, shapes, dtypes and layouts, the image first.
+        activation_bytes: device memory that its execution context needs.
         graph: whether it is run as a CUDA graph.
         graph_note: why it is not, else "".
+        stream: that everything is queued on.
+        image, restored: the device's memory of one batch, which `enqueue` reads and writes.
 
     Raises:
         EngineError: no such file, no card or another file's, a plan for another TensorRT or GPU.
@@ -57,34 +72,57 @@ class TensorRTEngine(Owner):
         trust: bool = False,
         stream: Stream | None = None,
         graph: bool = True,
+        activations: ActivationMemory | None = None,
     ) -> None:
-        self._lock = threading.RLock()
-        self._kept = threading.local()
-        self._graph: Graph | None = None
         self._owned = ExitStack()
+        self._lock = threading.RLock()
+        self._statistics: TensorRTStatistics | None = None
         self.path = Path(path)
+        if activations is not None:
+            if stream not in (None, activations.stream):
+                raise EngineError(
+                    f"{self.path.name}: its activation memory has a stream of its own, which all "
+                    "engines that share it run on; leave out stream="
+                )
+            stream = activations.stream
         plan, self.card = read_plan(self.path, trust)
         load_tensorrt()
         super().__init__(stream.device if stream else open_device())
-        self._stream = stream or self._owned.enter_context(Stream(self.device))
+        self.stream = stream or self._owned.enter_context(Stream(self.device))
         self._opened()
         try:
+            self._activations = activations or self._shared_memory()
+            if self._activations is not None:
+                self._lock = self._activations.lock
             self._plan = self._owned.enter_context(
-                LoadedPlan(self.path, plan, self.card, self.device)
+                LoadedPlan(self.path, plan, self.card, self.device, self._activations)
             )
             self._allocate()
-            self._enqueue(self._plan.context)
-            self._stream.synchronize()
-            self.graph_note = self._capture() if graph else "not asked for"
+            with self._lock:
+                self.graph_note = self._runner.capture() if graph else "not asked for"
         except Exception:
             self.close()
             raise
-        self.graph = self._graph is not None
+        self.graph = self._runner.captured
+
+    def _shared_memory(self) -> ActivationMemory | None:
+        """For this engine and those beside it, so that three take no more than the largest."""
+        if self.card is None or self.card.kind != "plain":
+            return None
+        beside = [kind_path(self.path, kind) for kind in BESIDE]
+        there = [path for path in beside if path.is_file()]
+        if not there:
+            return None
+        try:
+            memory = ActivationMemory.for_engines(self.path, *there, stream=self.stream)
+        except EngineError:  # a damaged card, which matters only to `statistics`
+            return None
+        return self._owned.enter_context(memory)
 
     def _allocate(self) -> None:
         self.inputs, self.outputs = self._plan.inputs, self._plan.outputs
         self.activation_bytes = self._plan.activation_bytes
-        (taken,), (given,) = self.inputs, self.outputs
+        taken, given = self.inputs[0], self.outputs[0]
         self.batch = taken.shape[0]
         self.fixed_size = (taken.shape[2], taken.shape[3])
         self.facts = (
@@ -92,88 +130,88 @@ class TensorRTEngine(Owner):
             if self.card
             else ModelFacts(in_channels=taken.shape[1], out_channels=given.shape[1])
         )
-        self._input, self._output = (
-            self._owned.enter_context(MirroredBuffer(self.device, facts.shape, facts.dtype))
-            for facts in (taken, given)
+        self._tiles = self._owned.enter_context(
+            TileBuffers(self.path.name, taken, given, stream=self.stream)
         )
-        self._input.array.fill(0)
-        self._input.upload(stream=self._stream)
-        self._set_addresses(self._plan.context)
-
-    def _set_addresses(self, context: Any) -> None:
-        (taken,), (given,) = self.inputs, self.outputs
-        for facts, buffer in ((taken, self._input), (given, self._output)):
-            if not context.set_tensor_address(facts.name, buffer.address):
-                raise EngineError(f"{self.path}: TensorRT: {self._plan.log.cause()}")
-
-    def _enqueue(self, context: Any) -> None:
-        """Queue one batch, layer by layer."""
-        self._plan.log.clear()
-        with self.device.current():
-            queued = context.execute_async_v3(self._stream.handle)
-        if not queued:
-            raise EngineError(
-                f"{self.path}: TensorRT failed to run: {self._plan.log.cause()}. If it is the same "
-                "after a restart, build the engine again"
+        self.image, self.restored = self._tiles.image, self._tiles.restored
+        addresses = {taken.name: self.image.address, given.name: self.restored.address}
+        with self._lock:
+            self._runner = self._owned.enter_context(
+                PlanRunner(self._plan, addresses | self._side_addresses(), stream=self.stream)
             )
 
-    def _capture(self) -> str:
-        """Keep a graph of one batch; say why there is none."""
-        try:
-            self._graph = self._owned.enter_context(
-                Graph(self._stream, lambda: self._enqueue(self._plan.context))
-            )
-        except (MissingDependencyError, DeviceError, EngineError) as error:
-            logging.getLogger(__name__).info("%s runs without a CUDA graph: %s", self.path, error)
-            return str(error)
-        return ""
+    def _side_addresses(self) -> dict[str, int]:
+        """Memory for the side tensors of an apply or gather plan: the whole of each tile counts,
+        and each has its own statistics."""
+        layout = BlockLayout(
+            {facts.name: facts.shape for facts in (*self.inputs[1:], *self.outputs[1:])}
+        )
+        if not layout.words:
+            return {}
+        memory = self._owned.enter_context(MirroredBuffer(self.device, (layout.words,), np.float32))
+        memory.array.fill(0)
+        for name, view in layout.views(memory.array).items():
+            if name in (ROWS, COLUMNS):
+                view[...] = len(view) / view.size
+            elif name == OWN:
+                view[...] = 1
+        memory.upload(stream=self.stream)
+        return layout.addresses(memory.address)
+
+    @property
+    def statistics(self) -> TensorRTStatistics:
+        """What restores tiles with the statistics of their frame: the apply and the gather engine
+        beside this one, loaded when first asked for, which runs each once on `image`.
+
+        Raises:
+            EngineError: closed; an engine is missing, or of another network or size.
+            DeviceError: not enough memory.
+        """
+        with self._lock:
+            self._require_engine()
+            if self._statistics is None:
+                self._statistics = self._owned.enter_context(
+                    TensorRTStatistics(
+                        self.path,
+                        self.card,
+                        self._tiles,
+                        lock=self._lock,
+                        stream=self.stream,
+                        activations=self._activations,
+                        graph=self.graph,
+                    )
+                )
+            return self._statistics
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, C, H, W) float32 in [0, 1], any N from 1, to the same shape, not clamped.
 
-        The result is valid until the same thread calls again.
+        The result is valid until the same thread calls this or `statistics` again.
 
         Raises:
             EngineError: closed, other tiles than it was built for, or TensorRT failed.
             DeviceError: the GPU failed.
         """
-        taken, given = self.inputs[0].shape, self.outputs[0].shape
-        if tiles.ndim != 4 or not len(tiles) or tiles.shape[1:] != taken[1:]:
+        sides = {facts.name for facts in self.inputs[1:]}
+        if f"{STATISTIC}.0" in sides and OWN not in sides:
             raise EngineError(
-                f"{self.path.name}: tiles of shape {tiles.shape}, but it was built for (N, "
-                f"{', '.join(map(str, taken[1:]))}) with N from 1; build one for that tile"
+                f"{self.path.name} restores with given statistics alone; open the plain engine "
+                "beside it, and call its .statistics.apply"
             )
-        if tiles.dtype != np.float32:
-            raise EngineError(f"{self.path.name}: tiles of {tiles.dtype}; need float32 in [0, 1]")
-        result = self._result(len(tiles), given[1:])
         with self._lock:
             self._require_engine()
-            with self.device.current():
-                for first in range(0, len(tiles), self.batch):
-                    self._run_batch(tiles[first : first + self.batch], result[first:])
-        return result
+            return self._tiles.run(tiles, self._runner.launch)
 
-    def _run_batch(self, tiles: NDArray[np.float32], result: NDArray[np.float32]) -> None:
-        count = len(tiles)
-        self._input.array[:count] = tiles
-        self._input.array[count:] = 0
-        self._input.upload(stream=self._stream)
-        if self._graph is None:
-            self._enqueue(self._plan.context)
-        else:
-            self._graph.launch(self._stream)
-        self._output.download(stream=self._stream)
-        self._stream.synchronize()
-        result[:count] = self._output.array[:count]
+    def enqueue(self) -> None:
+        """Queue one batch, from `image` to `restored`, on `stream`, layer by layer. Nothing is
+        copied and nothing synchronizes, so that a caller may capture it with work of its own.
 
-    def _result(self, count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """An array kept for each thread, so that none overwrites what another still reads."""
-        if count > self.batch:
-            return np.empty((count, *shape), np.float32)
-        kept: NDArray[np.float32] | None = getattr(self._kept, "result", None)
-        if kept is None:
-            kept = self._kept.result = np.empty((self.batch, *shape), np.float32)
-        return kept[:count]
+        Raises:
+            EngineError: closed, or TensorRT failed.
+        """
+        with self._lock:
+            self._require_engine()
+            self._runner.enqueue()
 
     def _require_engine(self) -> None:
         if self._closed:
@@ -188,19 +226,18 @@ class TensorRTEngine(Owner):
         """
         with self._lock:
             self._require_engine()
-            graph = self._graph
             return (
-                self._times(lambda: self._enqueue(self._plan.context), runs),
-                self._times(lambda: graph.launch(self._stream), runs) if graph else [],
+                self._times(self._runner.enqueue, runs),
+                self._times(self._runner.launch, runs) if self.graph else [],
             )
 
     def _times(self, queue: Callable[[], None], runs: int) -> list[float]:
         times_ms = []
         with self.device.current(), Event(self.device) as start, Event(self.device) as end:
             for run in range(-WARM_UP_RUNS, runs):
-                start.record(self._stream)
+                start.record(self.stream)
                 queue()
-                end.record(self._stream)
+                end.record(self.stream)
                 end.synchronize()
                 if run >= 0:
                     times_ms.append(end.elapsed_ms(start))
@@ -210,19 +247,19 @@ class TensorRTEngine(Owner):
         """Mean milliseconds of each layer by TensorRT's name for it, in the order they run.
 
         TensorRT times each layer by itself, so the sum exceeds the time of a run. While this goes
-        on, a second execution context takes `activation_bytes` more.
+        on, a second execution context takes `activation_bytes` more, where they are not shared.
         """
         with self._lock, self.device.current():
             self._require_engine()
             profiler = _make_profiler(self._plan.trt)
             context = self._plan.make_context()
-            self._set_addresses(context)
-            self._enqueue(context)
-            self._stream.synchronize()
+            self._runner.bind(context)
+            self._runner.enqueue(context)
+            self.stream.synchronize()
             context.profiler = profiler
             for _ in range(runs):
-                self._enqueue(context)
-                self._stream.synchronize()
+                self._runner.enqueue(context)
+                self.stream.synchronize()
             del context  # before the profiler, which it reports to
             return {name: total / runs for name, total in profiler.total_ms.items()}
 
@@ -233,9 +270,8 @@ class TensorRTEngine(Owner):
 
     def _release(self) -> None:
         """Newest first; the plan's context, engine and runtime in TensorRT's order."""
-        self._graph = None
         with self._owned:
-            self._stream.synchronize()
+            self.stream.synchronize()
 
 
 def _make_profiler(trt: Any) -> Any:

@@ -38,7 +38,7 @@ class NetworkSource:
         islands: names of nodes that compute in FP32 all the same.
         halves: names of nodes that must compute in FP16: without this, TensorRT 8.6 takes FP32
             where its heuristics or a neighbour in FP32 make it look quicker.
-        half_io: whether input and output are FP16 (of a graph whose own are FP32).
+        half_io: names of the inputs and outputs that are FP16 (of a graph whose own are FP32).
     """
 
     onnx: Path
@@ -46,7 +46,7 @@ class NetworkSource:
     precision: str
     islands: Collection[str] = ()
     halves: Collection[str] = ()
-    half_io: bool = False
+    half_io: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,10 @@ def _set_precision(trt: Any, config: Any, network: Any, source: NetworkSource) -
         config.set_flag(flag.INT8)
     if hasattr(flag, "OBEY_PRECISION_CONSTRAINTS"):
         config.set_flag(flag.OBEY_PRECISION_CONSTRAINTS)
-    if source.half_io:
-        for tensor in (network.get_input(0), network.get_output(0)):
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    for tensor in (*inputs, *outputs):
+        if tensor.name in source.half_io:
             tensor.dtype = trt.float16
     islands, halves = set(source.islands), set(source.halves)
     for index in range(network.num_layers):

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mirnet_edge._imports import require
 from mirnet_edge.card import EngineCard, TensorFacts, card_path
-from mirnet_edge.cuda import Device, Owner
+from mirnet_edge.cuda import Device, Owner, Stream
 from mirnet_edge.errors import DeviceError, EngineError, first_line
+from mirnet_edge.statistics_graphs import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.log import Log
 
 FLOATS = {"FLOAT": "float32", "HALF": "float16"}
 """What numpy calls the ``trt.DataType`` that an engine may take and give."""
+SIDE_TENSOR = re.compile(rf"{ROWS}|{COLUMNS}|{OWN}|(?:{STATISTIC}|{GATHERED}|{LOG_MASS})\.(\d+)")
+"""Names of what an apply or gather engine takes and gives beside the image (see
+`mirnet_edge.statistics_graphs`)."""
 OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|could not be allocated", re.IGNORECASE)
 
 
@@ -60,21 +66,37 @@ def _check_hash(path: Path, plan: bytes, card: EngineCard) -> None:
 class LoadedPlan(Owner):
     """A deserialized engine and its one execution context.
 
+    Args:
+        path, plan, card: see `read_plan`.
+        device: to load it on.
+        activations: memory that its context works in; None gives the context its own.
+
     Attributes:
+        path: of the plan.
         trt: the module tensorrt.
         log: of what TensorRT says.
         engine, context: TensorRT's.
-        inputs, outputs: what it takes and gives.
-        activation_bytes: device memory of the context.
+        inputs, outputs: what it takes and gives: the image first, then the side tensors, in order
+            of their names and numbers.
+        activation_bytes: device memory that the context needs.
 
     Raises:
         MissingDependencyError: TensorRT is not installed.
-        EngineError: TensorRT cannot load it; not one input and one output of fixed sizes.
+        EngineError: TensorRT cannot load it; not one image in and one out; not of fixed sizes.
         DeviceError: not enough memory for the context.
     """
 
-    def __init__(self, path: Path, plan: bytes, card: EngineCard | None, device: Device) -> None:
+    def __init__(
+        self,
+        path: Path,
+        plan: bytes,
+        card: EngineCard | None,
+        device: Device,
+        activations: ActivationMemory | None = None,
+    ) -> None:
         super().__init__(device)
+        self.path = path
+        self._activations = activations
         self.runtime: Any = None
         self.engine: Any = None
         self.context: Any = None
@@ -83,12 +105,12 @@ class LoadedPlan(Owner):
         self._opened()
         try:
             with device.doing(f"loading {path.name}"):
-                self._load(path, plan, card)
+                self._load(plan, card)
         except Exception:
             self.close()
             raise
 
-    def _load(self, path: Path, plan: bytes, card: EngineCard | None) -> None:
+    def _load(self, plan: bytes, card: EngineCard | None) -> None:
         reason = ""
         try:
             self.runtime = runtime = self.trt.Runtime(self.log.make_logger())
@@ -99,29 +121,64 @@ class LoadedPlan(Owner):
             if self.log.errors or not reason:
                 reason = self.log.cause()
             if OUT_OF_MEMORY.search(reason):
-                raise self._no_memory(f"TensorRT could not load {path.name}", reason)
-            raise EngineError(self._why_not(path, plan, card, reason))
+                raise self._no_memory(f"TensorRT could not load {self.path.name}", reason)
+            raise EngineError(self._why_not(plan, card, reason))
         tensors = [self._describe(i) for i in range(self.engine.num_io_tensors)]
+        tensors.sort(key=lambda item: _place(item[1]))
         self.inputs = tuple(facts for is_input, facts in tensors if is_input)
         self.outputs = tuple(facts for is_input, facts in tensors if not is_input)
-        self._check_signature(path)
+        self._check_signature()
         self.activation_bytes = _activation_bytes(self.engine)
         self.context = self.make_context()
 
     def make_context(self) -> Any:
-        """An execution context with its own activation memory.
+        """An execution context with its own activation memory, or in that given.
 
         Raises:
-            DeviceError: TensorRT cannot make one, for want of memory above all.
+            DeviceError: TensorRT cannot make one, for want of memory above all; the memory given
+                is too small.
         """
         self.log.clear()
-        context = self.engine.create_execution_context()
+        needed, shared = self.activation_bytes, self._activations
+        address = shared.address_for(self.path.name, needed) if shared else 0
+        if shared is None:
+            context = self.engine.create_execution_context()
+        else:
+            context = _context_without_memory(self.trt, self.engine)
         if context is None:
-            needed = f"{self.activation_bytes:,} bytes"
             raise self._no_memory(
-                f"TensorRT made no execution context, which needs {needed}", self.log.cause()
+                f"TensorRT made no execution context, which needs {needed:,} bytes",
+                self.log.cause(),
             )
+        if shared is not None:
+            _give_memory(context, address, shared.size_bytes)
         return context
+
+    def bind(self, context: Any, addresses: Mapping[str, int]) -> None:
+        """Tell a context where in device memory each input and output lies.
+
+        Raises:
+            EngineError: TensorRT refuses an address.
+        """
+        self.log.clear()
+        for facts in (*self.inputs, *self.outputs):
+            if not context.set_tensor_address(facts.name, addresses[facts.name]):
+                raise EngineError(f"{self.path}: TensorRT: {self.log.cause()}")
+
+    def enqueue(self, context: Any, stream: Stream) -> None:
+        """Queue one batch, layer by layer.
+
+        Raises:
+            EngineError: TensorRT fails.
+        """
+        self.log.clear()
+        with self.device.current():
+            queued = context.execute_async_v3(stream.handle)
+        if not queued:
+            raise EngineError(
+                f"{self.path}: TensorRT failed to run: {self.log.cause()}. If it is the same after "
+                "a restart, build the engine again"
+            )
 
     def _no_memory(self, what: str, reason: str) -> DeviceError:
         free, total = self.device.memory()
@@ -142,15 +199,19 @@ class LoadedPlan(Owner):
         )
         return engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT, facts
 
-    def _check_signature(self, path: Path) -> None:
+    def _check_signature(self) -> None:
         every = (*self.inputs, *self.outputs)
-        shapes = [facts.shape for facts in every]
+        sides = [facts for facts in every if _is_side(facts)]
+        images = [facts for facts in every if not _is_side(facts)]
         linear = self.trt.TensorFormat.LINEAR
         good = (
-            len(self.inputs) == len(self.outputs) == 1
-            and all(len(shape) == 4 and min(shape) > 0 for shape in shapes)
-            and shapes[0][0] == shapes[1][0]
-            and all(facts.dtype in FLOATS.values() for facts in every)
+            len(images) == 2
+            and images == [*self.inputs[:1], *self.outputs[:1]]
+            and all(len(facts.shape) == 4 for facts in images)
+            and images[0].shape[0] == images[1].shape[0]
+            and all(facts.dtype in FLOATS.values() for facts in images)
+            and all(facts.dtype == "float32" for facts in sides)
+            and all(min(facts.shape, default=1) > 0 for facts in every)
             and all(self.engine.get_tensor_format(facts.name) == linear for facts in every)
         )
         if not good:
@@ -158,11 +219,12 @@ class LoadedPlan(Owner):
                 f"{item.name} {item.shape} {item.dtype}, {item.layout}" for item in every
             )
             raise EngineError(
-                f"{path}: needs one (N, C, H, W) input and one output, float32 or float16, of "
-                f"fixed sizes, in linear layout, but has: {found}. Build it with mirnet-edge build"
+                f"{self.path}: needs one (N, C, H, W) input and one output, float32 or float16, "
+                "and beside them nothing but statistics, float32, all of fixed sizes, in linear "
+                f"layout, but has: {found}. Build it with mirnet-edge build"
             )
 
-    def _why_not(self, path: Path, plan: bytes, card: EngineCard | None, reason: str) -> str:
+    def _why_not(self, plan: bytes, card: EngineCard | None, reason: str) -> str:
         major, minor = self.device.facts.compute_capability
         here = (
             f"TensorRT {self.trt.__version__} on {self.device.facts.name} "
@@ -170,16 +232,17 @@ class LoadedPlan(Owner):
         )
         if card is None:
             return (
-                f"{path}: TensorRT cannot load these {len(plan):,} bytes: {reason}. No card says "
-                f"what it was built for; here runs {here}, and a plan belongs to one TensorRT and "
-                "one kind of GPU. If it is not damaged, build it again here with mirnet-edge build"
+                f"{self.path}: TensorRT cannot load these {len(plan):,} bytes: {reason}. No card "
+                f"says what it was built for; here runs {here}, and a plan belongs to one TensorRT "
+                "and one kind of GPU. If it is not damaged, build it again here with mirnet-edge "
+                "build"
             )
         built = (
             f"TensorRT {card.versions.get('tensorrt', '?')} on {card.device.get('name', '?')} "
             f"(compute capability {card.device.get('compute_capability', '?')})"
         )
         return (
-            f"{path}: TensorRT cannot load it: {reason}. It was built with {built}; here runs "
+            f"{self.path}: TensorRT cannot load it: {reason}. It was built with {built}; here runs "
             f"{here}. Build it again here: mirnet-edge build {card.source}"
         )
 
@@ -210,3 +273,27 @@ def _activation_bytes(engine: Any) -> int:
     if hasattr(engine, "device_memory_size_v2"):
         return int(engine.device_memory_size_v2)
     return int(engine.device_memory_size)  # api: before device_memory_size_v2
+
+
+def _context_without_memory(trt: Any, engine: Any) -> Any:
+    managed = hasattr(trt, "ExecutionContextAllocationStrategy")
+    if not managed and hasattr(engine, "create_execution_context_without_device_memory"):
+        return engine.create_execution_context_without_device_memory()
+    return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+
+
+def _give_memory(context: Any, address: int, size_bytes: int) -> None:
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(address, size_bytes)
+    else:
+        context.device_memory = address
+
+
+def _is_side(facts: TensorFacts) -> bool:
+    return SIDE_TENSOR.fullmatch(facts.name) is not None
+
+
+def _place(facts: TensorFacts) -> tuple[bool, str, int]:
+    """TensorRT lists tensors in any order: the image first, then by name and number."""
+    found = SIDE_TENSOR.fullmatch(facts.name)
+    return found is not None, facts.name.partition(".")[0], int(found[1] or 0) if found else 0

@@ -10,6 +10,7 @@ from kernel_twins.frames import (
     reflected,
     store_tiles,
 )
+from kernel_twins.rows import lap, put_row, take_row
 from kernel_twins.seams import blend_tiles
 from kernel_twins.yuv import (
     COLOURS,
@@ -30,10 +31,13 @@ __all__ = [
     "Colour",
     "blend_tiles",
     "frame_statistics",
+    "lap",
     "load_tiles",
     "load_tiles_yuv",
+    "put_row",
     "reflected",
     "store_tiles",
     "store_tiles_yuv",
+    "take_row",
     "yuv_codes",
 ]

@@ -64,6 +64,11 @@ inline unsigned long long atomicAdd(unsigned long long* address, unsigned long l
     return before;
 }
 
+// The GPU's timer, which moves on by a microsecond each time it is read.
+extern "C" { unsigned long long timer_now_ns = 0; }
+
+inline unsigned long long timer_ns() { return timer_now_ns += 1000; }
+
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... arguments) {
     gridDim = grid;

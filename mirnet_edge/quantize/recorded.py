@@ -1,0 +1,179 @@
+"""Ranges and plans that ship with the package: a bundled model is quantized without measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mirnet_edge._files import resource_folder
+from mirnet_edge.bundled import BundledModel, bundled_models
+from mirnet_edge.calibration_set import CalibrationSet
+from mirnet_edge.errors import CalibrationError
+from mirnet_edge.graphs import graph_sha256, load_graph
+from mirnet_edge.quantize.plan import Progress, QuantizationPlan, make_plan
+from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
+from mirnet_edge.ranges import METHODS, Ranges
+from mirnet_edge.rewrite import rewrite
+
+RECORD_AGAIN = "in a checkout, record again with: python benchmarks/record_ranges.py"
+
+
+@dataclass(frozen=True)
+class QuantizedGraph:
+    """A graph with Q/DQ pairs, and what they were chosen by.
+
+    Attributes:
+        proto: of the sizes of the graph that it was made of.
+        plan, ranges: of that graph.
+        images: what was measured on; None where the recorded plan and ranges were used.
+        notes: sentences for the user: why a record was not used.
+    """
+
+    proto: Any
+    plan: QuantizationPlan
+    ranges: Ranges
+    images: CalibrationSet | None
+    notes: tuple[str, ...] = ()
+
+
+def quantized_graph(
+    original: Any,
+    sized: Any,
+    images: Callable[[], CalibrationSet],
+    *,
+    use_record: bool,
+    method: str = "auto",
+    budget_db: float = 0.1,
+    progress: Progress | None = None,
+) -> QuantizedGraph:
+    """Quantize by the record of a bundled model where there is one that fits; else measure.
+
+    Args:
+        original: the graph as its file holds it.
+        sized: the same for one tile, rewritten for TensorRT, with all shapes known.
+        images: opens the calibration set; called only to measure.
+        use_record: False measures in any case: where the user gave images or noise.
+        method: as `quantize_onnx` takes it.
+        budget_db: PSNR that INT8 may cost.
+        progress: called with (step, done, total).
+
+    Raises:
+        CalibrationError: a method or tiles that cannot be.
+        GraphError: no convolution can be quantized, or the graph does not run.
+    """
+    notes: tuple[str, ...] = ()
+    if use_record:
+        try:
+            found = recorded_plan(original, sized, method, budget_db)
+        except CalibrationError as error:
+            found, notes = None, (f"recorded ranges not used, measured instead: {error}",)
+        if found is not None:
+            plan, ranges = found
+            quantized = insert_qdq(sized, ranges, plan.int8_nodes)
+            return QuantizedGraph(quantized, plan, ranges, None)
+    opened = images()
+    plan, ranges, quantized = make_plan(
+        sized,
+        opened.tiles,
+        opened.targets,
+        methods=METHODS if method == "auto" else (method,),
+        budget_db=budget_db,
+        progress=progress,
+    )
+    return QuantizedGraph(quantized, plan, ranges, opened, notes)
+
+
+def recorded_plan(
+    original: Any, sized: Any, method: str = "auto", budget_db: float = 0.1
+) -> tuple[QuantizationPlan, Ranges] | None:
+    """What is recorded for a bundled model, as if measured for ``sized``.
+
+    The layers of these networks see neighbourhoods, so that a record serves tiles of any size; the
+    loss that the plan tells stays that of the tiles it was measured on.
+
+    Args:
+        original, sized: see `quantized_graph`.
+        method: "auto" takes the record's.
+        budget_db: of the plan that is wanted.
+
+    Returns:
+        None for a graph that is no bundled model's, a model without a record, and where the record
+        is of another method or measuring might choose other layers for this budget.
+
+    Raises:
+        CalibrationError: the record is damaged, or of another graph or other layers than this
+            package makes of the model.
+    """
+    model = _bundled(original)
+    if model is None:
+        return None
+    ranges_path, plan_path = record_files(model.name)
+    if not (ranges_path.is_file() or plan_path.is_file()):
+        return None
+    ranges, plan = Ranges.load(ranges_path), QuantizationPlan.load(plan_path)
+    _require_fresh(model.name, plan, ranges, record_key(original), sized)
+    if method not in ("auto", plan.method) or not _serves(plan, budget_db):
+        return None
+    sha256, macs = graph_sha256(sized), macs_of(sized)
+    groups = tuple(
+        replace(group, macs=sum(macs[name] for name in group.nodes)) for group in plan.groups
+    )
+    fitted = replace(
+        plan, graph_sha256=sha256, budget_db=budget_db, macs=sum(macs.values()), groups=groups
+    )
+    return fitted, replace(ranges, graph_sha256=sha256)
+
+
+def record_files(name: str) -> tuple[Path, Path]:
+    """Where the ranges and the plan of a bundled model are, or would be."""
+    folder = resource_folder("calibration")
+    return folder / f"{name}.ranges.json", folder / f"{name}.plan.json"
+
+
+def record_key(original: Any) -> str:
+    """What the files of a record hold as ``graph_sha256``: of the graph of open sizes, after all
+    rewrites for TensorRT that need no fixed one. Those that do change reductions alone."""
+    return graph_sha256(rewrite(original, "tensorrt")[0])
+
+
+def _bundled(original: Any) -> BundledModel | None:
+    """The bundled model whose graph this is, wherever its file lies."""
+    sha256 = graph_sha256(original)
+    return next((m for m in bundled_models() if graph_sha256(load_graph(m.onnx)) == sha256), None)
+
+
+def _serves(plan: QuantizationPlan, budget_db: float) -> bool:
+    """Whether the plan is what `sensitivity.search` would choose: it keeps the budget, and there is
+    no room for more, because all is INT8 or because a larger budget had none."""
+    complete = all(group.int8 for group in plan.groups)
+    within = plan.loss_db + plan.loss_error_db <= budget_db
+    return within and (complete or budget_db <= plan.budget_db)
+
+
+def _require_fresh(name: str, plan: QuantizationPlan, ranges: Ranges, key: str, sized: Any) -> None:
+    for kind, stored in (("ranges", ranges.graph_sha256), ("plan", plan.graph_sha256)):
+        if stored != key:
+            raise CalibrationError(
+                f"the {kind} of {name} are of the rewritten graph {stored[:16]}, which is now "
+                f"{key[:16]}: the model or a rewrite changed; {RECORD_AGAIN}"
+            )
+    if plan.method != ranges.method:
+        raise CalibrationError(
+            f"the plan of {name} is for ranges by {plan.method}, which are by {ranges.method}; "
+            f"{RECORD_AGAIN}"
+        )
+    planned = {node for group in plan.groups for node in group.nodes}
+    possible = set(candidates(sized))
+    if planned != possible:
+        raise CalibrationError(
+            f"the plan of {name} is for {len(planned)} convolutions, but {len(possible)} may be "
+            f"quantized now ({min(planned ^ possible)!r} is one of the difference); {RECORD_AGAIN}"
+        )
+    read = {node.input[0] for node in sized.graph.node if node.name in planned}
+    if not read <= ranges.tensors.keys():
+        raise CalibrationError(
+            f"the ranges of {name} lack the tensor {min(read - ranges.tensors.keys())!r}; "
+            f"{RECORD_AGAIN}"
+        )

@@ -1,0 +1,43 @@
+"""What a stream of frames did so far, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LATEST_FRAMES = 1000
+"""That latency and rate are taken over: a camera may run for weeks."""
+
+
+@dataclass(frozen=True)
+class StreamStatistics:
+    """What a stream did so far; latency and rate over its last 1000 frames.
+
+    Attributes:
+        read, dropped, restored: numbers of frames.
+        latency_p50_ms, latency_p90_ms, latency_p99_ms: percentiles of the time from leaving the
+            source to being ready; None before the first frame.
+        frames_per_second: of frames becoming ready; None before the second one.
+    """
+
+    read: int
+    dropped: int
+    restored: int
+    latency_p50_ms: float | None
+    latency_p90_ms: float | None
+    latency_p99_ms: float | None
+    frames_per_second: float | None
+
+    @classmethod
+    def of(
+        cls, read: int, dropped: int, restored: int, latest: Sequence[tuple[float, float]]
+    ) -> StreamStatistics:
+        """From the counts, and of the latest frames: (latency in ms, when ready in s)."""
+        if not latest:
+            return cls(read, dropped, restored, None, None, None, None)
+        p50, p90, p99 = np.percentile([latency_ms for latency_ms, _ in latest], (50, 90, 99))
+        seconds = latest[-1][1] - latest[0][1]
+        rate = (len(latest) - 1) / seconds if seconds > 0 else None
+        return cls(read, dropped, restored, float(p50), float(p90), float(p99), rate)

@@ -1,0 +1,82 @@
+"""Memory for what engines compute on the way, shared by engines that never run at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack
+
+from mirnet_edge.card import EngineCard, card_path
+from mirnet_edge.cuda import Device, DeviceBuffer, Owner, Stream, open_device
+from mirnet_edge.errors import DeviceError, EngineError
+
+
+class ActivationMemory(Owner):
+    """One block of device memory that the execution contexts of several engines work in.
+
+    All of them run on its stream, so that no two run at once. Close it after them.
+
+    Args:
+        device: to allocate on.
+        size_bytes: of the largest engine.
+        stream: to run on; None makes one.
+
+    Attributes:
+        stream: of every engine that works in it.
+        size_bytes: of the memory.
+        lock: held while one of them queues work or captures it: what another thread queues on a
+            stream that captures would become part of the graph.
+
+    Raises:
+        DeviceError: not enough memory.
+    """
+
+    def __init__(self, device: Device, size_bytes: int, *, stream: Stream | None = None) -> None:
+        super().__init__(device)
+        self.lock = threading.RLock()
+        self.size_bytes = size_bytes
+        self._owned = ExitStack()
+        self._opened()
+        try:
+            self.stream = stream or self._owned.enter_context(Stream(device))
+            # the driver gives no memory of 0 bytes, which is what a network of one layer needs
+            self._memory = self._owned.enter_context(DeviceBuffer(device, max(size_bytes, 1)))
+        except Exception:
+            self._closed = True
+            self._owned.close()
+            raise
+
+    @classmethod
+    def for_engines(
+        cls, *paths: str | os.PathLike[str], stream: Stream | None = None
+    ) -> ActivationMemory:
+        """As much as the largest of these needs, by the cards beside them; none is loaded.
+
+        Raises:
+            EngineError: no engine, or one without a card.
+            DeviceError: no GPU, or not enough memory.
+        """
+        if not paths:
+            raise EngineError("activation memory for no engines; name at least one")
+        size_bytes = max(EngineCard.load(card_path(path)).activation_bytes for path in paths)
+        return cls(stream.device if stream else open_device(), size_bytes, stream=stream)
+
+    def address_for(self, name: str, needed_bytes: int) -> int:
+        """Where an engine may work.
+
+        Raises:
+            DeviceError: closed, or too small for it.
+        """
+        self._require_open()
+        if needed_bytes > self.size_bytes:
+            raise DeviceError(
+                f"{name} needs {needed_bytes:,} bytes of activation memory, but what it shares has "
+                f"{self.size_bytes:,}; make it of all engines that share it, with "
+                "ActivationMemory.for_engines(path, ...), and build those again whose cards say "
+                "less than they need"
+            )
+        return self._memory.address
+
+    def _release(self) -> None:
+        with self._owned:
+            self.stream.synchronize()
