@@ -35,7 +35,8 @@ from mirnet_edge import __version__
 from mirnet_edge._files import atomic_path
 from mirnet_edge.cuda import Device, DeviceBuffer, Event, Stream, open_device
 from mirnet_edge.cuda.compiler import Target, find_compiler
-from mirnet_edge.device.tile_kernels import DeviceFrame, DeviceTiles, Plane, TileKernels
+from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
+from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.tiles import Tiling
 
 HEIGHT, WIDTH = 2160, 3840
@@ -65,12 +66,11 @@ class Bench:
         self._events = [owned.enter_context(event) for event in events]
         self._copies = [self.buffer(COPY_BYTES) for _ in range(2)]
 
-    def buffer(self, size_bytes: int) -> int:
-        """The address of memory that holds zeros."""
+    def buffer(self, size_bytes: int) -> DeviceBuffer:
+        """Memory that holds zeros."""
         buffer = self._owned.enter_context(DeviceBuffer(self.device, size_bytes))
-        with self.device.doing("filling memory"):
-            self.device.driver.memset_d8_async(buffer.address, 0, size_bytes, self.stream.native)
-        return buffer.address
+        buffer.fill(0, stream=self.stream)
+        return buffer
 
     def table(self, rows: list[tuple[int, ...]]) -> int:
         """The address of a table of int32."""
@@ -83,12 +83,11 @@ class Bench:
     def copies_of(self, size_bytes: int) -> list[int]:
         """Addresses of as many buffers as fill the cache `CACHES` times, two at least."""
         count = max(2, -(-CACHES * self.l2_bytes // size_bytes))
-        return [self.buffer(size_bytes) for _ in range(count)]
+        return [self.buffer(size_bytes).address for _ in range(count)]
 
     def copy(self, _: int = 0) -> None:
         source, target = self._copies
-        with self.device.doing("copying"):
-            self.device.driver.memcpy_dtod_async(target, source, COPY_BYTES, self.stream.native)
+        target.copy_from(source.address, COPY_BYTES, stream=self.stream)
 
     def times_us(self, launch: Callable[[int], None]) -> list[float]:
         """Of launch(0), launch(1), ...: microseconds each on the device."""

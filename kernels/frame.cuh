@@ -46,9 +46,14 @@ __device__ __forceinline__ float divided(float sample, float maximum, float reci
     return fmaf(fmaf(-quotient, maximum, sample), reciprocal, quotient);
 }
 
-// Nearest integer, ties to even (numpy.rint), within 0..maximum. fmaxf drops a NaN: it becomes 0.
+// Within 0..maximum. fmaxf drops a NaN: it becomes 0.
+__device__ __forceinline__ float cut(float scaled, float maximum) {
+    return fminf(fmaxf(scaled, 0.0f), maximum);
+}
+
+// Nearest integer, ties to even (numpy.rint), within 0..maximum.
 __device__ __forceinline__ float rounded(float scaled, float maximum) {
-    return rintf(fminf(fmaxf(scaled, 0.0f), maximum));
+    return rintf(cut(scaled, maximum));
 }
 
 template <typename Sample>
@@ -80,14 +85,12 @@ struct Depth<unsigned short> {
     }
 };
 
-// float32 frames are taken and given as they are, outside 0..1 too; a NaN is stored as 0.
+// float32 frames are taken as they are, outside 0..1 too, and given cut to 0..1, not rounded.
 template <>
 struct Depth<float> {
     static __device__ __forceinline__ float unit(float sample) { return sample; }
-    static __device__ __forceinline__ float sample(float unit) {
-        return unit == unit ? unit : 0.0f;
-    }
-    static __device__ __forceinline__ float mean(float sum) { return sample(sum / 3.0f); }
+    static __device__ __forceinline__ float sample(float unit) { return cut(unit, 1.0f); }
+    static __device__ __forceinline__ float mean(float sum) { return cut(sum / 3.0f, 1.0f); }
 };
 
 // Position of `index` in a row of `size` samples continued by reflection that does not repeat the

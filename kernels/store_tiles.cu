@@ -13,8 +13,8 @@
 //
 // Sample = value * maximum in float32, cut to 0..maximum, rounded to nearest with ties to even
 // (numpy.rint); NaN becomes 0. Gray is the mean of the three, rounded once: (red + green + blue) *
-// (maximum / 3), whose factor is a whole number. float32 frames get the value as it is, neither cut
-// nor rounded, NaN as 0; their gray is the sum / 3.
+// (maximum / 3), whose factor is a whole number. float32 frames get the value cut to 0..1 and not
+// rounded, NaN as 0; their gray is the sum / 3, cut likewise. Alpha is copied as it is.
 //
 // Bytes per pixel kept (read once + written once):
 //

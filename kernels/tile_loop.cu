@@ -4,7 +4,7 @@
 // the device, and a cursor says how far the frame has come. A graph takes its rows, works, puts its
 // rows, and advances the cursor; the host sets it to zero before a frame.
 //
-//   take_row   out[0 .. words) = table[*cursor * words ..]
+//   take_row   out[0 .. words) = table[(*cursor % ring_rows) * words ..]
 //   put_row    table[(*cursor % ring_rows) * words ..] = row[0 .. words)
 //   advance    *cursor += 1
 //   lap        now - clock[0] is added to clock[index] where index > 0; then clock[0] = now
@@ -12,8 +12,8 @@
 //   cursor     one int32, not negative
 //   words      of 32 bits in a row: a region is 4, a batch of tiles 1e5 to 1e6. The buffers are
 //              aligned to a word and do not overlap.
-//   ring_rows  rows of put_row's table, which begins again at its first; for a table of all rows,
-//              as many as it has
+//   ring_rows  rows of the table, which begins again at its first; for a table of all rows, as many
+//              as it has
 //   clock      uint64, nanoseconds of the GPU's own timer: clock[0] the time of the last lap,
 //              clock[i] what the work before the laps of index i has taken so far. Zero them first,
 //              and begin with index 0. The timer's step is up to a microsecond, so that short work
@@ -46,8 +46,9 @@ __device__ __forceinline__ void copy_words(const unsigned* __restrict__ from,
 extern "C" __global__ void __launch_bounds__(256) take_row(const unsigned* __restrict__ table,
                                                            int words,
                                                            const int* __restrict__ cursor,
+                                                           int ring_rows,
                                                            unsigned* __restrict__ out) {
-    copy_words(table + static_cast<long long>(*cursor) * words, out, words);
+    copy_words(table + static_cast<long long>(*cursor % ring_rows) * words, out, words);
 }
 
 extern "C" __global__ void __launch_bounds__(256) put_row(const unsigned* __restrict__ row,

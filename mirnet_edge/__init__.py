@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mirnet_edge.errors import ConfigError as ConfigError
     from mirnet_edge.errors import DataError as DataError
     from mirnet_edge.errors import DeviceError as DeviceError
+    from mirnet_edge.errors import DeviceMemoryError as DeviceMemoryError
     from mirnet_edge.errors import EngineError as EngineError
     from mirnet_edge.errors import ExportError as ExportError
     from mirnet_edge.errors import FrameError as FrameError
@@ -52,12 +53,12 @@ if TYPE_CHECKING:
     from mirnet_edge.export import ExportReport as ExportReport
     from mirnet_edge.export import export_onnx as export_onnx
     from mirnet_edge.facts import ModelFacts as ModelFacts
+    from mirnet_edge.frame_path import Timings as Timings
     from mirnet_edge.model import create_model as create_model
     from mirnet_edge.onnx_engine import OnnxEngine as OnnxEngine
     from mirnet_edge.precision import Precision as Precision
     from mirnet_edge.quantize import quantize_onnx as quantize_onnx
     from mirnet_edge.restore import Restorer as Restorer
-    from mirnet_edge.restore import Timings as Timings
     from mirnet_edge.tiles import Tiling as Tiling
     from mirnet_edge.torch_engine import TorchEngine as TorchEngine
     from mirnet_edge.train import Trainer as Trainer
@@ -75,6 +76,7 @@ _MODULE_OF_NAME = {
     "ConfigError": "errors",
     "DataError": "errors",
     "DeviceError": "errors",
+    "DeviceMemoryError": "errors",
     "Engine": "engine",
     "EngineCard": "card",
     "EngineError": "errors",
@@ -98,7 +100,7 @@ _MODULE_OF_NAME = {
     "TensorRTEngine": "trt.engine",
     "Tiling": "tiles",
     "TilingError": "errors",
-    "Timings": "restore",
+    "Timings": "frame_path",
     "TorchEngine": "torch_engine",
     "TrainSettings": "train",
     "Trainer": "train",

@@ -48,14 +48,16 @@ def checked_tile(
     return pair
 
 
-def auto_tile(facts: ModelFacts, halo: int, blend: int) -> int:
+def auto_tile(facts: ModelFacts, halo: int, blend: int, memory_limit: int | None = None) -> int:
     """Side of the largest square tile, a multiple of 32, whose activations fit in a quarter of the
-    memory at hand and in `AUTO_MEMORY_BYTES`; never below `AUTO_TILE_PX`.
+    memory at hand and in ``memory_limit``, or `AUTO_MEMORY_BYTES` where there is none; never below
+    `AUTO_TILE_PX`.
 
     Raises:
         TilingError: halo and blend need a larger one.
     """
-    budget = min(AUTO_MEMORY_BYTES, psutil.virtual_memory().available // 4)
+    most_bytes = AUTO_MEMORY_BYTES if memory_limit is None else memory_limit
+    budget = min(most_bytes, psutil.virtual_memory().available // 4)
     bytes_per_pixel = ENGINE_OVERHEAD * (facts.bytes_per_pixel or ASSUMED_BYTES_PER_PIXEL)
     side = math.isqrt(int(budget / bytes_per_pixel))
     least, most = AUTO_TILE_PX

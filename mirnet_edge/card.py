@@ -170,6 +170,9 @@ class EngineCard:
                     f"{path}: a card of format {stored['format']}, this mirnet-edge reads format "
                     f"{CARD_FORMAT}; build the engine again"
                 )
+            kind = stored.get("kind", "plain")
+            if kind not in get_args(Kind):
+                raise _not_whole(path, f"kind {kind!r}")
             return cls(
                 **{
                     **stored,
@@ -180,14 +183,12 @@ class EngineCard:
                     "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
                     "measured": Measured(**stored["measured"]) if stored["measured"] else None,
                     "notes": tuple(stored["notes"]),
-                    "kind": _kind(stored.get("kind", "plain")),
+                    "kind": kind,
                     "pools": tuple(Pool(**pool) for pool in stored.get("pools", ())),
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise EngineError(
-                f"{path}: not a whole engine card ({error}); build the engine again"
-            ) from error
+            raise _not_whole(path, str(error)) from error
 
 
 def card_path(engine: str | os.PathLike[str]) -> Path:
@@ -212,14 +213,12 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def _not_whole(path: Path, reason: str) -> EngineError:
+    return EngineError(f"{path}: not a whole engine card ({reason}); build the engine again")
+
+
 def _facts(stored: dict[str, Any]) -> ModelFacts:
     return ModelFacts(**{**stored, "value_range": tuple(stored["value_range"])})
-
-
-def _kind(stored: Any) -> Any:
-    if stored not in get_args(Kind):
-        raise ValueError(f"kind {stored!r}")
-    return stored
 
 
 def _tensor(stored: dict[str, Any]) -> TensorFacts:

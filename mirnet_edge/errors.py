@@ -8,6 +8,7 @@
     ├── BuildError         an engine TensorRT could not build, or that is not worth keeping
     ├── EngineError        a model file no engine can load, or a run that failed
     ├── DeviceError        a GPU or its driver: absent, too old, out of memory, lost
+    │   └── DeviceMemoryError   the GPU's memory does not suffice
     ├── TilingError        a tile, halo or blend that cannot cover a frame
     ├── FrameError         an array that is no frame: its shape, dtype or channels
     ├── StreamError        a source of frames or a sink that failed
@@ -54,6 +55,10 @@ class EngineError(MirnetEdgeError):
 
 class DeviceError(MirnetEdgeError):
     """A GPU or its driver: absent, too old, out of memory, or lost."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The GPU's memory does not suffice."""
 
 
 class TilingError(MirnetEdgeError):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge.engine import StatisticsEngine, Tiles
 from mirnet_edge.errors import EngineError
+from mirnet_edge.frame_path import Progress
 from mirnet_edge.frames import FrameLayout, Region
 from mirnet_edge.pooled import Partial, Statistics, Weights
 from mirnet_edge.samples import Sample
@@ -20,7 +21,6 @@ from mirnet_edge.scene_cut import Grid, luma_grid
 from mirnet_edge.seams import Seams
 from mirnet_edge.tiles import Cover
 
-Progress = Callable[[int, int], None]
 Run = Callable[[int, Tiles], Tiles]
 """The number of a tile and its (1, C, h, w) to its restored (1, C', h, w)."""
 

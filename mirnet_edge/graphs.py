@@ -63,16 +63,26 @@ def graph_sha256(proto: Any) -> str:
 def with_shape(proto: Any, batch: int, height: int, width: int) -> Any:
     """A copy whose input is (batch, C, height, width), with every tensor's shape inferred.
 
+    Reshapes to a constant shape that begins with the batch the graph was made for copy the batch
+    instead, so that the tiles of another one stay apart.
+
     Raises:
-        GraphError: the graph is for another size, or a shape cannot be inferred.
+        GraphError: the graph is for another size, a shape cannot be inferred, or a Reshape mixes
+            the tiles of such a batch.
     """
     onnx = require("onnx", "reading graphs")
     inferred = shapes_of(proto, batch, height, width).graph
     sized = onnx.ModelProto()
     sized.CopyFrom(proto)
-    for kind in ("input", "output", "value_info"):
+    for kind in ("node", "input", "output", "value_info"):
         del getattr(sized.graph, kind)[:]
         getattr(sized.graph, kind).extend(getattr(inferred, kind))
+    kept = {tensor.name for tensor in inferred.initializer}
+    for tensor in [tensor for tensor in sized.graph.initializer if tensor.name not in kept]:
+        sized.graph.initializer.remove(tensor)
+    known = {tensor.name for tensor in sized.graph.initializer}
+    new = [tensor for tensor in inferred.initializer if tensor.name not in known]
+    sized.graph.initializer.extend(new)
     return sized
 
 
@@ -83,9 +93,9 @@ def shapes_of(proto: Any, batch: int, height: int, width: int) -> Any:
         GraphError: as `with_shape`.
     """
     onnx = require("onnx", "reading graphs")
-    sized = onnx.ModelProto(ir_version=proto.ir_version)
-    sized.opset_import.extend(proto.opset_import)
-    graph = sized.graph
+    light = onnx.ModelProto(ir_version=proto.ir_version)
+    light.opset_import.extend(proto.opset_import)
+    graph = light.graph
     graph.name = proto.graph.name
     graph.node.extend(proto.graph.node)
     graph.input.extend(proto.graph.input)
@@ -95,11 +105,23 @@ def shapes_of(proto: Any, batch: int, height: int, width: int) -> Any:
             graph.initializer.append(tensor)
         else:
             graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-    _set_input(graph, batch, height, width)
-    for value in graph.output:
+    made_for = dims_of(graph.input[0])[0] or 1
+    if batch == made_for:
+        return _inferred(light, batch, height, width)
+    before = _all_dims(_inferred(light, made_for, height, width))
+    _copy_batch(graph, made_for, before)
+    sized = _inferred(light, batch, height, width)
+    _check_reshapes(sized, before, made_for, batch)
+    return sized
+
+
+def _inferred(light: Any, batch: int, height: int, width: int) -> Any:
+    onnx = require("onnx", "reading graphs")
+    _set_input(light.graph, batch, height, width)
+    for value in light.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
-        sized = onnx.shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True)
+        sized = onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
     except Exception as error:
         raise GraphError(
             f"the graph does not take {batch}x{height}x{width}: {first_line(error)}"
@@ -108,6 +130,68 @@ def shapes_of(proto: Any, batch: int, height: int, width: int) -> Any:
     if missing:
         raise GraphError(f"the shape of {missing[0]!r} cannot be inferred; please report this")
     return sized
+
+
+def _all_dims(sized: Any) -> dict[str, tuple[int, ...]]:
+    graph = sized.graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {
+        **{value.name: dims_of(value) for value in values},
+        **{tensor.name: tuple(tensor.dims) for tensor in graph.initializer},
+    }
+
+
+def _copy_batch(graph: Any, made_for: int, dims: dict[str, tuple[int, ...]]) -> None:
+    """Let Reshapes copy their input's first dimension where that and the target's are the batch
+    that the graph was made for; other readers of a target keep it as it is."""
+    numpy_helper = require("onnx.numpy_helper", "reading graphs")
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    copying: dict[str, Any] = {}
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in tensors:
+            continue
+        target = numpy_helper.to_array(tensors[node.input[1]]).copy()
+        zero_copies = not any(item.name == "allowzero" and item.i for item in node.attribute)
+        if (
+            target.tolist()[:1] != [made_for]
+            or list(dims.get(node.input[0], ()))[:1] != [made_for]
+            or not (zero_copies or target.all())
+        ):
+            continue
+        target[0] = 0
+        name = f"{node.input[1]}/any_batch"
+        copying[node.input[1]] = numpy_helper.from_array(target, name)
+        node.input[1] = name
+        del node.attribute[:]  # allowzero, a Reshape's only one, makes an empty tensor
+    read = {name for node in graph.node for name in node.input}
+    for name, tensor in copying.items():
+        if name not in read:
+            graph.initializer.remove(tensors[name])
+        graph.initializer.append(tensor)
+
+
+def _check_reshapes(
+    sized: Any, before: dict[str, tuple[int, ...]], made_for: int, batch: int
+) -> None:
+    """Of each Reshape, input and output both begin with the batch, or neither depends on it."""
+    now = _all_dims(sized)
+
+    def same(name: str) -> bool:
+        return before.get(name) == now.get(name)
+
+    def grew(name: str) -> bool:
+        (old, *old_rest), (new, *new_rest) = before[name], now[name]
+        return new * made_for == old * batch and new_rest == old_rest
+
+    for node in sized.graph.node:
+        if node.op_type != "Reshape":
+            continue
+        ends = node.input[0], node.output[0]
+        if not (all(map(same, ends)) or all(map(grew, ends))):
+            raise GraphError(
+                f"Reshape {node.name!r} makes {now[ends[1]]} of {now[ends[0]]}: it mixes the "
+                f"{batch} tiles of a batch; this graph is right for a batch of {made_for} alone"
+            )
 
 
 def _set_input(graph: Any, batch: int, height: int, width: int) -> None:

@@ -231,8 +231,8 @@ def to_rgb(frame: NDArray[Any], pixels: PixelFormat) -> NDArray[np.float32]:
 
 
 def from_rgb(rgb: NDArray[np.float32], pixels: PixelFormat, out: NDArray[Any]) -> None:
-    """Write colours to a frame: whole numbers rounded and cut to their range, float32 as it is.
-    Gray is the mean of the three; NaN becomes 0, in chroma no colour; alpha keeps what it holds.
+    """Write colours to a frame: cut to the range of its samples, whole numbers rounded. Gray is the
+    mean of the three; NaN becomes 0, in chroma no colour; alpha keeps what it holds.
 
     Args:
         rgb: (H, W, 3) float32.
@@ -275,9 +275,8 @@ def _order(pixels: PixelFormat) -> slice:
 
 def _samples(scaled: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
     scaled = np.where(np.isnan(scaled), np.float32(0), scaled)
-    if dtype == np.float32:
-        return scaled
-    return np.clip(np.rint(scaled), 0, MAXIMUM[dtype]).astype(dtype)
+    steps = scaled if dtype == np.float32 else np.rint(scaled)
+    return np.clip(steps, 0, MAXIMUM[dtype]).astype(dtype, copy=False)
 
 
 def _fma(first: Any, second: Any, addend: Any) -> NDArray[np.float32]:

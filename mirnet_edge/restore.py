@@ -1,60 +1,37 @@
-"""A frame in, a restored frame out: `Restorer` owns the engine, the buffers and the tiles."""
+"""A frame in, a restored frame out: `Restorer` owns the engine and the way through it."""
 
 from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from mirnet_edge.auto_tile import Tile, auto_tile, checked_tile
-from mirnet_edge.engine import Engine, facts_of_engine, open_engine, statistics_of_engine
-from mirnet_edge.errors import EngineError, FrameError, MirnetEdgeError, TilingError
+from mirnet_edge.engine import Engine, facts_of_engine, statistics_of_engine
+from mirnet_edge.engine_choice import EngineChoice, ModelPath
+from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, TilingError
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.frame_path import FramePath, Progress, Ticket, Timings
 from mirnet_edge.frame_statistics import FrameStatistics, Mode, StatisticsSettings
-from mirnet_edge.frame_tiles import EnginePasses, FrameTiles, Progress
-from mirnet_edge.frames import FrameLayout
+from mirnet_edge.host_path import HostPath
+from mirnet_edge.latency import Latency
+from mirnet_edge.pixel_formats import PixelFormat, pixel_format
+from mirnet_edge.stream import FrameStream
 from mirnet_edge.tiles import Tiling, round_up
 
 DEFAULT_HALO_PX = 16
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Where the time of one frame went, in milliseconds.
-
-    Attributes:
-        tiles: how many the frame was cut into.
-        load_ms: frame to network input.
-        engine_ms: in the engine.
-        store_ms: network output to frame, seams included.
-        passes: how often all tiles were run; more than once only for exact statistics of the frame.
-        samples: tiles run before that, for a first estimate of the frame's statistics.
-    """
-
-    tiles: int = 0
-    load_ms: float = 0.0
-    engine_ms: float = 0.0
-    store_ms: float = 0.0
-    passes: int = 1
-    samples: int = 0
-
-    @property
-    def total_ms(self) -> float:
-        """All of it, in milliseconds."""
-        return self.load_ms + self.engine_ms + self.store_ms
 
 
 class Restorer:
     """Restores frames of any size with one model.
 
     Args:
-        model: an ``.onnx`` file, a checkpoint, a bundled model's name, or any object with ``run()``
-            (see `Engine`), which the caller closes.
+        model: an ``.onnx`` file, a checkpoint, an ``.engine`` file, a bundled model's name, or any
+            object with ``run()`` (see `Engine`), which the caller closes. Of several files the
+            first that fits into memory is taken: engines of one network with smaller and smaller
+            tiles or batches.
         tile: side or (height, width) of the tiles in pixels, a multiple of 4; None for the whole
             frame at once; "auto" chooses by the frame's size and the memory at hand now.
         halo: pixels at each inner edge of a tile that are computed and thrown away.
@@ -63,97 +40,180 @@ class Restorer:
             those of the frame, exact at the price of several passes; "frame-fast", those of a few
             sample tiles; "stream", what earlier frames gathered. See `frame_statistics`, and
             `StatisticsSettings` for what can be set. A frame of one tile needs none of it.
+        pixels: how the pixels of every frame lie: a `PixelFormat` ("nv12" with its colour standard
+            and range) or its name; "auto" takes gray, RGB or RGBA by an array's channels.
+        frame_size: (height, width) of every frame; another size is then an error. None lets it
+            change; each change allocates anew.
+        memory_limit: bytes that the model may take: of device memory for engines, of the host's for
+            the automatic tile of others.
         threads, provider: see `open_engine`.
 
     Attributes:
         engine: in use.
         facts: what the model says of itself.
-        timings: of the last frame.
         statistics: what the tiles of a frame share, None where each has its own.
 
     Raises:
         EngineError, CheckpointError: the model cannot be loaded, or not be given statistics.
         TilingError: a tile that is no multiple of 4, or too small for halo and blend; a mode that
             there is not.
+        FrameError: no such pixel format.
+        DeviceError: a GPU is needed and missing, or its memory does not suffice.
         MissingDependencyError: statistics of the frame need the packages onnx and onnx_ir.
 
-    One Restorer serves one frame at a time; calls from several threads wait for each other.
+    Calls from several threads wait for each other. On a TensorRT engine of three channels frames
+    stay on the device from upload to download; see `mirnet_edge.device.path`.
     """
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Engine,
+        model: ModelPath | Sequence[ModelPath] | Engine,
         *,
         tile: Tile = "auto",
         halo: int = DEFAULT_HALO_PX,
         blend: int = 0,
         statistics: Mode | StatisticsSettings = "tile",
+        pixels: PixelFormat | str = "auto",
+        frame_size: tuple[int, int] | None = None,
+        memory_limit: int | None = None,
         threads: int | None = None,
         provider: str | None = None,
     ) -> None:
         self._closed = True
-        self._owns_engine = isinstance(model, (str, os.PathLike))
-        if not self._owns_engine and not callable(getattr(model, "run", None)):
-            raise EngineError(
-                f"a {type(model).__name__} is no engine: give a model file, a bundled model's "
-                "name, or an object with run()"
-            )
-        self.engine = (
-            open_engine(model, threads, provider)
-            if isinstance(model, (str, os.PathLike))
-            else model
-        )
-        self._closed = False
-        self.facts: ModelFacts = facts_of_engine(self.engine)
-        self.timings = Timings()
-        self._fixed: tuple[int, int] | None = getattr(self.engine, "fixed_size", None)
-        self._halo, self._blend = halo, blend
-        self._auto_side = 0
-        self._input = np.empty((1, 0, 0, 0), np.float32)
         self._lock = threading.Lock()
+        self._halo, self._blend, self._asked_tile = halo, blend, tile
+        self._memory_limit, self._frame_size = memory_limit, frame_size
+        self._settings = (
+            statistics
+            if isinstance(statistics, StatisticsSettings)
+            else StatisticsSettings(statistics)
+        )
+        self._pixels: PixelFormat | None = None
+        if pixels != "auto":
+            self._pixels = pixel_format(pixels) if isinstance(pixels, str) else pixels
+        self._choice = _choice(model, memory_limit, threads, provider)
+        engine = model if self._choice is None else self._choice.open()
+        self._open(engine)  # type: ignore[arg-type]
+
+    def _open(self, engine: Engine) -> None:
+        """Settle all that depends on the engine; the next one where its memory does not suffice."""
+        self.engine = engine
+        self._closed = False
+        self.facts: ModelFacts = facts_of_engine(engine)
+        self._fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)
+        self._auto_side = 0
+        self._path: FramePath | None = None
         try:
-            self._tile = checked_tile(tile, self._fixed)
+            self._tile = checked_tile(self._asked_tile, self._fixed)
             self._check_tiling()
-            self.statistics = self._shared(statistics)
+            self.statistics = self._shared()
+            self._path = self._make_path()
+        except DeviceMemoryError as error:
+            self._open(self._next_engine(error))
         except MirnetEdgeError:
             self.close()
             raise
 
-    def __call__(
-        self,
-        frame: NDArray[Any],
-        out: NDArray[Any] | None = None,
-        progress: Progress | None = None,
-    ) -> NDArray[Any]:
+    def _next_engine(self, error: DeviceMemoryError) -> Engine:
+        """Close this engine, whose memory did not suffice, and open the next one.
+
+        Raises:
+            DeviceMemoryError: ``error``, where there is none.
+        """
+        self.close()
+        if self._choice is None:
+            raise error
+        return self._choice.open_next(error)
+
+    def _make_path(self) -> FramePath:
+        facts, three = self.facts, (3, 3)
+        if not hasattr(self.engine, "enqueue") or (facts.in_channels, facts.out_channels) != three:
+            return HostPath(
+                *(self.engine, facts, self.tiling, self.statistics),
+                *(self._pixels, self._frame_size),
+            )
+        from mirnet_edge.device.path import DevicePath
+
+        return DevicePath(
+            *(self.engine, facts, self.tiling, self.statistics),  # type: ignore[arg-type]
+            samples=self._settings.samples,
+            pixels=self._pixels,
+            frame_size=self._frame_size,
+            memory_limit=self._memory_limit,
+        )
+
+    def __call__(self, frame: Any, out: Any = None, progress: Progress | None = None) -> Any:
         """Restore one frame.
 
         Args:
             frame: (H, W), (H, W, 1) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4)
-                RGBA; uint8, uint16, or float32 in [0, 1]. Any height and width from 1.
+                RGBA, or as ``pixels`` says; uint8, uint16, or float32 in [0, 1]. Any height and
+                width from 1. A numpy array; with a TensorRT engine any array with
+                ``__cuda_array_interface__``, DLPack or the buffer protocol, on the host or the GPU.
             out: written to and returned; of the frame's shape and dtype, sharing no memory with
-                it. None allocates.
-            progress: called with (tiles done, tiles) after each tile.
+                it. None allocates where the frame is.
+            progress: called with (tiles done, tiles) after each tile; on the device at the end.
 
         Returns:
             The restored frame, of the frame's shape and dtype; clamped; alpha copied. A network
-            whose output channels differ from its input's returns (H, W, output channels).
+            whose output channels differ from its input's returns (H, W, output channels). For a
+            frame on the GPU a `DeviceArray`, which PyTorch and CuPy take without a copy.
 
         Raises:
             FrameError: the array is no such frame.
             EngineError: the engine failed, or this Restorer is closed.
+            DeviceError: the GPU failed.
         """
-        if self._closed:
-            raise EngineError("this Restorer is closed; make a new one")
-        layout = FrameLayout.of(frame, self.facts.in_channels)
-        target = layout
-        if self.facts.in_channels != self.facts.out_channels:
-            target = replace(layout, colours=self.facts.out_channels)
-        out = _checked_out(frame, out, layout, target)
         with self._lock:
-            self.timings = self._restore(frame, layout, out, target, progress)
-        if layout.alpha:
-            out[..., -1] = frame[..., -1]
-        return out
+            path = self._require_path()
+            try:
+                return path.collect(path.submit(frame, out, progress))
+            except DeviceMemoryError as error:
+                self._open(self._next_engine(error))
+                path = self._require_path()
+                return path.collect(path.submit(frame, out, progress))
+
+    def stream(
+        self,
+        frames: Any,
+        *,
+        queue: int = 2,
+        drop: Literal["never", "oldest"] = "never",
+        timestamps: Any = None,
+    ) -> FrameStream:
+        """Restore frames one after another, in their order; on the device the copies of one
+        overlap the engine on another.
+
+        Args:
+            frames: an iterable of arrays, a queue, a folder or pattern of images, a video file, the
+                number of a camera, a GStreamer string, a ``cv2.VideoCapture``; with ``async for``
+                an async iterable as well.
+            queue: frames that may wait for the engine, at least 1.
+            drop: "never" lets the source wait when the engine is busy; "oldest" throws the oldest
+                waiting frame away, for a live camera.
+            timestamps: of the frames, in seconds; None takes when they were read.
+
+        Returns:
+            To iterate over, with ``for`` or ``async for``; its ``frames()`` have numbers,
+            timestamps and latencies, its ``to()`` drains it into a sink. Close it, or leave its
+            with block, before this Restorer.
+
+        Raises:
+            StreamError: frames that cannot be read.
+        """
+        self._require_path()
+        return FrameStream(
+            _StreamedPath(self), frames, queue=queue, drop=drop, timestamps=timestamps
+        )
+
+    @property
+    def timings(self) -> Timings:
+        """Of the last frame."""
+        return self._path.timings if self._path is not None else Timings()
+
+    def latency(self) -> Latency:
+        """Where the time of the last frames went, 1000 at most: p50, p90 and p99 of each part."""
+        return self._require_path().latency()
 
     def tiling(self, height: int, width: int) -> Tiling:
         """How a frame of ``height`` x ``width`` pixels is cut into tiles."""
@@ -176,7 +236,7 @@ class Restorer:
         if isinstance(self._tile, tuple):
             self._tiling(self._tile)
         elif self._tile == "auto":
-            self._auto_side = auto_tile(self.facts, self._halo, self._blend)
+            self._auto_side = auto_tile(self.facts, self._halo, self._blend, self._memory_limit)
             self._tiling((self._auto_side, self._auto_side))
 
     def _tiling(self, tile: tuple[int, int]) -> Tiling:
@@ -189,47 +249,25 @@ class Restorer:
             fixed=self._fixed is not None,
         )
 
-    def _shared(self, wanted: Mode | StatisticsSettings) -> FrameStatistics | None:
-        settings = wanted
-        if not isinstance(settings, StatisticsSettings):
-            settings = StatisticsSettings(settings)
-        if settings.mode == "tile":
+    def _shared(self) -> FrameStatistics | None:
+        if self._settings.mode == "tile":
             return None
-        return FrameStatistics(statistics_of_engine(self.engine).pools, self.facts, settings)
+        pools = statistics_of_engine(self.engine).pools
+        return FrameStatistics(pools, self.facts, self._settings)
 
-    def _restore(
-        self,
-        frame: NDArray[Any],
-        layout: FrameLayout,
-        out: NDArray[Any],
-        target: FrameLayout,
-        progress: Progress | None,
-    ) -> Timings:
-        cover = self.tiling(layout.height, layout.width).cover(layout.height, layout.width)
-        shape = (1, self.facts.in_channels, cover.rows[0].size, cover.columns[0].size)
-        if self._input.shape != shape:
-            self._input = np.empty(shape, np.float32)
-        tiles = FrameTiles(
-            frame, layout, out, target, cover, self._input, self.facts.out_channels, progress
-        )
-        if self.statistics is None or len(tiles) == 1:
-            tiles.restore(lambda _, tile: self.engine.run(tile))
-        else:
-            self.statistics.restore(EnginePasses(tiles, statistics_of_engine(self.engine)))()
-        return Timings(
-            len(tiles),
-            1000 * tiles.load_s,
-            1000 * tiles.engine_s,
-            1000 * tiles.store_s,
-            tiles.passes,
-            tiles.samples,
-        )
+    def _require_path(self) -> FramePath:
+        if self._closed or self._path is None:
+            raise EngineError("this Restorer is closed; make a new one")
+        return self._path
 
     def close(self) -> None:
         """Close the engine if it was opened here. A second call does nothing."""
-        if not self._closed and self._owns_engine and hasattr(self.engine, "close"):
-            self.engine.close()
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            if self._path is not None:
+                self._path.close()
+            if self._choice is not None and hasattr(self.engine, "close"):
+                self.engine.close()
 
     def __enter__(self) -> Restorer:
         return self
@@ -243,16 +281,38 @@ class Restorer:
         self.close()
 
 
-def _checked_out(
-    frame: NDArray[Any], out: NDArray[Any] | None, layout: FrameLayout, target: FrameLayout
-) -> NDArray[Any]:
-    shape = frame.shape if target is layout else (*frame.shape[:2], target.colours)
-    if out is None:
-        return np.empty(shape, frame.dtype)
-    if out.shape != shape or out.dtype != frame.dtype or not out.flags.writeable:
-        raise FrameError(
-            f"out is {out.dtype} {out.shape}; need a writable {frame.dtype} {shape} array"
+class _StreamedPath:
+    """A Restorer as a stream's pipeline."""
+
+    def __init__(self, restorer: Restorer) -> None:
+        self._path: Callable[[], FramePath] = restorer._require_path
+        self.depth = self._path().depth
+
+    def submit(self, frame: Any) -> Ticket:
+        """Start on a frame."""
+        path = self._path()
+        return path, path.submit(frame)
+
+    def collect(self, ticket: Ticket) -> Any:
+        """Wait for it."""
+        path, started = ticket
+        return path.collect(started)
+
+
+def _choice(
+    model: ModelPath | Sequence[ModelPath] | Engine,
+    memory_limit: int | None,
+    threads: int | None,
+    provider: str | None,
+) -> EngineChoice | None:
+    """Of files; None for an engine that is open already."""
+    if isinstance(model, (str, os.PathLike)):
+        return EngineChoice([model], memory_limit, threads, provider)
+    if isinstance(model, Sequence) and not callable(getattr(model, "run", None)):
+        return EngineChoice(list(model), memory_limit, threads, provider)
+    if not callable(getattr(model, "run", None)):
+        raise EngineError(
+            f"a {type(model).__name__} is no engine: give a model file, a bundled model's "
+            "name, or an object with run()"
         )
-    if np.may_share_memory(frame, out):
-        raise FrameError("out shares memory with the frame; tiles still to come would read it")
-    return out
+    return None

@@ -25,7 +25,8 @@ VERSION = os.environ.get("FAKE_TENSORRT_VERSION", "8.6.1")
 FAULT = os.environ.get("FAKE_TENSORRT_FAULT", "")
 """driver (too old), refuse (a Sigmoid), workspace, memory (too little), crash, killed, exit, slow,
 wide (all layers in FP32), untyped (strongly typed builds fail), silent (no layers), nograph,
-nan (an output that is none)."""
+nan (an output that is none), halves (a layer that is held to FP16) and halves unnamed, marked (a
+pair, where types are not strong)."""
 RELEASE = tuple(map(int, VERSION.split(".")[:2]))
 BUILD_S = 60.0
 SHIM = """
@@ -258,12 +259,35 @@ class Builder:
         if FAULT in ("workspace", "memory"):
             self._fail(f"no implementation for node {{x}} due to insufficient {FAULT}")
             return None
+        if reason := _refusal(network):
+            self._fail(reason)
+            return None
         if config.cache is not None:
             config.cache.entries.add(secrets.token_hex(8))
         return _plan(network, config)
 
     def _fail(self, text: str) -> None:
         self._logger.log(ILogger.Severity.ERROR, text)
+
+
+def _refusal(network: Network) -> str:
+    """In the words of TensorRT 8.6."""
+    held = [layer for layer in network.layers if getattr(layer, "precision", None) == float16]
+    if FAULT == "halves" and held:
+        return (
+            "10: [optimizer.cpp::computeCosts::3869] Error Code 10: Internal Error (Could not find "
+            f"any implementation for node {held[0].name} + PWN(leaky.94).)"
+        )
+    if FAULT == "halves unnamed" and held:
+        return "no luck"
+    pairs = [layer for layer in network.layers if layer.node.op_type == "QuantizeLinear"]
+    if FAULT == "marked" and pairs and not network.strongly_typed:
+        return (
+            "2: [optimizer.cpp::filterQDQFormats::4422] Error Code 2: Internal Error (Assertion "
+            "!n->candidateRequirements.empty() failed. All of the candidates were removed, which "
+            "points to the node being incorrectly marked as an int8 node.)"
+        )
+    return ""
 
 
 def _go_wrong() -> None:

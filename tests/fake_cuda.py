@@ -11,7 +11,7 @@ import functools
 import itertools
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -212,16 +212,11 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         target, source = gpu.bytes_at(dest, size), gpu.bytes_at(src, size)
         gpu.queue(stream.handle, lambda: np.copyto(target, source))
 
-    def memset(dtype: type) -> Callable[[int, int, int, Stream], None]:
-        function = f"cuMemsetD{8 * np.dtype(dtype).itemsize}Async"
-
-        def set_memory(dest: int, data: int, size: int, stream: Stream) -> None:
-            gpu.need_context(function)
-            gpu.fail(function)
-            target = gpu.bytes_at(dest, size * np.dtype(dtype).itemsize).view(dtype)
-            gpu.queue(stream.handle, lambda: target.fill(data))
-
-        return set_memory
+    def memset_d8_async(dest: int, data: int, size: int, stream: Stream) -> None:
+        gpu.need_context("cuMemsetD8Async")
+        gpu.fail("cuMemsetD8Async")
+        target = gpu.bytes_at(dest, size)
+        gpu.queue(stream.handle, lambda: target.fill(data))
 
     class Function:
         def __init__(self, module: Module, name: str) -> None:
@@ -291,8 +286,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         memcpy_htod_async=memcpy_htod_async,
         memcpy_dtoh_async=memcpy_dtoh_async,
         memcpy_dtod_async=memcpy_dtod_async,
-        memset_d8_async=memset(np.uint8),
-        memset_d32_async=memset(np.uint32),
+        memset_d8_async=memset_d8_async,
         module_from_buffer=Module,
     )
     return module

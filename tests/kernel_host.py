@@ -185,9 +185,10 @@ class HostKernels:
         return sums
 
     def take_row(self, table: Array, cursor: int, out: Array) -> None:
-        """Row ``cursor`` of a table (rows, words) of 32 bits."""
+        """Row ``cursor`` of a table (rows, words) of 32 bits, modulo its rows."""
         where = np.array([cursor], np.int32)
-        self._launch_row("take_row", pointer(table), len(out), pointer(where), pointer(out))
+        pointers = pointer(table), len(out), pointer(where), len(table), pointer(out)
+        self._launch_row("take_row", *pointers)
 
     def put_row(self, row: Array, cursor: int, table: Array) -> None:
         where = np.array([cursor], np.int32)

@@ -135,6 +135,32 @@ def test_a_failed_strong_build_falls_back_to_flags(sandbox: Sandbox) -> None:
         sandbox.build()
 
 
+def test_what_cannot_be_held_to_fp16_is_built_without(sandbox: Sandbox) -> None:
+    sandbox.fault("halves")
+    card = sandbox.build()
+    assert card.notes == (
+        "TensorRT found no FP16 kernel for first + PWN(leaky.94); built without holding layers to "
+        "FP16: the layer table tells what runs in FP32",
+    )
+    assert {layer["Asked"] for layer in plan_of(sandbox)["layers"]} == {"FLOAT"}
+    sandbox.fault("halves unnamed")
+    noted = sandbox.build(batch=2).notes[0]
+    assert noted.startswith("TensorRT failed with FP16 (TensorRT built no engine: no luck); built ")
+
+
+def test_a_build_that_fails_either_way_is_not_tried_a_third_time(sandbox: Sandbox) -> None:
+    sandbox.fault("workspace")
+    with pytest.raises(errors.BuildError, match="insufficient workspace") as caught:
+        sandbox.build(workspace=2**20)
+    first = caught.value.__context__
+    assert isinstance(first, errors.BuildError)
+    assert first.__context__ is None
+    sandbox.fault("memory")
+    with pytest.raises(errors.DeviceMemoryError) as lacking:
+        sandbox.build()
+    assert lacking.value.__context__ is None, "no kernel needs less for being FP32"
+
+
 # Builds that are not needed
 
 
@@ -202,7 +228,7 @@ def test_timings_outlive_a_build(sandbox: Sandbox) -> None:
         ("driver", {}, errors.DeviceError, r"error: 35.*driver is too old.*mirnet-edge doctor"),
         ("refuse", {}, errors.BuildError, r"node 'spatial' \(Sigmoid.*\): no importer"),
         ("workspace", {"workspace": 2**20}, errors.BuildError, r"1 MiB.*Allow more workspace"),
-        ("memory", {}, errors.DeviceError, r"GPU's memory does not suffice.*smaller tile"),
+        ("memory", {}, errors.DeviceMemoryError, r"GPU's memory does not suffice.*smaller tile"),
         ("wide", {}, errors.BuildError, r"asked for FP16.*convolutions in FP32"),
         ("nan", {}, errors.BuildError, r"not finite.*fp32"),
     ],

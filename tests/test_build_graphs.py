@@ -24,3 +24,15 @@ def test_heavy_nodes_are_halves_unless_they_are_islands_or_quantized(precision: 
     assert graphs.halves == expected
     assert not graphs.halves & graphs.islands
     assert graphs.quantized == set(chosen if precision == "int8" else ())
+
+
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_convolutions_of_several_groups_are_never_halves(operator: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    grouped (float[1,32,9,11] input) => (float[1,32,9,11] output)
+    {{ [one] a = {operator} <group = 1> (input, w)
+       [two] b = {operator} <group = 2> (a, h)
+       [each] output = {operator} <group = 32> (b, d) }}"""
+    shapes = {"w": (32, 32, 1, 1), "h": (32, 16, 1, 1), "d": (32, 1, 1, 1)}
+    proto = graph_samples.parsed(text, **shapes)
+    assert typed_graphs(with_shape(proto, 1, 9, 11), "fp16", "float32").halves == {"one"}

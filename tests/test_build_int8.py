@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from build_sandbox import TILE, Sandbox, frames
 
 from mirnet_edge import errors
-from mirnet_edge.quantize import quantize_onnx
+from mirnet_edge.bundled import BundledModel
+from mirnet_edge.graphs import load_graph
+from mirnet_edge.quantize import quantize_onnx, recorded
+from mirnet_edge.ranges import Ranges
 
 RELEASES = ["8.6.1", "10.3.0", "11.4.0"]
 
@@ -79,3 +84,93 @@ def test_a_quantized_file_is_built_as_it_is(
 def test_no_layer_within_the_budget(sandbox: Sandbox) -> None:
     with pytest.raises(errors.BuildError, match=r"within a budget of 0 dB .* cost [\d.]+ dB"):
         sandbox.build(precision="int8", method="minmax", budget_db=0)
+
+
+def test_a_refusal_that_names_no_layer_says_what_to_do(sandbox: Sandbox) -> None:
+    sandbox.fault("marked")
+    with pytest.raises(errors.BuildError, match="incorrectly marked as an int8 node") as caught:
+        sandbox.build(precision="int8", method="minmax", budget_db=3)
+    assert str(caught.value).endswith(
+        "TensorRT 8.6 refuses some quantized convolutions without naming them; leave some in FP16 "
+        "with a smaller --budget, or use TensorRT 10 or newer"
+    )
+    assert not sandbox.engine.exists()
+
+
+# Records of bundled models
+
+
+RECORDED = {"precision": "int8", "budget_db": 3, "calibration": None, "force": True}
+
+
+class Record:
+    """Of the sandbox's network, as if that were a bundled model."""
+
+    def __init__(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = sandbox.folder / "shim"
+        (folder / "net").mkdir(parents=True)
+        model = BundledModel("net", folder / "net", {"task": "test"})
+        model.onnx.write_bytes(sandbox.onnx.read_bytes())
+        report = quantize_onnx(
+            *(sandbox.onnx, folder / "net.int8.onnx"),
+            calibration=frames(), method="minmax", budget_db=3, tile=TILE,
+        )  # fmt: skip
+        monkeypatch.setattr(recorded, "bundled_models", lambda: [model])
+        monkeypatch.setattr(recorded, "resource_folder", lambda name: folder)
+        key = recorded.record_key(load_graph(sandbox.onnx))
+        self.ranges = replace(Ranges.load(report.ranges_path), graph_sha256=key)
+        self.plan = replace(report.plan, graph_sha256=key)
+        self.ranges_path, self.plan_path = recorded.record_files("net")
+        self.ranges.save(self.ranges_path)
+        self.plan.save(self.plan_path)
+
+
+@pytest.fixture
+def record(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Record:
+    return Record(sandbox, monkeypatch)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_recorded_model_is_not_measured(
+    batch: int, record: Record, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: Any, **__: Any) -> Any:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(recorded, "make_plan", measured)
+    options = {**RECORDED, "batch": batch}
+    card = sandbox.build(**options)
+    assert card.options["quantization"] == {
+        "recorded": True,
+        "method": "minmax",
+        "simulated_loss_db": round(record.plan.loss_db, 4),
+        "against": record.plan.against,
+        "int8_share_of_macs": pytest.approx(record.plan.int8_share, abs=1e-4),
+        "int8_nodes": len(record.plan.int8_nodes),
+    }
+    assert not [note for note in card.notes if "record" in note]
+    assert sandbox.build(**options) == card
+    assert not sandbox.built
+    for given in ({"calibration": frames()}, {"sigma": 25.0}, {"rewrite": False}):
+        with pytest.raises(AssertionError, match="measured"):
+            sandbox.build(**{**options, **given})
+
+
+def test_another_record_is_another_engine(record: Record, sandbox: Sandbox) -> None:
+    card = sandbox.build(**RECORDED)
+    replace(record.plan, loss_db=record.plan.loss_db / 2).save(record.plan_path)
+    assert sandbox.build(**RECORDED).key != card.key
+    assert sandbox.built
+    given = {**RECORDED, "calibration": frames()}
+    sandbox.build(**given)
+    record.plan.save(record.plan_path)
+    sandbox.build(**given)
+    assert not sandbox.built, "frames are given, so the record does not matter"
+
+
+def test_instead_of_a_stale_record_is_measured(record: Record, sandbox: Sandbox) -> None:
+    replace(record.ranges, graph_sha256="ab" * 32).save(record.ranges_path)
+    card = sandbox.build(**RECORDED, method="minmax")
+    assert card.options["quantization"]["recorded"] is False
+    noted = [note for note in card.notes if "recorded ranges not used, measured instead" in note]
+    assert len(noted) == 1

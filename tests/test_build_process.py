@@ -21,7 +21,7 @@ from test_cli import ENVIRONMENT
 
 from mirnet_edge.build.process import SAID, BuildRequest
 from mirnet_edge.card import EngineCard, card_path, file_sha256
-from mirnet_edge.errors import BuildError, DeviceError
+from mirnet_edge.errors import BuildError, DeviceError, DeviceMemoryError
 
 TESTS = Path(__file__).parent
 SOON_S = 10.0
@@ -56,10 +56,20 @@ def test_a_build_in_its_own_process(sandbox: Sandbox) -> None:
     assert psutil.Process().children() == []
 
 
-def test_errors_keep_their_kind_and_text(sandbox: Sandbox) -> None:
-    sandbox.fault("driver")
-    with pytest.raises(DeviceError, match="driver is too old"):
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        ("driver", DeviceError, "driver is too old"),
+        ("memory", DeviceMemoryError, "memory does not suffice"),
+    ],
+)
+def test_errors_keep_their_kind_and_text(
+    fault: str, kind: type[Exception], said: str, sandbox: Sandbox
+) -> None:
+    sandbox.fault(fault)
+    with pytest.raises(kind, match=said) as caught:
         sandbox.build()
+    assert type(caught.value) is kind
     assert engines(sandbox) == set()
 
 

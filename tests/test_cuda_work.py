@@ -8,7 +8,7 @@ import sys
 import fake_cuda
 import numpy as np
 import pytest
-from fake_gpu import FakeGpu, MemoryError
+from fake_gpu import FakeGpu, LogicError, MemoryError
 
 from mirnet_edge.cuda import (
     Device,
@@ -150,6 +150,43 @@ def test_copies_that_cannot_be(array: np.ndarray, said: str, device: Device) -> 
             memory.upload(array, stream=stream)
         with pytest.raises(DeviceError, match=said):
             memory.download(array, stream=stream)
+
+
+def test_memory_is_filled_and_copied_on_the_device(device: Device) -> None:
+    source, found = random_bytes((3, 5)), np.zeros(17, np.uint8)
+    with (
+        Stream(device) as stream,
+        DeviceBuffer(device, source.nbytes) as first,
+        DeviceBuffer(device, found.nbytes) as second,
+    ):
+        first.upload(source, stream=stream)
+        second.fill(0xC3, stream=stream)
+        second.copy_from(first.address + 2, 11, stream=stream)
+        second.download(found, stream=stream)
+        assert not found.any()
+        stream.synchronize()
+    expected = np.full(17, 0xC3, np.uint8)
+    expected[:11] = source.reshape(-1)[2:13]
+    assert np.array_equal(found, expected)
+
+
+def test_fills_and_copies_that_cannot_be(gpu: FakeGpu, device: Device) -> None:
+    with Stream(device) as stream, DeviceBuffer(device, 16) as memory:
+        other = DeviceBuffer(device, 8)
+        with pytest.raises(DeviceError, match=r"16 bytes cannot be copied to a buffer of 8; copy"):
+            other.copy_from(memory.address, 16, stream=stream)
+        gpu.failures["cuMemsetD8Async"] = LogicError("cuMemsetD8Async failed: invalid argument")
+        with pytest.raises(DeviceError, match=r"filling 8 bytes of GPU memory: .*invalid argument"):
+            other.fill(0, stream=stream)
+        with pytest.raises(DeviceError, match=r"copying 8 bytes on the GPU: .*illegal memory"):
+            other.copy_from(memory.address + 12, 8, stream=stream)
+        other.close()
+        for call in (
+            lambda: other.fill(0, stream=stream),
+            lambda: other.copy_from(memory.address, 8, stream=stream),
+        ):
+            with pytest.raises(DeviceError, match="is closed"):
+                call()
 
 
 # Graphs

@@ -41,8 +41,9 @@ from kernel_twins import (
 )
 
 from mirnet_edge.cuda import Device, DeviceBuffer, Graph, Stream
-from mirnet_edge.device import tile_kernels
-from mirnet_edge.device.tile_kernels import DeviceFrame, DeviceTiles, Plane, TileKernels
+from mirnet_edge.device import layouts
+from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
+from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import DeviceError, FrameError, TilingError
 from mirnet_edge.tiles import Tiling
 
@@ -283,7 +284,6 @@ def test_one_graph_restores_a_frame_batch_by_batch(
     kernels: TileKernels,
     memory: Memory,
     stream: Stream,
-    device: Device,
 ) -> None:
     """Load, blend in the ring, store: the same fixed launches for every batch and every frame."""
     batch, blend, value = 3, 4, "f16"
@@ -320,18 +320,15 @@ def test_one_graph_restores_a_frame_batch_by_batch(
     def work() -> None:
         kernels.lap(clock_address, 0, stream=stream)
         for table, row, size in zip(tables, rows, (2, 4), strict=True):
-            kernels.take_row(table, size * batch, cursor, row, stream=stream)
+            kernels.take_row(table, size * batch, cursor, batches, row, stream=stream)
         kernels.load(source, rows[0], tiles, stream=stream)
         kernels.put_row(tiles.address, words, cursor, ring_rows, ring.address, stream=stream)
         kernels.blend(ring, *tables, cursor, batch, columns, ramp_address, blend, stream=stream)
-        # Where the ring has not come round, its row is the cursor's.
-        kernels.take_row(ring.address, words, where, blended.address, stream=stream)
+        kernels.take_row(ring.address, words, cursor, ring_rows, blended.address, stream=stream)
         kernels.store(blended, *rows, target, stream=stream)
         kernels.lap(clock_address, 1, stream=stream)
         kernels.advance(cursor, stream=stream)
-        kernels.advance(where, stream=stream)
 
-    where = memory.put(np.zeros(1, np.int32))
     loaded = load_tiles(frame, "rgb", origins, sizes.tile, 3, VALUES[value])
     joined = blend_tiles(loaded, origins, settled, columns, ramp)
     expected = store_tiles(frame * 0, "rgb", joined, origins, settled, None)
@@ -340,13 +337,8 @@ def test_one_graph_restores_a_frame_batch_by_batch(
     stream.synchronize()
     with Graph(stream, work) as graph:
         for _ in range(2):
-            for address in (cursor, where):
-                with device.current():
-                    device.driver.memset_d32_async(address, 0, 1, stream.native)
-            for index in range(batches):
-                if index % ring_rows == 0:
-                    with device.current():
-                        device.driver.memset_d32_async(where, 0, 1, stream.native)
+            memory.buffers[cursor].fill(0, stream=stream)
+            for _ in range(batches):
                 graph.launch(stream)
             same(memory.take_frame(target, frame), expected, "frame")
             assert memory.take(cursor, np.zeros(1, np.int32)) == batches
@@ -357,13 +349,13 @@ def test_one_graph_restores_a_frame_batch_by_batch(
 def test_rows_of_any_size(kernels: TileKernels, memory: Memory, stream: Stream) -> None:
     for words in (1, 4, 31, 33, 1025, 700_001):
         table = np.random.default_rng(76).integers(0, 1 << 32, (3, words), np.uint32)
-        addresses = [memory.put(array) for array in (table, np.int32([2]), table[0], table)]
+        addresses = [memory.put(array) for array in (table, np.int32([5]), table[0], table)]
         taken, put = addresses[2], addresses[3]
-        kernels.take_row(addresses[0], words, addresses[1], taken, stream=stream)
+        kernels.take_row(addresses[0], words, addresses[1], 3, taken, stream=stream)
         kernels.put_row(taken, words, addresses[1], 2, put, stream=stream)
         assert_same(memory.take(taken, table[0]), table[2], f"{words} words taken")
         expected = table.copy()
-        expected[0] = table[2]
+        expected[1] = table[2]
         assert_same(memory.take(put, table), expected, f"{words} words put")
 
 
@@ -404,7 +396,7 @@ def every_call(kernels: TileKernels, stream: Stream) -> dict[tuple[str, str], st
     plane = Plane(256, 64)
     matrices = (0.0,) * 6, (0.0,) * 10
     counts = {"nv12": 2, "i420": 3}
-    for frame_format, dtype in itertools.product(tile_kernels.FORMATS, ("float16", "float32")):
+    for frame_format, dtype in itertools.product(layouts.FORMATS, ("float16", "float32")):
         planes = (plane,) * counts.get(frame_format.split("_")[0], 1)
         frame = DeviceFrame(frame_format, 8, 8, planes, *matrices)
         tiles = DeviceTiles(256, 9, 3, 8, 8, dtype)
@@ -412,7 +404,7 @@ def every_call(kernels: TileKernels, stream: Stream) -> dict[tuple[str, str], st
         kernels.store(tiles, 256, 256, frame, stream=stream)
         kernels.luma_sums(frame, 1, 256, stream=stream)
         kernels.blend(tiles, 256, 256, 256, 2, 3, 256, 4, stream=stream)
-    kernels.take_row(256, 4, 256, 256, stream=stream)
+    kernels.take_row(256, 4, 256, 3, 256, stream=stream)
     kernels.put_row(256, 4, 256, 3, 256, stream=stream)
     kernels.advance(256, stream=stream)
     kernels.lap(256, 1, stream=stream)

@@ -164,6 +164,18 @@ def test_samples_round_to_nearest_with_ties_to_even(host: HostKernels, sample: s
     assert_same(frame[..., 1][ties.reshape(16, 16)], np.minimum(even, maximum), "ties")
 
 
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("order", ["gray", "rgb"])
+def test_float32_samples_are_cut(host: HostKernels, order: str, value: str) -> None:
+    given = np.array([np.nan, np.inf, -np.inf, -1, -0.0, 0.25, 1, 2], VALUES[value])
+    tiles = np.broadcast_to(given, (1, 3, 1, 8)).copy()
+    frame = np.full(shape_of((1, 8), order), 7, np.float32)
+    kept = np.array([(0, 0, 1, 8)], np.int32)
+    host.store_tiles(frame, order, tiles, np.zeros((1, 2), np.int32), kept, None)
+    for channel in range(frame.shape[2]):
+        assert frame[0, :, channel].tolist() == [0, 1, 0, 0, 0, 0.25, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("frame_format", "value"),
     [
@@ -186,6 +198,8 @@ def test_a_frame_comes_back_from_its_tiles(
     )
     origins = np.ascontiguousarray(kept[:, 1::-1] - 4)
     tiles = host.load_tiles(frame, order, origins, (20, 20), 4, value)
-    back = np.zeros_like(frame)
+    back, expected = np.zeros_like(frame), frame.copy()
+    if sample.kind == "f":
+        expected[..., :3] = frame[..., :3].clip(0, 1)  # alpha is copied as it is
     host.store_tiles(back, order, tiles, origins, kept, frame)
-    assert_same(back, frame, f"{frame_format} through {value}")
+    assert_same(back, expected, f"{frame_format} through {value}")

@@ -32,12 +32,13 @@ def random_words(shape: tuple[int, ...]) -> Array:
 
 @pytest.mark.parametrize("words", WORDS)
 def test_take_row(host: HostKernels, words: int) -> None:
-    for (here, there), cursor in itertools.product(OFFSETS, range(5)):
+    for (here, there), cursor in itertools.product(OFFSETS, (0, 1, 4, 5, 7, 1000)):
         _, table = guarded(5, words, here)
         table[...] = random_words(table.shape)
         buffer, out = guarded(1, words, there)
         host.take_row(table, cursor, out[0])
-        assert_same(out[0], take_row(table, cursor), f"{words} words, offsets {here}, {there}")
+        what = f"{words} words, offsets {here}, {there}, cursor {cursor}"
+        assert_same(out[0], take_row(table, cursor), what)
         assert np.count_nonzero(buffer == GUARD) == 16, "wrote outside its row"
 
 

@@ -19,6 +19,7 @@ from kernel_twins import (
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import FrameError
+from mirnet_edge.frames import FrameLayout
 from mirnet_edge.pixel_formats import (
     KERNEL_SAMPLES,
     PixelFormat,
@@ -312,7 +313,7 @@ def test_what_is_not_finite_has_no_colour() -> None:
     from_rgb(rgb, pixel_format("yuyv"), yuyv)
     expected = [[(0, 128), (16, 128), (255, 0), (16, 0), (0, 128), (16, 128)]]
     np.testing.assert_array_equal(yuyv, expected)
-    for dtype, values in [("u1", [0, 255, 0]), ("u2", [0, 65535, 0]), ("f4", [0, np.inf, -np.inf])]:
+    for dtype, values in [("u1", [0, 255, 0]), ("u2", [0, 65535, 0]), ("f4", [0, 1, 0])]:
         frame = np.ones((1, 6, 3), dtype)
         from_rgb(rgb, pixel_format("rgb"), frame)
         np.testing.assert_array_equal([frame[0, 0, 0], frame[0, 2, 1], frame[0, 4, 2]], values)
@@ -353,6 +354,18 @@ def test_every_sample_passes_through(dtype: Any, name: str) -> None:
     out[..., :3] = 5
     from_rgb(to_rgb(frame, pixel_format(name)), pixel_format(name), out)
     np.testing.assert_array_equal(out, frame)
+
+
+@pytest.mark.parametrize("dtype", SAMPLES)
+def test_colours_are_stored_as_the_portable_engine_stores_them(dtype: Any) -> None:
+    rgb = np.random.default_rng(6).normal(0.5, 0.5, (7, 9, 3)).astype(np.float32)
+    assert rgb.min() < 0
+    assert rgb.max() > 1
+    expected, out = np.zeros(rgb.shape, dtype), np.zeros(rgb.shape, dtype)
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    FrameLayout.of(expected).store(planes, expected, (slice(0, 7), slice(0, 9)))
+    from_rgb(rgb, pixel_format("rgb"), out)
+    np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

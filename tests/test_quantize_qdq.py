@@ -14,7 +14,7 @@ from test_precision import run
 
 import mirnet_edge as me
 from mirnet_edge.graphs import graph_sha256, with_shape
-from mirnet_edge.quantize.qdq import candidates, insert_qdq, keep_pairs, macs_of
+from mirnet_edge.quantize.qdq import LEFT_OUT, candidates, insert_qdq, keep_pairs, macs_of
 from mirnet_edge.ranges import Ranges
 
 
@@ -50,6 +50,39 @@ def quantized(nodes: list[str] | None = None) -> tuple[Any, Ranges, Wiring]:
 
 def test_candidates_are_the_convolutions_that_pay() -> None:
     assert candidates(network()) == QUANTIZABLE
+
+
+@pytest.mark.parametrize(
+    ("rule", "left_out"),
+    [
+        ("few channels", {"mask"}),
+        ("map of 1x1", {"gate"}),
+        ("padded input", {"padded"}),
+    ],
+)
+def test_each_rule_leaves_out_its_own(
+    rule: str, left_out: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(LEFT_OUT, rule)
+    assert set(candidates(network())) == {*QUANTIZABLE, *left_out}
+
+
+@pytest.mark.parametrize(
+    ("rule", "left_out"), [("first or last", ["first", "last"]), ("computed weights", ["middle"])]
+)
+def test_each_rule_leaves_out_its_own_of_many_channels(
+    rule: str, left_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    wide (float[1,32,9,11] input) => (float[1,32,9,11] output)
+    { [first] a = Conv (input, w)
+      [compute] v = Neg (w)
+      [middle] b = Conv (a, v)
+      [last] output = Conv (b, w) }"""
+    proto = parsed(text, w=(32, 32, 1, 1))
+    assert candidates(proto) == []
+    monkeypatch.delitem(LEFT_OUT, rule)
+    assert candidates(proto) == left_out
 
 
 def test_grouped_convolutions_are_judged_by_their_groups() -> None:

@@ -18,7 +18,7 @@ from fake_tensorrt import SHAPE, batch_of, make_plan, random_tiles, write_plan
 
 from mirnet_edge.card import card_path
 from mirnet_edge.engine import open_engine
-from mirnet_edge.errors import DeviceError, EngineError, MissingDependencyError
+from mirnet_edge.errors import DeviceMemoryError, EngineError, MissingDependencyError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.log import KEPT_ERRORS, Log
@@ -147,7 +147,7 @@ def test_an_address_that_tensorrt_refuses(trt: ModuleType, tmp_path: Path) -> No
 def test_too_large_an_engine(
     changes: dict[str, Any], said: str, trt: ModuleType, gpu: FakeGpu, tmp_path: Path
 ) -> None:
-    with pytest.raises(DeviceError, match=said + r".* of 1,073,741,824 bytes.*smaller tile"):
+    with pytest.raises(DeviceMemoryError, match=said + r".* of 1,073,741,824 bytes.*smaller tile"):
         TensorRTEngine(write_plan(tmp_path, **changes))
     assert set(gpu.live.values()) == {0}
 
@@ -158,7 +158,7 @@ def test_no_memory_for_buffers_frees_the_rest(
 ) -> None:
     gpu.failures[function] = CudaMemoryError(f"{function} failed: out of memory")
     path = write_plan(tmp_path)
-    with pytest.raises(DeviceError, match="out of memory"):
+    with pytest.raises(DeviceMemoryError, match="out of memory"):
         TensorRTEngine(path)
     assert set(gpu.live.values()) <= {0}
     with TensorRTEngine(path) as engine:

@@ -75,7 +75,8 @@ def build_engine(
         overwrite: whether another engine may be replaced.
 
     Raises:
-        DeviceError: no GPU, a driver too old for TensorRT, or not enough memory.
+        DeviceError: no GPU, or a driver too old for TensorRT.
+        DeviceMemoryError: the GPU's memory does not suffice.
         MissingDependencyError: no TensorRT, or no onnx.
         GraphError: no valid ONNX, or one that does not fit the precision.
         TilingError: the network takes no such tile.

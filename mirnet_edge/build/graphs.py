@@ -134,7 +134,9 @@ def typed_graphs(proto: Any, precision: Precision, io: IoType) -> TypedGraphs:
     """
     islands = frozenset(fp32_islands(proto) if precision != "fp32" else ())
     quantized = quantized_convolutions(proto)
-    heavy = {node.name for node in proto.graph.node if node.op_type in HEAVY}
+    heavy = {
+        node.name for node in proto.graph.node if node.op_type in HEAVY and not is_grouped(node)
+    }
     return TypedGraphs(
         strong=typed_graph(proto, precision, strongly_typed=True, io=io),
         weak=typed_graph(proto, precision, strongly_typed=False, io=io),
@@ -142,6 +144,15 @@ def typed_graphs(proto: Any, precision: Precision, io: IoType) -> TypedGraphs:
         halves=frozenset(heavy - islands - quantized if precision != "fp32" else ()),
         quantized=quantized,
     )
+
+
+def is_grouped(node: Any) -> bool:
+    """Whether it is a convolution of several groups.
+
+    None of these is held to FP16: TensorRT 8.6 has no FP16 kernel for some of them with the
+    activation fused in, and then builds nothing (MIRNet-v2's, as exported and not rewritten).
+    """
+    return any(item.name == "group" and item.i > 1 for item in node.attribute)
 
 
 def quantized_convolutions(proto: Any) -> frozenset[str]:

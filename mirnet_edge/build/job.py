@@ -39,13 +39,12 @@ from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.calibration_set.sources import Source
 from mirnet_edge.card import EngineCard, Kind, Measured, TensorFacts, card_path, file_sha256
 from mirnet_edge.errors import BuildError, CalibrationError, EngineError, OutputError
-from mirnet_edge.graphs import graph_sha256, with_shape
+from mirnet_edge.graphs import graph_sha256, load_graph, with_shape
 from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.pooled import Pool
 from mirnet_edge.quantize import DENOISING_SIGMA
-from mirnet_edge.quantize.plan import make_plan
 from mirnet_edge.quantize.qdq import insert_qdq
-from mirnet_edge.ranges import METHODS
+from mirnet_edge.quantize.recorded import quantized_graph, record_sha256
 from mirnet_edge.trt.layer_info import read_layers
 from mirnet_edge.trt.network import Progress
 
@@ -69,7 +68,7 @@ class BuildJob:
         timing_cache: file.
         progress: as `build_engine` takes it.
         statistics: whether apply and gather engines are built as well.
-        notes: for the cards, of the calibration set.
+        notes: for the cards, of the calibration set and the record.
     """
 
     source: SourceGraph
@@ -153,11 +152,13 @@ class BuildJob:
         )
 
     def decisive(self, settings: Settings) -> dict[str, Any]:
-        """What makes an engine another one, the calibration set of INT8 included."""
+        """What makes an engine another one; of INT8, the calibration set and the record too."""
         decisive = settings.decisive()
-        calibrates = settings.precision == "int8" and not self.source.quantized
-        if calibrates and self.tiles is not None:
-            decisive["calibration"] = self.tiles.sha256
+        if settings.precision == "int8" and not self.source.quantized:
+            if self.tiles is not None:
+                decisive["calibration"] = self.tiles.sha256
+            if self._takes_record and (record := record_sha256(self.source.sha256)):
+                decisive["record"] = record
         return decisive
 
     def quantized(self, settings: Settings) -> tuple[Any, dict[str, Any]]:
@@ -169,18 +170,17 @@ class BuildJob:
     def _quantize(self, settings: Settings) -> tuple[Any, dict[str, Any]]:
         if self.source.quantized:
             return self.source.rewritten, {}
-        if self.tiles is None:
-            raise CalibrationError(
-                "no tiles to calibrate INT8 with; name a folder of frames that fit the network"
-            )
-        plan, ranges, quantized = make_plan(
+        found = quantized_graph(
+            load_graph(self.source.path),
             self._for_one_tile(settings.tile),
-            self.tiles.tiles,
-            self.tiles.targets,
-            methods=METHODS if settings.method == "auto" else (settings.method,),
+            self._calibration_tiles,
+            use_record=self._takes_record,
+            method=settings.method,
             budget_db=settings.budget_db,
             progress=self.progress,
         )
+        self.notes.extend(found.notes)
+        plan, quantized = found.plan, found.proto
         if not plan.int8_nodes:
             least = min(plan.all_int8_loss_db.values())
             raise BuildError(
@@ -188,6 +188,7 @@ class BuildJob:
                 f"of them cost {least:.3f} dB); allow more, or build it in fp16"
             )
         said = {
+            "recorded": found.images is None,
             "method": plan.method,
             "simulated_loss_db": round(plan.loss_db, 4),
             "against": plan.against,
@@ -196,9 +197,21 @@ class BuildJob:
         }
         if settings.batch > 1:  # rewrites count on the batch, but name all they make alike
             proto = self.source.rewritten
-            same = replace(ranges, graph_sha256=graph_sha256(proto))
+            same = replace(found.ranges, graph_sha256=graph_sha256(proto))
             quantized = insert_qdq(proto, same, plan.int8_nodes)
         return with_shape(quantized, settings.batch, *settings.tile), said
+
+    @property
+    def _takes_record(self) -> bool:
+        """As `quantize_onnx` does; records are of rewritten graphs."""
+        return self.calibration is None and self.sigma is None and self.source.rewrites
+
+    def _calibration_tiles(self) -> CalibrationSet:
+        if self.tiles is None:
+            raise CalibrationError(
+                "no tiles to calibrate INT8 with; name a folder of frames that fit the network"
+            )
+        return self.tiles
 
     def _for_one_tile(self, tile: tuple[int, int]) -> Any:
         """What is planned on, whatever the batch."""

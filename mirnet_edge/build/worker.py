@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -38,6 +39,10 @@ from mirnet_edge.trt.network import (
     has_strong_types,
     inspect_plan,
 )
+
+WITHOUT_KERNEL = re.compile(r"implementation for node (.+?)(?:\.\)|\. | due to |; |\.?$)")
+REFUSED_INT8 = re.compile(r"candidateRequirements|incorrectly marked as an int8 node")
+"""In the errors of TensorRT 8.6."""
 
 
 class Times(NamedTuple):
@@ -135,15 +140,44 @@ def _build(trt: Any, request: BuildRequest, folder: Path, progress: Progress) ->
         request.half_io,
     )
     if not has_strong_types(trt):
-        return build_plan(trt, weak, limits, progress)
+        return _build_by_flags(trt, weak, limits, progress)
     try:
         return build_plan(trt, strong, limits, progress)
     except BuildError as error:
         if not has_precision_flags(trt):
             raise
-        plan = build_plan(trt, weak, limits, progress)
+        plan = _build_by_flags(trt, weak, limits, progress)
         plan.notes.append(f"built by precision flags, because strongly typed it failed: {error}")
         return plan
+
+
+def _build_by_flags(
+    trt: Any, source: NetworkSource, limits: BuildLimits, progress: Progress
+) -> Plan:
+    """Once more without holding layers to FP16, where it fails with that."""
+    try:
+        return build_plan(trt, source, limits, progress)
+    except BuildError as error:
+        if source.halves:
+            freed = dataclasses.replace(source, halves=())
+            plan = _build_by_flags(trt, freed, limits, progress)
+            plan.notes.append(_why_not_held(str(error)))
+            return plan
+        if source.precision == "int8" and REFUSED_INT8.search(str(error)):
+            raise BuildError(
+                f"{error}. TensorRT 8.6 refuses some quantized convolutions without naming them; "
+                "leave some in FP16 with a smaller --budget, or use TensorRT 10 or newer"
+            ) from error
+        raise
+
+
+def _why_not_held(error: str) -> str:
+    found = WITHOUT_KERNEL.search(error)
+    reason = f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
+    return (
+        f"TensorRT {reason}; built without holding layers to FP16: the layer table tells what runs "
+        "in FP32"
+    )
 
 
 def measure(folder: Path, runs: int) -> Times:

@@ -33,7 +33,7 @@ from mirnet_edge.images import (
 )
 
 if TYPE_CHECKING:
-    from mirnet_edge.frame_tiles import Progress
+    from mirnet_edge.frame_path import Progress
     from mirnet_edge.restore import Restorer
 
 DEFAULT_MODEL = "edge-s-denoise"

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from mirnet_edge._imports import require
-from mirnet_edge.errors import DeviceError, first_line
+from mirnet_edge.errors import DeviceError, DeviceMemoryError, first_line
 
 NO_DEVICE = "no CUDA-capable device"  # in cuGetErrorString of CUDA_ERROR_NO_DEVICE
 WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
@@ -93,7 +93,8 @@ class Device:
             size_bytes: asked for, to say when there is no more.
 
         Raises:
-            DeviceError: the driver reports an error in the block.
+            DeviceMemoryError: the driver reports that there is no more memory.
+            DeviceError: it reports another error in the block.
         """
         with self.current(), _errors(self.driver, what, size_bytes):
             yield
@@ -233,7 +234,7 @@ def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
         with suppress(Exception):  # on top of an error that lost the device
             free, total = driver.mem_get_info()
             numbers += f", {free:,} of {total:,} free"
-        raise DeviceError(
+        raise DeviceMemoryError(
             f"{what}: out of memory{numbers}; close other engines and programs, or take a smaller "
             "tile or batch"
         ) from error

@@ -41,6 +41,24 @@ class DeviceBuffer(Owner):
         with self.device.doing(f"copying {target.nbytes:,} bytes from the GPU"):
             self.device.driver.memcpy_dtoh_async(target, self.address, stream.native)
 
+    def fill(self, byte: int, *, stream: Stream) -> None:
+        """Queue the setting of each byte of this memory to ``byte``, 0 to 255."""
+        self._require_open()
+        with self.device.doing(f"filling {self.size_bytes:,} bytes of GPU memory"):
+            self.device.driver.memset_d8_async(self.address, byte, self.size_bytes, stream.native)
+
+    def copy_from(self, address: int, size_bytes: int, *, stream: Stream) -> None:
+        """Queue a copy of other memory of the device to the start of this; the two may not
+        overlap."""
+        self._require_open()
+        if size_bytes > self.size_bytes:
+            raise DeviceError(
+                f"{size_bytes:,} bytes cannot be copied to a buffer of {self.size_bytes:,}; copy "
+                "what fits, or make a larger one"
+            )
+        with self.device.doing(f"copying {size_bytes:,} bytes on the GPU"):
+            self.device.driver.memcpy_dtod_async(self.address, address, size_bytes, stream.native)
+
     def _check(self, array: NDArray[Any]) -> None:
         self._require_open()
         if array.nbytes > self.size_bytes or not array.flags.c_contiguous:

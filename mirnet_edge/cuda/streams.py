@@ -10,6 +10,7 @@ from mirnet_edge._imports import require
 from mirnet_edge.cuda.device import Device, Owner
 from mirnet_edge.errors import DeviceError, MissingDependencyError, first_line
 
+DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: the default stream's work and ours do not wait in turn
 
 
@@ -42,6 +43,24 @@ class Stream(Owner):
         self._require_open()
         with self.device.doing("waiting for an event"):
             self.native.wait_for_event(event.native)
+
+    def wait_for_handle(self, handle: int) -> None:
+        """Let what is queued from now on wait for what another library has queued on its stream.
+
+        Args:
+            handle: of that stream, a ``CUstream`` as a number; 1 is the default stream.
+        """
+        self._require_open()
+        with self.device.doing("waiting for another library's stream"):
+            try:
+                api = _load_driver_api()
+            except MissingDependencyError:
+                self.device.driver.Context.synchronize()  # waits for more, and on the host
+                return
+            event = _call(api, self.device, "cuEventCreate", DISABLE_TIMING)
+            _call(api, self.device, "cuEventRecord", event, api.CUstream(handle))
+            _call(api, self.device, "cuStreamWaitEvent", api.CUstream(self.handle), event, 0)
+            _call(api, self.device, "cuEventDestroy", event)  # once it has happened
 
     def _release(self) -> None:
         self.native = None
@@ -96,7 +115,7 @@ class Graph(Owner):
 
     def __init__(self, stream: Stream, work: Callable[[], object]) -> None:
         super().__init__(stream.device)
-        self._api = _load_graph_api()
+        self._api = _load_driver_api()
         with stream.device.doing("capturing a CUDA graph"):
             captured = self._capture(stream, work)
             try:
@@ -124,22 +143,31 @@ class Graph(Owner):
         return self._call("cuStreamEndCapture", handle)
 
     def _call(self, function: str, *arguments: Any) -> Any:
-        try:
-            code, *results = getattr(self._api, function)(*arguments)
-        except RuntimeError as error:  # the driver has no such function
-            raise DeviceError(
-                f"{function} failed: {first_line(error)}; install the cuda-bindings of the CUDA "
-                f"that this driver runs, {self.device.facts.driver_version}"
-            ) from error
-        if int(code) != 0:
-            raise DeviceError(f"{function} failed: {getattr(code, 'name', code)} ({int(code)})")
-        return results[0] if results else None
+        return _call(self._api, self.device, function, *arguments)
 
     def _release(self) -> None:
         self._call("cuGraphExecDestroy", self._executable)
 
 
-def _load_graph_api() -> Any:
+def _call(api: Any, device: Device, function: str, *arguments: Any) -> Any:
+    """A function of cuda-python's driver bindings, and its result if it has one.
+
+    Raises:
+        DeviceError: it failed, or the driver has no such function.
+    """
+    try:
+        code, *results = getattr(api, function)(*arguments)
+    except RuntimeError as error:  # the driver has no such function
+        raise DeviceError(
+            f"{function} failed: {first_line(error)}; install the cuda-bindings of the CUDA "
+            f"that this driver runs, {device.facts.driver_version}"
+        ) from error
+    if int(code) != 0:
+        raise DeviceError(f"{function} failed: {getattr(code, 'name', code)} ({int(code)})")
+    return results[0] if results else None
+
+
+def _load_driver_api() -> Any:
     """cuda-python's driver bindings, under their name since 12.6 or the one before."""
     purpose = "capturing CUDA graphs"
     try:

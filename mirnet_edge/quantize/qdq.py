@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,28 +29,60 @@ LEAST_CHANNELS = 16
 """A convolution with fewer, in or out and in each group, fills no INT8 tensor core."""
 
 
-def candidates(proto: Any) -> list[str]:
-    """Names of the convolutions that may be quantized, in the graph's order.
+@dataclass(frozen=True)
+class _Surroundings:
+    """What the rules know of a graph beside a convolution.
 
-    Left out: the first and the last one, those of fewer than 16 channels (attention masks and the
-    squeezed sides of gates among them), those on maps of 1x1 (attention branches), and those that
-    read a Pad, between which and a convolution no pair may stand.
+    Attributes:
+        shapes: of its tensors.
+        ends: outputs of its first and its last convolution.
+        padded: outputs of its Pads.
+        constants: its initializers.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    ends: frozenset[str]
+    padded: frozenset[str]
+    constants: frozenset[str]
+
+    @classmethod
+    def of(cls, proto: Any) -> _Surroundings:
+        graph = proto.graph
+        outputs = [node.output[0] for node in graph.node if node.op_type in CONVOLUTIONS]
+        return cls(
+            shapes=_shapes(proto),
+            ends=frozenset((*outputs[:1], *outputs[-1:])),
+            padded=frozenset(n.output[0] for n in graph.node if n.op_type == "Pad"),
+            constants=frozenset(tensor.name for tensor in graph.initializer),
+        )
+
+
+LEFT_OUT: dict[str, Callable[[Any, _Surroundings], bool]] = {
+    "first or last": lambda node, around: node.output[0] in around.ends,
+    # attention masks and the squeezed sides of gates among them
+    "few channels": lambda node, around: min(_channels(node, around.shapes)) < LEAST_CHANNELS,
+    # attention branches
+    "map of 1x1": lambda node, around: math.prod(around.shapes[node.input[0]][2:]) <= 1,
+    # between a Pad and a convolution no pair may stand
+    "padded input": lambda node, around: node.input[0] in around.padded,
+    "computed weights": lambda node, around: node.input[1] not in around.constants,
+}
+"""Which convolutions stay in floating point, by the reason."""
+
+
+def candidates(proto: Any) -> list[str]:
+    """Names of the convolutions that may be quantized, in the graph's order: those that no rule of
+    `LEFT_OUT` is for.
 
     Args:
         proto: with all shapes known (see `graphs.with_shape`).
     """
-    graph = proto.graph
-    shapes = _shapes(proto)
-    padded = {name for node in graph.node if node.op_type == "Pad" for name in node.output}
-    constants = {tensor.name for tensor in graph.initializer}
-    convolutions = [node for node in graph.node if node.op_type in CONVOLUTIONS]
+    around = _Surroundings.of(proto)
     return [
         node.name
-        for node in convolutions[1:-1]
-        if min(_channels(node, shapes)) >= LEAST_CHANNELS
-        and math.prod(shapes[node.input[0]][2:]) > 1
-        and node.input[0] not in padded
-        and node.input[1] in constants
+        for node in proto.graph.node
+        if node.op_type in CONVOLUTIONS
+        and not any(leaves_out(node, around) for leaves_out in LEFT_OUT.values())
     ]
 
 

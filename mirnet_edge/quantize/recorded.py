@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,7 +107,7 @@ def recorded_plan(
         CalibrationError: the record is damaged, or of another graph or other layers than this
             package makes of the model.
     """
-    model = _bundled(original)
+    model = _bundled(graph_sha256(original))
     if model is None:
         return None
     ranges_path, plan_path = record_files(model.name)
@@ -132,15 +133,21 @@ def record_files(name: str) -> tuple[Path, Path]:
     return folder / f"{name}.ranges.json", folder / f"{name}.plan.json"
 
 
+def record_sha256(sha256: str) -> str | None:
+    """Of the files of a bundled model's record, by the hash of its graph; None without a record."""
+    model = _bundled(sha256)
+    files = [path for path in record_files(model.name) if path.is_file()] if model else []
+    return hashlib.sha256(b"".join(map(Path.read_bytes, files))).hexdigest() if files else None
+
+
 def record_key(original: Any) -> str:
     """What the files of a record hold as ``graph_sha256``: of the graph of open sizes, after all
     rewrites for TensorRT that need no fixed one. Those that do change reductions alone."""
     return graph_sha256(rewrite(original, "tensorrt")[0])
 
 
-def _bundled(original: Any) -> BundledModel | None:
-    """The bundled model whose graph this is, wherever its file lies."""
-    sha256 = graph_sha256(original)
+def _bundled(sha256: str) -> BundledModel | None:
+    """The bundled model whose graph has this hash, wherever its file lies."""
     return next((m for m in bundled_models() if graph_sha256(load_graph(m.onnx)) == sha256), None)
 
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirnet_edge.errors import BuildError, DeviceError, EngineError, MirnetEdgeError, first_line
+from mirnet_edge.errors import (
+    BuildError,
+    DeviceError,
+    DeviceMemoryError,
+    EngineError,
+    MirnetEdgeError,
+    first_line,
+)
 from mirnet_edge.trt.log import Log
 from mirnet_edge.trt.node_names import describe_node
 from mirnet_edge.trt.timing_cache import TimingCache
@@ -84,7 +91,8 @@ def build_plan(
     """Parse and build.
 
     Raises:
-        DeviceError: TensorRT does not start on this driver, or memory does not suffice.
+        DeviceError: TensorRT does not start on this driver.
+        DeviceMemoryError: the GPU's memory does not suffice.
         BuildError: an operator it refuses, or a failed build.
     """
     log = Log()
@@ -237,7 +245,7 @@ def _build_error(cause: str, limits: BuildLimits) -> MirnetEdgeError:
             f"TensorRT built no engine within a workspace of {limits.workspace / 2**20:.0f} MiB: "
             f"{cause}. Allow more workspace, or take a smaller tile or batch"
         )
-    return DeviceError(
+    return DeviceMemoryError(
         f"the GPU's memory does not suffice for the build: {cause}. Take a smaller tile or batch, "
         "limit the workspace, or end what else uses the GPU"
     )

@@ -12,7 +12,7 @@ from typing import Any
 from mirnet_edge._imports import require
 from mirnet_edge.card import EngineCard, TensorFacts, card_path
 from mirnet_edge.cuda import Device, Owner, Stream
-from mirnet_edge.errors import DeviceError, EngineError, first_line
+from mirnet_edge.errors import DeviceMemoryError, EngineError, first_line
 from mirnet_edge.statistics_graphs import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
 from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.log import Log
@@ -83,7 +83,7 @@ class LoadedPlan(Owner):
     Raises:
         MissingDependencyError: TensorRT is not installed.
         EngineError: TensorRT cannot load it; not one image in and one out; not of fixed sizes.
-        DeviceError: not enough memory for the context.
+        DeviceMemoryError: not enough memory for the plan or its context.
     """
 
     def __init__(
@@ -135,8 +135,8 @@ class LoadedPlan(Owner):
         """An execution context with its own activation memory, or in that given.
 
         Raises:
-            DeviceError: TensorRT cannot make one, for want of memory above all; the memory given
-                is too small.
+            DeviceMemoryError: TensorRT cannot make one, for want of memory above all.
+            DeviceError: the memory given is too small.
         """
         self.log.clear()
         needed, shared = self.activation_bytes, self._activations
@@ -180,9 +180,9 @@ class LoadedPlan(Owner):
                 "a restart, build the engine again"
             )
 
-    def _no_memory(self, what: str, reason: str) -> DeviceError:
+    def _no_memory(self, what: str, reason: str) -> DeviceMemoryError:
         free, total = self.device.memory()
-        return DeviceError(
+        return DeviceMemoryError(
             f"{what}: {reason} ({free:,} of {total:,} bytes of GPU memory are free). Close other "
             "engines and programs, or build with a smaller tile or batch"
         )

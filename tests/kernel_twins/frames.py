@@ -107,10 +107,10 @@ def _mean(region: Array, sample: np.dtype[Any]) -> Array:
 
 
 def samples_of(scaled: Array, sample: np.dtype[Any]) -> Array:
-    """Rounded to nearest even and cut to the range of the samples; NaN becomes 0."""
+    """Cut to the range of the samples, whole numbers rounded to nearest even; NaN becomes 0."""
     scaled = np.where(np.isnan(scaled), np.float32(0), scaled)
     if sample.kind == "f":
-        return scaled
+        return np.minimum(np.maximum(scaled, np.float32(0)), np.float32(1))
     return np.clip(np.rint(scaled), 0, maximum(sample)).astype(sample)
 
 

@@ -6,8 +6,8 @@ from kernel_twins.frames import Array
 
 
 def take_row(table: Array, cursor: int) -> Array:
-    """A copy of a row."""
-    return table[cursor].copy()
+    """A copy of a row, rows beginning again at the first."""
+    return table[cursor % len(table)].copy()
 
 
 def put_row(row: Array, cursor: int, table: Array) -> Array:

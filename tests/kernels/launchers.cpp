@@ -68,9 +68,9 @@ extern "C" void launch_frame_statistics(decltype(&frame_statistics_rgb_u8) kerne
 }
 
 extern "C" void launch_take_row(decltype(&take_row) kernel, dim3 grid, dim3 block,
-                                const unsigned* table, int words, const int* cursor,
+                                const unsigned* table, int words, const int* cursor, int ring_rows,
                                 unsigned* out) {
-    launch(kernel, grid, block, table, words, cursor, out);
+    launch(kernel, grid, block, table, words, cursor, ring_rows, out);
 }
 
 extern "C" void launch_put_row(decltype(&put_row) kernel, dim3 grid, dim3 block,

@@ -1,0 +1,87 @@
+"""What an array holds as a frame, and where its planes lie for the kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mirnet_edge.device.layouts import DeviceFrame, Plane
+from mirnet_edge.errors import FrameError
+from mirnet_edge.pixel_formats import (
+    PixelFormat,
+    kernel_format,
+    pixel_format,
+    rgb_to_yuv_matrix,
+    yuv_to_rgb_matrix,
+)
+
+FORMAT_OF_CHANNELS = {1: "gray", 3: "rgb", 4: "rgba"}
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Shape, dtype and pixel format of an array that holds a frame.
+
+    Attributes:
+        shape, dtype: of the array.
+        pixels: their format.
+        height, width: of the frame in pixels.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    pixels: PixelFormat
+    height: int
+    width: int
+
+    @classmethod
+    def of(
+        cls, shape: tuple[int, ...], dtype: np.dtype[Any], pixels: PixelFormat | None
+    ) -> ArrayLayout:
+        """Of an array; without ``pixels``, what its number of channels says.
+
+        Raises:
+            FrameError: it is no frame of that format.
+        """
+        if pixels is None:
+            channels = shape[2] if len(shape) == 3 else 1
+            if len(shape) not in (2, 3) or channels not in FORMAT_OF_CHANNELS:
+                raise FrameError(
+                    f"frame of shape {shape}: need (height, width), or (height, width, C) with C "
+                    "= 1 (gray), 3 (RGB) or 4 (RGBA)"
+                )
+            pixels = pixel_format(FORMAT_OF_CHANNELS[channels])
+        height, width = pixels.size_of(shape, dtype)
+        return cls(shape, dtype, pixels, height, width)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the array, without gaps."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def frame_at(self, address: int, strides: Sequence[int] | None = None) -> DeviceFrame:
+        """The frame in memory of the device.
+
+        Args:
+            strides: of the array, in bytes; None where it has no gaps.
+
+        Raises:
+            FrameError: pixels lie as no kernel reads them.
+        """
+        if strides is None:
+            item = self.dtype.itemsize
+            strides = [item * math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
+        planes = self.pixels.planes_of(self.shape, tuple(strides), self.dtype)
+        standard = self.pixels.standard
+        return DeviceFrame(
+            kernel_format(self.pixels, self.dtype),
+            self.height,
+            self.width,
+            tuple(Plane(address + offset, pitch) for offset, pitch in planes),
+            load_matrix=standard and yuv_to_rgb_matrix(standard, self.pixels.full_range),
+            store_matrix=standard and rgb_to_yuv_matrix(standard, self.pixels.full_range),
+        )

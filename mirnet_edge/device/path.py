@@ -1,0 +1,417 @@
+"""Frames through a TensorRT engine without leaving the device on the way.
+
+    host array → page-locked memory → upload →  ┌──────── a batch ────────┐  → download → host array
+                                                │ load → engine → store   │ ...
+    array on the device ───────────────────────→└─────────────────────────┘→ array on the device
+
+Three streams, one each for uploads, batches and downloads: the copies of one frame overlap the
+engine on another. The host waits once a frame, for its end; where its statistics are gathered in
+several passes, after each of them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge.cuda import Owner, Stream
+from mirnet_edge.device.array_layout import ArrayLayout
+from mirnet_edge.device.batch_loop import ENGINE, POST, PRE, Machine
+from mirnet_edge.device.foreign import (
+    ForeignArray,
+    describe,
+    require_device,
+    require_packed,
+    require_writable,
+)
+from mirnet_edge.device.frame_plan import FramePlan
+from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
+from mirnet_edge.device.luma import LumaReader
+from mirnet_edge.device.passes import DevicePasses
+from mirnet_edge.device.results import Results
+from mirnet_edge.device.slots import FrameSlot
+from mirnet_edge.device.tile_kernels import TileKernels
+from mirnet_edge.errors import DeviceMemoryError, EngineError, FrameError, TilingError
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.frame_path import Progress, Timings
+from mirnet_edge.frame_statistics import FrameStatistics
+from mirnet_edge.latency import Latency, LatencyRecord
+from mirnet_edge.pixel_formats import PixelFormat
+from mirnet_edge.samples import kept_regions, sample_tiles
+from mirnet_edge.scene_cut import Grid, luma_grid
+from mirnet_edge.tiles import Tiling
+from mirnet_edge.trt.engine import TensorRTEngine
+from mirnet_edge.trt.tile_buffers import DeviceTensor
+
+FRAMES_IN_FLIGHT = 2
+
+
+@dataclass
+class _Ticket:
+    """A frame in flight: what it was given, where it goes, and what is to be done at its end."""
+
+    plan: FramePlan
+    slot: FrameSlot
+    passes: DevicePasses
+    source: ForeignArray
+    out: Any
+    host_out: NDArray[Any] | None
+    finish: Callable[[], None]
+    progress: Progress | None
+    began_s: float
+
+
+class DevicePath(Owner):
+    """Restores frames on the device (see `frame_path.FramePath`).
+
+    Everything is allocated with the first frame of a layout, and nothing later, but for results on
+    the device that nobody gave memory for.
+
+    Args:
+        engine: of three channels in and out; outlives this.
+        facts: of the network.
+        tiling: how a frame of (height, width) is cut.
+        statistics: what the tiles of a frame share, None where each has its own.
+        samples: about how many tiles make a sample.
+        pixels: format of every frame; None takes each array's number of channels.
+        frame_size: (height, width) of every frame; None lets them change, at the price of new
+            memory for each change.
+        memory_limit: bytes of device memory for the engine and its frames; None for no limit.
+
+    Attributes:
+        timings: of the last frame.
+
+    Raises:
+        DeviceError: no compiler for the kernels, or not enough memory.
+        EngineError: there are no engines for statistics.
+    """
+
+    depth = FRAMES_IN_FLIGHT
+
+    def __init__(
+        self,
+        engine: TensorRTEngine,
+        facts: ModelFacts,
+        tiling: Callable[[int, int], Tiling],
+        statistics: FrameStatistics | None = None,
+        samples: int = 0,
+        pixels: PixelFormat | None = None,
+        frame_size: tuple[int, int] | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        super().__init__(engine.device)
+        self.timings = Timings()
+        self._latencies = LatencyRecord()
+        self._facts, self._tiling, self._statistics = facts, tiling, statistics
+        self._samples, self._pixels, self._frame_size = samples, pixels, frame_size
+        self._memory_limit = memory_limit
+        self._lock = threading.RLock()
+        self._plan: FramePlan | None = None
+        self._retired: list[FramePlan] = []
+        self._in_flight = 0
+        self._owned = ExitStack()
+        self._opened()
+        own = self._owned.enter_context
+        try:
+            self._uploads, self._downloads = own(Stream(self.device)), own(Stream(self.device))
+            self._machine = Machine(
+                engine,
+                engine.statistics if statistics is not None else None,
+                own(TileKernels(self.device)),
+                _tiles_of(engine.image),
+                _tiles_of(engine.restored),
+            )
+            self._results = own(Results(self.device))
+            self._luma = own(LumaReader(self._machine.kernels, stream=self._uploads))
+        except Exception:
+            self.close()
+            raise
+
+    def submit(self, frame: Any, out: Any = None, progress: Progress | None = None) -> _Ticket:
+        """Start on a frame, and return while it is on its way; `collect` waits for it.
+
+        Args:
+            frame: see `foreign.describe`; of the host or of this GPU. It must not change until
+                it is collected where it is on the GPU.
+            out: written to; on the host or the GPU. None allocates where the frame is.
+            progress: called once, at the end.
+
+        Raises:
+            FrameError: no such frame, or an ``out`` that does not fit it.
+            EngineError: closed, or TensorRT failed.
+            DeviceError: the GPU failed.
+        """
+        began_s = time.perf_counter()
+        with self._lock:
+            self._require()
+            source = describe(frame, stream=self._machine.engine.stream.handle)
+            layout = self._layout_of(source)
+            target = None if out is None else self._described_out(out, source)
+            plan = self._plan_for(layout)
+            slot = plan.take_slot()
+            try:
+                ticket = self._start(plan, slot, source, out, target, progress, began_s)
+            except Exception:
+                self._abandon(slot)
+                raise
+            self._in_flight += 1
+            return ticket
+
+    def _start(
+        self,
+        plan: FramePlan,
+        slot: FrameSlot,
+        source: ForeignArray,
+        out: Any,
+        target: ForeignArray | None,
+        progress: Progress | None,
+        began_s: float,
+    ) -> _Ticket:
+        compute = self._machine.engine.stream
+        source_frame = self._take_in(plan, slot, source)
+        if target is not None and target.stream is not None:
+            compute.wait_for_handle(target.stream)
+        compute.wait(slot.uploaded)
+        slot.begun.record(compute)
+        out, target_frame, host_out = self._target(plan, slot, source, out, target)
+        passes = DevicePasses(
+            plan,
+            slot,
+            plan.loop(source_frame, target_frame),
+            self._machine.statistics,
+            lambda: self._luma_of(source, source_frame),
+        )
+        plan.scratch.start_clock()
+        finish: Callable[[], None] = _nothing
+        if self._statistics is None or len(passes) == 1:
+            passes.run()
+        else:
+            finish = self._statistics.restore(passes)
+        plan.scratch.read_clock(slot.clock.array)
+        slot.computed.record(compute)
+        self._downloads.wait(slot.computed)
+        if host_out is not None:
+            slot.target.download(stream=self._downloads)
+        slot.downloaded.record(self._downloads)
+        return _Ticket(plan, slot, passes, source, out, host_out, finish, progress, began_s)
+
+    def _take_in(self, plan: FramePlan, slot: FrameSlot, source: ForeignArray) -> DeviceFrame:
+        """Queue what brings the frame to where the kernels read it."""
+        if source.host is None:
+            if source.stream is not None:
+                self._uploads.wait_for_handle(source.stream)
+            slot.started.record(self._uploads)
+            slot.uploaded.record(self._uploads)
+            return plan.layout.frame_at(source.address, source.strides)
+        pixels = _colours(source.host, plan.layout)
+        if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+            raise FrameError(f"the frame of shape {source.shape} holds NaN or infinity")
+        np.copyto(slot.source.array, pixels)
+        slot.started.record(self._uploads)
+        slot.source.upload(stream=self._uploads)
+        slot.uploaded.record(self._uploads)
+        return slot.source_frame
+
+    def _target(
+        self,
+        plan: FramePlan,
+        slot: FrameSlot,
+        source: ForeignArray,
+        out: Any,
+        target: ForeignArray | None,
+    ) -> tuple[Any, DeviceFrame, NDArray[Any] | None]:
+        """What is returned, where the kernels write, and the array of the host to copy to."""
+        if target is None and source.host is None:
+            out = self._results.take(plan.layout)
+            return out, plan.layout.frame_at(out.address), None
+        if target is None:
+            out = np.empty(source.shape, source.dtype)
+            return out, slot.target_frame, out
+        if target.host is not None:
+            return out, slot.target_frame, target.host
+        return out, plan.layout.frame_at(target.address, target.strides), None
+
+    def collect(self, ticket: _Ticket) -> Any:
+        """Wait for a frame and return it: what was given as ``out``, else a new array of numpy, or
+        a `DeviceArray` for a frame that came from the device.
+
+        Raises:
+            EngineError: TensorRT failed.
+            DeviceError: the GPU failed.
+        """
+        slot = ticket.slot
+        try:
+            slot.downloaded.synchronize()
+            with self._lock:
+                ticket.finish()
+            self._hand_out(ticket)
+            self._note(ticket)
+        finally:
+            with self._lock:
+                slot.free = True
+                self._in_flight -= 1
+                self._close_retired()
+        if ticket.progress:
+            ticket.progress(len(ticket.passes), len(ticket.passes))
+        return ticket.out
+
+    def _hand_out(self, ticket: _Ticket) -> None:
+        if ticket.host_out is None:
+            return
+        _colours(ticket.host_out, ticket.plan.layout)[...] = ticket.slot.target.array
+        whole = ticket.source.host
+        if whole is not None and whole.ndim == 3 and whole.shape[2] == 2 and self._pixels is None:
+            ticket.host_out[..., 1] = whole[..., 1]
+
+    def _note(self, ticket: _Ticket) -> None:
+        slot = ticket.slot
+        spent = slot.clock.array[[PRE, ENGINE, POST]] / 1e6
+        pre, engine, post = (float(part) for part in spent)
+        self._latencies.add(
+            upload=slot.uploaded.elapsed_ms(slot.started),
+            queue=max(0.0, slot.begun.elapsed_ms(slot.uploaded)),
+            pre=pre,
+            engine=engine,
+            post=post,
+            download=slot.downloaded.elapsed_ms(slot.computed),
+            total=1000 * (time.perf_counter() - ticket.began_s),
+        )
+        passes = ticket.passes
+        self.timings = Timings(len(passes), pre, engine, post, passes.passes, passes.samples)
+
+    def latency(self) -> Latency:
+        """Of the last frames."""
+        return self._latencies.summary()
+
+    def _layout_of(self, source: ForeignArray) -> ArrayLayout:
+        require_device(source, self.device.facts.index)
+        shape = source.shape
+        if source.host is None:
+            require_packed(source)
+        elif self._pixels is None and len(shape) == 3 and shape[2] == 2:
+            shape = shape[:2]  # gray and alpha: the gray is restored, alpha copied by the host
+        return ArrayLayout.of(shape, source.dtype, self._pixels)
+
+    def _described_out(self, out: Any, source: ForeignArray) -> ForeignArray:
+        target = describe(out, stream=self._machine.engine.stream.handle)
+        require_device(target, self.device.facts.index)
+        require_writable(target)
+        if target.host is None:
+            require_packed(target)
+        if (target.shape, target.dtype) != (source.shape, source.dtype):
+            raise FrameError(
+                f"out is {target.dtype} {target.shape}; need a writable {source.dtype} "
+                f"{source.shape} array"
+            )
+        both_here = source.host is not None and target.host is not None
+        if both_here:
+            shared = np.may_share_memory(source.host, target.host)
+        else:
+            shared = source.host is target.host is None and source.address == target.address
+        if shared:
+            raise FrameError("out shares memory with the frame; tiles still to come would read it")
+        return target
+
+    def _plan_for(self, layout: ArrayLayout) -> FramePlan:
+        if self._plan is not None and self._plan.layout == layout:
+            return self._plan
+        size = layout.height, layout.width
+        if self._frame_size is not None and size != self._frame_size:
+            raise FrameError(
+                f"a frame of {size[0]}x{size[1]} pixels, but this Restorer was made for "
+                f"{self._frame_size[0]}x{self._frame_size[1]} alone; make it without frame_size, "
+                "or another one for this size"
+            )
+        cover = self._tiling(*size).cover(*size)
+        if layout.pixels.is_yuv and cover.blend % 4:
+            raise TilingError(
+                f"blend={cover.blend} with {layout.pixels.name}: tiles of frames whose pixels "
+                "share chroma fade over multiples of 4 pixels"
+            )
+        grid = self._facts.size_multiple, self._facts.min_size_px
+        shares = self._statistics is not None and len(cover) > 1
+        if self._plan is not None:
+            self._retired.append(self._plan)
+            self._plan = None
+            self._close_retired()
+        self._check_memory(layout)
+        self._plan = FramePlan(
+            self._machine,
+            layout,
+            cover,
+            kept_regions(cover, *grid) if shares else None,
+            sample_tiles(cover, self._samples, *grid) if shares else (),
+        )
+        return self._plan
+
+    def _check_memory(self, layout: ArrayLayout) -> None:
+        """Before memory is taken: what the engine holds, and frames in flight on both sides."""
+        engine = self._machine.engine
+        tiles = self._machine.image.size_bytes + self._machine.restored.size_bytes
+        weights = engine.path.stat().st_size if engine.path.exists() else 0
+        frames = 2 * FRAMES_IN_FLIGHT * layout.size_bytes
+        needed = weights + engine.activation_bytes + tiles + frames
+        if self._memory_limit is not None and needed > self._memory_limit:
+            raise DeviceMemoryError(
+                f"{engine.path.name} with frames of {layout.height}x{layout.width} takes "
+                f"{needed:,} bytes of device memory (weights {weights:,}, activations "
+                f"{engine.activation_bytes:,}, tiles {tiles:,}, frames {frames:,}), more than "
+                f"memory_limit={self._memory_limit:,}; give an engine of a smaller tile or batch"
+            )
+
+    def _luma_of(self, source: ForeignArray, frame: DeviceFrame) -> Grid:
+        if source.host is None:
+            return self._luma.read(frame)
+        rows = frame.height if frame.yuv else None
+        return luma_grid(source.host[:rows])
+
+    def _abandon(self, slot: FrameSlot) -> None:
+        """Let what was queued for a frame end, so that its memory can serve another."""
+        try:
+            for stream in (self._uploads, self._machine.engine.stream, self._downloads):
+                stream.synchronize()
+        finally:
+            slot.free = True
+            self._close_retired()
+
+    def _close_retired(self) -> None:
+        if not self._in_flight:
+            while self._retired:
+                self._retired.pop().close()
+
+    def _require(self) -> None:
+        if self._closed:
+            raise EngineError("this Restorer is closed; make a new one")
+
+    def close(self) -> None:
+        """Wait for what runs, and free everything but the engine. A second call does nothing."""
+        with self._lock:
+            super().close()
+
+    def _release(self) -> None:
+        if self._plan is not None:
+            self._plan.close()
+        while self._retired:
+            self._retired.pop().close()
+        self._owned.close()
+
+
+def _tiles_of(tensor: DeviceTensor) -> DeviceTiles:
+    count, channels, height, width = tensor.shape
+    return DeviceTiles(tensor.address, count, channels, height, width, tensor.dtype)
+
+
+def _colours(array: NDArray[Any], layout: ArrayLayout) -> NDArray[Any]:
+    """The part of an array of the host that the layout describes: all but a gray frame's alpha."""
+    return array if array.shape == layout.shape else array[..., 0]
+
+
+def _nothing() -> None:
+    """To be done at a frame's end where nothing was gathered."""

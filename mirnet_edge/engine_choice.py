@@ -1,0 +1,92 @@
+"""Which of several engines a `Restorer` runs: the first that fits into memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirnet_edge.card import EngineCard, card_path
+from mirnet_edge.engine import PLAN_SUFFIXES, Engine, open_engine
+from mirnet_edge.errors import DeviceMemoryError, EngineError
+
+ModelPath = str | os.PathLike[str]
+
+
+class EngineChoice:
+    """Opens the first engine that fits, and the next one when it turned out not to.
+
+    Args:
+        models: see `open_engine`, the one liked best first: engines of one network with smaller
+            and smaller tiles or batches.
+        memory_limit: bytes of device memory that an engine may take, by its card; None for what
+            the device has.
+        threads, provider: see `open_engine`.
+
+    Raises:
+        EngineError: no model, or one that cannot be loaded.
+        DeviceMemoryError: none fits.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ModelPath],
+        memory_limit: int | None,
+        threads: int | None,
+        provider: str | None,
+    ) -> None:
+        if not models:
+            raise EngineError("no engine was given; name at least one")
+        self._threads, self._provider = threads, provider
+        needs = {os.fspath(model): _bytes_of(Path(model)) for model in models}
+        self._left = [
+            name for name, needed in needs.items() if memory_limit is None or needed <= memory_limit
+        ]
+        if not self._left:
+            listed = ", ".join(f"{name} {needed:,}" for name, needed in needs.items())
+            raise DeviceMemoryError(
+                f"no engine fits memory_limit={memory_limit:,} bytes ({listed}); build one with a "
+                "smaller tile or batch"
+            )
+        self._several = len(models) > 1
+
+    def open(self) -> Engine:
+        """The best engine that is left.
+
+        Raises:
+            DeviceMemoryError: it needs more memory than there is, and no other is left.
+            EngineError: it cannot be loaded.
+        """
+        name = self._left.pop(0)
+        try:
+            engine = open_engine(name, self._threads, self._provider)
+        except DeviceMemoryError as error:
+            return self.open_next(error)
+        if self._several:
+            logging.getLogger(__name__).info("restoring with %s", name)
+        return engine
+
+    def open_next(self, error: DeviceMemoryError) -> Engine:
+        """The next one, since the last did not fit.
+
+        Raises:
+            DeviceMemoryError: ``error``, where none is left.
+        """
+        if not self._left:
+            raise error
+        logging.getLogger(__name__).warning("%s. Going on with %s", error, self._left[0])
+        return self.open()
+
+
+def _bytes_of(path: Path) -> int:
+    """Device memory of a plan, by its card: weights, activations, tiles in and out. 0 for what is
+    no plan, or has no card."""
+    if path.suffix.lower() not in PLAN_SUFFIXES:
+        return 0
+    try:
+        card = EngineCard.load(card_path(path))
+    except EngineError:  # opening it says what is wrong
+        return 0
+    tiles = 4 * 6 * card.batch * card.tile[0] * card.tile[1]
+    return card.engine_bytes + card.activation_bytes + tiles
