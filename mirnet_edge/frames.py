@@ -29,6 +29,7 @@ class FrameLayout:
         dtype: uint8, uint16 or float32.
         colours: 1 or 3 colour channels.
         alpha: whether one more channel follows.
+        cut: whether what is stored is cut to [0, 1]; Y'CbCr has codes for more.
     """
 
     height: int
@@ -36,6 +37,7 @@ class FrameLayout:
     dtype: np.dtype[Any]
     colours: int
     alpha: bool
+    cut: bool = True
 
     @classmethod
     def of(cls, frame: Any, network_channels: int = 3) -> FrameLayout:
@@ -115,8 +117,8 @@ class FrameLayout:
             planes[:, inside_h:] = planes[:, mirrored]
 
     def store(self, planes: NDArray[np.float32], frame: NDArray[Any], region: Region) -> None:
-        """Write ``planes`` (C, h, w), clamped to [0, 1] and rounded half to even, to ``region`` of
-        the frame. ``planes`` is used as scratch.
+        """Write ``planes`` (C, h, w), cut to [0, 1] and rounded half to even, to ``region`` of the
+        frame. ``planes`` is used as scratch.
 
         Raises:
             EngineError: a value is not finite.
@@ -132,7 +134,8 @@ class FrameLayout:
         if self.colours < planes.shape[0]:
             planes = planes.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         target = frame[region] if frame.ndim == 3 else frame[region][:, :, None]
-        np.clip(planes, 0.0, 1.0, out=planes)
+        if self.cut:
+            np.clip(planes, 0.0, 1.0, out=planes)
         if self.maximum != 1.0:
             np.multiply(planes, np.float32(self.maximum), out=planes)
             np.rint(planes, out=planes)

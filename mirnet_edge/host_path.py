@@ -89,6 +89,8 @@ class HostPath:
         began_s = time.perf_counter()
         facts = self._facts
         layout = FrameLayout.of(frame, facts.in_channels)
+        if self._pixels is not None:
+            layout = replace(layout, cut=not self._pixels.is_yuv)
         size = layout.height, layout.width
         if self._frame_size is not None and size != self._frame_size:
             raise FrameError(

@@ -131,6 +131,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
             self.time_ms = gpu.clock_ms
 
         def synchronize(self) -> Event:
+            gpu.fail("cuEventSynchronize")
             if self.stream is not None and self.time_ms is None:
                 gpu.drain(self.stream.handle)
             return self
@@ -352,9 +353,27 @@ def graph_bindings(gpu: FakeGpu) -> ModuleType:
         gpu.live["graph"] -= 1
         return (code,)
 
+    def create_event(flags: int) -> tuple[CUresult, list[int]]:
+        code = code_of("cuEventCreate")
+        assert flags == 2, "an event that takes the time"
+        return code, []
+
+    def record_event(event: list[int], stream: Handle) -> tuple[CUresult]:
+        event.append(stream)
+        return (code_of("cuEventRecord"),)
+
+    def wait_event(stream: Handle, event: list[int], flags: int) -> tuple[CUresult]:
+        (recorded_on,) = event
+        gpu.queue(stream, lambda: gpu.drain(recorded_on))
+        return (code_of("cuStreamWaitEvent"),)
+
     module = ModuleType("cuda.bindings.driver")
     module.__dict__.update(
         CUstream=Handle,
+        cuEventCreate=create_event,
+        cuEventRecord=record_event,
+        cuStreamWaitEvent=wait_event,
+        cuEventDestroy=lambda _: (code_of("cuEventDestroy"),),
         CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED=2),
         cuStreamBeginCapture=begin,
         cuStreamEndCapture=end,

@@ -61,6 +61,7 @@ class FakeGpu:
         clock_ms: time of the device.
         graph_speed: of captured work, against the same work launched one by one.
         stray: what was freed without the context.
+        running: held while the device works; several threads may wait for it.
     """
 
     count: int = 1
@@ -81,6 +82,7 @@ class FakeGpu:
     graphs: dict[int, list[tuple[Work, float]]] = field(default_factory=dict)
     thread: threading.local = field(default_factory=threading.local)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
+    running: Any = field(default_factory=threading.RLock)
 
     def context_depth(self) -> int:
         """How deep pycuda's stack is in this thread."""
@@ -133,15 +135,17 @@ class FakeGpu:
         raise LogicError("an illegal memory access was encountered")
 
     def queue(self, handle: int, work: Work, time_ms: float = 0.0) -> None:
-        queue = self.queues[handle]
-        target = queue.work if queue.captured is None else queue.captured
-        target.append((work, time_ms))
+        with self.running:
+            queue = self.queues[handle]
+            target = queue.work if queue.captured is None else queue.captured
+            target.append((work, time_ms))
 
     def drain(self, handle: int) -> None:
-        queue = self.queues[handle]
-        if queue.captured is not None:
-            raise LogicError("operation not permitted when stream is capturing")
-        work, queue.work = queue.work, []
-        for step, time_ms in work:
-            self.clock_ms += time_ms
-            step()
+        with self.running:
+            queue = self.queues[handle]
+            if queue.captured is not None:
+                raise LogicError("operation not permitted when stream is capturing")
+            while queue.work:
+                step, time_ms = queue.work.pop(0)
+                self.clock_ms += time_ms
+                step()

@@ -1,0 +1,189 @@
+"""Frames through a TensorRT engine on the GPU at hand: what all but the engine costs, how much of
+it overlaps, whether memory and latency stay flat, and how near tiles come to the frame.
+
+python benchmarks/device.py FOLDER RESULT.json
+
+FOLDER holds ``edge-s-denoise-fp16.engine`` with its apply and gather engines, and
+``tiny.engine``, a network of no weight whose tile is a 720p frame. Photos are those of
+``photos.npz``, as `engines.py prepare` wrote them.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mirnet_edge as me
+from mirnet_edge.cuda import open_device
+from mirnet_edge.metrics import psnr
+
+SIZE_1080P, SIZE_720P = (1080, 1920), (720, 1280)
+MANY = 10_000
+BLOCK = 1000
+MODES = ("tile", "stream", "frame-fast", "frame")
+
+
+def noisy_frame(size: tuple[int, int], photos: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 of the photos side by side, mirrored to fill the frame."""
+    row = np.concatenate([photo.transpose(1, 2, 0) for photo in photos], axis=1)
+    pads = [(0, max(0, side - have)) for side, have in zip(size, row.shape)]
+    frame = np.pad(row, (*pads, (0, 0)), mode="symmetric")[: size[0], : size[1]]
+    noise = np.random.default_rng(seed).normal(0, 2, frame.shape)
+    return np.asarray((255 * frame + noise).clip(0, 255), np.uint8)
+
+
+def overhead(engine: Path, frame: np.ndarray, frames: int) -> dict[str, Any]:
+    """One frame at a time, then as a stream, beside the engine alone."""
+    with me.Restorer(engine) as restore:
+        out = np.empty_like(frame)
+        for _ in range(3):
+            restore(frame, out=out)
+        for _ in range(frames):
+            restore(frame, out=out)
+        latency, tiles = restore.latency(), restore.timings.tiles
+        began = time.perf_counter()
+        count = sum(1 for _ in restore.stream(frame for _ in range(frames)))
+        stream_ms = 1000 * (time.perf_counter() - began) / count
+        _, graph_ms = restore.engine.measure(100)
+    alone_ms = float(np.median(graph_ms)) * -(-tiles // restore.engine.batch)
+    parts = ("upload", "pre", "post", "download")
+    others_ms = sum(getattr(latency, part).p50 for part in parts)
+    return {
+        "frame": list(frame.shape),
+        "tiles": tiles,
+        "engine_alone_ms": alone_ms,
+        "latency_ms": asdict(latency),
+        "all_but_the_engine_ms": others_ms,
+        "share_of_engine": others_ms / alone_ms,
+        "stream_ms_per_frame": stream_ms,
+        "stream_rate_of_engine": alone_ms / stream_ms,
+    }
+
+
+def modes(engine: Path, frame: np.ndarray, frames: int) -> dict[str, Any]:
+    """Milliseconds a frame of a still stream, and passes, with each kind of statistics; and the
+    batch of the apply and the gather engine beside the plain one."""
+    found: dict[str, Any] = {}
+    for mode in MODES:
+        with me.Restorer(engine, halo=32, statistics=mode) as restore:
+            out = np.empty_like(frame)
+            for _ in range(9):
+                restore(frame, out=out)
+            began = time.perf_counter()
+            for _ in range(frames):
+                restore(frame, out=out)
+            spent_ms = 1000 * (time.perf_counter() - began) / frames
+            found[mode] = {
+                "ms": spent_ms,
+                "tiles": restore.timings.tiles,
+                "passes": restore.timings.passes,
+                "samples": restore.timings.samples,
+            }
+    for kind in ("", ".apply", ".gather"):
+        path = engine.with_name(f"{engine.stem}{kind}.engine")
+        with me.TensorRTEngine(path) as one:
+            enqueue_ms, graph_ms = one.measure(200)
+            card = one.card
+        found[f"batch{kind}"] = {
+            "enqueue_ms": float(np.median(enqueue_ms)),
+            "graph_ms": float(np.median(graph_ms)),
+            "layers": len(card.layers) if card else None,
+            "bytes_moved": card.bytes_moved if card else None,
+        }
+    return found
+
+
+def agreement(engine: Path, frame: np.ndarray) -> dict[str, Any]:
+    """PSNR of each kind of statistics on the device against the same on the portable engine, and
+    of both against exact statistics of the frame."""
+    results: dict[str, dict[str, np.ndarray]] = {"device": {}, "portable": {}}
+    for mode in MODES:
+        with me.Restorer(engine, halo=32, statistics=mode) as restore:
+            for _ in range(3):
+                results["device"][mode] = restore(frame)
+    for mode in ("tile", "frame"):
+        with me.Restorer("edge-s-denoise", tile=256, halo=32, statistics=mode) as restore:
+            results["portable"][mode] = restore(frame)
+    exact = results["portable"]["frame"]
+    return {
+        "frame": list(frame.shape),
+        "device_against_portable_db": {
+            mode: psnr(results["device"][mode], expected)
+            for mode, expected in results["portable"].items()
+        },
+        "against_exact_portable_db": {
+            **{mode: psnr(found, exact) for mode, found in results["device"].items()},
+            "portable tile": psnr(results["portable"]["tile"], exact),
+        },
+    }
+
+
+def many(engine: Path) -> dict[str, Any]:
+    """Latency and memory of `MANY` frames of 720p, in blocks."""
+    frame = np.random.default_rng(0).integers(0, 256, (*SIZE_720P, 3), np.uint8)
+    device = open_device()
+    blocks: list[dict[str, float]] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        for _ in range(MANY):
+            yield frame
+
+    tracemalloc.start()
+    with me.Restorer(engine, halo=0) as restore, restore.stream(frames()) as stream:
+        began = time.perf_counter()
+        for index, _ in enumerate(stream.frames()):
+            if (index + 1) % BLOCK == 0:
+                gc.collect()
+                latency = restore.latency()
+                blocks.append(
+                    {
+                        "frames": index + 1,
+                        "seconds": time.perf_counter() - began,
+                        "p50_ms": latency.total.p50,
+                        "p99_ms": latency.total.p99,
+                        "device_used_bytes": device.memory()[1] - device.memory()[0],
+                        "python_bytes": tracemalloc.get_traced_memory()[0],
+                    }
+                )
+    tracemalloc.stop()
+    return {"frames": MANY, "blocks": blocks}
+
+
+def main(folder: str, result: str) -> None:
+    path = Path(folder)
+    engine = path / "edge-s-denoise-fp16.engine"
+    with np.load(path / "photos.npz") as stored:
+        photos = stored["tiles"]
+    found: dict[str, Any] = {}
+    hd, small = noisy_frame(SIZE_1080P, photos), noisy_frame((481, 640), photos)
+    steps = {
+        "overhead_1080p": lambda: overhead(engine, hd, 20),
+        "modes_1080p": lambda: modes(engine, hd, 4),
+        "agreement": lambda: agreement(engine, small),
+        "many_720p": lambda: many(path / "tiny.engine"),
+    }
+    card = me.EngineCard.load(f"{engine}.json")
+    found["versions"], found["device"] = card.versions, card.device
+    for name, step in steps.items():
+        began = time.perf_counter()
+        try:
+            found[name] = step()
+        except me.MirnetEdgeError as error:
+            found[name] = {"error": str(error)}
+        print(
+            name, f"{time.perf_counter() - began:.0f} s", json.dumps(found[name])[:1500], flush=True
+        )
+        Path(result).write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,466 @@
+"""Frames through a TensorRT engine without leaving the device: on a GPU in host memory that runs
+the package's own kernels, against the portable engine on the same network."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import fake_cuda
+import numpy as np
+import onnx
+import pytest
+from conftest import RawGraph
+from fake_gpu import FakeGpu, LogicError
+from fake_tensorrt import write_plans
+
+import mirnet_edge as me
+from mirnet_edge.cuda import DeviceBuffer, Stream, open_device
+from mirnet_edge.device.device_array import DeviceArray
+from mirnet_edge.device.frame_plan import LOOPS_KEPT
+from mirnet_edge.frame_statistics import MODES, StatisticsSettings
+from mirnet_edge.graphs import with_shape
+from mirnet_edge.pixel_formats import pixel_format
+from mirnet_edge.rewrite import rewrite
+
+TILE = (32, 40)
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def network(raw_graph: RawGraph) -> Any:
+    """The graph of a tiny MIRNet-v2, exported before there is a TensorRT, at which torch looks."""
+    return rewrite(raw_graph("mirnet-v2"))[0]
+
+
+@pytest.fixture
+def write(network: Any, trt: ModuleType, tmp_path: Path) -> Write:
+    """Write the three plans of the network."""
+
+    def written(batch: int = 1, image: str = "FLOAT") -> Path:
+        return write_plans(tmp_path, network, TILE, batch, image)
+
+    return written
+
+
+@pytest.fixture
+def portable(network: Any, tmp_path: Path) -> Callable[..., me.Restorer]:
+    """The same network on ONNX Runtime, with the same tile."""
+    path = tmp_path / "net.onnx"
+    onnx.save(with_shape(network, 1, *TILE), path)
+
+    def opened(**options: Any) -> me.Restorer:
+        return me.Restorer(path, provider="CPUExecutionProvider", **options)
+
+    return opened
+
+
+def frame_of(
+    height: int, width: int, channels: int = 3, dtype: Any = np.uint8, seed: int = 0
+) -> np.ndarray:
+    """Brighter to the right, so that tiles differ; (H, W) where there are 0 channels."""
+    shape = (height, width, channels) if channels else (height, width)
+    values = np.random.default_rng(seed).random(shape)
+    ramp = np.linspace(0.2, 1, width).reshape(1, -1, *[1] * bool(channels))
+    maximum = 1.0 if dtype is np.float32 else float(np.iinfo(dtype).max)
+    return np.asarray(values * ramp * maximum, dtype)
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray, error: float = 1e-3) -> None:
+    """Within ``error`` of the range, and a rounding step."""
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    maximum = 1.0 if found.dtype == np.float32 else float(np.iinfo(found.dtype).max)
+    step = 0.0 if found.dtype == np.float32 else 1.0
+    difference = np.abs(found.astype(np.float64) - expected).max()
+    assert difference <= max(error * maximum, step), difference
+
+
+# The same result as the portable engine
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4])
+def test_every_array_is_restored_as_on_the_host(
+    channels: int, dtype: Any, write: Write, portable: Callable[..., me.Restorer]
+) -> None:
+    frame = frame_of(37, 75, channels, dtype)
+    with me.Restorer(write(), halo=8) as restore, portable(halo=8) as expected:
+        found = restore(frame)
+        assert_near(found, expected(frame))
+        assert restore.timings.tiles == expected.timings.tiles > 1
+        assert type(restore._path).__name__ == "DevicePath"
+        if channels in (2, 4):
+            np.testing.assert_array_equal(found[..., -1], frame[..., -1])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 90), (32, 40), (33, 41), (70, 39), (97, 131)])
+@pytest.mark.parametrize(("batch", "blend"), [(1, 0), (3, 0), (1, 4), (4, 8)])
+def test_every_size_batch_and_blend(
+    size: tuple[int, int],
+    batch: int,
+    blend: int,
+    write: Write,
+    portable: Callable[..., me.Restorer],
+) -> None:
+    options = {"halo": 4, "blend": blend}
+    with me.Restorer(write(batch), **options) as restore, portable(**options) as expected:
+        for seed in range(2):
+            frame = frame_of(*size, seed=seed)
+            assert_near(restore(frame), expected(frame))
+
+
+def test_half_precision_images(write: Write, portable: Callable[..., me.Restorer]) -> None:
+    frame = frame_of(60, 75)
+    with me.Restorer(write(2, "HALF"), halo=8) as restore, portable(halo=8) as expected:
+        assert_near(restore(frame), expected(frame), 5e-3)
+
+
+@pytest.mark.parametrize("name", ["bgr", "bgra", "nv12", "i420", "yuyv"])
+def test_pixel_formats(name: str, write: Write, portable: Callable[..., me.Restorer]) -> None:
+    shapes = {"nv12": (60, 82), "i420": (60, 82), "yuyv": (40, 82, 2), "bgra": (41, 83, 4)}
+    frame = np.random.default_rng(0).integers(16, 236, shapes.get(name, (41, 83, 3)), np.uint8)
+    options = {"halo": 4, "blend": 4, "pixels": pixel_format(name, standard="bt601")}
+    with me.Restorer(write(2), **options) as restore, portable(**options) as expected:
+        found = restore(frame)
+        assert_near(found, expected(frame))
+        assert (found != frame).any()
+        assert restore.timings.tiles > 1
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("mode", MODES)
+def test_statistics_of_the_frame(
+    mode: str, batch: int, write: Write, portable: Callable[..., me.Restorer]
+) -> None:
+    settings = StatisticsSettings(mode, samples=4, settling=1, share=0.3)  # type: ignore[arg-type]
+    options = {"halo": 4, "statistics": settings}
+    with me.Restorer(write(batch), **options) as restore, portable(**options) as expected:
+        for seed in (0, 0, 0, 1):  # still, then another frame of the scene
+            frame = frame_of(75, 90, dtype=np.float32, seed=seed)
+            assert_near(restore(frame), expected(frame))
+            timings, wanted = restore.timings, expected.timings
+            assert (timings.passes, timings.samples) == (wanted.passes, wanted.samples)
+
+
+def test_frames_of_one_tile_need_no_statistics(write: Write) -> None:
+    with me.Restorer(write(), halo=4, statistics="frame") as restore:
+        restore(frame_of(20, 30))
+        assert (restore.timings.tiles, restore.timings.passes) == (1, 1)
+
+
+def test_without_graphs_the_result_is_the_same(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = frame_of(75, 90)
+    path = write()
+    with me.Restorer(path, halo=4, statistics="frame") as restore:
+        expected = restore(frame)
+    fake_cuda.without_graphs(monkeypatch)
+    with me.Restorer(path, halo=4, statistics="frame") as restore:
+        np.testing.assert_array_equal(restore(frame), expected)
+
+
+# Streams
+
+
+@pytest.mark.parametrize("mode", ["tile", "stream"])
+def test_a_stream_is_in_order_and_overlaps(
+    mode: Any, write: Write, portable: Callable[..., me.Restorer]
+) -> None:
+    """With what was gathered two frames before, where the portable engine has the last frame's."""
+    bright = frame_of(75, 90, dtype=np.float32)
+    frames = [bright * np.float32(level) for level in (1, 0.99, 0.98, 0.97, 0.96)]
+    options = {"halo": 4, "statistics": mode}
+    with me.Restorer(write(), **options) as restore, portable(**options) as expected:
+        with restore.stream(frames) as stream:
+            found = list(stream)
+        assert len(found) == len(frames)
+        for index, frame in enumerate(frames):
+            assert_near(found[index], expected(frame), 1e-3 if mode == "tile" else 3e-2)
+        assert restore.latency().frames == len(frames)
+
+
+def test_statistics_of_a_stream_with_frames_in_flight_settle(write: Write) -> None:
+    """Two frames in flight: what frame t gathers serves frame t + 2. A still scene comes to the
+    same."""
+    still = frame_of(75, 90, dtype=np.float32)
+    path = write()
+    settings = StatisticsSettings("stream", samples=4)
+    with me.Restorer(path, halo=4, statistics=settings) as restore:
+        for _ in range(12):
+            expected = restore(still)
+    with (
+        me.Restorer(path, halo=4, statistics=settings) as restore,
+        restore.stream([still] * 24) as stream,
+    ):
+        *_, found = stream
+    assert_near(found, expected, 1e-4)
+
+
+def test_a_stream_whose_size_changes_plans_again(write: Write) -> None:
+    with me.Restorer(write(), halo=4) as restore:
+        frames = [frame_of(75, 90), frame_of(60, 95), frame_of(75, 90)]
+        expected = [restore(frame) for frame in frames]
+        for found, wanted in zip(restore.stream(frames), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    message = r"frame 1: a frame of 60x95 .* made for 75x90"
+    with (
+        me.Restorer(write(), halo=4, frame_size=(75, 90)) as restore,
+        pytest.raises(me.FrameError, match=message),
+    ):
+        list(restore.stream(frames))
+
+
+def test_calls_and_a_stream_share_the_device(write: Write) -> None:
+    frames = [frame_of(75, 90, seed=seed) for seed in range(4)]
+    with me.Restorer(write(), halo=4) as restore:
+        expected = [restore(frame) for frame in frames]
+        for index, found in enumerate(restore.stream(frames)):
+            np.testing.assert_array_equal(restore(frames[0]), expected[0])
+            np.testing.assert_array_equal(found, expected[index])
+
+
+def test_threads_take_turns(write: Write) -> None:
+    frames = [frame_of(75, 90, seed=seed) for seed in range(4)]
+    with me.Restorer(write(), halo=4) as restore:
+        expected = [restore(frame) for frame in frames]
+        found: dict[int, np.ndarray] = {}
+
+        def work(index: int) -> None:
+            for _ in range(3):
+                found[index] = restore(frames[index])
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for index in range(4):
+        np.testing.assert_array_equal(found[index], expected[index])
+
+
+# Arrays on the device
+
+
+class OnDevice:
+    """An array of another library in memory of the GPU."""
+
+    def __init__(self, array: np.ndarray, stream: int | None = None) -> None:
+        device = open_device()
+        self.memory = DeviceBuffer(device, array.nbytes)
+        self.shape, self.dtype = array.shape, array.dtype
+        with Stream(device) as queue:
+            self.memory.upload(np.ascontiguousarray(array), stream=queue)
+            queue.synchronize()
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (self.memory.address, False),
+            "strides": None,
+            "stream": stream,
+        }
+
+    def get(self) -> np.ndarray:
+        array = np.empty(self.shape, self.dtype)
+        with Stream(open_device()) as queue:
+            self.memory.download(array, stream=queue)
+            queue.synchronize()
+        return array
+
+
+@pytest.mark.parametrize("mode", ["tile", "stream"])
+def test_frames_on_the_device_stay_there(mode: Any, write: Write, gpu: FakeGpu) -> None:
+    frames = [frame_of(75, 90, 4, seed=seed) for seed in range(2)]
+    with me.Restorer(write(), halo=4, statistics=mode) as restore:
+        expected = restore(frames[0])
+    with me.Restorer(write(), halo=4, statistics=mode) as restore:
+        there = OnDevice(frames[0])
+        found = restore(there)
+        assert isinstance(found, DeviceArray)
+        np.testing.assert_array_equal(found.copy_to_host(), expected)
+        out = OnDevice(np.zeros_like(frames[0]))
+        assert restore(there, out=out) is out
+        if mode == "tile":
+            np.testing.assert_array_equal(out.get(), expected)
+            host = np.empty_like(frames[0])
+            np.testing.assert_array_equal(restore(there, out=host), expected)
+            restore(frames[1], out=out)
+            np.testing.assert_array_equal(out.get(), restore(frames[1]))
+
+
+def test_memory_of_results_and_graphs_comes_round(write: Write, gpu: FakeGpu) -> None:
+    there = OnDevice(frame_of(75, 90))
+    with me.Restorer(write(), halo=4) as restore:
+        found = restore(there)
+        address = found.address
+        del found
+        made = dict(gpu.made)
+        for _ in range(3):
+            found = restore(there)
+            assert found.address == address
+            del found
+        assert gpu.made == made
+        held = [restore(there) for _ in range(LOOPS_KEPT + 2)]
+        assert len({found.address for found in held}) == len(held)
+        assert gpu.live["graph"] <= 2 * (LOOPS_KEPT + 1) + 2
+
+
+def test_another_librarys_stream_is_waited_for(write: Write, gpu: FakeGpu) -> None:
+    frame = frame_of(75, 90)
+    with me.Restorer(write(), halo=4) as restore:
+        expected = restore(frame)
+        with Stream(open_device()) as producer:
+            there = OnDevice(np.zeros_like(frame), producer.handle)
+            there.memory.upload(frame, stream=producer)  # queued, not done
+            np.testing.assert_array_equal(restore(there).copy_to_host(), expected)
+
+
+# What it costs
+
+
+def test_nothing_is_allocated_after_the_first_frames(write: Write, gpu: FakeGpu) -> None:
+    for mode in MODES:
+        settings = StatisticsSettings(mode, samples=4, tolerance=1e-2)
+        with me.Restorer(write(), halo=4, blend=4, statistics=settings) as restore:
+            frame = frame_of(75, 90)
+            out = np.empty_like(frame)
+            list(restore.stream([frame] * 3))
+            restore(frame, out=out)
+            made, used = dict(gpu.made), gpu.used_bytes()
+            for _ in range(5):
+                restore(frame, out=out)
+            list(restore.stream([frame] * 5))
+            assert (gpu.made, gpu.used_bytes()) == (made, used), mode
+
+
+def test_closing_gives_everything_back(write: Write, gpu: FakeGpu) -> None:
+    path = write()
+    before = dict(gpu.live)
+    restore = me.Restorer(path, halo=4, blend=4, statistics="stream")
+    restore(frame_of(75, 90))
+    restore(frame_of(60, 90))
+    restore.close()
+    restore.close()
+    assert {kind: count for kind, count in gpu.live.items() if count} == {
+        kind: count for kind, count in before.items() if count
+    }
+    assert gpu.stray == []
+    with pytest.raises(me.EngineError, match="closed; make a new one"):
+        restore(frame_of(75, 90))
+
+
+def test_latency_has_every_part(write: Write) -> None:
+    with me.Restorer(write(), halo=4) as restore:
+        assert restore.latency().frames == 0
+        for _ in range(3):
+            restore(frame_of(75, 90))
+        latency = restore.latency()
+    assert latency.frames == 3
+    for part in (latency.pre, latency.engine, latency.post, latency.total):
+        assert 0 < part.p50 <= part.p90 <= part.p99
+    assert latency.upload.p50 >= 0
+
+
+def test_an_integrated_gpu_copies_nothing(
+    write: Write, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.integrated = True
+    path = write()
+    frame = frame_of(75, 90)
+    with me.Restorer(path, halo=4) as restore:
+        expected = restore(frame)
+        monkeypatch.setattr(DeviceBuffer, "upload", None)
+        np.testing.assert_array_equal(restore(frame), expected)
+
+
+# What cannot be
+
+
+def test_frames_and_outputs_that_do_not_fit(write: Write) -> None:
+    frame = frame_of(75, 90)
+    with me.Restorer(write(), halo=4) as restore:
+        with pytest.raises(me.FrameError, match="need one of uint8"):
+            restore(frame.astype(np.int64))
+        with pytest.raises(me.FrameError, match=r"with C = 1 \(gray\)"):
+            restore(np.zeros((75, 90, 5), np.uint8))
+        with pytest.raises(me.FrameError, match="holds NaN"):
+            restore(np.full((75, 90, 3), np.nan, np.float32))
+        with pytest.raises(me.FrameError, match="out is uint8"):
+            restore(frame, out=np.empty((75, 91, 3), np.uint8))
+        with pytest.raises(me.FrameError, match="shares memory"):
+            restore(frame, out=frame)
+        there = OnDevice(frame)
+        with pytest.raises(me.FrameError, match="shares memory"):
+            restore(there, out=there)
+        read_only = np.empty_like(frame)
+        read_only.flags.writeable = False
+        with pytest.raises(me.FrameError, match="read-only"):
+            restore(frame, out=read_only)
+        with pytest.raises(me.FrameError, match="is no frame"):
+            restore("frame.png")
+        strided = OnDevice(frame)
+        strided.__cuda_array_interface__ |= {"shape": (75, 45, 3), "strides": (270, 6, 1)}
+        with pytest.raises(me.FrameError, match="side by side"):
+            restore(strided)
+        restore(frame)
+    odd, odder = (
+        me.Restorer(write(), pixels="nv12", halo=4),
+        me.Restorer(write(), pixels="nv12", halo=4, blend=6),
+    )
+    with odd, pytest.raises(me.FrameError, match="rows are not height"):
+        odd(np.zeros((61, 82), np.uint8))
+    with odder, pytest.raises(me.TilingError, match="multiples of 4"):
+        odder(np.zeros((90, 82), np.uint8))
+    with pytest.raises(me.FrameError, match="no pixel format 'yuv'"):
+        me.Restorer(write(), pixels="yuv")
+
+
+def test_a_device_lost_in_a_stream_ends_it_with_the_frames_number(
+    write: Write, gpu: FakeGpu
+) -> None:
+    def frames() -> Any:
+        for index in range(6):
+            if index == 3:
+                gpu.failures["cuEventSynchronize"] = LogicError("the launch failed: Xid 79")
+            yield frame_of(75, 90)
+
+    with me.Restorer(write(), halo=4) as restore:
+        restore(frame_of(75, 90))
+        stream = restore.stream(frames(), queue=1)
+        with pytest.raises(me.DeviceError, match=r"frame \d: .*Xid 79"):
+            list(stream)
+        restore(frame_of(75, 90))
+
+
+def test_memory_limits_choose_the_engine(
+    network: Any, trt: ModuleType, gpu: FakeGpu, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = []
+    for name, tile, batch in (("large", (64, 80), 4), ("small", TILE, 1)):
+        (tmp_path / name).mkdir()
+        paths.append(write_plans(tmp_path / name, network, tile, batch))
+    with me.Restorer(paths, halo=4) as restore:
+        assert restore.engine.batch == 4
+    sizes = [path.stat().st_size + 24 * 64 * 80 * 4 for path in paths]
+    with me.Restorer(paths, halo=4, memory_limit=sizes[0]) as restore:
+        assert restore.engine.batch == 1
+        restore(frame_of(75, 90))
+        with pytest.raises(me.DeviceMemoryError, match="memory_limit"):
+            restore(np.zeros((900, 1500, 3), np.uint8))
+    with pytest.raises(me.DeviceMemoryError, match="no engine fits memory_limit=1,000 bytes"):
+        me.Restorer(paths, memory_limit=1000)
+    with me.Restorer(paths, halo=4) as restore:
+        gpu.total_bytes = gpu.used_bytes() + 1000
+        with pytest.raises(me.DeviceMemoryError):  # closing the large one does not give enough
+            restore(np.zeros((2000, 3000, 3), np.uint8))
+    gpu.total_bytes = 1 << 30
+    restore = me.Restorer(paths, halo=4)
+    gpu.failures["cuMemAlloc"] = fake_cuda.MemoryError("cuMemAlloc failed: out of memory")
+    with restore, caplog.at_level("WARNING"):
+        restore(frame_of(75, 90))
+        assert restore.engine.batch == 1
+    assert "Going on with" in caplog.text
