@@ -41,6 +41,11 @@ def noisy_frame(size: tuple[int, int], photos: np.ndarray, seed: int = 0) -> np.
     return np.asarray((255 * frame + noise).clip(0, 255), np.uint8)
 
 
+def decibels(found: np.ndarray, expected: np.ndarray) -> float:
+    """PSNR of frames of uint8."""
+    return psnr(np.float32(found) / 255, np.float32(expected) / 255)
+
+
 def overhead(engine: Path, frame: np.ndarray, frames: int) -> dict[str, Any]:
     """One frame at a time, then as a stream, beside the engine alone."""
     with me.Restorer(engine) as restore:
@@ -117,12 +122,12 @@ def agreement(engine: Path, frame: np.ndarray) -> dict[str, Any]:
     return {
         "frame": list(frame.shape),
         "device_against_portable_db": {
-            mode: psnr(results["device"][mode], expected)
+            mode: decibels(results["device"][mode], expected)
             for mode, expected in results["portable"].items()
         },
         "against_exact_portable_db": {
-            **{mode: psnr(found, exact) for mode, found in results["device"].items()},
-            "portable tile": psnr(results["portable"]["tile"], exact),
+            **{mode: decibels(found, exact) for mode, found in results["device"].items()},
+            "portable tile": decibels(results["portable"]["tile"], exact),
         },
     }
 

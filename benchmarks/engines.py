@@ -4,6 +4,7 @@ python benchmarks/engines.py prepare FOLDER PHOTO...    where PyTorch is: graphs
 python benchmarks/engines.py torch FOLDER               PyTorch with CUDA: the peer's times
 python benchmarks/engines.py build FOLDER [LEVEL] CASE...    TensorRT: one engine after another
 python benchmarks/engines.py measure FOLDER CASE...    the same, alone on the GPU
+python benchmarks/engines.py task FOLDER IMAGES CASE...    PSNR of whole noisy images, in tiles
 python benchmarks/engines.py record FOLDER RESULT       everything measured, as one record
 
 The steps meet in files, so that each runs where its libraries are. Networks other than the bundled
@@ -220,6 +221,26 @@ def measure(folder: Path, case: str) -> None:
     )
 
 
+def task(folder: Path, images: Path, case: str) -> None:
+    """Mean PSNR of the restored images of a folder, noise of `SIGMA` added, in tiles with a halo of
+    16 pixels; ``case`` is an engine, or the bundled network on the portable engine in FP32."""
+    from mirnet_edge.images import read_image
+    from mirnet_edge.metrics import psnr
+    from mirnet_edge.restore import Restorer
+    from mirnet_edge.tasks import add_gaussian_noise, unit_range
+
+    built = folder / f"{case}.engine"
+    scores = []
+    with Restorer(built if built.exists() else BUNDLED, tile=TILE) as restore:
+        for seed, path in enumerate(sorted(images.iterdir())):
+            pixels = read_image(path).pixels
+            restored = restore(add_gaussian_noise(pixels, SIGMA, seed))
+            scores.append(psnr(restored, unit_range(pixels)))
+    found = {"images": len(scores), "sigma": SIGMA, "psnr_db": float(np.mean(scores))}
+    (folder / f"{case}.task.json").write_text(json.dumps(found))
+    print(case, found, flush=True)
+
+
 def quantized(folder: Path, name: str, onnx: Path) -> Path:
     """The graph with Q/DQ pairs: by the plan for the trained network; for random weights, which
     have no accuracy to lose, with every candidate in INT8."""
@@ -264,9 +285,13 @@ def record(folder: Path, result: Path) -> None:
     """One file of all that was measured in ``folder``."""
     engines = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))
                if path.stem in CASES]  # fmt: skip
+    tasks = {path.name.partition(".")[0]: json.loads(path.read_text())
+             for path in sorted(folder.glob("*.task.json"))}  # fmt: skip
     peer = json.loads((folder / "torch.json").read_text())
     python = platform.python_version()
-    result.write_text(json.dumps({"python": python, "torch": peer, "engines": engines}, indent=1))
+    result.write_text(
+        json.dumps({"python": python, "torch": peer, "engines": engines, "tasks": tasks}, indent=1)
+    )
 
 
 def main(step: str, folder: Path, *rest: str) -> None:
@@ -281,6 +306,9 @@ def main(step: str, folder: Path, *rest: str) -> None:
     elif step == "measure":
         for case in rest:
             measure(folder, case)
+    elif step == "task":
+        for case in rest[1:]:
+            task(folder, Path(rest[0]), case)
     elif step == "record":
         record(folder, Path(rest[0]))
     else:
