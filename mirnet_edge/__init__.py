@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mirnet_edge.card import EngineCard as EngineCard
     from mirnet_edge.config import MIRNetConfig as MIRNetConfig
     from mirnet_edge.config import MIRNetV2Config as MIRNetV2Config
+    from mirnet_edge.device.device_array import DeviceArray as DeviceArray
     from mirnet_edge.engine import Engine as Engine
     from mirnet_edge.engine import FakeEngine as FakeEngine
     from mirnet_edge.engine import open_engine as open_engine
@@ -54,20 +55,29 @@ if TYPE_CHECKING:
     from mirnet_edge.export import export_onnx as export_onnx
     from mirnet_edge.facts import ModelFacts as ModelFacts
     from mirnet_edge.frame_path import Timings as Timings
+    from mirnet_edge.frame_statistics import StatisticsSettings as StatisticsSettings
+    from mirnet_edge.latency import Latency as Latency
     from mirnet_edge.model import create_model as create_model
     from mirnet_edge.onnx_engine import OnnxEngine as OnnxEngine
+    from mirnet_edge.pixel_formats import PixelFormat as PixelFormat
+    from mirnet_edge.pixel_formats import pixel_format as pixel_format
     from mirnet_edge.precision import Precision as Precision
     from mirnet_edge.quantize import quantize_onnx as quantize_onnx
     from mirnet_edge.restore import Restorer as Restorer
+    from mirnet_edge.stream import FrameStream as FrameStream
+    from mirnet_edge.stream_statistics import StreamStatistics as StreamStatistics
+    from mirnet_edge.stream_threads import StreamFrame as StreamFrame
     from mirnet_edge.tiles import Tiling as Tiling
     from mirnet_edge.torch_engine import TorchEngine as TorchEngine
     from mirnet_edge.train import Trainer as Trainer
     from mirnet_edge.train import TrainSettings as TrainSettings
+    from mirnet_edge.trt.activations import ActivationMemory as ActivationMemory
     from mirnet_edge.trt.engine import TensorRTEngine as TensorRTEngine
     from mirnet_edge.weights import load_model as load_model
     from mirnet_edge.weights import save_model as save_model
 
 _MODULE_OF_NAME = {
+    "ActivationMemory": "trt.activations",
     "BuildError": "errors",
     "BundledModel": "bundled",
     "CalibrationError": "errors",
@@ -75,6 +85,7 @@ _MODULE_OF_NAME = {
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
+    "DeviceArray": "device.device_array",
     "DeviceError": "errors",
     "DeviceMemoryError": "errors",
     "Engine": "engine",
@@ -85,8 +96,10 @@ _MODULE_OF_NAME = {
     "ExportReport": "export",
     "FakeEngine": "engine",
     "FrameError": "errors",
+    "FrameStream": "stream",
     "GraphError": "errors",
     "ImageError": "errors",
+    "Latency": "latency",
     "MIRNetConfig": "config",
     "MIRNetV2Config": "config",
     "MirnetEdgeError": "errors",
@@ -94,9 +107,13 @@ _MODULE_OF_NAME = {
     "ModelFacts": "facts",
     "OnnxEngine": "onnx_engine",
     "OutputError": "errors",
+    "PixelFormat": "pixel_formats",
     "Precision": "precision",
     "Restorer": "restore",
+    "StatisticsSettings": "frame_statistics",
     "StreamError": "errors",
+    "StreamFrame": "stream_threads",
+    "StreamStatistics": "stream_statistics",
     "TensorRTEngine": "trt.engine",
     "Tiling": "tiles",
     "TilingError": "errors",
@@ -111,6 +128,7 @@ _MODULE_OF_NAME = {
     "export_onnx": "export",
     "load_model": "weights",
     "open_engine": "engine",
+    "pixel_format": "pixel_formats",
     "quantize_onnx": "quantize",
     "save_model": "weights",
 }

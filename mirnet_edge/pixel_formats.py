@@ -56,6 +56,13 @@ class PixelFormat:
     standard: Standard | None = None
     full_range: bool = False
 
+    def __post_init__(self) -> None:
+        if self.is_yuv != (self.standard is not None):
+            raise FrameError(
+                f"{self.name} with the colour standard {self.standard}; make it with "
+                f"pixel_format({self.name!r}, standard=..., full_range=...)"
+            )
+
     @property
     def is_yuv(self) -> bool:
         """Whether the codes are Y'CbCr."""

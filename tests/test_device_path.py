@@ -242,6 +242,39 @@ def test_threads_take_turns(write: Write) -> None:
         np.testing.assert_array_equal(found[index], expected[index])
 
 
+def test_two_restorers_share_activation_memory(
+    network: Any, trt: ModuleType, gpu: FakeGpu, tmp_path: Path
+) -> None:
+    """In two threads, each of which captures its graphs while the other queues work."""
+    paths = []
+    for name, tile in (("one", TILE), ("other", (48, 40))):
+        (tmp_path / name).mkdir()
+        paths.append(write_plans(tmp_path / name, network, tile))
+    frames = [frame_of(75, 90 + 8 * seed, seed=seed) for seed in range(6)]
+    expected = []
+    for path in paths:
+        with me.Restorer(path, halo=4) as restore:
+            expected.append([restore(frame) for frame in frames])
+    with me.ActivationMemory.for_engines(*paths) as memory:
+        engines = [me.TensorRTEngine(path, activations=memory) for path in paths]
+        restorers = [me.Restorer(engine, halo=4) for engine in engines]
+        found: list[list[np.ndarray]] = [[], []]
+
+        def work(index: int) -> None:
+            found[index].extend(restorers[index](frame) for frame in frames)
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for owner in (*restorers, *engines):
+            owner.close()
+    for index in range(2):
+        for restored, wanted in zip(found[index], expected[index], strict=True):
+            np.testing.assert_array_equal(restored, wanted)
+
+
 # Arrays on the device
 
 

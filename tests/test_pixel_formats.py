@@ -401,3 +401,10 @@ def test_formats_are_values() -> None:
         )
     ]
     assert len(set(every)) == len(ORDERS) + 4 * len(YUV_FORMATS)
+
+
+def test_a_format_made_by_hand_needs_its_standard() -> None:
+    with pytest.raises(FrameError, match="nv12 with the colour standard None"):
+        PixelFormat("nv12")
+    with pytest.raises(FrameError, match="rgb with the colour standard bt709"):
+        PixelFormat("rgb", "bt709")

@@ -85,6 +85,23 @@ def test_each_rule_leaves_out_its_own_of_many_channels(
     assert candidates(proto) == left_out
 
 
+def test_a_convolution_whose_output_others_read_is_read_without_a_pair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    branches (float[1,32,9,11] input) => (float[1,32,9,11] output)
+    { [first] a = Conv (input, w)
+      [shared] b = Conv (a, w)
+      [one] c = Conv (b, w)
+      [two] d = Conv (c, w)
+      [add] e = Add (b, d)
+      [last] output = Conv (e, w) }"""
+    proto = parsed(text, w=(32, 32, 1, 1))
+    assert candidates(proto) == ["shared", "two"]
+    monkeypatch.delitem(LEFT_OUT, "shares a convolution's output")
+    assert candidates(proto) == ["shared", "one", "two"]
+
+
 def test_grouped_convolutions_are_judged_by_their_groups() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]>
     grouped (float[1,32,9,11] input) => (float[1,32,9,11] output)

@@ -1,17 +1,24 @@
-"""README.md: its Python runs, its commands exist, its tables are the records'."""
+"""README.md: its Python runs, that for a GPU on one in host memory; its commands exist, its tables
+are the records'."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from conftest import RawGraph
+from fake_tensorrt import write_plans
 
+from mirnet_edge.card import kind_path
 from mirnet_edge.cli import cli
+from mirnet_edge.rewrite import rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,12 +34,46 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in spoken]
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+ENGINE_FILE = r'"([\w-]+\.engine)"'
+"""In code that needs a GPU."""
+
+
+def python(on_gpu: bool) -> list[str]:
+    return [code for code in blocks("python") if bool(re.search(ENGINE_FILE, code)) == on_gpu]
+
+
+@pytest.fixture(scope="session")
+def network(raw_graph: RawGraph) -> Any:
+    """The graph of a tiny MIRNet-v2, exported before there is a TensorRT, at which torch looks."""
+    return rewrite(raw_graph("mirnet-v2"))[0]
+
+
+@pytest.mark.parametrize("code", python(on_gpu=False))
 def test_python_runs(code: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("code", python(on_gpu=True))
+@pytest.mark.usefixtures("trt")
+def test_python_for_a_gpu_runs(
+    code: str, network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_plans(tmp_path, network, (128, 128))
+    for name in re.findall(ENGINE_FILE, code):
+        for kind in ("plain", "apply", "gather"):
+            source, target = kind_path(made, kind), kind_path(tmp_path / name, kind)
+            for suffix in ("", ".json"):
+                shutil.copy(f"{source}{suffix}", f"{target}{suffix}")
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace('device="cuda"', 'device="cpu"'), {})
+
+
+def test_there_is_python_of_both_kinds() -> None:
+    assert len(python(on_gpu=False)) >= 4
+    assert len(python(on_gpu=True)) >= 3
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

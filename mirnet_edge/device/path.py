@@ -11,7 +11,6 @@ several passes, after each of them.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -112,7 +111,7 @@ class DevicePath(Owner):
         self._facts, self._tiling, self._statistics = facts, tiling, statistics
         self._samples, self._pixels, self._frame_size = samples, pixels, frame_size
         self._memory_limit = memory_limit
-        self._lock = threading.RLock()
+        self._lock = engine.lock  # what another thread queues while this captures would be captured
         self._plan: FramePlan | None = None
         self._retired: list[FramePlan] = []
         self._in_flight = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,12 +37,14 @@ class _Surroundings:
     Attributes:
         shapes: of its tensors.
         ends: outputs of its first and its last convolution.
+        shared: outputs of its convolutions that several nodes read.
         padded: outputs of its Pads.
         constants: its initializers.
     """
 
     shapes: dict[str, tuple[int, ...]]
     ends: frozenset[str]
+    shared: frozenset[str]
     padded: frozenset[str]
     constants: frozenset[str]
 
@@ -49,9 +52,11 @@ class _Surroundings:
     def of(cls, proto: Any) -> _Surroundings:
         graph = proto.graph
         outputs = [node.output[0] for node in graph.node if node.op_type in CONVOLUTIONS]
+        readers = Counter(name for node in graph.node for name in set(node.input))
         return cls(
             shapes=_shapes(proto),
             ends=frozenset((*outputs[:1], *outputs[-1:])),
+            shared=frozenset(name for name in outputs if readers[name] > 1),
             padded=frozenset(n.output[0] for n in graph.node if n.op_type == "Pad"),
             constants=frozenset(tensor.name for tensor in graph.initializer),
         )
@@ -65,6 +70,10 @@ LEFT_OUT: dict[str, Callable[[Any, _Surroundings], bool]] = {
     "map of 1x1": lambda node, around: math.prod(around.shapes[node.input[0]][2:]) <= 1,
     # between a Pad and a convolution no pair may stand
     "padded input": lambda node, around: node.input[0] in around.padded,
+    # TensorRT 8.6.0 refuses the whole graph where a pair stands right behind a convolution whose
+    # output others read as well ("incorrectly marked as an int8 node"): edge-s with such pairs
+    # behind its first or its strided convolutions, of whatever precision
+    "shares a convolution's output": lambda node, around: node.input[0] in around.shared,
     "computed weights": lambda node, around: node.input[1] not in around.constants,
 }
 """Which convolutions stay in floating point, by the reason."""

@@ -57,6 +57,8 @@ class TensorRTEngine(Owner):
         graph: whether it is run as a CUDA graph.
         graph_note: why it is not, else "".
         stream: that everything is queued on.
+        lock: held while something is queued or captured on it; a caller that queues work of its own
+            there holds it too. Engines that share memory share it.
         image, restored: the device's memory of one batch, which `enqueue` reads and writes.
 
     Raises:
@@ -75,7 +77,7 @@ class TensorRTEngine(Owner):
         activations: ActivationMemory | None = None,
     ) -> None:
         self._owned = ExitStack()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._statistics: TensorRTStatistics | None = None
         self.path = Path(path)
         if activations is not None:
@@ -93,12 +95,12 @@ class TensorRTEngine(Owner):
         try:
             self._activations = activations or self._shared_memory()
             if self._activations is not None:
-                self._lock = self._activations.lock
+                self.lock = self._activations.lock
             self._plan = self._owned.enter_context(
                 LoadedPlan(self.path, plan, self.card, self.device, self._activations)
             )
             self._allocate()
-            with self._lock:
+            with self.lock:
                 self.graph_note = self._runner.capture() if graph else "not asked for"
         except Exception:
             self.close()
@@ -135,7 +137,7 @@ class TensorRTEngine(Owner):
         )
         self.image, self.restored = self._tiles.image, self._tiles.restored
         addresses = {taken.name: self.image.address, given.name: self.restored.address}
-        with self._lock:
+        with self.lock:
             self._runner = self._owned.enter_context(
                 PlanRunner(self._plan, addresses | self._side_addresses(), stream=self.stream)
             )
@@ -167,7 +169,7 @@ class TensorRTEngine(Owner):
             EngineError: closed; an engine is missing, or of another network or size.
             DeviceError: not enough memory.
         """
-        with self._lock:
+        with self.lock:
             self._require_engine()
             if self._statistics is None:
                 self._statistics = self._owned.enter_context(
@@ -175,7 +177,7 @@ class TensorRTEngine(Owner):
                         self.path,
                         self.card,
                         self._tiles,
-                        lock=self._lock,
+                        lock=self.lock,
                         stream=self.stream,
                         activations=self._activations,
                         graph=self.graph,
@@ -198,7 +200,7 @@ class TensorRTEngine(Owner):
                 f"{self.path.name} restores with given statistics alone; open the plain engine "
                 "beside it, and call its .statistics.apply"
             )
-        with self._lock:
+        with self.lock:
             self._require_engine()
             return self._tiles.run(tiles, self._runner.launch)
 
@@ -209,7 +211,7 @@ class TensorRTEngine(Owner):
         Raises:
             EngineError: closed, or TensorRT failed.
         """
-        with self._lock:
+        with self.lock:
             self._require_engine()
             self._runner.enqueue()
 
@@ -224,7 +226,7 @@ class TensorRTEngine(Owner):
             (enqueue_ms, graph_ms): of each run, launched layer by layer, which counts gaps where
             the CPU is too slow, and as a CUDA graph (empty where there is none).
         """
-        with self._lock:
+        with self.lock:
             self._require_engine()
             return (
                 self._times(self._runner.enqueue, runs),
@@ -249,7 +251,7 @@ class TensorRTEngine(Owner):
         TensorRT times each layer by itself, so the sum exceeds the time of a run. While this goes
         on, a second execution context takes `activation_bytes` more, where they are not shared.
         """
-        with self._lock, self.device.current():
+        with self.lock, self.device.current():
             self._require_engine()
             profiler = _make_profiler(self._plan.trt)
             context = self._plan.make_context()
@@ -265,7 +267,7 @@ class TensorRTEngine(Owner):
 
     def close(self) -> None:
         """Wait for what runs, and free everything. A second call does nothing."""
-        with self._lock:
+        with self.lock:
             super().close()
 
     def _release(self) -> None:
