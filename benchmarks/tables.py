@@ -17,7 +17,9 @@ from mirnet_edge.bundled import bundled_models
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PORTABLE = ROOT / "benchmarks" / "results" / "portable.json"
+RESULTS = ROOT / "benchmarks" / "results"
+PORTABLE = RESULTS / "portable.json"
+GPU = RESULTS / "h200-tensorrt-8.6.0"
 
 
 def models_table() -> str:
@@ -81,7 +83,61 @@ def portable_table() -> str:
     return _markdown(rows) + where + "\n"
 
 
-TABLES = {"models": models_table, "portable": portable_table}
+def gpu_table() -> str:
+    """Engines beside PyTorch, the runtime around them and its kernels, from the records."""
+    engines, device, kernels = (
+        json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("engines", "device", "kernels")
+    )
+    peers = engines["torch"]["times"]
+    rows = [
+        ["network, one 256² tile", "TensorRT, CUDA graph", "PyTorch FP16, graph / eager",
+         "moved", "least PSNR against FP32"],
+    ]  # fmt: skip
+    for engine in engines["engines"]:
+        case = engine["case"]
+        network = case.removesuffix("-fp16").removesuffix("-int8").removesuffix("-plain")
+        peer = peers.get(network)
+        rows.append(
+            [
+                f"`{case}`",
+                f"{engine['graph_ms']:.2f} ms",
+                f"{peer['graph_fp16_ms']:.2f} / {peer['eager_fp16_ms']:.2f} ms" if peer else "",
+                f"{engine['bytes_moved'] / 1e9:.2f} GB",
+                f"{min(engine['psnr_vs_fp32_db']):.1f} dB",
+            ]
+        )
+    hd, many = device["overhead_1080p"], device["many_720p"]["blocks"]
+    runtime = [
+        ["the runtime", "measured"],
+        [f"1920x1080 frame, {hd['tiles']} tiles of `edge-s-denoise-fp16`, one by one",
+         f"{hd['latency_ms']['total']['p50']:.1f} ms (the engine alone "
+         f"{hd['engine_alone_ms']:.1f} ms)"],
+        ["upload, tiles, joining and download together, of the engine's time",
+         f"{100 * hd['share_of_engine']:.1f} %"],
+        ["a stream of them, of the engine's own rate",
+         f"{100 * hd['stream_rate_of_engine']:.1f} %"],
+        [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
+         f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
+        ["memory of the device and of the process, last less first",
+         f"{(many[-1]['device_used_bytes'] - many[0]['device_used_bytes']) / 2**20:.1f}, "
+         f"{(many[-1]['host_bytes'] - many[0]['host_bytes']) / 2**20:.1f} MiB"],
+        *(
+            [f"kernel `{name}` at 3840x2160, of the device's copy bandwidth",
+             f"{100 * kernels['kernels'][name]['share_of_copy_bandwidth']:.0f} %"]
+            for name in ("load_rgb_u8", "store_rgb_u8", "load_nv12_u8", "store_nv12_u8")
+        ),
+    ]  # fmt: skip
+    versions = engines["engines"][0]["card"]["versions"]
+    where = (
+        f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
+        f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
+        f"random weights. Records: `benchmarks/results/{GPU.name}/`."
+    )
+    return _markdown(rows) + "\n" + _markdown(runtime) + where + "\n"
+
+
+TABLES = {"models": models_table, "portable": portable_table, "gpu": gpu_table}
 
 
 def with_tables(text: str) -> str:
