@@ -24,6 +24,9 @@ class EngineChoice:
             the device has.
         threads, provider: see `open_engine`.
 
+    Attributes:
+        left: those that were not opened yet.
+
     Raises:
         EngineError: no model, or one that cannot be loaded.
         DeviceMemoryError: none fits.
@@ -40,10 +43,10 @@ class EngineChoice:
             raise EngineError("no engine was given; name at least one")
         self._threads, self._provider = threads, provider
         needs = {os.fspath(model): _bytes_of(Path(model)) for model in models}
-        self._left = [
+        self.left = [
             name for name, needed in needs.items() if memory_limit is None or needed <= memory_limit
         ]
-        if not self._left:
+        if not self.left:
             listed = ", ".join(f"{name} {needed:,}" for name, needed in needs.items())
             raise DeviceMemoryError(
                 f"no engine fits memory_limit={memory_limit:,} bytes ({listed}); build one with a "
@@ -58,7 +61,7 @@ class EngineChoice:
             DeviceMemoryError: it needs more memory than there is, and no other is left.
             EngineError: it cannot be loaded.
         """
-        name = self._left.pop(0)
+        name = self.left.pop(0)
         try:
             engine = open_engine(name, self._threads, self._provider)
         except DeviceMemoryError as error:
@@ -73,9 +76,9 @@ class EngineChoice:
         Raises:
             DeviceMemoryError: ``error``, where none is left.
         """
-        if not self._left:
+        if not self.left:
             raise error
-        logging.getLogger(__name__).warning("%s. Going on with %s", error, self._left[0])
+        logging.getLogger(__name__).warning("%s. Going on with %s", error, self.left[0])
         return self.open()
 
 

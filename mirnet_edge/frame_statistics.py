@@ -204,13 +204,14 @@ class FrameStatistics:
         return finish
 
     def _take_in(self, gathered: Mapping[int, Partial], tiles: int, fresh: bool) -> None:
-        self._gathered.update(gathered)
         scene, self._scene = self._scene, None
-        found = Statistics.of([self._gathered[index] for index in range(tiles)])
-        used = self._known
-        self.moves = [found.distance(used)]
-        self.current = found if fresh else used.towards(found, self._settings.weight)
-        self._scene = scene
+        known = {**self._gathered, **gathered}
+        if len(known) == tiles:  # else a frame before it is still in flight, or was lost
+            found = Statistics.of([known[index] for index in range(tiles)])
+            used = self._known
+            self.moves = [found.distance(used)]
+            self.current = found if fresh else used.towards(found, self._settings.weight)
+        self._gathered, self._scene = known, scene
 
     @property
     def _known(self) -> Statistics:

@@ -133,6 +133,8 @@ def _checked_out(
 ) -> NDArray[Any]:
     if out is None:
         return np.empty(shape, frame.dtype)
+    if not isinstance(out, np.ndarray):
+        raise FrameError(f"out must be a numpy array, not {type(out).__name__}")
     if out.shape != shape or out.dtype != frame.dtype or not out.flags.writeable:
         raise FrameError(
             f"out is {out.dtype} {out.shape}; need a writable {frame.dtype} {shape} array"

@@ -80,7 +80,7 @@ class Restorer:
         provider: str | None = None,
     ) -> None:
         self._closed = True
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a progress callback may close
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size
         self._settings = (
@@ -118,7 +118,7 @@ class Restorer:
         """Close this engine, whose memory did not suffice, and open the next one.
 
         Raises:
-            DeviceMemoryError: ``error``, where there is none.
+            DeviceMemoryError: there is none that fits.
         """
         self.close()
         if self._choice is None:
@@ -157,7 +157,8 @@ class Restorer:
         Returns:
             The restored frame, of the frame's shape and dtype; clamped; alpha copied. A network
             whose output channels differ from its input's returns (H, W, output channels). For a
-            frame on the GPU a `DeviceArray`, which PyTorch and CuPy take without a copy.
+            frame on the GPU a `DeviceArray`, which PyTorch and CuPy take without a copy. Its memory
+            comes round: hold it until what reads it on another stream than the default is done.
 
         Raises:
             FrameError: the array is no such frame.
@@ -165,13 +166,22 @@ class Restorer:
             DeviceError: the GPU failed.
         """
         with self._lock:
-            path = self._require_path()
-            try:
-                return path.collect(path.submit(frame, out, progress))
-            except DeviceMemoryError as error:
-                self._open(self._next_engine(error))
+            path, ticket = self._submit(frame, out, progress)
+            return path.collect(ticket)
+
+    def _submit(
+        self, frame: Any, out: Any = None, progress: Progress | None = None
+    ) -> tuple[FramePath, Ticket]:
+        """Start on a frame, on the first engine that is left whose memory suffices."""
+        with self._lock:
+            while True:
                 path = self._require_path()
-                return path.collect(path.submit(frame, out, progress))
+                try:
+                    return path, path.submit(frame, out, progress)
+                except DeviceMemoryError as error:
+                    if self._choice is None or not self._choice.left:
+                        raise  # smaller frames may still fit
+                    self._open(self._next_engine(error))
 
     def stream(
         self,
@@ -201,10 +211,8 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
-        self._require_path()
-        return FrameStream(
-            _StreamedPath(self), frames, queue=queue, drop=drop, timestamps=timestamps
-        )
+        pipeline = _StreamedPath(self._submit, self._require_path().depth)
+        return FrameStream(pipeline, frames, queue=queue, drop=drop, timestamps=timestamps)
 
     @property
     def timings(self) -> Timings:
@@ -261,8 +269,11 @@ class Restorer:
         return self._path
 
     def close(self) -> None:
-        """Close the engine if it was opened here. A second call does nothing."""
-        if not self._closed:
+        """Wait for what runs, and close the engine if it was opened here. A second call does
+        nothing."""
+        with self._lock:
+            if self._closed:
+                return
             self._closed = True
             if self._path is not None:
                 self._path.close()
@@ -284,14 +295,12 @@ class Restorer:
 class _StreamedPath:
     """A Restorer as a stream's pipeline."""
 
-    def __init__(self, restorer: Restorer) -> None:
-        self._path: Callable[[], FramePath] = restorer._require_path
-        self.depth = self._path().depth
+    def __init__(self, submit: Callable[[Any], tuple[FramePath, Ticket]], depth: int) -> None:
+        self._submit, self.depth = submit, depth
 
     def submit(self, frame: Any) -> Ticket:
         """Start on a frame."""
-        path = self._path()
-        return path, path.submit(frame)
+        return self._submit(frame)
 
     def collect(self, ticket: Ticket) -> Any:
         """Wait for it."""

@@ -75,13 +75,14 @@ def lively(network: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def raw_graph(tmp_path_factory: pytest.TempPathFactory) -> RawGraph:
-    """The exported graph of a network of `TINY`, of open size, before any rewrite."""
+    """The exported graph of a network of `TINY` or a preset, of open size, before any rewrite."""
     folder = tmp_path_factory.mktemp("raw")
 
     def graph(name: str) -> Any:
         path = folder / f"{name}.onnx"
         if not path.exists():
-            me.export_onnx(lively(me.create_model(TINY[name])), path, task="denoise", rewrite=False)
+            network = lively(me.create_model(TINY.get(name, name)))
+            me.export_onnx(network, path, task="denoise", rewrite=False)
         return onnx.load(path)
 
     return graph
@@ -92,6 +93,7 @@ def run_graph(proto: Any, seed: int, index: int | None = None, scale: float = 1)
     one tile of a batch that begins alike."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

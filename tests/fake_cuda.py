@@ -68,6 +68,12 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         def detach(self) -> None:
             gpu.detached = True
 
+        @staticmethod
+        def synchronize() -> None:
+            gpu.need_context("cuCtxSynchronize")
+            for handle in list(gpu.queues):
+                gpu.drain(handle)
+
     class Device:
         def __init__(self, index: int) -> None:
             self.index = index

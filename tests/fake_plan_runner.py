@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,18 @@ def _fault() -> str:
     return os.environ.get("FAKE_TENSORRT_FAULT", "")
 
 
+@functools.lru_cache(maxsize=16)
+def _session(encoded: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        base64.b64decode(encoded), options, providers=["CPUExecutionProvider"]
+    )
+
+
 class FakeTensorRTEngine:
     """Runs a fake plan on ONNX Runtime; ``FAKE_TENSORRT_TIMES`` (JSON: milliseconds by precision)
     and ``FAKE_TENSORRT_NOISE`` say how fast and how well."""
@@ -23,14 +37,8 @@ class FakeTensorRTEngine:
     graph_note = "no graphs here"
 
     def __init__(self, path: Path, *, trust: bool = False) -> None:
-        import onnxruntime
-
         plan = json.loads(Path(path).read_bytes())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(
-            base64.b64decode(plan["onnx"]), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _session(plan["onnx"])
         self._int8 = any(
             layer["Inputs"][0]["Format/Datatype"].count("Int8") for layer in plan["layers"]
         )
@@ -74,11 +82,7 @@ class FakeTensorRTEngine:
 
 def run_applied(path: Path, tiles: np.ndarray, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
     """What `build.applied.run_applied` does, on ONNX Runtime."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        base64.b64decode(json.loads(path.read_bytes())["onnx"]), providers=["CPUExecutionProvider"]
-    )
+    session = _session(json.loads(path.read_bytes())["onnx"])
     image = session.get_inputs()[0]
     dtype = np.float16 if image.type == "tensor(float16)" else np.float32
     outputs = []

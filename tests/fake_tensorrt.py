@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
+import functools
 import hashlib
 import json
 import sys
@@ -358,12 +359,16 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
 
 def session_of(plan: dict[str, Any]) -> Any:
     """What runs the graph in a plan; None for a plan without."""
-    if "onnx" not in plan:
-        return None
+    return _session(plan["onnx"]) if "onnx" in plan else None
+
+
+@functools.lru_cache(maxsize=16)
+def _session(encoded: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(
-        base64.b64decode(plan["onnx"]), options, providers=["CPUExecutionProvider"]
+        base64.b64decode(encoded), options, providers=["CPUExecutionProvider"]
     )
 
 

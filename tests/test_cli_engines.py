@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from PIL import Image
 from test_cli import run
 
 from mirnet_edge.card import EngineCard, Kind, Measured, card_path, kind_path
+from mirnet_edge.latency import PARTS
 
 KINDS: list[Kind] = ["apply", "gather"]
 Capture = pytest.CaptureFixture[str]
@@ -174,6 +176,41 @@ def test_bench_of_an_engine(trt: ModuleType, tmp_path: Path, capfd: Capture) -> 
         assert said in outcome.out
     assert set(run(capfd, "bench", engine, "--json").json["times"]) == {"enqueue", "graph"}
     assert "8x12 only" in run(capfd, "bench", engine, "--tile", 64).only_error
+
+
+def test_bench_of_frames(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    record = tmp_path / "bench.json"
+    command = ("bench", tiny_onnx, "--frame", "70x34", "--frames", 2, "--tile", 32, "--halo", 4,
+               "--pixels", "nv12", "--json")  # fmt: skip
+    outcome = run(capfd, *command, record)
+    assert (outcome.code, outcome.err) == (0, "")
+    saved = json.loads(record.read_text())
+    assert outcome.out.startswith(f"{tiny_onnx}: 2 frames of 70x34 nv12\n")
+    for part in PARTS:
+        spent = [saved[way]["latency"][part] for way in ("one_by_one", "stream")]
+        cells = [f"{ms:.3f}" for of in spent for ms in (of["p50"], of["p90"], of["p99"])]
+        row = next(line for line in outcome.out.splitlines() if line.startswith(f"│ {part} "))
+        assert row.replace("│", " ").split() == [part, *cells]
+    assert f"tiles {saved['tiles']} of 32x32, statistics tile, passes 1" in outcome.out
+    assert f"{saved['stream']['frames_per_second']:.2f} as a stream on CPU" in outcome.out
+    assert "onnxruntime" in saved["versions"]
+
+    assert "exists" in run(capfd, *command, record).only_error
+    assert run(capfd, *command, record, "--overwrite").code == 0
+    assert run(capfd, *command).json["frame_size"] == [34, 70]
+    assert "there is no folder" in run(capfd, *command, tmp_path / "no" / "x.json").only_error
+    assert "odd" in run(capfd, *command, "--frame", "35x34").only_error
+
+
+def test_bench_of_tiles_writes_its_record(tiny_onnx: Path, tmp_path: Path, capfd: Capture) -> None:
+    record = tmp_path / "tiles.json"
+    outcome = run(capfd, "bench", tiny_onnx, "--runs", 2, "--tile", 32, "--json", record)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "ms per megapixel on CPU" in outcome.out
+    assert json.loads(record.read_text())["tile"] == [32, 32]
 
 
 def test_bench_of_a_file_that_is_not_there(capfd: Capture) -> None:

@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_tensorrt import write_plan
 from PIL import Image, ImageCms, ImageOps
 from test_cli import COMMAND, ENVIRONMENT, Outcome, run
 
@@ -31,9 +33,14 @@ Restore = Callable[..., Outcome]
 def restore(
     tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> Restore:
-    """Calls ``mirnet-edge restore`` with the tiny model, in an empty folder."""
+    """Calls ``mirnet-edge restore`` in an empty folder, with the tiny model where none is named."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: run(capfd, "restore", "-m", tiny_onnx, *arguments)
+
+    def call(*arguments: object) -> Outcome:
+        named = {"-m", "--model"} & {str(argument) for argument in arguments}
+        return run(capfd, "restore", *([] if named else ["-m", tiny_onnx]), *arguments)
+
+    return call
 
 
 def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
@@ -136,6 +143,35 @@ def test_statistics_reach_the_restorer(restore: Restore) -> None:
     outcome = restore("a.png", *model, "--statistics", "picture")
     assert outcome.code == 2
     assert "'picture'" in outcome.err
+
+
+def test_the_first_model_that_fits_is_taken(
+    tiny_onnx: Path,
+    trt: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save("a.png")
+    large = write_plan(tmp_path, {"activation_bytes": 2**21})
+    command = ("restore", "a.png", "--overwrite", "--tile", "64", "-m", large)
+    limit = ("--memory-limit", "1.5MiB")
+    assert "no engine fits memory_limit=1,572,864 bytes" in run(capfd, *command, *limit).only_error
+    outcome = run(capfd, *command, "-m", tiny_onnx, *limit)
+    assert (outcome.code, outcome.err) == (0, "")
+    with me.Restorer(tiny_onnx, tile=64) as restorer:
+        assert np.array_equal(load("a_restored.png"), restorer(load("a.png")))
+    assert "only (8, 12)" in run(capfd, *command, "-m", tiny_onnx).only_error
+
+
+def test_a_memory_limit_is_the_automatic_tile_s(restore: Restore) -> None:
+    save("a.png", noise(150, 160, 3))
+    tiles = [
+        restore("a.png", "--json", "--overwrite", "--memory-limit", limit).json[0]["tiles"]
+        for limit in ("1GiB", "1024MiB", 2**10)
+    ]
+    assert tiles == [1, 1, 4]
 
 
 def test_tiling_options_reach_the_restorer(restore: Restore, tiny_onnx: Path) -> None:

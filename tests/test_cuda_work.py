@@ -20,6 +20,7 @@ from mirnet_edge.cuda import (
     PinnedBuffer,
     Stream,
     open_device,
+    streams,
 )
 from mirnet_edge.errors import DeviceError, MissingDependencyError
 
@@ -74,6 +75,42 @@ def test_a_stream_waits_for_an_event_of_another(gpu: FakeGpu, device: Device) ->
         gpu.queue(second.handle, lambda: done.append("second"))
         second.synchronize()
     assert done == ["first", "second"]
+
+
+@pytest.mark.parametrize("bindings", ["there", "missing", "broken"])
+def test_a_stream_waits_for_another_librarys(
+    bindings: str, gpu: FakeGpu, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: str) -> None:
+        raise ImportError("libcuda.so.1 is too old")
+
+    if bindings == "missing":
+        fake_cuda.without_graphs(monkeypatch)
+    elif bindings == "broken":
+        monkeypatch.setattr(streams, "require", broken)
+    done = []
+    with Stream(device) as theirs, Stream(device) as stream:
+        gpu.queue(theirs.handle, lambda: done.append("theirs"))
+        stream.wait_for_handle(theirs.handle)
+        gpu.queue(stream.handle, lambda: done.append("ours"))
+        stream.synchronize()
+    assert done == ["theirs", "ours"]
+
+
+def test_an_event_that_could_not_be_recorded_is_destroyed(
+    gpu: FakeGpu, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destroyed = []
+    api = sys.modules["cuda.bindings.driver"]
+    monkeypatch.setattr(api, "cuEventDestroy", lambda event: destroyed.append(event) or (0,))
+    gpu.failures["cuEventRecord"] = 901
+    with (
+        Stream(device) as theirs,
+        Stream(device) as stream,
+        pytest.raises(DeviceError, match="cuEventRecord failed"),
+    ):
+        stream.wait_for_handle(theirs.handle)
+    assert len(destroyed) == 1
 
 
 # Memory

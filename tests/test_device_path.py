@@ -18,13 +18,19 @@ from fake_gpu import FakeGpu, LogicError
 from fake_tensorrt import write_plans
 
 import mirnet_edge as me
-from mirnet_edge.cuda import DeviceBuffer, Stream, open_device
+from mirnet_edge.cuda import DeviceBuffer, Event, Stream, open_device
 from mirnet_edge.device.device_array import DeviceArray
+from mirnet_edge.device.dlpack import CUDA, capsule_of
+from mirnet_edge.device.foreign import LEGACY_STREAM
 from mirnet_edge.device.frame_plan import LOOPS_KEPT
+from mirnet_edge.device.passes import DevicePasses
+from mirnet_edge.device.results import RESULTS_KEPT
 from mirnet_edge.frame_statistics import MODES, StatisticsSettings
 from mirnet_edge.graphs import with_shape
 from mirnet_edge.pixel_formats import pixel_format
+from mirnet_edge.pooled import Partial
 from mirnet_edge.rewrite import rewrite
+from mirnet_edge.trt.statistics import TensorRTStatistics
 
 TILE = (32, 40)
 Write = Callable[..., Path]
@@ -497,3 +503,233 @@ def test_memory_limits_choose_the_engine(
         restore(frame_of(75, 90))
         assert restore.engine.batch == 1
     assert "Going on with" in caplog.text
+
+
+# Frames in flight
+
+
+def test_a_busy_stream_frees_what_frames_of_other_sizes_needed(write: Write, gpu: FakeGpu) -> None:
+    sizes = [(75, 90), (60, 95)] * 4
+    frames = [frame_of(*size, seed=seed) for seed, size in enumerate(sizes)]
+    with me.Restorer(write(), halo=4) as restore:
+        expected = [restore(frame) for frame in frames]
+        path, used = restore._path, []
+        ticket = path.submit(frames[0])
+        for index in range(1, len(frames)):  # two at every time
+            later = path.submit(frames[index])
+            np.testing.assert_array_equal(path.collect(ticket), expected[index - 1])
+            ticket = later
+            used.append(gpu.used_bytes())
+        np.testing.assert_array_equal(path.collect(ticket), expected[-1])
+    assert max(used[2:]) <= max(used[:2])
+
+
+def test_frames_in_flight_are_collected_after_closing(write: Write) -> None:
+    frames = [frame_of(75, 90, seed=seed) for seed in range(2)]
+    restore = me.Restorer(write(), halo=4)
+    expected = [restore(frame) for frame in frames]
+    path = restore._path
+    tickets = [path.submit(frame) for frame in frames]
+    restore.close()
+    for ticket, wanted in zip(tickets, expected, strict=True):
+        np.testing.assert_array_equal(path.collect(ticket), wanted)
+    with pytest.raises(me.EngineError, match="this Restorer is closed"):
+        path.submit(frames[0])
+
+
+def test_statistics_take_frames_in_any_order(write: Write) -> None:
+    """Two threads: the later frame, which gathers from some tiles alone, is collected first."""
+    settings = StatisticsSettings("stream", samples=4, settling=1, share=0.3)
+    with me.Restorer(write(), halo=4, statistics=settings) as restore:
+        path = restore._path
+        first, second = (path.submit(frame_of(75, 90)) for _ in range(2))
+        path.collect(second)
+        path.collect(first)
+        restore(frame_of(75, 90))
+        assert restore.timings.samples == 0
+
+
+def test_what_one_frame_pooled_does_not_spoil_those_in_flight(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = frame_of(75, 90)
+    settings = StatisticsSettings("stream", samples=4, settling=1, share=0.3)
+    with me.Restorer(write(), halo=4, statistics=settings) as restore:
+        restore(frame)
+        path = restore._path
+        tickets = [path.submit(frame) for _ in range(2)]
+        with monkeypatch.context() as patch:
+            patch.setattr(TensorRTStatistics, "partials_of", pooled_nothing)
+            with pytest.raises(me.EngineError, match="pooled NaN"):
+                path.collect(tickets[0])
+        path.collect(tickets[1])
+        restore(frame)
+        assert restore.timings.samples > 0  # anew
+
+
+def pooled_nothing(engines: TensorRTStatistics, _: Any, areas: Any) -> list[Partial]:
+    vectors = tuple(np.full((1, p.channels, 1, 1), np.nan, np.float32) for p in engines.pools)
+    return [Partial(vectors, (0.0,) * len(vectors), area) for area in areas]
+
+
+@pytest.mark.parametrize("where", [(DevicePasses, "run"), (Event, "synchronize")])
+def test_an_interrupt_leaves_no_memory_in_use(
+    where: tuple[Any, str], write: Write, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    frame = frame_of(75, 90)
+    with me.Restorer(write(), halo=4) as restore:
+        expected = restore(frame)
+        made = dict(gpu.made)
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                restore(frame_of(75, 90, seed=1))
+        assert not any(queue.work for queue in gpu.queues.values())
+        np.testing.assert_array_equal(restore(frame), expected)
+        assert gpu.made == made
+
+
+def test_an_engine_that_cannot_be_captured_runs_without_graphs(
+    write: Write, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, path = frame_of(75, 90), write()
+    with me.Restorer(path, halo=4) as restore:
+        expected = restore(frame)
+    enqueue = me.TensorRTEngine.enqueue
+
+    def refuse(engine: me.TensorRTEngine) -> None:
+        if gpu.queues[engine.stream.handle].captured is not None:
+            raise me.EngineError("TensorRT does not run while it is captured")
+        enqueue(engine)
+
+    monkeypatch.setattr(me.TensorRTEngine, "enqueue", refuse)
+    with me.Restorer(path, halo=4) as restore:
+        np.testing.assert_array_equal(restore(frame), expected)
+
+
+def test_tiles_wait_for_frames_in_flight_on_an_integrated_gpu(write: Write, gpu: FakeGpu) -> None:
+    """There the host writes to the memory that frames in flight pass through."""
+    gpu.integrated = True
+    frame, tiles = frame_of(75, 90), np.full((1, 3, *TILE), 0.25, np.float32)
+    with me.TensorRTEngine(write()) as engine, me.Restorer(engine, halo=4) as restore:
+        expected, restored = restore(frame), engine.run(tiles).copy()
+        ticket = restore._path.submit(frame)
+        np.testing.assert_array_equal(engine.run(tiles), restored)
+        np.testing.assert_array_equal(restore._path.collect(ticket), expected)
+
+
+# Other libraries, and their streams
+
+
+class ByDlpack:
+    """An array of a library that lets the stream it is asked for wait for its own."""
+
+    def __init__(self, there: OnDevice, producer: Stream) -> None:
+        self._there, self._producer = there, producer
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CUDA, 0
+
+    def __dlpack__(self, *, stream: int, max_version: Any = None) -> Any:
+        waiting = Stream.__new__(Stream)
+        waiting.device, waiting.handle, waiting._closed = open_device(), stream, False
+        waiting.wait_for_handle(self._producer.handle)
+        waiting._closed = True
+        there = self._there
+        return capsule_of(there.memory.address, there.shape, there.dtype, CUDA, 0, there)
+
+
+def test_scenes_are_told_apart_once_a_dlpack_frame_is_there(write: Write) -> None:
+    frame = frame_of(75, 90)
+    with me.Restorer(write(), halo=4, statistics="stream") as restore:
+        restore(OnDevice(frame))
+        with Stream(open_device()) as producer:
+            there = OnDevice(np.zeros_like(frame))
+            there.memory.upload(frame, stream=producer)  # queued, not done
+            restore(ByDlpack(there, producer))
+            assert restore.timings.samples == 0  # the scene is the same
+
+
+def test_memory_of_a_result_waits_for_its_readers(write: Write) -> None:
+    """A library reads a result on the default stream, and lets go of it before that is done."""
+    default = Stream(open_device())
+    assert default.handle == LEGACY_STREAM
+    frames = [OnDevice(frame_of(75, 90, seed=seed)) for seed in range(2)]
+    with me.Restorer(write(), halo=4) as restore:
+        expected = restore(frames[0]).copy_to_host()
+        result = restore(frames[0])
+        address, seen = result.address, DeviceBuffer(open_device(), result.size_bytes)
+        seen.copy_from(address, result.size_bytes, stream=default)
+        del result
+        assert restore(frames[1]).address == address
+        found = np.empty_like(expected)
+        seen.download(found, stream=default)
+        default.synchronize()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_memory_of_results_is_not_hoarded(write: Write, gpu: FakeGpu) -> None:
+    with me.Restorer(write(), halo=4) as restore:
+        used = []
+        for width in range(30, 40):
+            there = OnDevice(frame_of(20, width))
+            restore(there)
+            del there
+            used.append(gpu.live["memory"])
+        assert used[-1] <= used[1]
+        there = OnDevice(frame_of(20, 30))
+        held = [restore(there) for _ in range(3 * RESULTS_KEPT)]
+        before = gpu.live["memory"]
+        del held
+        assert gpu.live["memory"] == before - 2 * RESULTS_KEPT
+
+
+def test_an_output_that_overlaps_its_frame_on_the_device(write: Write) -> None:
+    canvas = np.zeros((80, 180, 3), np.uint8)
+    frame = canvas[:75, :90] = frame_of(75, 90)
+    there = OnDevice(canvas)
+
+    def part(offset: int) -> Any:
+        view = OnDevice.__new__(OnDevice)
+        interface = dict(there.__cuda_array_interface__)
+        interface |= {"shape": (75, 90, 3), "strides": (540, 3, 1)}
+        view.__cuda_array_interface__ = interface | {"data": (there.memory.address + offset, False)}
+        return view
+
+    with me.Restorer(write(), halo=4) as restore:
+        with pytest.raises(me.FrameError, match="shares memory"):
+            restore(part(0), out=part(540))  # a row below
+        restore(part(0), out=part(270))  # beside it
+        np.testing.assert_array_equal(there.get()[:75, 90:], restore(frame))
+
+
+def test_engines_are_tried_until_one_fits_a_frame(
+    network: Any, trt: ModuleType, gpu: FakeGpu, tmp_path: Path
+) -> None:
+    paths = []
+    for name, tile, batch in (("large", (64, 80), 4), ("medium", (64, 80), 2), ("small", TILE, 1)):
+        (tmp_path / name).mkdir()
+        paths.append(write_plans(tmp_path / name, network, tile, batch))
+    with me.Restorer(paths[-1], halo=4) as restore:
+        activation_bytes = restore.engine.activation_bytes
+        small, frame = frame_of(20, 30), frame_of(200, 200)
+        expected = [restore(small), restore(frame)]
+    fits = paths[-1].stat().st_size + activation_bytes + 24 * TILE[0] * TILE[1] + 4 * frame.nbytes
+    with me.Restorer(paths, halo=4, memory_limit=fits) as restore:
+        assert restore.engine.batch == 4
+        np.testing.assert_array_equal(restore(frame), expected[1])
+        assert restore.engine.batch == 1
+        with pytest.raises(me.DeviceMemoryError, match="memory_limit"):
+            restore(frame_of(200, 204))
+        np.testing.assert_array_equal(restore(frame), expected[1])
+    with me.Restorer(paths[0], halo=4) as restore:
+        first = restore(small)
+    with me.Restorer(paths, halo=4, memory_limit=fits) as restore:
+        found = list(restore.stream([small, frame, small]))  # the first is in flight on the large
+        assert restore.engine.batch == 1
+        np.testing.assert_array_equal(found[0], first)
+        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_array_equal(found[2], expected[0])

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import RawGraph, lively
+from conftest import RawGraph
 from graph_samples import parsed, ranges_of
 from onnx import numpy_helper
 
@@ -23,21 +23,6 @@ NETWORKS = ["mirnet", "mirnet-v2", "edge-s"]
 SIZE = (28, 44)
 BATCH = 3
 TOLERANCE = 1e-6
-
-
-@pytest.fixture(scope="module")
-def graph_of(raw_graph: RawGraph, tmp_path_factory: pytest.TempPathFactory) -> RawGraph:
-    """`raw_graph`, of an edge network too."""
-    path = tmp_path_factory.mktemp("edge") / "edge.onnx"
-
-    def graph(network: str) -> Any:
-        if not network.startswith("edge"):
-            return raw_graph(network)
-        if not path.exists():
-            me.export_onnx(lively(me.create_model(network)), path, task="denoise", rewrite=False)
-        return onnx.load(path)
-
-    return graph
 
 
 def made(raw: Any, form: str) -> Any:
@@ -84,14 +69,14 @@ def assert_tiles_stay_apart(proto: Any, channels: int, size: tuple[int, int] = S
 
 @pytest.mark.parametrize("form", ["raw", "any", "tensorrt", "sized, tensorrt"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_batch_is_its_tiles_one_by_one(network: str, form: str, graph_of: RawGraph) -> None:
-    assert_tiles_stay_apart(made(graph_of(network), form), 3)
+def test_a_batch_is_its_tiles_one_by_one(network: str, form: str, raw_graph: RawGraph) -> None:
+    assert_tiles_stay_apart(made(raw_graph(network), form), 3)
 
 
 @pytest.mark.parametrize("form", ["raw", "any", "sized, tensorrt"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_so_is_one_of_a_quantized_graph(network: str, form: str, graph_of: RawGraph) -> None:
-    proto = with_shape(made(graph_of(network), form), 1, *SIZE)
+def test_so_is_one_of_a_quantized_graph(network: str, form: str, raw_graph: RawGraph) -> None:
+    proto = with_shape(made(raw_graph(network), form), 1, *SIZE)
     nodes = candidates(proto)
     assert nodes
     assert_tiles_stay_apart(insert_qdq(proto, ranges_of(proto), nodes), 3)
@@ -99,9 +84,9 @@ def test_so_is_one_of_a_quantized_graph(network: str, form: str, graph_of: RawGr
 
 @pytest.mark.parametrize("form", ["raw", "any"])
 @pytest.mark.parametrize("make", [apply_graph, gather_graph])
-def test_so_is_one_of_a_statistics_graph(make: Any, form: str, graph_of: RawGraph) -> None:
+def test_so_is_one_of_a_statistics_graph(make: Any, form: str, raw_graph: RawGraph) -> None:
     """One that was made for one tile, plain or after rewrites, all tiles having one region."""
-    exact = make(with_shape(made(graph_of("mirnet-v2"), form), 1, *SIZE))
+    exact = make(with_shape(made(raw_graph("mirnet-v2"), form), 1, *SIZE))
     region = Weights.of(SIZE, slice(4, 28), slice(8, 40))
     tiles, random = random_tiles(3, *SIZE), np.random.default_rng(1)
     feeds = {"rows": region.rows, "columns": region.columns, "own": np.ones((1,) * 4, np.float32)}
@@ -118,8 +103,8 @@ def test_so_is_one_of_a_statistics_graph(make: Any, form: str, graph_of: RawGrap
             assert np.abs(a - b).max() <= TOLERANCE * extent, name
 
 
-def test_a_graph_for_a_batch_takes_another(graph_of: RawGraph) -> None:
-    for_three = rewrite(with_shape(graph_of("mirnet-v2"), 3, *SIZE), "tensorrt")[0]
+def test_a_graph_for_a_batch_takes_another(raw_graph: RawGraph) -> None:
+    for_three = rewrite(with_shape(raw_graph("mirnet-v2"), 3, *SIZE), "tensorrt")[0]
     tiles = random_tiles(3, *SIZE)
     expected = run(with_shape(for_three, 3, *SIZE), tiles)
     for batch in (1, 2):
@@ -130,10 +115,10 @@ def test_a_graph_for_a_batch_takes_another(graph_of: RawGraph) -> None:
 @pytest.mark.parametrize("form", ["raw", "any", "sized, tensorrt"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_graph_keeps_its_identity_at_its_own_batch(
-    network: str, form: str, graph_of: RawGraph
+    network: str, form: str, raw_graph: RawGraph
 ) -> None:
     """Recorded files are keyed by what `graph_sha256` hashes."""
-    proto = made(graph_of(network), form)
+    proto = made(raw_graph(network), form)
     sized = with_shape(proto, 1, *SIZE)
     assert sized.graph.node == proto.graph.node
     assert sized.graph.initializer == proto.graph.initializer

@@ -193,6 +193,6 @@ def test_an_unknown_shape_is_named() -> None:
 
 def test_a_node_without_a_name_is_refused() -> None:
     proto = network()
-    proto.graph.node[3].name = ""
+    proto.graph.node[4].name = ""
     with pytest.raises(me.GraphError, match="the Conv that writes 'd' has no name"):
         fp32_islands(proto)

@@ -333,3 +333,66 @@ def test_float_frame_with_nan_is_refused() -> None:
     frame[35, 3, 1] = np.nan
     with pytest.raises(me.FrameError, match="NaN or infinity in rows"):
         me.Restorer(me.FakeEngine(), tile=32, halo=4)(frame)
+
+
+def test_calls_and_a_stream_take_turns() -> None:
+    """A call while the stream's worker is in the engine, with tiles of the same size."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(tiles: np.ndarray) -> np.ndarray:
+        seen = tiles.copy()
+        if not inside.is_set():
+            inside.set()
+            go_on.wait(0.5)
+        np.testing.assert_array_equal(tiles, seen)
+        return tiles
+
+    frames = [np.full((40, 40, 3), value, np.uint8) for value in (10, 20)]
+    restore = me.Restorer(me.FakeEngine(slow), tile=None)
+    called: list[np.ndarray] = []
+
+    def call() -> None:
+        inside.wait()
+        called.append(restore(frames[1]))
+        go_on.set()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    (streamed,) = restore.stream([frames[0]])
+    thread.join()
+    np.testing.assert_array_equal(streamed, frames[0])
+    np.testing.assert_array_equal(called[0], frames[1])
+
+
+def test_closing_waits_for_a_call() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(tiles: np.ndarray) -> np.ndarray:
+        inside.set()
+        go_on.wait(5)
+        return tiles
+
+    restore = me.Restorer(me.FakeEngine(slow), tile=None)
+    closing = threading.Thread(target=restore.close)
+    frame = np.full((40, 40, 3), 7, np.uint8)
+
+    def close() -> None:
+        inside.wait()
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive()
+        go_on.set()
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    np.testing.assert_array_equal(restore(frame), frame)
+    thread.join()
+    closing.join()
+    with pytest.raises(me.EngineError, match="closed"):
+        restore(frame)
+
+
+def test_an_output_that_is_no_array() -> None:
+    restore = me.Restorer(me.FakeEngine(), tile=None)
+    with pytest.raises(me.FrameError, match="out must be a numpy array, not list"):
+        restore(np.zeros((40, 40, 3), np.uint8), out=[])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import TINY, RawGraph, lively
+from conftest import TINY, RawGraph
 
 import mirnet_edge as me
 from mirnet_edge.graphs import with_shape
@@ -193,16 +193,12 @@ FIRES_ON_PLAIN_ALONE = {"means_through_linear_maps", "spatial_softmaxes", "stage
 
 @pytest.mark.parametrize("network", [*NETWORKS, "edge-s"])
 def test_statistics_graphs_are_rewritten_for_tensorrt_as_the_plain_one(
-    network: str, raw_graph: RawGraph, tmp_path: Path
+    network: str, raw_graph: RawGraph
 ) -> None:
     import onnxruntime
 
     size, region = (64, 72), Weights.of((64, 72), slice(8, 52), slice(12, 72))
-    if network == "edge-s":
-        me.export_onnx(lively(me.create_model(network)), tmp_path / "x.onnx", rewrite=False)
-        plain = with_shape(onnx.load(tmp_path / "x.onnx"), 1, *size)
-    else:
-        plain = with_shape(raw_graph(network), 1, *size)
+    plain = with_shape(raw_graph(network), 1, *size)
     counts = {report.name: report.changes for report in rewrite(plain, "tensorrt")[1]}
     feeds: dict[str, np.ndarray] = {
         "rows": region.rows, "columns": region.columns, "own": np.ones((1,) * 4, np.float32)

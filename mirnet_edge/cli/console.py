@@ -46,8 +46,13 @@ def fail(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value, dataclasses and paths included, as JSON; infinite numbers become null."""
-    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+    """Print a value as JSON, see `json_text`."""
+    click.echo(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A value, dataclasses and paths included, as JSON; infinite numbers become null."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
@@ -143,6 +148,32 @@ class TileType(SizeType):
         return None if value == "none" else super().convert(value, param, ctx)
 
 
+class FrameSizeType(click.ParamType):  # type: ignore[type-arg]
+    """``1920x1080`` (width x height, as cameras and `restore` name it) as (height, width)."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(value))
+        if match is None:
+            self.fail(f"{value!r}: give pixels, as 1920x1080 (width x height)", param, ctx)
+        return int(match[2]), int(match[1])
+
+
+class BytesType(click.ParamType):  # type: ignore[type-arg]
+    """``2GiB``, ``512MiB``, ``1.5GiB`` or bytes."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?) ?([KMG])iB", str(value))
+        if match is None:
+            self.fail(f"{value!r}: give bytes, as 2GiB, 512MiB or 536870912", param, ctx)
+        if match[1]:
+            return int(match[1])
+        return int(float(match[2]) * 1024 ** (1 + "KMG".index(match[3])))
+
+
 def engine_options(command: Command) -> Command:
     """Options of every command that opens an engine."""
     for option in (
@@ -156,6 +187,9 @@ def engine_options(command: Command) -> Command:
 def tiling_options(command: Command) -> Command:
     """Options of every command that cuts frames into tiles, named as `Restorer` names them."""
     for option in (
+        click.option("--memory-limit", type=BytesType(),
+                     help="Memory the model may take, as 2GiB or 512MiB: the device's for engines, "
+                     "the host's for the automatic tile of others."),
         click.option("--statistics", type=click.Choice(MODES), default="tile",
                      show_default=True,
                      help="Whose means over all positions tiles take: their own; the frame's, in "

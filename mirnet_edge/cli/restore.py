@@ -58,9 +58,12 @@ class Job:
 @click.option(
     "-m",
     "--model",
-    default=DEFAULT_MODEL,
+    "models",
+    multiple=True,
+    default=(DEFAULT_MODEL,),
     show_default=True,
-    help="A bundled model's name, an .onnx file, or a checkpoint.",
+    help="A bundled model's name, an .onnx or .engine file, or a checkpoint. Given several times "
+    "(engines of one network), the first that fits into memory is taken.",
 )
 @click.option(
     "-o",
@@ -75,7 +78,7 @@ class Job:
 @json_option
 def restore(
     inputs: tuple[str, ...],
-    model: str,
+    models: tuple[str, ...],
     output: Path | None,
     compare: bool,
     overwrite: bool,
@@ -90,7 +93,7 @@ def restore(
     from mirnet_edge.restore import Restorer
 
     jobs = plan_jobs(inputs, output, compare)
-    with Restorer(model, **tiling) as restorer:
+    with Restorer(models, **tiling) as restorer:
         results = _run_jobs(jobs, restorer, overwrite, quiet=as_json)
     failures = [result for result in results if "error" in result]
     if as_json:
@@ -201,7 +204,13 @@ def _summarize(results: list[dict[str, Any]]) -> None:
 
 
 @click.command()
-@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True)
+@click.option(
+    "-m",
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="A bundled model's name, an .onnx or .engine file, or a checkpoint.",
+)
 @click.option(
     "--sigma",
     type=click.FloatRange(0, 255),
@@ -250,7 +259,7 @@ def demo(model: str, sigma: float, seed: int, output: Path, as_json: bool) -> No
     height, width = clean.shape[:2]
     out().print(f"photo     {width}x{height}, noise of sigma {sigma:g}/255 (seed {seed})")
     out().print(f"picture   {output} (before | after)")
-    out().print(f"time      {milliseconds:.0f} ms with {model} on the portable engine")
+    out().print(f"time      {milliseconds:.0f} ms with {model}")
     out().print(
         f"PSNR      noisy {result['noisy_psnr']:.2f} dB, restored "
         f"{result['restored_psnr']:.2f} dB: gain {result['gain']:.2f} dB"

@@ -54,13 +54,15 @@ class Stream(Owner):
         with self.device.doing("waiting for another library's stream"):
             try:
                 api = _load_driver_api()
-            except MissingDependencyError:
+            except (MissingDependencyError, DeviceError):  # they are missing, or cannot be loaded
                 self.device.driver.Context.synchronize()  # waits for more, and on the host
                 return
             event = _call(api, self.device, "cuEventCreate", DISABLE_TIMING)
-            _call(api, self.device, "cuEventRecord", event, api.CUstream(handle))
-            _call(api, self.device, "cuStreamWaitEvent", api.CUstream(self.handle), event, 0)
-            _call(api, self.device, "cuEventDestroy", event)  # once it has happened
+            try:
+                _call(api, self.device, "cuEventRecord", event, api.CUstream(handle))
+                _call(api, self.device, "cuStreamWaitEvent", api.CUstream(self.handle), event, 0)
+            finally:
+                _call(api, self.device, "cuEventDestroy", event)  # once it has happened
 
     def _release(self) -> None:
         self.native = None

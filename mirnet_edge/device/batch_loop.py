@@ -21,7 +21,7 @@ from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
 from mirnet_edge.device.slots import CLOCK_WORDS
 from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.errors import DeviceError, MissingDependencyError
+from mirnet_edge.errors import DeviceError, EngineError, MissingDependencyError
 from mirnet_edge.tiles import Cover
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.statistics import TensorRTStatistics
@@ -180,7 +180,7 @@ class BatchLoop(Owner):
         stream.synchronize()
         try:
             self._graphs[work] = Graph(stream, lambda: self._queue(work, tables))
-        except (MissingDependencyError, DeviceError) as error:
+        except (MissingDependencyError, DeviceError, EngineError) as error:
             self._graphs[work] = None
             self.note = str(error)
             logging.getLogger(__name__).info("frames run without CUDA graphs: %s", error)

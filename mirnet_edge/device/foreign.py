@@ -146,6 +146,16 @@ def require_writable(foreign: ForeignArray) -> None:
         reach = stride * (size - 1) + reach
 
 
+def share_memory(first: ForeignArray, second: ForeignArray) -> bool:
+    """Whether an element of the one lies where an element of the other does."""
+
+    def addresses(foreign: ForeignArray) -> NDArray[Any]:  # numpy looks at nothing else
+        lies = foreign.address, foreign.shape, foreign.strides, foreign.dtype
+        return np.asarray(RawMemory(*lies, foreign.read_only, foreign.owner))
+
+    return bool(np.shares_memory(addresses(first), addresses(second)))
+
+
 def _asked(array: Any, attribute: str) -> Any:
     """An attribute, or None; libraries raise what they like to say why there is none."""
     try:

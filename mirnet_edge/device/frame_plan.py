@@ -70,6 +70,11 @@ class FramePlan(Owner):
             self.close()
             raise
 
+    @property
+    def busy(self) -> bool:
+        """Whether a frame is in flight."""
+        return any(not slot.free for slot in self._slots)
+
     def take_slot(self) -> FrameSlot:
         """A slot that no frame uses; a new one where all are in use.
 

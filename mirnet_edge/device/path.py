@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from mirnet_edge.device.foreign import (
     require_device,
     require_packed,
     require_writable,
+    share_memory,
 )
 from mirnet_edge.device.frame_plan import FramePlan
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
@@ -37,7 +38,13 @@ from mirnet_edge.device.passes import DevicePasses
 from mirnet_edge.device.results import Results
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.errors import DeviceMemoryError, EngineError, FrameError, TilingError
+from mirnet_edge.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    EngineError,
+    FrameError,
+    TilingError,
+)
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Progress, Timings
 from mirnet_edge.frame_statistics import FrameStatistics
@@ -52,9 +59,10 @@ from mirnet_edge.trt.tile_buffers import DeviceTensor
 FRAMES_IN_FLIGHT = 2
 
 
-@dataclass
+@dataclass(eq=False)
 class _Ticket:
-    """A frame in flight: what it was given, where it goes, and what is to be done at its end."""
+    """A frame in flight: what it was given, where it goes, and what is to be done at its end.
+    Settled once it has left its slot, with an error if it failed then."""
 
     plan: FramePlan
     slot: FrameSlot
@@ -65,6 +73,8 @@ class _Ticket:
     finish: Callable[[], None]
     progress: Progress | None
     began_s: float
+    settled: bool = False
+    error: Exception | None = None
 
 
 class DevicePath(Owner):
@@ -114,7 +124,7 @@ class DevicePath(Owner):
         self._lock = engine.lock  # what another thread queues while this captures would be captured
         self._plan: FramePlan | None = None
         self._retired: list[FramePlan] = []
-        self._in_flight = 0
+        self._in_flight: list[_Ticket] = []
         self._owned = ExitStack()
         self._opened()
         own = self._owned.enter_context
@@ -150,17 +160,17 @@ class DevicePath(Owner):
         began_s = time.perf_counter()
         with self._lock:
             self._require()
-            source = describe(frame, stream=self._machine.engine.stream.handle)
+            source = describe(frame, stream=self._uploads.handle)
             layout = self._layout_of(source)
             target = None if out is None else self._described_out(out, source)
             plan = self._plan_for(layout)
             slot = plan.take_slot()
             try:
                 ticket = self._start(plan, slot, source, out, target, progress, began_s)
-            except Exception:
-                self._abandon(slot)
+            except BaseException:
+                self._vacate(slot)
                 raise
-            self._in_flight += 1
+            self._in_flight.append(ticket)
             return ticket
 
     def _start(
@@ -228,7 +238,7 @@ class DevicePath(Owner):
     ) -> tuple[Any, DeviceFrame, NDArray[Any] | None]:
         """What is returned, where the kernels write, and the array of the host to copy to."""
         if target is None and source.host is None:
-            out = self._results.take(plan.layout)
+            out = self._results.take(plan.layout, stream=self._machine.engine.stream)
             return out, plan.layout.frame_at(out.address), None
         if target is None:
             out = np.empty(source.shape, source.dtype)
@@ -245,21 +255,39 @@ class DevicePath(Owner):
             EngineError: TensorRT failed.
             DeviceError: the GPU failed.
         """
-        slot = ticket.slot
         try:
-            slot.downloaded.synchronize()
+            ticket.slot.downloaded.synchronize()  # without the lock: others go on queueing
+        except BaseException:
             with self._lock:
-                ticket.finish()
-            self._hand_out(ticket)
-            self._note(ticket)
-        finally:
-            with self._lock:
-                slot.free = True
-                self._in_flight -= 1
-                self._close_retired()
+                if not ticket.settled:  # by `close`
+                    self._leave(ticket)
+                    raise
+        with self._lock:
+            if not ticket.settled:
+                self._settle(ticket)
+        if ticket.error is not None:
+            raise ticket.error
         if ticket.progress:
             ticket.progress(len(ticket.passes), len(ticket.passes))
         return ticket.out
+
+    def _settle(self, ticket: _Ticket) -> None:
+        """Wait for a frame, take in what it gathered, and bring it to where the caller looks."""
+        try:
+            ticket.slot.downloaded.synchronize()
+            ticket.finish()
+            self._hand_out(ticket)
+            self._note(ticket)
+        except BaseException:
+            self._leave(ticket)
+            raise
+        self._leave(ticket, ended=True)
+
+    def _leave(self, ticket: _Ticket, ended: bool = False) -> None:
+        """Let the frame's memory serve another, once what was queued for it has ended."""
+        ticket.settled = True
+        self._in_flight.remove(ticket)
+        self._vacate(ticket.slot, ended)
 
     def _hand_out(self, ticket: _Ticket) -> None:
         if ticket.host_out is None:
@@ -313,7 +341,7 @@ class DevicePath(Owner):
         if both_here:
             shared = np.may_share_memory(source.host, target.host)
         else:
-            shared = source.host is target.host is None and source.address == target.address
+            shared = source.host is target.host is None and share_memory(source, target)
         if shared:
             raise FrameError("out shares memory with the frame; tiles still to come would read it")
         return target
@@ -371,27 +399,36 @@ class DevicePath(Owner):
         rows = frame.height if frame.yuv else None
         return luma_grid(source.host[:rows])
 
-    def _abandon(self, slot: FrameSlot) -> None:
-        """Let what was queued for a frame end, so that its memory can serve another."""
-        try:
-            for stream in (self._uploads, self._machine.engine.stream, self._downloads):
-                stream.synchronize()
-        finally:
-            slot.free = True
-            self._close_retired()
+    def _vacate(self, slot: FrameSlot, ended: bool = False) -> None:
+        """Free a slot, and the plan that waited for it."""
+        if not ended:
+            with suppress(DeviceError):  # what made the frame fail says more
+                for stream in (self._uploads, self._machine.engine.stream, self._downloads):
+                    stream.synchronize()
+        slot.free = True
+        self._close_retired()
 
     def _close_retired(self) -> None:
-        if not self._in_flight:
-            while self._retired:
-                self._retired.pop().close()
+        retired, self._retired = self._retired, []
+        for plan in retired:
+            if plan.busy:
+                self._retired.append(plan)
+            else:
+                plan.close()
 
     def _require(self) -> None:
         if self._closed:
             raise EngineError("this Restorer is closed; make a new one")
 
     def close(self) -> None:
-        """Wait for what runs, and free everything but the engine. A second call does nothing."""
+        """Wait for what runs, and free everything but the engine. Frames in flight can still be
+        collected. A second call does nothing."""
         with self._lock:
+            for ticket in list(self._in_flight):
+                try:
+                    self._settle(ticket)
+                except Exception as error:  # for `collect` to raise
+                    ticket.error = error
             super().close()
 
     def _release(self) -> None:

@@ -30,8 +30,7 @@ class TensorRTStatistics(Owner):
 
     `gather` and `apply` take and return arrays of the host, and wait. The rest works on device
     memory: it queues on the engine's stream, allocates nothing, waits for nothing, and is for one
-    thread at a time; synchronize the stream before you go on to `gather` or `apply`. A batch is
-    read from the engine's ``image`` and written to its ``restored``.
+    thread at a time. A batch is read from the engine's ``image`` and written to its ``restored``.
 
     Args:
         path, card: of the plain engine.
@@ -236,6 +235,7 @@ class TensorRTStatistics(Owner):
             )
         with self._lock:
             self.give(statistics)
+            self._stream.synchronize()  # an integrated GPU may still be reading the regions
             views = self._regions_layout.views(self._regions.array)
             views[ROWS][...], views[COLUMNS][...] = region.rows, region.columns
             self._regions.upload(stream=self._stream)

@@ -76,6 +76,7 @@ class TileBuffers(Owner):
             raise EngineError(f"{self._name}: tiles of {tiles.dtype}; need float32 in [0, 1]")
         result = self._result(len(tiles))
         with self.device.current():
+            self._stream.synchronize()  # an integrated GPU may still be using this very memory
             for first in range(0, len(tiles), batch):
                 self._run_batch(tiles[first : first + batch], result[first:], queue)
         return result
