@@ -17,25 +17,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mirnet_edge.cuda import Owner, Stream
 from mirnet_edge.device.array_layout import ArrayLayout
 from mirnet_edge.device.batch_loop import ENGINE, POST, PRE, Machine
-from mirnet_edge.device.foreign import (
-    ForeignArray,
-    describe,
-    require_device,
-    require_packed,
-    require_writable,
-    share_memory,
-)
+from mirnet_edge.device.ends import FrameEnds, Given, Out
 from mirnet_edge.device.frame_plan import FramePlan
-from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
-from mirnet_edge.device.luma import LumaReader
+from mirnet_edge.device.layouts import DeviceTiles
 from mirnet_edge.device.passes import DevicePasses
-from mirnet_edge.device.results import Results
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import (
@@ -51,7 +39,6 @@ from mirnet_edge.frame_statistics import FrameStatistics
 from mirnet_edge.latency import Latency, LatencyRecord
 from mirnet_edge.pixel_formats import PixelFormat
 from mirnet_edge.samples import kept_regions, sample_tiles
-from mirnet_edge.scene_cut import Grid, luma_grid
 from mirnet_edge.tiles import Tiling
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.tile_buffers import DeviceTensor
@@ -64,12 +51,10 @@ class _Ticket:
     """A frame in flight: what it was given, where it goes, and what is to be done at its end.
     Settled once it has left its slot, with an error if it failed then."""
 
-    plan: FramePlan
     slot: FrameSlot
     passes: DevicePasses
-    source: ForeignArray
-    out: Any
-    host_out: NDArray[Any] | None
+    given: Given
+    out: Out
     finish: Callable[[], None]
     progress: Progress | None
     began_s: float
@@ -119,7 +104,7 @@ class DevicePath(Owner):
         self.timings = Timings()
         self._latencies = LatencyRecord()
         self._facts, self._tiling, self._statistics = facts, tiling, statistics
-        self._samples, self._pixels, self._frame_size = samples, pixels, frame_size
+        self._samples, self._frame_size = samples, frame_size
         self._memory_limit = memory_limit
         self._lock = engine.lock  # what another thread queues while this captures would be captured
         self._plan: FramePlan | None = None
@@ -137,8 +122,9 @@ class DevicePath(Owner):
                 _tiles_of(engine.image),
                 _tiles_of(engine.restored),
             )
-            self._results = own(Results(self.device))
-            self._luma = own(LumaReader(self._machine.kernels, stream=self._uploads))
+            self._ends = own(
+                FrameEnds(self._machine, pixels, uploads=self._uploads, downloads=self._downloads)
+            )
         except Exception:
             self.close()
             raise
@@ -160,13 +146,11 @@ class DevicePath(Owner):
         began_s = time.perf_counter()
         with self._lock:
             self._require()
-            source = describe(frame, stream=self._uploads.handle)
-            layout = self._layout_of(source)
-            target = None if out is None else self._described_out(out, source)
-            plan = self._plan_for(layout)
+            given = self._ends.given(frame, out)
+            plan = self._plan_for(given.layout)
             slot = plan.take_slot()
             try:
-                ticket = self._start(plan, slot, source, out, target, progress, began_s)
+                ticket = self._start(plan, slot, given, progress, began_s)
             except BaseException:
                 self._vacate(slot)
                 raise
@@ -177,25 +161,19 @@ class DevicePath(Owner):
         self,
         plan: FramePlan,
         slot: FrameSlot,
-        source: ForeignArray,
-        out: Any,
-        target: ForeignArray | None,
+        given: Given,
         progress: Progress | None,
         began_s: float,
     ) -> _Ticket:
-        compute = self._machine.engine.stream
-        source_frame = self._take_in(plan, slot, source)
-        if target is not None and target.stream is not None:
-            compute.wait_for_handle(target.stream)
-        compute.wait(slot.uploaded)
-        slot.begun.record(compute)
-        out, target_frame, host_out = self._target(plan, slot, source, out, target)
+        compute, ends = self._machine.engine.stream, self._ends
+        source_frame = ends.take_in(given, slot)
+        out, target_frame = ends.make_room(given, slot)
         passes = DevicePasses(
             plan,
             slot,
             plan.loop(source_frame, target_frame),
             self._machine.statistics,
-            lambda: self._luma_of(source, source_frame),
+            lambda: ends.luma(given, source_frame),
         )
         plan.scratch.start_clock()
         finish: Callable[[], None] = _nothing
@@ -205,47 +183,8 @@ class DevicePath(Owner):
             finish = self._statistics.restore(passes)
         plan.scratch.read_clock(slot.clock.array)
         slot.computed.record(compute)
-        self._downloads.wait(slot.computed)
-        if host_out is not None:
-            slot.target.download(stream=self._downloads)
-        slot.downloaded.record(self._downloads)
-        return _Ticket(plan, slot, passes, source, out, host_out, finish, progress, began_s)
-
-    def _take_in(self, plan: FramePlan, slot: FrameSlot, source: ForeignArray) -> DeviceFrame:
-        """Queue what brings the frame to where the kernels read it."""
-        if source.host is None:
-            if source.stream is not None:
-                self._uploads.wait_for_handle(source.stream)
-            slot.started.record(self._uploads)
-            slot.uploaded.record(self._uploads)
-            return plan.layout.frame_at(source.address, source.strides)
-        pixels = _colours(source.host, plan.layout)
-        if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
-            raise FrameError(f"the frame of shape {source.shape} holds NaN or infinity")
-        np.copyto(slot.source.array, pixels)
-        slot.started.record(self._uploads)
-        slot.source.upload(stream=self._uploads)
-        slot.uploaded.record(self._uploads)
-        return slot.source_frame
-
-    def _target(
-        self,
-        plan: FramePlan,
-        slot: FrameSlot,
-        source: ForeignArray,
-        out: Any,
-        target: ForeignArray | None,
-    ) -> tuple[Any, DeviceFrame, NDArray[Any] | None]:
-        """What is returned, where the kernels write, and the array of the host to copy to."""
-        if target is None and source.host is None:
-            out = self._results.take(plan.layout, stream=self._machine.engine.stream)
-            return out, plan.layout.frame_at(out.address), None
-        if target is None:
-            out = np.empty(source.shape, source.dtype)
-            return out, slot.target_frame, out
-        if target.host is not None:
-            return out, slot.target_frame, target.host
-        return out, plan.layout.frame_at(target.address, target.strides), None
+        ends.send_out(out, slot)
+        return _Ticket(slot, passes, given, out, finish, progress, began_s)
 
     def collect(self, ticket: _Ticket) -> Any:
         """Wait for a frame and return it: what was given as ``out``, else a new array of numpy, or
@@ -269,14 +208,14 @@ class DevicePath(Owner):
             raise ticket.error
         if ticket.progress:
             ticket.progress(len(ticket.passes), len(ticket.passes))
-        return ticket.out
+        return ticket.out.array
 
     def _settle(self, ticket: _Ticket) -> None:
         """Wait for a frame, take in what it gathered, and bring it to where the caller looks."""
         try:
             ticket.slot.downloaded.synchronize()
             ticket.finish()
-            self._hand_out(ticket)
+            self._ends.hand_out(ticket.given, ticket.out, ticket.slot)
             self._note(ticket)
         except BaseException:
             self._leave(ticket)
@@ -288,14 +227,6 @@ class DevicePath(Owner):
         ticket.settled = True
         self._in_flight.remove(ticket)
         self._vacate(ticket.slot, ended)
-
-    def _hand_out(self, ticket: _Ticket) -> None:
-        if ticket.host_out is None:
-            return
-        _colours(ticket.host_out, ticket.plan.layout)[...] = ticket.slot.target.array
-        whole = ticket.source.host
-        if whole is not None and whole.ndim == 3 and whole.shape[2] == 2 and self._pixels is None:
-            ticket.host_out[..., 1] = whole[..., 1]
 
     def _note(self, ticket: _Ticket) -> None:
         slot = ticket.slot
@@ -316,35 +247,6 @@ class DevicePath(Owner):
     def latency(self) -> Latency:
         """Of the last frames."""
         return self._latencies.summary()
-
-    def _layout_of(self, source: ForeignArray) -> ArrayLayout:
-        require_device(source, self.device.facts.index)
-        shape = source.shape
-        if source.host is None:
-            require_packed(source)
-        elif self._pixels is None and len(shape) == 3 and shape[2] == 2:
-            shape = shape[:2]  # gray and alpha: the gray is restored, alpha copied by the host
-        return ArrayLayout.of(shape, source.dtype, self._pixels)
-
-    def _described_out(self, out: Any, source: ForeignArray) -> ForeignArray:
-        target = describe(out, stream=self._machine.engine.stream.handle)
-        require_device(target, self.device.facts.index)
-        require_writable(target)
-        if target.host is None:
-            require_packed(target)
-        if (target.shape, target.dtype) != (source.shape, source.dtype):
-            raise FrameError(
-                f"out is {target.dtype} {target.shape}; need a writable {source.dtype} "
-                f"{source.shape} array"
-            )
-        both_here = source.host is not None and target.host is not None
-        if both_here:
-            shared = np.may_share_memory(source.host, target.host)
-        else:
-            shared = source.host is target.host is None and share_memory(source, target)
-        if shared:
-            raise FrameError("out shares memory with the frame; tiles still to come would read it")
-        return target
 
     def _plan_for(self, layout: ArrayLayout) -> FramePlan:
         if self._plan is not None and self._plan.layout == layout:
@@ -393,12 +295,6 @@ class DevicePath(Owner):
                 f"memory_limit={self._memory_limit:,}; give an engine of a smaller tile or batch"
             )
 
-    def _luma_of(self, source: ForeignArray, frame: DeviceFrame) -> Grid:
-        if source.host is None:
-            return self._luma.read(frame)
-        rows = frame.height if frame.yuv else None
-        return luma_grid(source.host[:rows])
-
     def _vacate(self, slot: FrameSlot, ended: bool = False) -> None:
         """Free a slot, and the plan that waited for it."""
         if not ended:
@@ -442,11 +338,6 @@ class DevicePath(Owner):
 def _tiles_of(tensor: DeviceTensor) -> DeviceTiles:
     count, channels, height, width = tensor.shape
     return DeviceTiles(tensor.address, count, channels, height, width, tensor.dtype)
-
-
-def _colours(array: NDArray[Any], layout: ArrayLayout) -> NDArray[Any]:
-    """The part of an array of the host that the layout describes: all but a gray frame's alpha."""
-    return array if array.shape == layout.shape else array[..., 0]
 
 
 def _nothing() -> None:
