@@ -147,8 +147,8 @@ class Restorer:
 
         Args:
             frame: (H, W), (H, W, 1) gray, (H, W, 2) gray and alpha (of the host), (H, W, 3) RGB or
-                (H, W, 4) RGBA, or as ``pixels`` says; uint8, uint16, or float32 in [0, 1]. Any height
-                and width from 1. A numpy array; with a TensorRT engine any array with
+                (H, W, 4) RGBA, or as ``pixels`` says; uint8, uint16, or float32 in [0, 1]. Any size
+                from 1x1. A numpy array; with a TensorRT engine any array with
                 ``__cuda_array_interface__``, DLPack or the buffer protocol, on the host or the GPU.
             out: written to and returned; of the frame's shape and dtype, sharing no memory with
                 it. None allocates where the frame is.
