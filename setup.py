@@ -37,7 +37,13 @@ TENSORRT = [
 ]
 """On a Jetson (aarch64) TensorRT comes with JetPack."""
 VIDEO = ["opencv-python-headless>=4.8"]
-TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100", "setuptools>=70.1"]
+TEST = [
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "setuptools>=70.1",
+]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
 
 setup(

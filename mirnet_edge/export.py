@@ -18,7 +18,7 @@ import torch
 
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge._imports import require
-from mirnet_edge.errors import EngineError, ExportError, first_line
+from mirnet_edge.errors import EngineError, ExportError, OutputError, first_line
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.liveness import peak_activation_bytes
 from mirnet_edge.model import Network
@@ -121,6 +121,8 @@ def export_onnx(
 def _check_arguments(model: Network, path: Path, size: tuple[int, int] | None, opset: int) -> None:
     if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: the name must end in .onnx")
+    if not path.parent.is_dir():  # before minutes of tracing
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
     if opset not in OPSETS:
         raise ExportError(f"opset={opset}: need one of {OPSETS}")
     multiple, least = model.config.size_multiple, model.config.min_size_px

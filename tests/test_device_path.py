@@ -87,8 +87,13 @@ def assert_near(found: np.ndarray, expected: np.ndarray, error: float = 1e-3) ->
 # The same result as the portable engine
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("channels", "dtype"),
+    [
+        *((channels, np.uint8) for channels in range(5)),
+        *((channels, dtype) for channels in (0, 4) for dtype in (np.uint16, np.float32)),
+    ],
+)
 def test_every_array_is_restored_as_on_the_host(
     channels: int, dtype: Any, write: Write, portable: Callable[..., me.Restorer]
 ) -> None:
@@ -102,8 +107,13 @@ def test_every_array_is_restored_as_on_the_host(
             np.testing.assert_array_equal(found[..., -1], frame[..., -1])
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 90), (32, 40), (33, 41), (70, 39), (97, 131)])
-@pytest.mark.parametrize(("batch", "blend"), [(1, 0), (3, 0), (1, 4), (4, 8)])
+@pytest.mark.parametrize(
+    ("size", "batch", "blend"),
+    [
+        *(((1, 1), 1, 0), ((5, 90), 1, 4), ((32, 40), 3, 0), ((33, 41), 4, 8), ((70, 39), 1, 4)),
+        *(((97, 131), batch, blend) for batch, blend in ((1, 0), (3, 0), (1, 4), (4, 8))),
+    ],
+)
 def test_every_size_batch_and_blend(
     size: tuple[int, int],
     batch: int,

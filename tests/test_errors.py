@@ -21,6 +21,7 @@ CLASSES = [
 FOREIGN = {
     ("__init__.py", "AttributeError"),  # what Python's import system expects of __getattr__
     ("cli/console.py", "TypeError"),  # what json.dumps expects of its default
+    ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property
     ("device/device_array.py", "BufferError"),  # what DLPack expects of an exporter
     ("doctor/gpu.py", "CudaError"),  # caught in the same file
