@@ -97,7 +97,7 @@ def gpu_table() -> str:
     for engine in engines["engines"]:
         case = engine["case"]
         network = case.removesuffix("-fp16").removesuffix("-int8").removesuffix("-plain")
-        peer = peers.get(network)
+        peer = peers.get(network.removesuffix("-denoise"))  # the bundled network is an edge-s
         rows.append(
             [
                 f"`{case}`",
