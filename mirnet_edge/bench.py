@@ -21,7 +21,7 @@ from mirnet_edge._version import __version__
 from mirnet_edge.engine import Engine, facts_of_engine, open_engine
 from mirnet_edge.errors import EngineError, FrameError
 from mirnet_edge.frame_statistics import Mode, StatisticsSettings
-from mirnet_edge.latency import Latency, LatencyRecord
+from mirnet_edge.latency import Latency
 from mirnet_edge.pixel_formats import CHANNELS
 from mirnet_edge.restore import Restorer
 
@@ -292,20 +292,12 @@ def _runs(
     report: Callable[[int], None],
 ) -> FrameRuns:
     deque(restore(warm_up), maxlen=0)
-    _forget(restorer)
     began_s = time.perf_counter()
     with closing(restore(frames)) as restored:
         for done, _ in enumerate(restored, 1):
             report(done)
     seconds = time.perf_counter() - began_s
-    return FrameRuns(frames / seconds, restorer.latency())
-
-
-def _forget(restorer: Restorer) -> None:
-    """Let `Restorer.latency` begin anew. Another Restorer would not do: memory and CUDA graphs,
-    which the first frames take their time for, are its own."""
-    path: Any = restorer._require_path()
-    path._latencies = LatencyRecord()
+    return FrameRuns(frames / seconds, restorer.latency(frames))
 
 
 def _percentiles(series: Sequence[float]) -> Percentiles:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mirnet_edge.errors import FrameError
 from mirnet_edge.latency import Latency
 
 Progress = Callable[[int, int], None]
@@ -40,6 +41,20 @@ class Timings:
         return self.load_ms + self.engine_ms + self.store_ms
 
 
+def check_size(size: tuple[int, int], frame_size: tuple[int, int] | None) -> None:
+    """That a frame of (height, width) is of the only size there may be; None allows any.
+
+    Raises:
+        FrameError: it is not.
+    """
+    if frame_size is not None and size != tuple(frame_size):
+        raise FrameError(
+            f"a frame of {size[0]}x{size[1]} pixels, but this Restorer was made for "
+            f"{frame_size[0]}x{frame_size[1]} alone; make it without frame_size, or another one "
+            "for this size"
+        )
+
+
 class FramePath(Protocol):
     """Restores frames, several at once if it can.
 
@@ -59,8 +74,8 @@ class FramePath(Protocol):
         """Wait for that frame and return it; once for each ticket, in their order."""
         ...
 
-    def latency(self) -> Latency:
-        """Of the last frames."""
+    def latency(self, frames: int | None = None) -> Latency:
+        """Of the last frames, or of the last so many."""
         ...
 
     def close(self) -> None:

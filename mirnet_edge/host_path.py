@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mirnet_edge.engine import Engine, statistics_of_engine
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import Progress, Timings
+from mirnet_edge.frame_path import Progress, Timings, check_size
 from mirnet_edge.frame_statistics import FrameStatistics
 from mirnet_edge.frame_tiles import EnginePasses, FrameTiles
 from mirnet_edge.frames import FrameLayout
@@ -76,9 +76,9 @@ class HostPath:
         """The frame, which is restored already."""
         return ticket
 
-    def latency(self) -> Latency:
+    def latency(self, frames: int | None = None) -> Latency:
         """Of the last frames."""
-        return self._latencies.summary()
+        return self._latencies.summary(frames)
 
     def close(self) -> None:
         """Nothing is owned."""
@@ -92,12 +92,7 @@ class HostPath:
         if self._pixels is not None:
             layout = replace(layout, cut=not self._pixels.is_yuv)
         size = layout.height, layout.width
-        if self._frame_size is not None and size != self._frame_size:
-            raise FrameError(
-                f"a frame of {size[0]}x{size[1]} pixels, but this Restorer was made for "
-                f"{self._frame_size[0]}x{self._frame_size[1]} alone; make it without frame_size, "
-                "or another one for this size"
-            )
+        check_size(size, self._frame_size)
         target, shape = layout, frame.shape
         if facts.in_channels != facts.out_channels:
             target = replace(layout, colours=facts.out_channels)

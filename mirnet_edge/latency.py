@@ -60,9 +60,9 @@ class LatencyRecord:
             row[index] = parts_ms.get(part, 0.0)
         self._frames += 1
 
-    def summary(self) -> Latency:
-        """Of the frames so far; zeros before the first."""
-        frames = min(self._frames, FRAMES_KEPT)
-        kept = self._kept[: max(frames, 1)]
-        columns = np.percentile(kept, PERCENTILES, axis=0).T.tolist()
-        return Latency(frames, *(Percentiles(*column) for column in columns))
+    def summary(self, frames: int | None = None) -> Latency:
+        """Of the last ``frames``, as far as they are kept; None for all. Zeros before the first."""
+        count = min(self._frames, FRAMES_KEPT if frames is None else frames, FRAMES_KEPT)
+        latest = np.arange(self._frames - max(count, 1), self._frames) % FRAMES_KEPT
+        columns = np.percentile(self._kept[latest], PERCENTILES, axis=0).T.tolist()
+        return Latency(count, *(Percentiles(*column) for column in columns))

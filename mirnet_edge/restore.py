@@ -219,9 +219,13 @@ class Restorer:
         """Of the last frame."""
         return self._path.timings if self._path is not None else Timings()
 
-    def latency(self) -> Latency:
-        """Where the time of the last frames went, 1000 at most: p50, p90 and p99 of each part."""
-        return self._require_path().latency()
+    def latency(self, frames: int | None = None) -> Latency:
+        """Where the time of the last frames went: p50, p90 and p99 of each part.
+
+        Args:
+            frames: how many, 1000 at most; None for all that are kept.
+        """
+        return self._require_path().latency(frames)
 
     def tiling(self, height: int, width: int) -> Tiling:
         """How a frame of ``height`` x ``width`` pixels is cut into tiles."""

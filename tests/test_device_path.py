@@ -408,6 +408,7 @@ def test_latency_has_every_part(write: Write) -> None:
         for _ in range(3):
             restore(frame_of(75, 90))
         latency = restore.latency()
+        assert (restore.latency(2).frames, restore.latency(2000).frames) == (2, 3)
     assert latency.frames == 3
     for part in (latency.pre, latency.engine, latency.post, latency.total):
         assert 0 < part.p50 <= part.p90 <= part.p99

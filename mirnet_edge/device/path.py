@@ -30,11 +30,10 @@ from mirnet_edge.errors import (
     DeviceError,
     DeviceMemoryError,
     EngineError,
-    FrameError,
     TilingError,
 )
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import Progress, Timings
+from mirnet_edge.frame_path import Progress, Timings, check_size
 from mirnet_edge.frame_statistics import FrameStatistics
 from mirnet_edge.latency import Latency, LatencyRecord
 from mirnet_edge.pixel_formats import PixelFormat
@@ -244,20 +243,15 @@ class DevicePath(Owner):
         passes = ticket.passes
         self.timings = Timings(len(passes), pre, engine, post, passes.passes, passes.samples)
 
-    def latency(self) -> Latency:
+    def latency(self, frames: int | None = None) -> Latency:
         """Of the last frames."""
-        return self._latencies.summary()
+        return self._latencies.summary(frames)
 
     def _plan_for(self, layout: ArrayLayout) -> FramePlan:
         if self._plan is not None and self._plan.layout == layout:
             return self._plan
         size = layout.height, layout.width
-        if self._frame_size is not None and size != self._frame_size:
-            raise FrameError(
-                f"a frame of {size[0]}x{size[1]} pixels, but this Restorer was made for "
-                f"{self._frame_size[0]}x{self._frame_size[1]} alone; make it without frame_size, "
-                "or another one for this size"
-            )
+        check_size(size, self._frame_size)
         cover = self._tiling(*size).cover(*size)
         if layout.pixels.is_yuv and cover.blend % 4:
             raise TilingError(
