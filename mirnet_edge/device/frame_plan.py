@@ -31,7 +31,7 @@ class FramePlan(Owner):
         samples: sample tiles; none where none are run.
 
     Attributes:
-        layout, cover, regions: as given.
+        layout, cover: as given.
         tiles, samples: tables of the frame's tiles and of the sample tiles, None where there are
             none.
         scratch: shared by all frames.
@@ -50,7 +50,7 @@ class FramePlan(Owner):
     ) -> None:
         stream = machine.engine.stream
         super().__init__(stream.device)
-        self.layout, self.cover, self.regions = layout, cover, regions
+        self.layout, self.cover = layout, cover
         self._machine = machine
         self._slots: list[FrameSlot] = []
         self._loops: OrderedDict[tuple[DeviceFrame, DeviceFrame], BatchLoop] = OrderedDict()
