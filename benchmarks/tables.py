@@ -119,9 +119,9 @@ def gpu_table() -> str:
          f"{100 * hd['stream_rate_of_engine']:.1f} %"],
         [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
          f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
-        ["memory of the device and of the process, last less first",
-         f"{(many[-1]['device_used_bytes'] - many[0]['device_used_bytes']) / 2**20:.1f}, "
-         f"{(many[-1]['host_bytes'] - many[0]['host_bytes']) / 2**20:.1f} MiB"],
+        ["spread of the memory in use meanwhile, of the device and of the process",
+         f"{_spread(many, 'device_used_bytes') / 2**10:.0f}, "
+         f"{_spread(many, 'host_bytes') / 2**10:.0f} KiB"],
         *(
             [f"kernel `{name}` at 3840x2160, of the device's copy bandwidth",
              f"{100 * kernels['kernels'][name]['share_of_copy_bandwidth']:.0f} %"]
@@ -153,6 +153,12 @@ def with_tables(text: str) -> str:
         if found != 1:
             raise SystemExit(f"README.md has {found} places for the table {name!r}; need 1")
     return text
+
+
+def _spread(blocks: list[dict[str, float]], name: str) -> float:
+    """The most less the least of all blocks."""
+    values = [block[name] for block in blocks]
+    return max(values) - min(values)
 
 
 def _by_halo(row: dict[str, float]) -> str:
