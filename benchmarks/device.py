@@ -3,9 +3,8 @@ it overlaps, whether memory and latency stay flat, and how near tiles come to th
 
 python benchmarks/device.py FOLDER RESULT.json
 
-FOLDER holds ``edge-s-denoise-fp16.engine`` with its apply and gather engines, and
-``tiny.engine``, a network of no weight whose tile is a 720p frame. Photos are those of
-``photos.npz``, as `engines.py prepare` wrote them.
+FOLDER holds what `engines.py` prepared and built: ``edge-s-denoise-fp16.engine`` with its apply and
+gather engines, ``edge-s-denoise-b4-fp16.engine``, ``tiny.engine``.
 """
 
 from __future__ import annotations
@@ -39,11 +38,6 @@ def noisy_frame(size: tuple[int, int], photos: np.ndarray, seed: int = 0) -> np.
     frame = np.pad(row, (*pads, (0, 0)), mode="symmetric")[: size[0], : size[1]]
     noise = np.random.default_rng(seed).normal(0, 2, frame.shape)
     return np.asarray((255 * frame + noise).clip(0, 255), np.uint8)
-
-
-def decibels(found: np.ndarray, expected: np.ndarray) -> float:
-    """PSNR of frames of uint8."""
-    return psnr(np.float32(found) / 255, np.float32(expected) / 255)
 
 
 def overhead(engine: Path, frame: np.ndarray, frames: int) -> dict[str, Any]:
@@ -108,27 +102,37 @@ def modes(engine: Path, frame: np.ndarray, frames: int) -> dict[str, Any]:
 
 
 def agreement(engine: Path, frame: np.ndarray) -> dict[str, Any]:
-    """PSNR of each kind of statistics on the device against the same on the portable engine, and
-    of both against exact statistics of the frame."""
+    """How far a float32 frame that the device restored is from the same of the portable engine in
+    FP32, for each kind of statistics; and how far from that with exact statistics of the frame."""
     results: dict[str, dict[str, np.ndarray]] = {"device": {}, "portable": {}}
     for mode in MODES:
         with me.Restorer(engine, halo=32, statistics=mode) as restore:
             for _ in range(3):
-                results["device"][mode] = restore(frame)
-    for mode in ("tile", "frame"):
+                results["device"][mode] = np.array(restore(frame))
         with me.Restorer("edge-s-denoise", tile=256, halo=32, statistics=mode) as restore:
-            results["portable"][mode] = restore(frame)
+            for _ in range(3):
+                results["portable"][mode] = np.array(restore(frame))
     exact = results["portable"]["frame"]
     return {
         "frame": list(frame.shape),
-        "device_against_portable_db": {
-            mode: decibels(results["device"][mode], expected)
-            for mode, expected in results["portable"].items()
+        "device_against_portable": {
+            mode: distance(results["device"][mode], results["portable"][mode]) for mode in MODES
         },
-        "against_exact_portable_db": {
-            **{mode: decibels(found, exact) for mode, found in results["device"].items()},
-            "portable tile": decibels(results["portable"]["tile"], exact),
+        "against_exact": {
+            name: {mode: distance(found, exact) for mode, found in restored.items()}
+            for name, restored in results.items()
         },
+    }
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """Between frames of float32 in [0, 1]."""
+    error = np.abs(found.astype(np.float64) - expected)
+    return {
+        "psnr_db": psnr(found, expected),
+        "rms": float(np.sqrt(np.mean(error**2))),
+        "p99.9": float(np.quantile(error, 0.999)),
+        "largest": float(error.max()),
     }
 
 
@@ -170,8 +174,9 @@ def main(folder: str, result: str) -> None:
     hd, small = noisy_frame(SIZE_1080P, photos), noisy_frame((481, 640), photos)
     steps = {
         "overhead_1080p": lambda: overhead(engine, hd, 20),
+        "overhead_1080p_batch_4": lambda: overhead(path / "edge-s-denoise-b4-fp16.engine", hd, 20),
         "modes_1080p": lambda: modes(engine, hd, 4),
-        "agreement": lambda: agreement(engine, small),
+        "agreement": lambda: agreement(engine, np.float32(small) / 255),
         "many_720p": lambda: many(path / "tiny.engine"),
     }
     card = me.EngineCard.load(f"{engine}.json")

@@ -2,137 +2,59 @@
 
 python benchmarks/engines.py prepare FOLDER PHOTO...    where PyTorch is: graphs, references
 python benchmarks/engines.py torch FOLDER               PyTorch with CUDA: the peer's times
-python benchmarks/engines.py build FOLDER [LEVEL] CASE...    TensorRT: one engine after another
+python benchmarks/engines.py build FOLDER CASE...    TensorRT: one engine after another
 python benchmarks/engines.py measure FOLDER CASE...    the same, alone on the GPU
 python benchmarks/engines.py task FOLDER IMAGES CASE...    PSNR of whole noisy images, in tiles
 python benchmarks/engines.py record FOLDER RESULT       everything measured, as one record
 
-The steps meet in files, so that each runs where its libraries are. Networks other than the bundled
-one have seeded weights that keep every layer alive (`weights_of`): graphs travel without them.
+The steps meet in files, so that each runs where its libraries are. What the cases are:
+`engine_cases.py`.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 import time
-import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-
-TILE = 256
-PHOTOS = 5
-PRESETS = ("edge-s", "edge-m", "mirnet-v2", "mirnet")
-BUNDLED = "edge-s-denoise"
-SIGMA = 25
-CASES = {
-    "edge-s-denoise-fp16": (BUNDLED, "fp16"),
-    "edge-s-denoise-int8": (BUNDLED, "int8"),
-    **{f"{name}-fp16": (name, "fp16") for name in PRESETS},
-    **{f"{name}-int8": (name, "int8") for name in PRESETS},
-    "mirnet-v2-plain-fp16": ("mirnet-v2", "fp16"),
-}
-"""Name of each engine: its network and precision. "plain" is the export without rewrites."""
-
-
-def weights_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Seeded by the name; scaled so that a convolution halves what it is given. MIRNet-v2 then adds
-    a residual of 0.11 to the image, as a denoiser does. With weights that keep the size it adds
-    one of 32, and FP16 with FP32 sums (ONNX Runtime) is 53 dB from FP32 whatever the engine."""
-    random = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-    size = 2 * float(np.prod(shape[1:])) ** 0.5
-    return (random.standard_normal(shape) / size).astype(np.float32)
-
-
-def prepare(folder: Path, photos: list[str]) -> None:
-    """Graphs without weights, five noisy crops, and what PyTorch makes of them in FP32."""
-    import onnx
-    import torch
-
-    import mirnet_edge as me
-    from mirnet_edge.bundled import bundled_model
-    from mirnet_edge.images import read_image
-    from mirnet_edge.tasks import add_gaussian_noise, unit_range
-
-    folder.mkdir(parents=True, exist_ok=True)
-    crops = [_middle(read_image(photo).pixels) for photo in photos[:PHOTOS]]
-    clean = np.stack([unit_range(crop).transpose(2, 0, 1) for crop in crops])
-    noisy = [add_gaussian_noise(crop, SIGMA, seed) for seed, crop in enumerate(crops)]
-    tiles = np.stack([tile.transpose(2, 0, 1) for tile in noisy])
-    np.savez(folder / "photos.npz", clean=clean, tiles=tiles)
-    for preset in PRESETS:
-        network = me.create_model(preset, seed=0)
-        path = folder / f"{preset}.onnx"
-        me.export_onnx(network, path, rewrite=False)
-        proto = onnx.load(path)
-        state = dict(network.named_parameters(remove_duplicate=False))
-        for tensor in proto.graph.initializer:
-            if tensor.name in state and state[tensor.name].numel() > 1:
-                values = torch.from_numpy(weights_of(tensor.name, tuple(tensor.dims)))
-                state[tensor.name].data.copy_(values)
-                tensor.ClearField("raw_data")
-        path.write_bytes(proto.SerializeToString())
-        _save_reference(folder, preset, network, tiles)
-    trained = bundled_model(BUNDLED)
-    assert trained is not None
-    _save_reference(folder, BUNDLED, me.load_model(trained.weights), tiles)
-
-
-def _middle(pixels: np.ndarray) -> np.ndarray:
-    top, left = ((side - TILE) // 2 for side in pixels.shape[:2])
-    return pixels[top : top + TILE, left : left + TILE]
-
-
-def _save_reference(folder: Path, name: str, network: Any, tiles: np.ndarray) -> None:
-    import torch
-
-    with torch.inference_mode():
-        outputs = [network(torch.from_numpy(tile[None]))[0].numpy() for tile in tiles]
-    np.save(folder / f"{name}.reference.npy", np.stack(outputs))
-
-
-def graph_of(folder: Path, name: str) -> Path:
-    """The ONNX file of a network, with its weights."""
-    import onnx
-
-    from mirnet_edge.bundled import bundled_model
-
-    trained = bundled_model(name)
-    if trained is not None:
-        return trained.onnx
-    whole = folder / f"{name}.whole.onnx"
-    if not whole.exists():
-        proto = onnx.load(folder / f"{name}.onnx", load_external_data=False)
-        for tensor in proto.graph.initializer:
-            if not tensor.raw_data and np.prod(tensor.dims) > 1:
-                tensor.raw_data = weights_of(tensor.name, tuple(tensor.dims)).tobytes()
-        whole.write_bytes(proto.SerializeToString())
-    return whole
+from engine_cases import (
+    BUNDLED,
+    CASES,
+    PRESETS,
+    SIGMA,
+    TILE,
+    graph_of,
+    prepare,
+    with_every_candidate_in_int8,
+)
 
 
 def measure_torch(folder: Path) -> None:
-    """Milliseconds of PyTorch FP16 for one tile, eager and as a CUDA graph, for every preset."""
+    """Milliseconds of PyTorch FP16 for one run, eager and as a CUDA graph, for every preset."""
     import torch
 
     import mirnet_edge as me
 
     torch.backends.cudnn.benchmark = True
     times = {}
-    for preset in PRESETS:
+    for preset, batch in (("edge-s", 1), ("edge-s", 4), *((preset, 1) for preset in PRESETS)):
         network = me.create_model(preset, seed=0).cuda().half()
-        tile = torch.rand(1, 3, TILE, TILE, device="cuda", dtype=torch.half)
+        tile = torch.rand(batch, 3, TILE, TILE, device="cuda", dtype=torch.half)
         with torch.inference_mode():
             eager = _timed(lambda network=network, tile=tile: network(tile))
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 network(tile)
-            times[preset] = {"eager_fp16_ms": eager, "graph_fp16_ms": _timed(graph.replay)}
-        print(preset, times[preset], flush=True)
+        found = {"eager_fp16_ms": eager, "graph_fp16_ms": _timed(graph.replay)}
+        times[preset if batch == 1 else f"{preset}-b{batch}"] = found
+        print(preset, batch, found, flush=True)
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
     found = {"times": times, "versions": versions, "device": torch.cuda.get_device_name()}
     (folder / "torch.json").write_text(json.dumps(found, indent=1))
@@ -155,49 +77,58 @@ def _timed(run: Any, runs: int = 50) -> float:
     return median(spent)
 
 
-def build(folder: Path, case: str, level: int | None) -> None:
+def build(folder: Path, name: str) -> None:
     """One engine and its card."""
     from mirnet_edge.build import build_engine
 
-    name, precision = CASES[case]
-    onnx = graph_of(folder, name)
-    if precision == "int8":
-        onnx = quantized(folder, name, onnx)
+    case = CASES[name]
+    onnx = graph_of(folder, case.network)
+    if case.precision == "int8" and case.network != BUNDLED:
+        onnx = with_every_candidate_in_int8(folder, case.network, onnx)
     started = time.monotonic()
     card = build_engine(
         onnx,
-        folder / f"{case}.engine",
-        precision=precision,  # type: ignore[arg-type]
-        tile=TILE,
-        optimization_level=level,
-        rewrite="plain" not in case,
+        folder / f"{name}.engine",
+        precision=case.precision,  # type: ignore[arg-type]
+        tile=case.tile,
+        batch=case.batch,
+        optimization_level=case.level,
+        rewrite=case.rewrite,
+        statistics=case.statistics,
         force=True,
     )
     seconds = time.monotonic() - started
     print(
-        f"{case}: built in {card.build_seconds:.0f} of {seconds:.0f} s, {card.measured}, "
+        f"{name}: built in {card.build_seconds:.0f} of {seconds:.0f} s, {card.measured}, "
         f"{card.layers_by_precision()}, {card.notes}",
         flush=True,
     )
 
 
-def measure(folder: Path, case: str) -> None:
+def engine_of(folder: Path, name: str) -> Path:
+    """The engine of a case."""
+    path = folder / f"{name}.engine"
+    twin = folder / f"{name.removesuffix('-fp16')}-int8.fp16.engine"
+    return path if path.exists() else twin
+
+
+def measure(folder: Path, name: str) -> None:
     """Times of an engine that has the GPU to itself, and its PSNR on the five crops."""
     from mirnet_edge.trt.engine import TensorRTEngine
 
-    name, _ = CASES[case]
-    engine = TensorRTEngine(folder / f"{case}.engine")
+    case = CASES[name]
+    engine = TensorRTEngine(engine_of(folder, name))
     card = engine.card
     assert card is not None
     with np.load(folder / "photos.npz") as stored:
         tiles, clean = stored["tiles"], stored["clean"]
-    outputs = np.concatenate([engine.run(tile[None]).copy() for tile in tiles])
+    outputs = engine.run(tiles)
     enqueue_ms, graph_ms = engine.measure(200)
     by_layer = engine.layer_times()
     engine.close()
-    reference = np.load(folder / f"{name}.reference.npy")
+    reference = np.load(folder / f"{case.network}.reference.npy")
     found = {
-        "case": case,
+        "case": name,
         "enqueue_ms": median(enqueue_ms),
         "graph_ms": median(graph_ms) if graph_ms else None,
         "card": asdict(replace(card, layers=())),
@@ -206,15 +137,16 @@ def measure(folder: Path, case: str) -> None:
         "layers": len(card.layers),
         "psnr_vs_fp32_db": [_psnr(a, b) for a, b in zip(outputs, reference)],
         "ms_by_kind": _by_kind(card, by_layer),
+        "convolution_ms": _by_convolution(card, by_layer),
     }
-    if name == BUNDLED:
+    if case.network == BUNDLED:
         found["task_psnr_db"] = {
             "engine": [_psnr(a.clip(0, 1), b, 1.0) for a, b in zip(outputs, clean)],
             "fp32": [_psnr(a.clip(0, 1), b, 1.0) for a, b in zip(reference, clean)],
         }
-    (folder / f"{case}.json").write_text(json.dumps(found, indent=1))
+    (folder / f"{name}.json").write_text(json.dumps(found, indent=1))
     print(
-        f"{case}: graph {found['graph_ms']} ms, enqueue {found['enqueue_ms']} ms, "
+        f"{name}: graph {found['graph_ms']} ms, enqueue {found['enqueue_ms']} ms, "
         f"{card.bytes_moved / 1e9:.2f} GB, {len(card.layers)} layers, at least "
         f"{min(found['psnr_vs_fp32_db']):.1f} dB; {json.dumps(found['ms_by_kind'])}",
         flush=True,
@@ -229,7 +161,7 @@ def task(folder: Path, images: Path, case: str) -> None:
     from mirnet_edge.restore import Restorer
     from mirnet_edge.tasks import add_gaussian_noise, unit_range
 
-    built = folder / f"{case}.engine"
+    built = engine_of(folder, case)
     scores = []
     with Restorer(built if built.exists() else BUNDLED, tile=TILE) as restore:
         for seed, path in enumerate(sorted(images.iterdir())):
@@ -239,29 +171,6 @@ def task(folder: Path, images: Path, case: str) -> None:
     found = {"images": len(scores), "sigma": SIGMA, "psnr_db": float(np.mean(scores))}
     (folder / f"{case}.task.json").write_text(json.dumps(found))
     print(case, found, flush=True)
-
-
-def quantized(folder: Path, name: str, onnx: Path) -> Path:
-    """The graph with Q/DQ pairs: by the plan for the trained network; for random weights, which
-    have no accuracy to lose, with every candidate in INT8."""
-    from mirnet_edge.graphs import load_graph, with_shape
-    from mirnet_edge.quantize import quantize_onnx
-    from mirnet_edge.quantize.qdq import candidates, insert_qdq
-    from mirnet_edge.ranges import collect_ranges
-    from mirnet_edge.rewrite import rewrite
-
-    path = folder / f"{name}.int8.onnx"
-    if path.exists():
-        return path
-    if name == BUNDLED:
-        quantize_onnx(onnx, path, tile=(TILE, TILE))
-        return path
-    proto = rewrite(with_shape(load_graph(onnx), 1, TILE, TILE), "tensorrt")[0]
-    proto = with_shape(proto, 1, TILE, TILE)
-    tiles = np.load(folder / "photos.npz")["tiles"][:1]
-    ranges = collect_ranges(proto, tiles, "minmax")
-    path.write_bytes(insert_qdq(proto, ranges, candidates(proto)).SerializeToString())
-    return path
 
 
 def _psnr(found: np.ndarray, expected: np.ndarray, peak: float | None = None) -> float:
@@ -281,17 +190,72 @@ def _by_kind(card: Any, by_layer: dict[str, float]) -> dict[str, list[float]]:
     return dict(sorted(kinds.items(), key=lambda item: -item[1][1]))
 
 
+def _by_convolution(card: Any, by_layer: dict[str, float]) -> dict[str, list[Any]]:
+    """Precision and milliseconds of each convolution, by the name of its node in the graph."""
+    from mirnet_edge.trt.layer_info import convolutions
+
+    return {
+        re.split(r"[^\w./:-]+", layer.name.strip())[0]: [
+            layer.precision,
+            by_layer.get(layer.name, 0.0),
+        ]
+        for layer in convolutions(card.layers)
+    }
+
+
+def int8_against_fp16(int8: dict[str, Any], fp16: dict[str, Any]) -> dict[str, Any]:
+    """Where INT8 wins and loses: its convolutions beside the same in FP16, and everything else by
+    kind; milliseconds of layers timed one by one, whose sum exceeds that of the CUDA graph."""
+    pairs = [
+        (node, fp16["convolution_ms"][node][1], ms)
+        for node, (precision, ms) in int8["convolution_ms"].items()
+        if precision == "INT8" and node in fp16["convolution_ms"]
+    ]
+    pairs.sort(key=lambda pair: pair[2] - pair[1])
+    kinds = {
+        kind: {
+            name: engine["ms_by_kind"].get(kind, [0, 0.0, 0.0])
+            for name, engine in (("fp16", fp16), ("int8", int8))
+        }
+        for kind in sorted({*int8["ms_by_kind"], *fp16["ms_by_kind"]})
+    }
+    return {
+        "graph_ms": {"fp16": fp16["graph_ms"], "int8": int8["graph_ms"]},
+        "times_faster": fp16["graph_ms"] / int8["graph_ms"],
+        "bytes_moved": {"fp16": fp16["bytes_moved"], "int8": int8["bytes_moved"]},
+        "layers": {"fp16": fp16["layers"], "int8": int8["layers"]},
+        "int8_convolutions": len(pairs),
+        "int8_convolutions_faster": sum(ms < before for _, before, ms in pairs),
+        "convolutions_ms": {
+            "fp16": sum(pair[1] for pair in pairs),
+            "int8": sum(pair[2] for pair in pairs),
+        },
+        "most_gained_and_lost": [*pairs[:5], *pairs[-5:]],
+        "kinds": kinds,
+    }
+
+
 def record(folder: Path, result: Path) -> None:
     """One file of all that was measured in ``folder``."""
-    engines = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))
-               if path.stem in CASES]  # fmt: skip
+    engines = {path.stem: json.loads(path.read_text())
+               for path in sorted(folder.glob("*.json")) if path.stem in CASES}  # fmt: skip
     tasks = {path.name.partition(".")[0]: json.loads(path.read_text())
              for path in sorted(folder.glob("*.task.json"))}  # fmt: skip
-    peer = json.loads((folder / "torch.json").read_text())
-    python = platform.python_version()
-    result.write_text(
-        json.dumps({"python": python, "torch": peer, "engines": engines, "tasks": tasks}, indent=1)
-    )
+    versus = {}
+    for name in engines:
+        twin = name.replace("-int8", "-fp16")
+        if twin != name and twin in engines:
+            versus[name] = int8_against_fp16(engines[name], engines[twin])
+    for engine in engines.values():
+        del engine["convolution_ms"]
+    found = {
+        "python": platform.python_version(),
+        "torch": json.loads((folder / "torch.json").read_text()),
+        "engines": list(engines.values()),
+        "int8_against_fp16": versus,
+        "tasks": tasks,
+    }
+    result.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def main(step: str, folder: Path, *rest: str) -> None:
@@ -300,9 +264,8 @@ def main(step: str, folder: Path, *rest: str) -> None:
     elif step == "torch":
         measure_torch(folder)
     elif step == "build":
-        level = int(rest[0]) if rest[0].isdigit() else None
-        for case in rest[1:] if level is not None else rest:
-            build(folder, case, level)
+        for case in rest:
+            build(folder, case)
     elif step == "measure":
         for case in rest:
             measure(folder, case)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from engine_cases import weights_of
 
 import mirnet_edge as me
 from mirnet_edge.bundled import PHOTO
+from mirnet_edge.config import MIRNetConfig, MIRNetV2Config
 from mirnet_edge.frame_statistics import MODES, StatisticsSettings
 from mirnet_edge.images import read_image
 from mirnet_edge.metrics import psnr
@@ -18,6 +25,22 @@ STILL_FRAMES = 3
 """Of a still scene; the last one is compared."""
 Decibels = dict[str, dict[str, dict[str, float]]]
 """By mode, tile and halo."""
+HALOS = 8, 16, 32
+NARROW = {
+    "mirnet": MIRNetConfig(channels=(8, 16, 32)),
+    "mirnet-v2": MIRNetV2Config(channels=(8, 12, 16)),
+}
+
+
+@dataclass
+class Sweep:
+    """Untiled outputs, and for each mode, tile and halo the tiled ones, their mean PSNR against the
+    untiled ones, and the passes they took."""
+
+    references: list[np.ndarray]
+    outputs: dict[tuple[str, str, str], list[np.ndarray]] = field(default_factory=dict)
+    shared: Decibels = field(default_factory=dict)
+    passes: Decibels = field(default_factory=dict)
 
 
 def photos() -> list[np.ndarray]:
@@ -38,39 +61,62 @@ def modes() -> dict[str, tuple[StatisticsSettings, int]]:
     }
 
 
+def swept(model: Any, noisy: list[np.ndarray], tiles: tuple[int, ...]) -> Sweep:
+    """A model over all modes, tiles and halos."""
+    whole = me.Restorer(model, tile=None)
+    sweep = Sweep([whole(frame) for frame in noisy])
+    for tile, halo in itertools.product(tiles, HALOS):
+        for name, (settings, frames) in modes().items():
+            restore = me.Restorer(model, tile=tile, halo=halo, statistics=settings)
+            outputs = [restored_last(restore, frame, frames) for frame in noisy]
+            place = f"tile {tile}", f"halo {halo}"
+            pairs = zip(outputs, sweep.references, strict=True)
+            note(sweep.shared, name, place, np.mean([psnr(a, b) for a, b in pairs]))
+            note(sweep.passes, name, place, restore.timings.passes)
+            sweep.outputs[(name, *place)] = outputs
+    return sweep
+
+
 def test_tiles_against_the_untiled_frame(benchmark: Any) -> None:
     clean = photos()
     noisy = [add_gaussian_noise(image, 25, seed) for seed, image in enumerate(clean)]
-    whole = me.Restorer("edge-s-denoise", tile=None)
-    references = [whole(frame) for frame in noisy]
-    shared: Decibels = {}
+    sweep = benchmark.pedantic(swept, args=("edge-s-denoise", noisy, (128, 256)), rounds=1)
     task: Decibels = {}
-    engine_runs: Decibels = {}
-
-    def sweep() -> None:
-        for tile in (128, 256):
-            for halo in (8, 16, 32):
-                for name, (settings, frames) in modes().items():
-                    restore = me.Restorer(
-                        "edge-s-denoise", tile=tile, halo=halo, statistics=settings
-                    )
-                    outputs = [restored_last(restore, frame, frames) for frame in noisy]
-                    place = f"tile {tile}", f"halo {halo}"
-                    untiled = [psnr(a, b) for a, b in zip(outputs, references, strict=True)]
-                    wanted = [psnr(a, unit_range(b)) for a, b in zip(outputs, clean, strict=True)]
-                    note(shared, name, place, np.mean(untiled))
-                    note(task, name, place, np.mean(wanted))
-                    note(engine_runs, name, place, restore.timings.passes)
-
-    benchmark.pedantic(sweep, rounds=1)
-    untiled_task = np.mean([psnr(a, unit_range(b)) for a, b in zip(references, clean)])
+    for (name, *place), outputs in sweep.outputs.items():
+        note(task, name, (place[0], place[1]), mean_psnr(outputs, clean))
+    untiled = round(mean_psnr(sweep.references, clean), 2)
     benchmark.extra_info |= {
         "photos": len(noisy),
-        "psnr_against_untiled_db": shared,
-        "psnr_against_clean_db": {"untiled": round(float(untiled_task), 2), **task},
-        "passes_over_the_last_photo": engine_runs,
+        "psnr_against_untiled_db": sweep.shared,
+        "psnr_against_clean_db": {"untiled": untiled, **task},
+        "passes_over_the_last_photo": sweep.passes,
     }
-    check(shared)
+    check(sweep.shared)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_tiles_of_a_random_network(name: str, benchmark: Any, tmp_path: Path) -> None:
+    """Of full depth, but narrow, so that it takes minutes."""
+    network = me.create_model(NARROW[name], seed=0)
+    for key, parameter in network.named_parameters():
+        if parameter.numel() > 1:
+            parameter.data.copy_(torch.from_numpy(weights_of(key, tuple(parameter.shape))))
+    model = tmp_path / "narrow.onnx"
+    me.export_onnx(network, model, task="denoise")
+    noisy = [add_gaussian_noise(read_image(PHOTO).pixels, 25, seed=0)]
+    sweep = benchmark.pedantic(swept, args=(model, noisy, (128,)), rounds=1)
+    benchmark.extra_info |= {
+        "channels": list(NARROW[name].channels),
+        "psnr_against_untiled_db": sweep.shared,
+        "passes": sweep.passes,
+    }
+    frame = sweep.shared["frame"]["tile 128"]
+    assert frame["halo 32"] > sweep.shared["tile"]["tile 128"]["halo 32"], sweep.shared
+
+
+def mean_psnr(restored: list[np.ndarray], clean: list[np.ndarray]) -> float:
+    """Of images restored, against the clean ones."""
+    return float(np.mean([psnr(a, unit_range(b)) for a, b in zip(restored, clean, strict=True)]))
 
 
 def restored_last(restore: me.Restorer, frame: np.ndarray, frames: int) -> np.ndarray:

@@ -42,6 +42,21 @@ class LayerFacts:
 
 
 @dataclass(frozen=True)
+class DeviceBytes:
+    """Device memory that an engine takes: its weights, what it computes on the way, and a batch of
+    tiles in and out."""
+
+    weights: int
+    activations: int
+    tiles: int
+
+    @property
+    def total(self) -> int:
+        """All three."""
+        return self.weights + self.activations + self.tiles
+
+
+@dataclass(frozen=True)
 class TensorFacts:
     """An input or output of the engine: name, shape (N, C, H, W), dtype as numpy spells it, and
     TensorRT's description of the layout."""
@@ -125,6 +140,13 @@ class EngineCard:
     kind: Kind = "plain"
     pools: tuple[Pool, ...] = ()
     format: int = field(default=CARD_FORMAT)
+
+    @property
+    def device_bytes(self) -> DeviceBytes:
+        """Of this engine alone, without those beside it."""
+        height, width = self.tile
+        tiles = 4 * 6 * self.batch * height * width
+        return DeviceBytes(self.engine_bytes, self.activation_bytes, tiles)
 
     @property
     def bytes_moved(self) -> int:

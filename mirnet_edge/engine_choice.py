@@ -83,13 +83,11 @@ class EngineChoice:
 
 
 def _bytes_of(path: Path) -> int:
-    """Device memory of a plan, by its card: weights, activations, tiles in and out. 0 for what is
-    no plan, or has no card."""
+    """Device memory of a plan, by its card. 0 for what is no plan, or has no card."""
     if path.suffix.lower() not in PLAN_SUFFIXES:
         return 0
     try:
         card = EngineCard.load(card_path(path))
     except EngineError:  # opening it says what is wrong
         return 0
-    tiles = 4 * 6 * card.batch * card.tile[0] * card.tile[1]
-    return card.engine_bytes + card.activation_bytes + tiles
+    return card.device_bytes.total

@@ -717,6 +717,22 @@ def test_an_output_that_overlaps_its_frame_on_the_device(write: Write) -> None:
         np.testing.assert_array_equal(there.get()[:75, 90:], restore(frame))
 
 
+def test_memory_limits_count_the_engines_for_statistics(write: Write) -> None:
+    path, frame = write(), frame_of(75, 90)
+    with me.Restorer(path, halo=4) as restore:
+        alone = restore.engine.device_bytes
+    beside = sum(path.with_name(f"{path.stem}.{kind}.engine").stat().st_size
+                 for kind in ("apply", "gather"))  # fmt: skip
+    limit = alone.total + 4 * frame.nbytes + beside
+    options = {"halo": 4, "statistics": "frame"}
+    with me.Restorer(path, **options, memory_limit=limit) as restore:
+        restore(frame)
+        assert restore.engine.device_bytes.weights == alone.weights + beside
+    counted = pytest.raises(me.DeviceMemoryError, match=f"weights {alone.weights + beside:,}")
+    with me.Restorer(path, **options, memory_limit=limit - 1) as restore, counted:
+        restore(frame)
+
+
 def test_engines_are_tried_until_one_fits_a_frame(
     network: Any, trt: ModuleType, gpu: FakeGpu, tmp_path: Path
 ) -> None:

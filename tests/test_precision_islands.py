@@ -35,6 +35,11 @@ PLAIN = SOFTMAX % (
     "[lines] l = Reshape (logits, flat)\n[softmax] w = Softmax <axis = 1> (l)",
     "[out] output = Identity (v)",
 )
+SCALED = SOFTMAX % (
+    "[lines] l = Reshape (logits, flat)\n[softmax] u = Softmax <axis = 1> (l)\n"
+    "[scaled] w = Mul (u, count)",
+    "[out] output = Mul (v, count)",
+)
 STAGED = SOFTMAX % (
     """
     [maxima] m = MaxPool <kernel_shape = [5,6], strides = [5,6]> (logits)
@@ -64,6 +69,11 @@ def test_a_softmax_over_the_frame_and_its_product_are_one_island() -> None:
     assert list(islands) == ["softmax", "turn", "product"]
     assert "2400 values" in islands["softmax"]
     assert "4.2e-04" in islands["softmax"]
+
+
+def test_the_scaled_softmax_keeps_the_large_map_in_fp16() -> None:
+    """The weights are scaled before they become FP16."""
+    assert list(fp32_islands(parsed(SCALED))) == ["softmax", "scaled", "turn"]
 
 
 def test_the_staged_softmax_keeps_the_large_map_in_fp16() -> None:

@@ -277,15 +277,14 @@ class DevicePath(Owner):
     def _check_memory(self, layout: ArrayLayout) -> None:
         """Before memory is taken: what the engine holds, and frames in flight on both sides."""
         engine = self._machine.engine
-        tiles = self._machine.image.size_bytes + self._machine.restored.size_bytes
-        weights = engine.path.stat().st_size if engine.path.exists() else 0
+        held = engine.device_bytes
         frames = 2 * FRAMES_IN_FLIGHT * layout.size_bytes
-        needed = weights + engine.activation_bytes + tiles + frames
+        needed = held.total + frames
         if self._memory_limit is not None and needed > self._memory_limit:
             raise DeviceMemoryError(
                 f"{engine.path.name} with frames of {layout.height}x{layout.width} takes "
-                f"{needed:,} bytes of device memory (weights {weights:,}, activations "
-                f"{engine.activation_bytes:,}, tiles {tiles:,}, frames {frames:,}), more than "
+                f"{needed:,} bytes of device memory (weights {held.weights:,}, activations "
+                f"{held.activations:,}, tiles {held.tiles:,}, frames {frames:,}), more than "
                 f"memory_limit={self._memory_limit:,}; give an engine of a smaller tile or batch"
             )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.card import Kind, kind_path
+from mirnet_edge.card import DeviceBytes, Kind, kind_path
 from mirnet_edge.cuda import Event, MirroredBuffer, Owner, Stream, open_device
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
@@ -184,6 +184,16 @@ class TensorRTEngine(Owner):
                     )
                 )
             return self._statistics
+
+    @property
+    def device_bytes(self) -> DeviceBytes:
+        """Device memory that it holds, with the engines beside it where they are loaded."""
+        shared, beside = self._activations, self._statistics
+        return DeviceBytes(
+            weights=self._plan.size_bytes + (beside.plan_bytes if beside else 0),
+            activations=shared.size_bytes if shared else self.activation_bytes,
+            tiles=self.image.size_bytes + self.restored.size_bytes,
+        )
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, C, H, W) float32 in [0, 1], any N from 1, to the same shape, not clamped.

@@ -72,7 +72,7 @@ class LoadedPlan(Owner):
         activations: memory that its context works in; None gives the context its own.
 
     Attributes:
-        path: of the plan.
+        path, size_bytes: of the plan.
         trt: the module tensorrt.
         log: of what TensorRT says.
         engine, context: TensorRT's.
@@ -95,7 +95,7 @@ class LoadedPlan(Owner):
         activations: ActivationMemory | None = None,
     ) -> None:
         super().__init__(device)
-        self.path = path
+        self.path, self.size_bytes = path, len(plan)
         self._activations = activations
         self.runtime: Any = None
         self.engine: Any = None

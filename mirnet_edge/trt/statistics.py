@@ -43,6 +43,7 @@ class TensorRTStatistics(Owner):
     Attributes:
         pools: of the network.
         batch: tiles of one run.
+        plan_bytes: of both plans.
         rows_address, columns_address: device memory of the kept regions that `enqueue_gather`
             reads, (batch, H) and (batch, W) float32: weights as in `pooled.Weights`. The whole
             tile at first.
@@ -68,6 +69,7 @@ class TensorRTStatistics(Owner):
         plans = read_siblings(path, card)
         super().__init__(stream.device)
         self.pools = plans.pools
+        self.plan_bytes = sum(map(len, plans.plans))
         self.batch = tiles.image.shape[0]
         self._lock, self._stream, self._tiles, self._graph = lock, stream, tiles, graph
         self._owned = ExitStack()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ class DeviceTensor:
     address: int
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the memory."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class TileBuffers(Owner):
