@@ -1,7 +1,7 @@
 """Frames through a TensorRT engine on the GPU at hand: what all but the engine costs, how much of
 it overlaps, whether memory and latency stay flat, and how near tiles come to the frame.
 
-python benchmarks/device.py FOLDER RESULT.json
+python benchmarks/device.py FOLDER RESULT.json [STEP ...]
 
 FOLDER holds what `engines.py` prepared and built: ``edge-s-denoise-fp16.engine`` with its apply and
 gather engines, ``edge-s-denoise-b4-fp16.engine``, ``tiny.engine``.
@@ -165,7 +165,7 @@ def many(engine: Path) -> dict[str, Any]:
     return {"frames": MANY, "blocks": blocks}
 
 
-def main(folder: str, result: str) -> None:
+def main(folder: str, result: str, *only: str) -> None:
     path = Path(folder)
     engine = path / "edge-s-denoise-fp16.engine"
     with np.load(path / "photos.npz") as stored:
@@ -181,10 +181,10 @@ def main(folder: str, result: str) -> None:
     }
     card = me.EngineCard.load(f"{engine}.json")
     found["versions"], found["device"] = card.versions, card.device
-    for name, step in steps.items():
+    for name in only or steps:
         began = time.perf_counter()
         try:
-            found[name] = step()
+            found[name] = steps[name]()
         except me.MirnetEdgeError as error:
             found[name] = {"error": str(error)}
         print(
