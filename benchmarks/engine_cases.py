@@ -30,7 +30,7 @@ class Case:
     network: str
     precision: str = "fp16"
     batch: int = 1
-    level: int = 2
+    level: int = 1
     tile: tuple[int, int] = (TILE, TILE)
     rewrite: bool = True
     statistics: bool = False
@@ -40,11 +40,10 @@ CASES = {
     "edge-s-denoise-fp16": Case(BUNDLED, statistics=True),
     "edge-s-denoise-int8": Case(BUNDLED, "int8"),
     "edge-s-denoise-b4-fp16": Case(BUNDLED, batch=4),
-    **{f"{name}-{precision}": Case(name, precision)
-       for name in ("edge-m", "mirnet-v2") for precision in ("fp16", "int8")},
-    **{f"mirnet-{precision}": Case("mirnet", precision, level=1)
+    **{f"{name}-{precision}": Case(name, precision, level=level)
+       for name, level in (("edge-m", 1), ("mirnet", 1), ("mirnet-v2", 2))
        for precision in ("fp16", "int8")},
-    "mirnet-v2-plain-fp16": Case("mirnet-v2", rewrite=False),
+    "mirnet-v2-plain-fp16": Case("mirnet-v2", level=2, rewrite=False),
     "tiny": Case("tiny", tile=(720, 1280)),
 }  # fmt: skip
 """By name. "plain" is the export without rewrites. "tiny" is a network of hardly any work whose

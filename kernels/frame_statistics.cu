@@ -27,7 +27,7 @@ struct LumaChroma { enum { channels = 2 }; };
 __device__ __forceinline__ unsigned level(unsigned char sample) { return sample; }
 __device__ __forceinline__ unsigned level(unsigned short sample) { return sample; }
 __device__ __forceinline__ unsigned level(float sample) {
-    return Depth<unsigned short>::sample(sample);
+    return Depth<unsigned short>::sample(sample) & 65535;
 }
 
 template <typename Order, bool colour = (Order::channels > 2)>
@@ -52,9 +52,12 @@ template <typename Sample, typename Order>
 __device__ __forceinline__ unsigned group_sum(const Sample* row, int x, int right, int width) {
     constexpr int channels = Order::channels;
     constexpr int group = Group<Sample>::px;
-    Sample samples[group * channels];
+    unsigned words[channels];
     unsigned sum = 0;
-    if (x + group <= right && read_words<Sample, channels>(row, x, width, samples)) {
+    if (x + group <= right && read_words<Sample, channels>(row, x, width, words)) {
+        Sample samples[group * channels];
+#pragma unroll
+        for (int i = 0; i < group * channels; ++i) samples[i] = sample_at<Sample>(words, i);
 #pragma unroll
         for (int i = 0; i < group; ++i) sum += Luma<Order>::of(samples + i * channels);
         return sum;

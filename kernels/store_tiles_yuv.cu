@@ -20,10 +20,12 @@
 //   nv12, i420      6 + 1.5       12 + 1.5
 //   yuyv            6 + 2         12 + 2
 //
-// Thread mapping: blockIdx.z is the tile, y the pairs of rows of its region (yuyv: the rows), x its
-// groups of 4 pixels, which begin at multiples of 4 in the frame. So a thread writes one word of
-// luma in each row and one of chroma, and reads vectors of 4 values where the tile's origin and
-// width are multiples of 4 too. Any grid is correct in x and y; gridDim.z is the number of tiles.
+// Thread mapping: blockIdx.z is the tile, y the rows of its region by `store_rows`, x its groups of
+// 4 pixels, which begin at multiples of 4 in the frame. So a thread writes one word of luma in each
+// row and one of chroma for each pair of rows (nv12), and reads vectors of 4 values where the
+// tile's origin and width are multiples of 4 too: then those of all its rows and planes before it
+// uses the first (tile.cuh: straight). Any grid is correct in x and y; gridDim.z is the number of
+// tiles.
 #include "tile.cuh"
 #include "yuv.cuh"
 
@@ -32,40 +34,36 @@ __device__ __forceinline__ float weighted(const float (&weights)[3], const float
     return fmaf(weights[2], rgb[2], fmaf(weights[1], rgb[1], fmaf(weights[0], rgb[0], offset)));
 }
 
-__device__ __forceinline__ unsigned char chroma_code(const float (&weights)[3],
-                                                     const float (&sum)[3], float share) {
+__device__ __forceinline__ unsigned chroma_code(const float (&weights)[3], const float (&sum)[3],
+                                                float share) {
     const float chroma = weighted(weights, sum, 0.0f);
     const float code = fmaf(chroma == chroma ? chroma : 0.0f, share, 128.0f);
-    return static_cast<unsigned char>(rounded(code, 255.0f));
+    return rounded(cut(code, 255.0f));
 }
 
-// Codes of the group of 4 pixels at x, y of a tile, in as many rows as share chroma.
+// Codes of a group of 4 pixels in the rows that share chroma: words as Format::write takes them.
 template <int rows, typename Value>
-__device__ __forceinline__ void codes_of(Tile<const Value> tile, int x, int y, int first, int last,
-                                         const RgbToYuv& matrix, unsigned char (&luma)[rows][4],
-                                         unsigned char (&chroma)[4]) {
+__device__ __forceinline__ unsigned codes_of(const Vector<Value, 4> (&planes)[rows][3],
+                                             const RgbToYuv& matrix, unsigned (&luma)[rows]) {
     float sums[2][3] = {};
 #pragma unroll
     for (int row = 0; row < rows; ++row) {
-        Vector<Value, 4> planes[3];
-        read_pixels(tile, x, y + row, first, last, planes);
+        unsigned codes[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             float rgb[3];
 #pragma unroll
             for (int c = 0; c < 3; ++c) {
-                rgb[c] = to_float(planes[c].values[i]);
+                rgb[c] = to_float(planes[row][c].values[i]);
                 sums[i >> 1][c] += rgb[c];
             }
-            const float code = weighted(matrix.luma, rgb, matrix.black);
-            luma[row][i] = static_cast<unsigned char>(rounded(code, 255.0f));
+            codes[i] = rounded(cut(weighted(matrix.luma, rgb, matrix.black), 255.0f));
         }
+        luma[row] = bytes_of(codes[0], codes[1], codes[2], codes[3]);
     }
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-        chroma[2 * i] = chroma_code(matrix.cb, sums[i], 0.5f / rows);
-        chroma[2 * i + 1] = chroma_code(matrix.cr, sums[i], 0.5f / rows);
-    }
+    constexpr float share = 0.5f / rows;
+    return bytes_of(chroma_code(matrix.cb, sums[0], share), chroma_code(matrix.cr, sums[0], share),
+                    chroma_code(matrix.cb, sums[1], share), chroma_code(matrix.cr, sums[1], share));
 }
 
 template <typename Format, typename Value>
@@ -77,6 +75,7 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
                                                 const Planes<unsigned char>& frame, int height,
                                                 int width) {
     constexpr int rows = Format::rows;
+    constexpr int shares = store_rows / rows;
     const int2 origin = origins[blockIdx.z];
     const int4 region = kept[blockIdx.z];
     const int top = (max(max(region.x, origin.y), 0) + rows - 1) & -rows;
@@ -85,19 +84,44 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
     const int right = min(min(region.w, origin.x + tile_width), width) & -2;
     const Tile<const Value> tile = tile_of(static_cast<const Value*>(tiles), blockIdx.z,
                                            tile_height, tile_width, padded_channels, channels_last);
+    const int begin = left & -4;
+    const bool straight = tile.template in_vectors<4>(begin - origin.x);
     const int step_x = static_cast<int>(gridDim.x * blockDim.x) * 4;
-    const int step_y = static_cast<int>(gridDim.y * blockDim.y) * rows;
+    const int step_y = static_cast<int>(gridDim.y * blockDim.y) * store_rows;
 
-    for (int y = top + static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y) * rows; y < bottom;
-         y += step_y) {
-        for (int x = (left & -4) + static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    for (int y = top + static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y) * store_rows;
+         y < bottom; y += step_y) {
+        const int tile_y = y - origin.y;
+        for (int x = begin + static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 4;
              x < right; x += step_x) {
+            const int tile_x = x - origin.x;
             const int first = max(left - x, 0);
             const int last = min(right - x, 4);
-            unsigned char luma[rows][4];
-            unsigned char chroma[4];
-            codes_of(tile, x - origin.x, y - origin.y, first, last, matrix, luma, chroma);
-            Format::write(frame, x, y, luma, chroma, first, last);
+            unsigned luma[rows];
+            if (straight && y + store_rows <= bottom && first == 0 && last == 4) {
+                Vector<Value, 4> planes[shares][rows][3];
+#pragma unroll
+                for (int i = 0; i < store_rows; ++i) {
+                    const Value* in = tile.in_plane(tile_x, tile_y + i);
+                    read_vectors(tile, in, planes[i / rows][i % rows]);
+                }
+#pragma unroll
+                for (int i = 0; i < shares; ++i) {
+                    const unsigned chroma = codes_of(planes[i], matrix, luma);
+                    Format::write(frame, x, y + i * rows, luma, chroma, 0, 4);
+                }
+                continue;
+            }
+#pragma unroll 1
+            for (int i = y; i < min(y + store_rows, bottom); i += rows) {
+                Vector<Value, 4> planes[rows][3];
+#pragma unroll
+                for (int j = 0; j < rows; ++j) {
+                    read_pixels(tile, tile_x, i - origin.y + j, first, last, planes[j]);
+                }
+                const unsigned chroma = codes_of(planes, matrix, luma);
+                Format::write(frame, x, i, luma, chroma, first, last);
+            }
         }
     }
 }

@@ -45,145 +45,227 @@ struct Planes {
     long long cr_pitch_bytes;
 };
 
-// The codes of a group of 4 pixels of one row: chroma once for each pixel.
-struct Codes { unsigned char y[4], cb[4], cr[4]; };
+// The codes of a group of 4 pixels of one row as numbers, chroma once for each pixel and less 128.
+struct Codes { float luma[4], cb[4], cr[4]; };
 
-// Writes bytes first..last - 1 of a vector: as one where it is whole and aligned.
-template <int count>
-__device__ __forceinline__ void write_bytes(unsigned char* out, const unsigned char (&bytes)[count],
-                                            int first, int last) {
-    typedef Vector<unsigned char, count> Vec;
-    if (first == 0 && last == count && reinterpret_cast<size_t>(out) % count == 0) {
-        Vec vector;
+__device__ __forceinline__ float luma_of(unsigned word, int i) {
+    return Depth<unsigned char>::biased(word, i) - 8388608.0f;
+}
+
+__device__ __forceinline__ float chroma_of(unsigned word, int i) {
+    return Depth<unsigned char>::biased(word, i) - (8388608.0f + 128.0f);
+}
+
+// Codes of a word of luma and a word of two pixels' chroma: {Cb, Cr, Cb, Cr}.
+__device__ __forceinline__ Codes codes_of(unsigned luma, unsigned chroma) {
+    Codes codes;
 #pragma unroll
-        for (int i = 0; i < count; ++i) vector.values[i] = bytes[i];
-        *reinterpret_cast<Vec*>(out) = vector;
+    for (int i = 0; i < 4; ++i) {
+        codes.luma[i] = luma_of(luma, i);
+        codes.cb[i] = chroma_of(chroma, i & 2);
+        codes.cr[i] = chroma_of(chroma, i | 1);
+    }
+    return codes;
+}
+
+// Writes bytes first..last - 1 of the lowest of a word: as one where they are whole and aligned.
+template <typename Unit>
+__device__ __forceinline__ void write_bytes(unsigned char* out, unsigned word, int first,
+                                            int last) {
+    constexpr int count = sizeof(Unit);
+    if (first == 0 && last == count && reinterpret_cast<size_t>(out) % count == 0) {
+        *reinterpret_cast<Unit*>(out) = static_cast<Unit>(word);
         return;
     }
 #pragma unroll
     for (int i = 0; i < count; ++i) {
-        if (i >= first && i < last) out[i] = bytes[i];
+        if (i >= first && i < last) out[i] = static_cast<unsigned char>(word >> (8 * i));
     }
 }
 
 // A format says how many rows share a chroma sample, and how codes are read and written:
+//   straight     whether the 4 pixels from x, y on lie in whole words of every plane, and with them
+//                those that lie multiples of 4 columns and of 2 rows away
+//   Rows         the words of `count` such rows: read without a branch, then taken apart row by row
 //   read_group   4 pixels from an even x on, as words; false, and nothing of meaning is read, where
 //                they do not lie so in the row
-//   read_pixel   one pixel
-//   write        pixels first..last - 1 of 4, first and last even, in the rows that share chroma:
-//                {Cb, Cr} of the first two pixels, {Cb, Cr} of the others
+//   read_pixel   pixel i of `codes`
+//   write        pixels first..last - 1 of 4, first and last even, in the rows that share chroma: a
+//                word of luma for each row, and {Cb, Cr} of the first two pixels and the others
 struct Nv12 {
     enum { rows = 2 };
+
+    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
+                                                    int y) {
+        return x % 2 == 0 && y % 2 == 0 && aligned(frame.y + x, frame.y_pitch_bytes, 4) &&
+               aligned(frame.cb + x, frame.cb_pitch_bytes, 4);
+    }
+
+    template <int count>
+    struct Rows {
+        unsigned luma[count], chroma[count / 2];
+
+        __device__ __forceinline__ void read(const Planes<const unsigned char>& frame, int x,
+                                             int y) {
+            const unsigned char* row = frame.y + y * frame.y_pitch_bytes + x;
+            const unsigned char* chroma_row = frame.cb + (y >> 1) * frame.cb_pitch_bytes + x;
+#pragma unroll
+            for (int i = 0; i < count; ++i) {
+                luma[i] = *row_at<unsigned>(row, frame.y_pitch_bytes, i);
+            }
+#pragma unroll
+            for (int i = 0; i < count / 2; ++i) {
+                chroma[i] = *row_at<unsigned>(chroma_row, frame.cb_pitch_bytes, i);
+            }
+        }
+        __device__ __forceinline__ Codes codes(int i) const {
+            return codes_of(luma[i], chroma[i / 2]);
+        }
+    };
 
     static __device__ __forceinline__ bool read_group(const Planes<const unsigned char>& frame,
                                                       int x, int y, int width, Codes& codes) {
         const unsigned char* row = frame.y + y * frame.y_pitch_bytes;
         const unsigned char* chroma_row = frame.cb + (y >> 1) * frame.cb_pitch_bytes;
-        unsigned char chroma[4];
-        if (!read_words<unsigned char, 1>(row, x, width, codes.y) ||
-            !read_words<unsigned char, 1>(chroma_row, x, width, chroma)) {
+        unsigned luma[1], chroma[1];
+        if (!read_words(row, x, width, luma) || !read_words(chroma_row, x, width, chroma)) {
             return false;
         }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            codes.cb[i] = chroma[i & 2];
-            codes.cr[i] = chroma[i | 1];
-        }
+        codes = codes_of(luma[0], chroma[0]);
         return true;
     }
     static __device__ __forceinline__ void read_pixel(const Planes<const unsigned char>& frame,
-                                                      int x, int y, unsigned char& luma,
-                                                      unsigned char& cb, unsigned char& cr) {
+                                                      int x, int y, int i, Codes& codes) {
         const unsigned char* chroma = frame.cb + (y >> 1) * frame.cb_pitch_bytes + (x & ~1);
-        luma = frame.y[y * frame.y_pitch_bytes + x];
-        cb = chroma[0];
-        cr = chroma[1];
+        codes.luma[i] = luma_of(frame.y[y * frame.y_pitch_bytes + x], 0);
+        codes.cb[i] = chroma_of(chroma[0], 0);
+        codes.cr[i] = chroma_of(chroma[1], 0);
     }
     static __device__ __forceinline__ void write(const Planes<unsigned char>& frame, int x, int y,
-                                                 const unsigned char (&luma)[rows][4],
-                                                 const unsigned char (&chroma)[4], int first,
-                                                 int last) {
+                                                 const unsigned (&luma)[rows], unsigned chroma,
+                                                 int first, int last) {
 #pragma unroll
         for (int i = 0; i < rows; ++i) {
-            write_bytes(frame.y + (y + i) * frame.y_pitch_bytes + x, luma[i], first, last);
+            unsigned char* row = frame.y + (y + i) * frame.y_pitch_bytes;
+            write_bytes<unsigned>(row + x, luma[i], first, last);
         }
-        write_bytes(frame.cb + (y >> 1) * frame.cb_pitch_bytes + x, chroma, first, last);
+        unsigned char* chroma_row = frame.cb + (y >> 1) * frame.cb_pitch_bytes;
+        write_bytes<unsigned>(chroma_row + x, chroma, first, last);
     }
 };
 
 struct I420 {
     enum { rows = 2 };
 
+    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
+                                                    int y) {
+        return x % 2 == 0 && y % 2 == 0 && aligned(frame.y + x, frame.y_pitch_bytes, 4) &&
+               aligned(frame.cb + (x >> 1), frame.cb_pitch_bytes, 2) &&
+               aligned(frame.cr + (x >> 1), frame.cr_pitch_bytes, 2);
+    }
+
+    template <int count>
+    struct Rows {
+        unsigned luma[count];
+        unsigned short cb[count / 2], cr[count / 2];
+
+        __device__ __forceinline__ void read(const Planes<const unsigned char>& frame, int x,
+                                             int y) {
+            const unsigned char* row = frame.y + y * frame.y_pitch_bytes + x;
+            const unsigned char* cb_row = frame.cb + (y >> 1) * frame.cb_pitch_bytes + (x >> 1);
+            const unsigned char* cr_row = frame.cr + (y >> 1) * frame.cr_pitch_bytes + (x >> 1);
+#pragma unroll
+            for (int i = 0; i < count; ++i) {
+                luma[i] = *row_at<unsigned>(row, frame.y_pitch_bytes, i);
+            }
+#pragma unroll
+            for (int i = 0; i < count / 2; ++i) {
+                cb[i] = *row_at<unsigned short>(cb_row, frame.cb_pitch_bytes, i);
+                cr[i] = *row_at<unsigned short>(cr_row, frame.cr_pitch_bytes, i);
+            }
+        }
+        __device__ __forceinline__ Codes codes(int i) const {
+            return codes_of(luma[i], __byte_perm(cb[i / 2], cr[i / 2], 0x5140));
+        }
+    };
+
     static __device__ __forceinline__ bool read_group(const Planes<const unsigned char>& frame,
                                                       int x, int y, int width, Codes& codes) {
-        const unsigned char* row = frame.y + y * frame.y_pitch_bytes;
-        if (!read_words<unsigned char, 1>(row, x, width, codes.y)) return false;
+        unsigned luma[1];
+        if (!read_words(frame.y + y * frame.y_pitch_bytes, x, width, luma)) return false;
         const unsigned char* cb = frame.cb + (y >> 1) * frame.cb_pitch_bytes + (x >> 1);
         const unsigned char* cr = frame.cr + (y >> 1) * frame.cr_pitch_bytes + (x >> 1);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            codes.cb[i] = cb[i >> 1];
-            codes.cr[i] = cr[i >> 1];
-        }
+        codes = codes_of(luma[0], bytes_of(cb[0], cr[0], cb[1], cr[1]));
         return true;
     }
     static __device__ __forceinline__ void read_pixel(const Planes<const unsigned char>& frame,
-                                                      int x, int y, unsigned char& luma,
-                                                      unsigned char& cb, unsigned char& cr) {
-        luma = frame.y[y * frame.y_pitch_bytes + x];
-        cb = frame.cb[(y >> 1) * frame.cb_pitch_bytes + (x >> 1)];
-        cr = frame.cr[(y >> 1) * frame.cr_pitch_bytes + (x >> 1)];
+                                                      int x, int y, int i, Codes& codes) {
+        codes.luma[i] = luma_of(frame.y[y * frame.y_pitch_bytes + x], 0);
+        codes.cb[i] = chroma_of(frame.cb[(y >> 1) * frame.cb_pitch_bytes + (x >> 1)], 0);
+        codes.cr[i] = chroma_of(frame.cr[(y >> 1) * frame.cr_pitch_bytes + (x >> 1)], 0);
     }
     static __device__ __forceinline__ void write(const Planes<unsigned char>& frame, int x, int y,
-                                                 const unsigned char (&luma)[rows][4],
-                                                 const unsigned char (&chroma)[4], int first,
-                                                 int last) {
+                                                 const unsigned (&luma)[rows], unsigned chroma,
+                                                 int first, int last) {
 #pragma unroll
         for (int i = 0; i < rows; ++i) {
-            write_bytes(frame.y + (y + i) * frame.y_pitch_bytes + x, luma[i], first, last);
+            unsigned char* row = frame.y + (y + i) * frame.y_pitch_bytes;
+            write_bytes<unsigned>(row + x, luma[i], first, last);
         }
-        const unsigned char cb[2] = {chroma[0], chroma[2]};
-        const unsigned char cr[2] = {chroma[1], chroma[3]};
-        const long long row = y >> 1;
-        const int column = x >> 1;
-        write_bytes(frame.cb + row * frame.cb_pitch_bytes + column, cb, first >> 1, last >> 1);
-        write_bytes(frame.cr + row * frame.cr_pitch_bytes + column, cr, first >> 1, last >> 1);
+        unsigned char* cb = frame.cb + (y >> 1) * frame.cb_pitch_bytes + (x >> 1);
+        unsigned char* cr = frame.cr + (y >> 1) * frame.cr_pitch_bytes + (x >> 1);
+        write_bytes<unsigned short>(cb, __byte_perm(chroma, 0, 0x4420), first >> 1, last >> 1);
+        write_bytes<unsigned short>(cr, __byte_perm(chroma, 0, 0x4431), first >> 1, last >> 1);
     }
 };
 
 struct Yuyv {
     enum { rows = 1 };
 
+    static __device__ __forceinline__ Codes codes_of(const unsigned (&words)[2]) {
+        return ::codes_of(__byte_perm(words[0], words[1], 0x6420),
+                          __byte_perm(words[0], words[1], 0x7531));
+    }
+
+    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
+                                                    int) {
+        return x % 2 == 0 && aligned(frame.y + 2LL * x, frame.y_pitch_bytes, Words<2>::bytes);
+    }
+
+    template <int count>
+    struct Rows {
+        unsigned words[count][2];
+
+        __device__ __forceinline__ void read(const Planes<const unsigned char>& frame, int x,
+                                             int y) {
+            const unsigned char* row = frame.y + y * frame.y_pitch_bytes + 2LL * x;
+#pragma unroll
+            for (int i = 0; i < count; ++i) {
+                Words<2>::read(row_at<unsigned char>(row, frame.y_pitch_bytes, i), words[i]);
+            }
+        }
+        __device__ __forceinline__ Codes codes(int i) const { return codes_of(words[i]); }
+    };
+
     static __device__ __forceinline__ bool read_group(const Planes<const unsigned char>& frame,
                                                       int x, int y, int width, Codes& codes) {
-        unsigned char bytes[8];
-        const unsigned char* row = frame.y + y * frame.y_pitch_bytes;
-        if (!read_words<unsigned char, 2>(row, x, width, bytes)) return false;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            codes.y[i] = bytes[2 * i];
-            codes.cb[i] = bytes[2 * (i & 2) + 1];
-            codes.cr[i] = bytes[2 * (i & 2) + 3];
-        }
+        unsigned words[2];
+        if (!read_words(frame.y + y * frame.y_pitch_bytes, x, width, words)) return false;
+        codes = codes_of(words);
         return true;
     }
     static __device__ __forceinline__ void read_pixel(const Planes<const unsigned char>& frame,
-                                                      int x, int y, unsigned char& luma,
-                                                      unsigned char& cb, unsigned char& cr) {
+                                                      int x, int y, int i, Codes& codes) {
         const unsigned char* pair = frame.y + y * frame.y_pitch_bytes + 2LL * (x & ~1);
-        luma = pair[2 * (x & 1)];
-        cb = pair[1];
-        cr = pair[3];
+        codes.luma[i] = luma_of(pair[2 * (x & 1)], 0);
+        codes.cb[i] = chroma_of(pair[1], 0);
+        codes.cr[i] = chroma_of(pair[3], 0);
     }
     static __device__ __forceinline__ void write(const Planes<unsigned char>& frame, int x, int y,
-                                                 const unsigned char (&luma)[rows][4],
-                                                 const unsigned char (&chroma)[4], int first,
-                                                 int last) {
+                                                 const unsigned (&luma)[rows], unsigned chroma,
+                                                 int first, int last) {
         unsigned char* row = frame.y + y * frame.y_pitch_bytes + 2LL * x;
-#pragma unroll
-        for (int i = 0; i < 4; i += 2) {
-            const unsigned char pair[4] = {luma[0][i], chroma[i], luma[0][i + 1], chroma[i + 1]};
-            if (i >= first && i < last) write_bytes(row + 2 * i, pair, 0, 4);
-        }
+        if (first == 0) write_bytes<unsigned>(row, __byte_perm(luma[0], chroma, 0x5140), 0, 4);
+        if (last == 4) write_bytes<unsigned>(row + 4, __byte_perm(luma[0], chroma, 0x7362), 0, 4);
     }
 };

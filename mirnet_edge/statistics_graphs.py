@@ -26,11 +26,11 @@ from mirnet_edge.rewrite.pools import softmax_mean, softmax_sums
 ROWS, COLUMNS, OWN, STATISTIC = "rows", "columns", "own", "statistic"
 GATHERED, LOG_MASS = "gathered", "log_mass"
 OUTSIDE = -3e4
-"""Added to logits outside the kept region, once for rows and once for columns: their exponentials
-are 0, unless they are 29,900 above all inside. Both together are within FP16's range."""
-STEP = 2.0**-6
-"""Weight of a row in the first product of a mean. Exact in FP16, where most 1 / n are not; with 64
-rows of blocks the product is itself a mean, and no larger than what it is the mean of."""
+"""Added to logits outside the kept region: their exponentials are 0, unless they are 29,900 above
+all inside."""
+LONGEST = 2.0**15
+"""Pixels of a tile's side at most: times this, the weight of any row that counts is 1 or more.
+Within FP16's range."""
 REDUCTIONS = {
     "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "GlobalAveragePool", "GlobalMaxPool",
 }  # fmt: skip
@@ -79,8 +79,8 @@ def gather_graph(proto: Any) -> Any:
     Inputs: the image (N, C, H, W); ``rows`` (N, 1, H, 1) and ``columns`` (N, 1, 1, W), weights of
     sum one that are equal inside the tile's kept region and 0 outside (it begins and ends at
     multiples of the size multiple); ``own`` (1, 1, 1, 1); and ``statistic.k`` as in `apply_graph`.
-    With ``own`` above 0.5 every pool hands on the tile's own mean over the kept region (of the
-    whole tile: what the plain graph computes), else the given vector.
+    With ``own`` 1 every pool hands on the tile's own mean over the kept region (of the whole tile:
+    what the plain graph computes), with 0 the given vector.
 
     Outputs: that of the plain graph, then for each pool ``gathered.k`` (N, C, 1, 1), the mean over
     the kept region, followed for a softmax mean by ``log_mass.k`` (N, 1, 1, 1), the logarithm of
@@ -97,8 +97,7 @@ def gather_graph(proto: Any) -> Any:
         given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
         reader = place.mean.producer()
         gathered = region.gathered(place, pool, f"{GATHERED}.{index}", f"{LOG_MASS}.{index}")
-        chosen = editor.add(reader, "Where", [region.own, gathered, given], f"chosen.{index}")
-        editor.replace(place.mean, chosen)
+        editor.replace(place.mean, region.chosen(reader, gathered, given, f"chosen.{index}"))
     return _finished(editor, proto)
 
 
@@ -158,6 +157,10 @@ def _finished(editor: GraphEditor, proto: Any) -> Any:
 class _Region:
     """The kept region of a tile as weights, at every scale, and means over it.
 
+    All in products, sums and pools: TensorRT 8.6 gives comparisons, selections and products of
+    matrices with a vector to another compiler than its own, which finds no kernel for what it is
+    given and takes the vectors between along.
+
     Args:
         multiple: pixels on whose multiples the region begins and ends.
     """
@@ -172,8 +175,15 @@ class _Region:
         columns = editor.input(COLUMNS, (batch, 1, 1, width))
         self._weights = {2: rows, 3: columns}
         self._made: dict[str, Value] = {}
-        own = editor.input(OWN, (1, 1, 1, 1))
-        self.own = self._add("Greater", [own, self._number("own/half", 0.5)], "own/chosen")
+        self._one = self._number("one", 1)
+        self._own = editor.input(OWN, (1, 1, 1, 1))
+        self._given = self._add("Sub", [self._one, self._own], "own/not")
+
+    def chosen(self, before: Node, gathered: Value, given: Value, name: str) -> Value:
+        """What a pool hands on; exact, since ``own`` is 0 or 1."""
+        own = self._editor.add(before, "Mul", [gathered, self._own], f"{name}/own")
+        other = self._editor.add(before, "Mul", [given, self._given], f"{name}/given")
+        return self._editor.add(before, "Add", [own, other], name)
 
     def gathered(self, place: _Place, pool: Pool, name: str, mass_name: str) -> Value:
         """The mean over the region of what ``place`` reads; it and its mass become outputs of the
@@ -198,18 +208,22 @@ class _Region:
         return mean
 
     def _mean(self, before: Node, features: Value, scale: int, name: str) -> Value:
-        """The means of blocks that lie in the region or outside it as a whole, so that the map is
-        read once and little is written; then rows, then columns."""
+        """The mean of blocks that lie in the region or outside it as a whole, so that the map is
+        read once and little is written: that of all, those outside as 0, over the region's
+        share."""
         block, blocks = [self._multiple // scale] * 2, features
         if block[0] > 1:
             blocks = self._editor.add(
                 before, "AveragePool", [features], f"{name}/blocks",
                 kernel_shape=block, strides=block,
             )  # fmt: skip
-        by_column = self._editor.add(
-            before, "MatMul", [self._row_of_steps(), blocks], f"{name}/rows"
+        kept = self._editor.add(
+            before, "Mul", [blocks, self._inside(self._multiple)], f"{name}/kept"
         )
-        return self._editor.add(before, "MatMul", [by_column, self._column_of_weights()], name)
+        mean = self._editor.add(
+            before, "ReduceMean", [kept], f"{name}/mean", axes=SPATIAL_AXES, keepdims=1
+        )
+        return self._editor.add(before, "Div", [mean, self._share()], name)
 
     def _staged_sums(
         self, before: Node, logits: Value, features: Value, name: str
@@ -237,33 +251,42 @@ class _Region:
         product = add("MatMul", [flat, reshaped(powers, [0, -1, 1], "column")], "product")
         return reshaped(product, [0, 0, 1, 1], "vector"), total, largest
 
-    def _row_of_steps(self) -> Value:
-        """`STEP` for each row of blocks in the region, 0 outside: (N, 1, 1, h)."""
-        if "steps" not in self._made:
-            step = self._number("rows/step", STEP)
-            steps = self._chosen(2, self._multiple, step, self._number("rows/none", 0), "steps")
-            self._made["steps"] = self._add("Transpose", [steps], "rows/turned", perm=[0, 1, 3, 2])
-        return self._made["steps"]
+    def _inside(self, scale: int) -> Value:
+        """1 inside the region and 0 outside: (N, 1, h, w)."""
+        name = f"inside/{scale}"
+        if name not in self._made:
+            sides = [self._side(axis, scale) for axis in (2, 3)]
+            self._made[name] = self._add("Mul", sides, name)
+        return self._made[name]
 
-    def _column_of_weights(self) -> Value:
-        """What turns sums over the rows of blocks, taken in steps, into the mean: (N, 1, w, 1)."""
-        if "column" not in self._made:
-            every = self._every(3, self._multiple)
-            factor = self._number("columns/factor", self._multiple**2 / STEP)
-            scaled = self._add("Mul", [self._largest(2), factor], "columns/scale")
-            column = self._add("Mul", [every, scaled], "columns/weights")
-            self._made["column"] = self._add(
-                "Transpose", [column], "columns/turned", perm=[0, 1, 3, 2]
-            )
-        return self._made["column"]
+    def _side(self, axis: int, scale: int) -> Value:
+        """The same along one axis."""
+        name = f"{self._weights[axis].name}/{scale}/inside"
+        if name not in self._made:
+            longest = self._number(f"{name}/longest", LONGEST)
+            counted = self._add("Mul", [self._every(axis, scale), longest], f"{name}/counted")
+            self._made[name] = self._add("Min", [counted, self._one], name)
+        return self._made[name]
+
+    def _share(self) -> Value:
+        """The region's share of the tile: (N, 1, 1, 1)."""
+        if "share" not in self._made:
+            sides = [
+                self._add(
+                    "ReduceMean", [self._side(axis, self._multiple)],
+                    f"{self._weights[axis].name}/share", axes=SPATIAL_AXES, keepdims=1,
+                )
+                for axis in (2, 3)
+            ]  # fmt: skip
+            self._made["share"] = self._add("Mul", sides, "share")
+        return self._made["share"]
 
     def _outside(self, scale: int) -> Value:
         """What takes the logits outside the region away: (N, 1, h, w)."""
         name = f"outside/{scale}"
         if name not in self._made:
-            zero, far = self._number(f"{name}/zero", 0), self._number(f"{name}/far", OUTSIDE)
-            sides = [self._chosen(axis, scale, zero, far, name) for axis in (2, 3)]
-            self._made[name] = self._add("Add", sides, name)
+            below = self._add("Sub", [self._one, self._inside(scale)], f"{name}/outside")
+            self._made[name] = self._add("Mul", [below, self._number(f"{name}/far", OUTSIDE)], name)
         return self._made[name]
 
     def _log_share(self, scale: int) -> Value:
@@ -275,13 +298,6 @@ class _Region:
             share = self._add("Mul", [pixel, size], f"{name}/position")
             self._made[name] = self._add("Log", [share], name)
         return self._made[name]
-
-    def _chosen(self, axis: int, scale: int, inside: Value, outside: Value, name: str) -> Value:
-        """Along one axis, one of two numbers for each position of the map."""
-        name = f"{name}/{self._weights[axis].name}"
-        zero = self._number(f"{name}/zero", 0)
-        kept = self._add("Greater", [self._every(axis, scale), zero], f"{name}/kept")
-        return self._add("Where", [kept, inside, outside], name)
 
     def _every(self, axis: int, scale: int) -> Value:
         """The weights of every ``scale``-th row or column."""

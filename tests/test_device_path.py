@@ -741,10 +741,10 @@ def test_engines_are_tried_until_one_fits_a_frame(
         (tmp_path / name).mkdir()
         paths.append(write_plans(tmp_path / name, network, tile, batch))
     with me.Restorer(paths[-1], halo=4) as restore:
-        activation_bytes = restore.engine.activation_bytes
+        held = restore.engine.device_bytes
         small, frame = frame_of(20, 30), frame_of(200, 200)
         expected = [restore(small), restore(frame)]
-    fits = paths[-1].stat().st_size + activation_bytes + 24 * TILE[0] * TILE[1] + 4 * frame.nbytes
+    fits = held.total + 4 * frame.nbytes
     with me.Restorer(paths, halo=4, memory_limit=fits) as restore:
         assert restore.engine.batch == 4
         np.testing.assert_array_equal(restore(frame), expected[1])

@@ -141,12 +141,32 @@ def test_an_empty_region_stores_nothing(host: HostKernels) -> None:
     assert (frame == 7).all()
 
 
+@pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("sample", ["u8", "u16"])
-def test_every_sample_is_divided_as_numpy_divides(host: HostKernels, sample: str) -> None:
+def test_every_sample_is_divided_as_numpy_divides(
+    host: HostKernels, sample: str, value: str
+) -> None:
     count = np.iinfo(SAMPLES[sample]).max + 1
     frame = np.arange(count).astype(SAMPLES[sample]).reshape(-1, 256, 1)
-    tiles = host.load_tiles(frame, "gray", np.zeros((1, 2), np.int32), frame.shape[:2], 3, "f32")
-    assert_same(tiles[0, 0], frame[..., 0].astype(np.float32) / np.float32(count - 1), sample)
+    tiles = host.load_tiles(frame, "gray", np.zeros((1, 2), np.int32), frame.shape[:2], 3, value)
+    quotient = frame[..., 0].astype(np.float32) / np.float32(count - 1)
+    assert_same(tiles[0, 0], quotient.astype(VALUES[value]), sample)
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("frame_format", ["gray_u8", "rgb_u8", "gray_u16", "rgb_u16", "rgb_f32"])
+def test_every_half_is_stored_as_the_twin_stores_it(
+    host: HostKernels, frame_format: str, value: str
+) -> None:
+    order, sample = frame_format.split("_")[0], SAMPLES[frame_format.split("_")[1]]
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    halves[np.isnan(halves)] = np.nan  # quiet ones, of which NumPy does not warn
+    tiles = np.stack([halves, halves.T, halves[::-1]])[None].astype(VALUES[value])
+    origins, kept = np.zeros((1, 2), np.int32), np.array([(0, 0, 256, 256)], np.int32)
+    frame = np.zeros(shape_of((256, 256), frame_format), sample)
+    expected = store_tiles(frame, order, tiles, origins, kept, None)
+    host.store_tiles(frame, order, tiles, origins, kept, None)
+    assert_same(frame, expected, frame_format)
 
 
 @pytest.mark.parametrize("sample", ["u8", "u16"])

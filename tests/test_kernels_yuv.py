@@ -129,15 +129,17 @@ def test_every_code_comes_back_from_the_tiles_of_a_frame(
 ) -> None:
     # Codes that no RGB in 0..1 has are among them, and no sample may be missed or written wrong
     # where regions meet.
-    size_px, tile_size_px = (58, 70), (24, 28)
-    _, planes = frame_of(np.random.default_rng(16), size_px, frame_format)
-    origins, settled = arrays_of(Tiling(tile_size_px, halo=5).cover(*size_px))
-    matrices = COLOURS[colour].to_rgb, COLOURS[colour].to_yuv
-    tiles = host.load_tiles_yuv(planes, frame_format, matrices[0], origins, tile_size_px, 3, value)
-    back = [~plane for plane in planes]
-    host.store_tiles_yuv(back, frame_format, matrices[1], tiles, origins, settled)
-    for plane, expected in zip(back, planes, strict=True):
-        assert_same(plane, expected, f"{frame_format} {colour} through {value}")
+    # With a width and a halo of 4 pixels' multiples, whole vectors and words; else neither.
+    tile_size_px = (24, 28)
+    for size_px, halo in (((58, 70), 5), ((58, 72), 4)):
+        _, planes = frame_of(np.random.default_rng(16), size_px, frame_format)
+        origins, settled = arrays_of(Tiling(tile_size_px, halo=halo).cover(*size_px))
+        to_rgb, to_yuv = COLOURS[colour].to_rgb, COLOURS[colour].to_yuv
+        tiles = host.load_tiles_yuv(planes, frame_format, to_rgb, origins, tile_size_px, 3, value)
+        back = [~plane for plane in planes]
+        host.store_tiles_yuv(back, frame_format, to_yuv, tiles, origins, settled)
+        for plane, expected in zip(back, planes, strict=True):
+            assert_same(plane, expected, f"{frame_format} {colour} through {value}, halo {halo}")
 
 
 @pytest.mark.parametrize("blend", [0, 4, 8])

@@ -79,7 +79,7 @@ class _Finder:
             if node.name in self.found and node.op_type == "Exp":
                 self._join_producers(node)
                 self._join_sums(node)
-            elif node.name in self.found and node.op_type in SUMS | {"Softmax"}:
+            elif node.name in self.found and node.op_type in SUMS:
                 self._join_normalizers(node)
         for name in self.handed_out:
             self._join_handed_out(name)

@@ -171,12 +171,11 @@ def _block(extent: int) -> int:
 
 
 def spatial_softmaxes(editor: GraphEditor) -> int:
-    """The softmax over all positions with weights that FP16 holds.
+    """The softmax over all positions in a form that FP16 holds.
 
-    sum_p softmax(l)_p r_p = (sum_p w_p r_p) / sqrt(HW), w_p = sqrt(HW) softmax(l)_p. The weights of
-    the plain form lie near 1 / HW, below FP16's normal range from 256x256 on; those w_p lie near
-    1 / sqrt(HW), and their sum is sqrt(HW). The softmax itself and its scaling are of one channel,
-    so that computing them in FP32 costs little.
+    sum_p softmax(l)_p r_p = (sum_p e_p r_p) / (sum_p e_p), e_p = exp(l_p - max l) / sqrt(HW). The
+    weights of the plain form lie near 1 / HW, below FP16's normal range from 256x256 on; those e_p
+    lie near 1 / sqrt(HW), and both sums near sqrt(HW). Maximum and sum are taken in two stages.
     """
     if not editor.fixed:
         return 0
@@ -184,7 +183,7 @@ def spatial_softmaxes(editor: GraphEditor) -> int:
     for softmax in editor.nodes("Softmax"):
         found = softmax_mean(editor, softmax)
         if found is not None:
-            _scale_weights(editor, softmax, *found)
+            _rewrite_softmax(editor, softmax, *found)
             changed += 1
     return changed
 
@@ -205,42 +204,21 @@ def softmax_mean(editor: GraphEditor, softmax: Node) -> tuple[Value, Value, Valu
     return flat.inputs[0], features.inputs[0], unsqueeze.outputs[0]
 
 
-def _scale_weights(
+def _rewrite_softmax(
     editor: GraphEditor, softmax: Node, logits: Value, features: Value, mean: Value
 ) -> None:
-    batch, channels, height, width = editor.dims(features)
-    name, positions = softmax.name, height * width
     product = mean.producer().inputs[0].producer()
-    scale = np.full((1, 1, 1), math.sqrt(positions), np.float32)
-    row, rows, column, vector = (
-        editor.constant(f"{name}/{shape}", np.array(dims, np.int64))
-        for shape, dims in (
-            ("row", (batch, 1, positions)),
-            ("rows", (batch, channels, positions)),
-            ("column", (batch, positions, 1)),
-            ("vector", (batch, channels, 1, 1)),
-        )
-    )
-    flat = editor.add(softmax, "Reshape", [logits, row], f"{name}/logits")
-    weights = editor.add(softmax, "Softmax", [flat], f"{name}/softmax", axis=2)
-    scaled = editor.add(
-        softmax, "Mul", [weights, editor.constant(f"{name}/scale", scale)], f"{name}/weights"
-    )
-    turned = editor.add(product, "Reshape", [scaled, column], f"{name}/turned")
-    maps = editor.add(product, "Reshape", [features, rows], f"{name}/flat")
-    summed = editor.add(product, "MatMul", [maps, turned], f"{name}/product")
-    total = editor.add(product, "Reshape", [summed, vector], f"{name}/total")
-    unscaled = editor.constant(f"{name}/unscale", np.reshape(1 / scale, (1, 1, 1, 1)))
-    editor.replace(mean, editor.add(product, "Mul", [total, unscaled], f"{name}/context"))
+    name = softmax.name
+    summed, total, _ = softmax_sums(editor, logits, features, name, (softmax, product))
+    context = editor.add(product, "Div", [summed, total], f"{name}/context")
+    editor.replace(mean, context)
 
 
 def softmax_sums(
     editor: GraphEditor, logits: Value, features: Value, name: str, before: tuple[Node, Node]
 ) -> tuple[Value, Value, Value]:
     """sum_p e_p r_p (N, C, 1, 1), sum_p e_p (N, 1, 1, 1), and the shift s (N, 1, 1, 1) of
-    e_p = exp(l_p - s), s = max l + ln(HW) / 2, in a graph of fixed size. The e_p lie near
-    1 / sqrt(HW) and both sums near sqrt(HW), within FP16's range. Maximum and sum are taken in two
-    stages.
+    e_p = exp(l_p - s): the two sums of `spatial_softmaxes`, in a graph of fixed size.
 
     Args:
         logits: l (N, 1, H, W).

@@ -18,6 +18,8 @@ using std::max;
 using std::min;
 
 struct alignas(8) int2 { int x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct dim3 { unsigned x, y, z; };
 
@@ -56,6 +58,39 @@ inline float __half2float(__half value) {
         magnitude = std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
     }
     return std::copysign(magnitude, (value.bits & 0x8000) != 0 ? -1.0f : 1.0f);
+}
+
+inline float __uint_as_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// A store that caches as stores do.
+template <typename Word>
+void __stwb(Word* address, Word word) {
+    *address = word;
+}
+
+// Within 0..1; NaN becomes 0, and so does -0, to the sign.
+inline float __saturatef(float value) { return value > 0.0f ? std::fmin(value, 1.0f) : 0.0f; }
+
+// Bytes of the pair: low holds numbers 0..3, high 4..7. A hexadecimal digit of the selector is the
+// number of the byte that goes there. (Digits from 8 on repeat its sign: none asks for that.)
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+    const std::uint64_t pair = static_cast<std::uint64_t>(high) << 32 | low;
+    unsigned word = 0;
+    for (int i = 0; i < 4; ++i) {
+        const unsigned byte = selector >> 4 * i & 7;
+        word |= static_cast<unsigned>(pair >> 8 * byte & 255) << 8 * i;
+    }
+    return word;
 }
 
 inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
