@@ -25,10 +25,10 @@
 // bytes of each row in three word loads, those of all its rows before it converts the first, and
 // writes 256 neighbouring bytes to each plane in one 8-byte store a thread (tile.cuh: straight).
 // Three instructions make a __half of a byte: a byte permutation, a fmaf, and half of a conversion
-// of two (frame.cuh). Groups off a word are read as words and shifted, those that cross the border sample
-// by sample. Tile widths that the group does not divide, or an unaligned batch, are stored value by
-// value: correct, slower, and no engine asks for them. Any grid is correct in x and y (the loops
-// stride over it); gridDim.z is the number of tiles.
+// of two (frame.cuh). Groups off a word are read as words and shifted, those that cross the border
+// sample by sample. Tile widths that the group does not divide, or an unaligned batch, are stored
+// value by value: correct, slower, and no engine asks for them. Any grid is correct in x and y (the
+// loops stride over it); gridDim.z is the number of tiles.
 #include "tile.cuh"
 
 template <typename Order, typename Sample, typename Value>

@@ -30,11 +30,11 @@
 // neighbouring bytes a warp; RGBA aligned to 16 bytes: one store) for any pitch and any region;
 // only the first and last group of a row go sample by sample, and uint8 RGBA frames that begin off
 // a word. The planes are read one vector a thread (8 bytes for four __half) where the tile is
-// aligned there too, as it is when origins, regions and tile width are multiples of 4, and value by value
-// elsewhere. Where a whole region is so, and rows are words apart, a thread asks for the vectors of
-// all its rows, planes and alpha before it converts the first (tile.cuh: straight): 96 bytes for
-// four rows of __half. Any grid is correct in x and y (the loops stride over it); gridDim.z is the
-// number of tiles.
+// aligned there too, as it is when origins, regions and tile width are multiples of 4, and value by
+// value elsewhere. Where a whole region is so, and rows are words apart, a thread asks for the
+// vectors of all its rows, planes and alpha before it converts the first (tile.cuh: straight): 96
+// bytes for four rows of __half. Any grid is correct in x and y (the loops stride over it);
+// gridDim.z is the number of tiles.
 #include "tile.cuh"
 
 // The words of a group of pixels; alpha is that of the pixels of `alpha`, words that lie like them.
@@ -75,8 +75,8 @@ __device__ __forceinline__ void fill_opaque(unsigned (&words)[channels]) {
 // `alpha` in the alpha frame, or null.
 template <typename Sample, typename Order, typename Value>
 __device__ __forceinline__ void store_straight(const Tile<const Value>& tile, const Value* in,
-                                           Sample* out, long long pitch_bytes, const Sample* alpha,
-                                           long long alpha_pitch_bytes) {
+                                               Sample* out, long long pitch_bytes,
+                                               const Sample* alpha, long long alpha_pitch_bytes) {
     constexpr int channels = Order::channels;
     Vector<Value, Group<Sample>::px> planes[store_rows][3];
     unsigned alphas[store_rows][channels];
