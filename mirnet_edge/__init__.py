@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mirnet_edge.errors import MirnetEdgeError as MirnetEdgeError
     from mirnet_edge.errors import MissingDependencyError as MissingDependencyError
     from mirnet_edge.errors import OutputError as OutputError
+    from mirnet_edge.errors import RefusedPairsError as RefusedPairsError
     from mirnet_edge.errors import StreamError as StreamError
     from mirnet_edge.errors import TilingError as TilingError
     from mirnet_edge.evaluate import Evaluation as Evaluation
@@ -109,6 +110,7 @@ _MODULE_OF_NAME = {
     "OutputError": "errors",
     "PixelFormat": "pixel_formats",
     "Precision": "precision",
+    "RefusedPairsError": "errors",
     "Restorer": "restore",
     "StatisticsSettings": "frame_statistics",
     "StreamError": "errors",

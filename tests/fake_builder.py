@@ -281,7 +281,10 @@ def _refusal(network: Network) -> str:
     if FAULT == "halves unnamed" and held:
         return "no luck"
     pairs = [layer for layer in network.layers if layer.node.op_type == "QuantizeLinear"]
-    if FAULT == "marked" and pairs and not network.strongly_typed:
+    writers = {name: node.op_type for node in network.proto.graph.node for name in node.output}
+    behind = {writers.get(layer.node.input[0], "") for layer in pairs} - {""}
+    refused = {"marked": bool(pairs), "marked sums": bool(behind - {"LeakyRelu"})}
+    if refused.get(FAULT) and not network.strongly_typed:
         return (
             "2: [optimizer.cpp::filterQDQFormats::4422] Error Code 2: Internal Error (Assertion "
             "!n->candidateRequirements.empty() failed. All of the candidates were removed, which "

@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import graph_samples
 import pytest
 from build_sandbox import TILE, Sandbox, frames
 
 from mirnet_edge import errors
+from mirnet_edge.build.graphs import fewer_pairs, quantized_convolutions
 from mirnet_edge.bundled import BundledModel
 from mirnet_edge.graphs import load_graph
 from mirnet_edge.quantize import quantize_onnx, recorded
+from mirnet_edge.quantize.qdq import insert_qdq
 from mirnet_edge.ranges import Ranges
 
 RELEASES = ["8.6.1", "10.3.0", "11.4.0"]
@@ -95,6 +98,62 @@ def test_a_refusal_that_names_no_layer_says_what_to_do(sandbox: Sandbox) -> None
         "with a smaller --budget, or use TensorRT 10 or newer"
     )
     assert not sandbox.engine.exists()
+
+
+def test_pairs_that_tensorrt_refuses_are_left_out(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until those behind activation functions are left."""
+    monkeypatch.setenv("FAKE_TENSORRT_TIMES", '{"int8": 0.7}')
+    options = {"precision": "int8", "method": "minmax", "budget_db": 3}
+    sandbox.release("10.3.0")
+    every = sandbox.build(**options).layers_by_precision()["INT8"]
+    sandbox.release("8.6.1")
+    sandbox.fault("marked sums")
+    card = sandbox.build(**options)
+    kept = card.layers_by_precision()["INT8"]
+    assert 0 < kept < every
+    assert card.notes[-1] == (
+        "TensorRT refused the Q/DQ pairs of all 6 convolutions without naming any; the 2 with "
+        "pairs not behind an activation are FP16"
+    )
+    assert sandbox.build(**options) == card
+    assert not sandbox.built
+
+
+SUMS = """
+<ir_version: 8, opset_import: ["" : 17]>
+network (float[1,16,20,28] input) => (float[1,16,20,28] output)
+{
+  [one] a = Conv <pads = [1,1,1,1]> (input, "w.one")
+  [leaky] b = LeakyRelu <alpha = 0.2> (a)
+  [two] c = Conv <pads = [1,1,1,1]> (b, "w.shared")
+  [sum] d = Add (c, input)
+  [three] e = Conv <pads = [1,1,1,1]> (d, "w.one")
+  [again] f = Add (e, b)
+  [four] g = Conv <pads = [1,1,1,1]> (f, "w.shared")
+  [last] output = Add (g, f)
+}
+"""
+"""Four convolutions: of the input, behind an activation, alone behind a sum of a convolution, and
+behind one that others read too."""
+
+
+def test_fewer_pairs_are_tried_in_turn() -> None:
+    proto = graph_samples.parsed(SUMS)
+    quantized = insert_qdq(proto, graph_samples.ranges_of(proto), ["one", "two", "three", "four"])
+    tried = [(quantized_convolutions(graph), note) for graph, note in fewer_pairs(quantized)]
+    assert [set(nodes) for nodes, _ in tried] == [
+        {"one", "two", "three", "four"},
+        {"one", "two", "four"},
+        {"two"},
+    ]
+    assert [note.partition("; ")[2] for _, note in tried] == [
+        "",
+        "the 1 with pairs alone behind a sum are FP16",
+        "the 3 with pairs not behind an activation are FP16",
+    ]
+    assert [graph for graph, _ in fewer_pairs(proto)] == [proto], "without pairs"
 
 
 # Records of bundled models

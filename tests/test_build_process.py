@@ -130,7 +130,7 @@ sandbox.build()
 KILLED_IN_PLACE = """
 import os, signal, sys
 from pathlib import Path
-from mirnet_edge.build.job import _place
+from mirnet_edge.build.placing import place
 from mirnet_edge.card import EngineCard
 folder, steps = Path(sys.argv[1]), 0
 card = EngineCard.load(folder / "new.json")
@@ -144,7 +144,7 @@ def watched(function):
     return step
 for name in ("unlink", "replace", "write_text"):
     setattr(Path, name, watched(getattr(Path, name)))
-_place(folder / "new.plan", folder / "net.engine", card)
+place(folder / "new.plan", folder / "net.engine", card)
 print("done", steps)
 """
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from mirnet_edge.graphs import graph_sha256, has_qdq, load_graph, with_shape
 from mirnet_edge.precision import Precision, typed_graph
 from mirnet_edge.precision.islands import fp32_islands
 from mirnet_edge.precision.typing_pass import IoType
-from mirnet_edge.quantize.qdq import keep_pairs
+from mirnet_edge.quantize.qdq import CONVOLUTIONS, keep_pairs
 from mirnet_edge.rewrite import rewrite
 
 HEAVY = {"Conv", "ConvTranspose", "MatMul", "Resize", "AveragePool"}
 """Operators on whole maps that read neighbours or mix channels. Element-wise ones follow them."""
+ACTIVATIONS = {"LeakyRelu", "PRelu", "Relu", "Sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,51 @@ def quantized_convolutions(proto: Any) -> frozenset[str]:
     return frozenset(
         node.name
         for node in proto.graph.node
-        if node.op_type in ("Conv", "ConvTranspose") and node.input[0] in dequantized
+        if node.op_type in CONVOLUTIONS and node.input[0] in dequantized
     )
+
+
+def fewer_pairs(proto: Any) -> Iterator[tuple[Any, str]]:
+    """A quantized graph, and the same with fewer and fewer of its convolutions in INT8: what to try
+    in turn where TensorRT refuses Q/DQ pairs without naming them. With each, a note on what was
+    left out, "" for the graph itself, which is all that is tried of one without pairs.
+
+    Found with TensorRT 8.6.0 on edge-s, by leaving out one kind of pair after another: it refuses a
+    pair that is all that reads the sum of a convolution and something else, which is to be fused
+    into that convolution; and it takes pairs behind activation functions.
+    """
+    yield proto, ""
+    writers = {name: node for node in proto.graph.node for name in node.output}
+    readers = Counter(name for node in proto.graph.node for name in set(node.input))
+    chosen = sorted(quantized_convolutions(proto))
+    sources = {
+        node.name: writers[writers[node.input[0]].input[0]].input[0]
+        for node in proto.graph.node
+        if node.name in chosen
+    }
+
+    def alone_behind_a_sum(name: str) -> bool:
+        node = writers.get(sources[name])
+        if node is None or node.op_type != "Add" or readers[sources[name]] > 1:
+            return False
+        return any(writers[i].op_type in CONVOLUTIONS for i in node.input if i in writers)
+
+    def behind_an_activation(name: str) -> bool:
+        node = writers.get(sources[name])
+        return node is not None and node.op_type in ACTIVATIONS
+
+    tried = len(chosen)
+    for kept, which in (
+        ([name for name in chosen if not alone_behind_a_sum(name)], "alone behind a sum"),
+        ([name for name in chosen if behind_an_activation(name)], "not behind an activation"),
+    ):
+        if 0 < len(kept) < tried:
+            tried = len(kept)
+            yield (
+                keep_pairs(proto, kept),
+                f"TensorRT refused the Q/DQ pairs of all {len(chosen)} convolutions without naming "
+                f"any; the {len(chosen) - tried} with pairs {which} are FP16",
+            )
 
 
 def without_qdq(proto: Any) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +17,12 @@ from mirnet_edge.build.graphs import (
     SourceGraph,
     TypedGraphs,
     build_key,
+    fewer_pairs,
     rewritten,
     typed_graphs,
     without_qdq,
 )
+from mirnet_edge.build.placing import cached, place, work_folder
 from mirnet_edge.build.process import (
     OUTPUTS,
     PLAN,
@@ -37,10 +37,13 @@ from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
 from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.calibration_set.sources import Source
-from mirnet_edge.card import EngineCard, Kind, Measured, TensorFacts, card_path, file_sha256
-from mirnet_edge.errors import BuildError, CalibrationError, EngineError, OutputError
+from mirnet_edge.card import EngineCard, Kind, Measured, TensorFacts, file_sha256
+from mirnet_edge.errors import (
+    BuildError,
+    CalibrationError,
+    RefusedPairsError,
+)
 from mirnet_edge.graphs import graph_sha256, load_graph, with_shape
-from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.pooled import Pool
 from mirnet_edge.quantize import DENOISING_SIGMA
 from mirnet_edge.quantize.qdq import insert_qdq
@@ -53,6 +56,9 @@ TILES_COMPARED, TILES_CALIBRATED = 8, 16
 seconds for each of 256x256."""
 RUNS = 200
 """Timed, for medians."""
+
+Attempts = Iterable[tuple[TypedGraphs, str]]
+"""Graphs to build in turn, until TensorRT takes one, each with a note for the card."""
 
 
 @dataclass
@@ -90,11 +96,11 @@ class BuildJob:
         if found is not None:
             return found
         require_new(engine, overwrite)
-        return self.place(graphs, settings, key, engine)
+        return self.place([(graphs, "")], settings, key, engine)
 
     def place(
         self,
-        graphs: TypedGraphs,
+        attempts: Attempts,
         settings: Settings,
         key: str,
         engine: Path,
@@ -103,10 +109,10 @@ class BuildJob:
         notes: tuple[str, ...] = (),
     ) -> EngineCard:
         """Build what needs no comparison; the card of what was put into place."""
-        with _work_folder(engine) as folder:
-            card = self._build(graphs, settings, key, folder, kind)
+        with work_folder(engine) as folder:
+            card = self._built(attempts, settings, key, folder, kind)
             card = replace(card, pools=pools, notes=(*card.notes, *notes))
-            _place(folder / PLAN, engine, card)
+            place(folder / PLAN, engine, card)
         return card
 
     def int8_engine(
@@ -127,9 +133,8 @@ class BuildJob:
         plain = engine.with_name(f"{engine.stem}.fp16{engine.suffix}")
         fp16 = self.float_engine(plain, replace(settings, precision="fp16"), overwrite)
         proto, quantization = self.quantized(settings)
-        graphs = typed_graphs(proto, "int8", settings.io)
-        with _work_folder(engine) as folder:
-            card = self._build(graphs, settings, key, folder)
+        with work_folder(engine) as folder:
+            card = self._built(attempts(proto, settings), settings, key, folder)
             card = _compared(card, fp16, quantization)
             reasons = reasons_against_int8(card.measured, settings.budget_db)
             if reasons and not force:
@@ -141,7 +146,7 @@ class BuildJob:
                 card = replace(
                     card, notes=(*card.notes, f"kept by force: {'; and '.join(reasons)}")
                 )
-            _place(folder / PLAN, engine, card)
+            place(folder / PLAN, engine, card)
         return card
 
     @cached_property
@@ -217,6 +222,26 @@ class BuildJob:
         """What is planned on, whatever the batch."""
         proto = self.source.reference
         return rewritten(proto, 1, tile) if self.source.rewrites else proto
+
+    def _built(
+        self,
+        attempts: Attempts,
+        settings: Settings,
+        key: str,
+        folder: Path,
+        kind: Kind = "plain",
+    ) -> EngineCard:
+        """Build the first in the folder whose Q/DQ pairs TensorRT does not refuse; its card."""
+        refusal: RefusedPairsError | None = None
+        for graphs, note in attempts:
+            try:
+                card = self._build(graphs, settings, key, folder, kind)
+            except RefusedPairsError as error:
+                refusal = error
+            else:
+                return replace(card, notes=(*card.notes, note)) if note else card
+        assert refusal is not None  # there is one attempt at least
+        raise refusal
 
     def _build(
         self,
@@ -316,6 +341,16 @@ class BuildJob:
         return restored_tiles(plain, self.tiles.tiles, self.statistics, self.progress)
 
 
+def attempts(proto: Any, settings: Settings) -> Attempts:
+    """What to build of a sized graph, in turn (see `graphs.fewer_pairs`).
+
+    Raises:
+        GraphError: when iterated over: it does not fit the precision.
+    """
+    for fewer, note in fewer_pairs(proto):
+        yield typed_graphs(fewer, settings.precision, settings.io), note
+
+
 def _compared(card: EngineCard, fp16: EngineCard, quantization: dict[str, Any]) -> EngineCard:
     """The card of an INT8 engine, with what it was compared with."""
     measured = card.measured
@@ -327,34 +362,3 @@ def _compared(card: EngineCard, fp16: EngineCard, quantization: dict[str, Any]) 
 
 def _tensor(described: dict[str, Any]) -> TensorFacts:
     return TensorFacts(**{**described, "shape": tuple(described["shape"])})
-
-
-@contextmanager
-def _work_folder(engine: Path) -> Iterator[Path]:
-    """Beside the engine, so that what is finished can be moved into place; removed at the end."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{engine.stem}.", dir=engine.parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write into {engine.parent}: {error}") from error
-
-
-def cached(engine: Path, key: str) -> EngineCard | None:
-    """The card, where the engine is there and is what it says."""
-    try:
-        card = EngineCard.load(card_path(engine))
-        whole = card.key == key and card.engine_sha256 == file_sha256(engine)
-    except (EngineError, OSError):
-        return None
-    return card if whole else None
-
-
-def _place(plan: Path, engine: Path, card: EngineCard) -> None:
-    """Move both into place. The old engine goes first and the new one comes last, so that at no
-    moment an engine lies beside the card of another."""
-    with interrupts_deferred() as interrupted:
-        engine.unlink(missing_ok=True)
-        card.save(card_path(engine))
-        plan.replace(engine)
-    if interrupted():
-        raise KeyboardInterrupt

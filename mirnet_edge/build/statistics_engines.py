@@ -10,7 +10,8 @@ from typing import Any
 from mirnet_edge._files import require_new
 from mirnet_edge._imports import require
 from mirnet_edge.build.graphs import build_key, rewritten, typed_graphs
-from mirnet_edge.build.job import BuildJob, cached
+from mirnet_edge.build.job import BuildJob, attempts
+from mirnet_edge.build.placing import cached
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.card import Kind, kind_path
 from mirnet_edge.errors import GraphError
@@ -76,8 +77,9 @@ class StatisticsEngines:
                 proto, notes = with_pairs_of(self._job.quantized(settings)[0], proto)
                 if not has_qdq(proto):
                     settings = replace(settings, precision="fp16")
-            graphs = typed_graphs(proto, settings.precision, settings.io)
-            self._job.place(graphs, settings, key, path, kind, self._pools, notes)
+            self._job.place(
+                attempts(proto, settings), settings, key, path, kind, self._pools, notes
+            )
 
 
 def with_pairs_of(quantized: Any, proto: Any) -> tuple[Any, tuple[str, ...]]:

@@ -28,7 +28,12 @@ from mirnet_edge.build.process import (
     BuildAnswer,
     BuildRequest,
 )
-from mirnet_edge.errors import BuildError, MirnetEdgeError, MissingDependencyError
+from mirnet_edge.errors import (
+    BuildError,
+    MirnetEdgeError,
+    MissingDependencyError,
+    RefusedPairsError,
+)
 from mirnet_edge.trt.network import (
     BuildLimits,
     NetworkSource,
@@ -154,20 +159,24 @@ def _build(trt: Any, request: BuildRequest, folder: Path, progress: Progress) ->
 def _build_by_flags(
     trt: Any, source: NetworkSource, limits: BuildLimits, progress: Progress
 ) -> Plan:
-    """Once more without holding layers to FP16, where it fails with that."""
+    """Once more without holding layers to FP16, where it fails with that.
+
+    Raises:
+        RefusedPairsError: it fails for the graph's Q/DQ pairs.
+    """
     try:
         return build_plan(trt, source, limits, progress)
     except BuildError as error:
+        if source.precision == "int8" and REFUSED_INT8.search(str(error)):
+            raise RefusedPairsError(
+                f"{error}. TensorRT 8.6 refuses some quantized convolutions without naming them; "
+                "leave some in FP16 with a smaller --budget, or use TensorRT 10 or newer"
+            ) from error
         if source.halves:
             freed = dataclasses.replace(source, halves=())
             plan = _build_by_flags(trt, freed, limits, progress)
             plan.notes.append(_why_not_held(str(error)))
             return plan
-        if source.precision == "int8" and REFUSED_INT8.search(str(error)):
-            raise BuildError(
-                f"{error}. TensorRT 8.6 refuses some quantized convolutions without naming them; "
-                "leave some in FP16 with a smaller --budget, or use TensorRT 10 or newer"
-            ) from error
         raise
 
 
