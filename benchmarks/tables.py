@@ -14,14 +14,14 @@ from typing import Any
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import bundled_models
-from mirnet_edge.frame_statistics import MODES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 PORTABLE = RESULTS / "portable.json"
 GPU = RESULTS / "h200-tensorrt-8.6.0"
-BATCHES = "batch", "batch.apply", "batch.gather"
+OF_SECOND_RUN = "edge-s-denoise-fp16.apply", "mirnet-v2-plain-fp16"
+"""What else of the record "own-softmax" is as the package builds it."""
 
 
 def models_table() -> str:
@@ -98,95 +98,33 @@ def _random_network(info: dict[str, Any], network: str) -> dict[str, Any]:
 
 def gpu_table() -> str:
     """Engines beside PyTorch, the runtime around them and its kernels, from the records."""
-    engines, device, kernels = (
+    engines, second, device, kernels = (
         json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("engines", "device", "kernels")
+        for name in ("engines", "own-softmax", "device", "kernels")
     )
-    versions = engines["engines"][0]["card"]["versions"]
-    where = (
-        f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
-        f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
-        f"random weights. Records: `benchmarks/results/{GPU.name}/`."
-    )
-    tables = (_engine_rows(engines), _int8_rows(engines), _runtime_rows(device, kernels))
-    return "\n".join(_markdown(rows) for rows in tables) + where + "\n"
-
-
-def _engine_rows(record: dict[str, Any]) -> list[list[str]]:
     rows = [
-        ["network, 256² tiles", "TensorRT, CUDA graph", "PyTorch FP16, graph / eager",
+        ["network, one 256² tile", "TensorRT, CUDA graph", "PyTorch FP16, graph / eager",
          "moved", "least PSNR against FP32"],
     ]  # fmt: skip
-    peers = record["torch"]["times"]
-    for engine in record["engines"]:
-        case, batch = engine["case"], engine["card"]["batch"]
-        network = re.sub(r"(-plain)?-(fp16|int8)$", "", case)
-        peer = peers.get(network.replace("-denoise", ""))  # the bundled network is an edge-s
-        rows.append(
-            [
-                f"`{case}`" + (f", {batch} tiles" if batch > 1 else ""),
-                f"{engine['graph_ms']:.2f} ms",
-                f"{peer['graph_fp16_ms']:.2f} / {peer['eager_fp16_ms']:.2f} ms" if peer else "",
-                f"{engine['bytes_moved'] / 1e9:.2f} GB",
-                f"{min(engine['psnr_vs_fp32_db']):.1f} dB",
-            ]
-        )
-    return rows
-
-
-def _int8_rows(record: dict[str, Any]) -> list[list[str]]:
-    """INT8 beside FP16; layers timed one by one add up to more than the engine takes."""
-    rows = [
-        ["INT8 against FP16", "engine", "faster", "its convolutions, one by one",
-         "reformats, one by one", "PSNR, CBSD68 at σ = 25"],
-    ]  # fmt: skip
-    for case, versus in record["int8_against_fp16"].items():
-        graph, layers = versus["graph_ms"], versus["convolutions_ms"]
-        reformats = [
-            sum(times[name][1] for kind, times in versus["kinds"].items() if "Reformat" in kind)
-            for name in ("fp16", "int8")
-        ]
-        tasks = [record["tasks"].get(name) for name in (case.replace("int8", "fp16"), case)]
-        rows.append(
-            [
-                f"`{case}`",
-                f"{graph['fp16']:.2f} → {graph['int8']:.2f} ms",
-                f"{versus['times_faster']:.2f} times",
-                f"{versus['int8_convolutions']}: {layers['fp16']:.2f} → {layers['int8']:.2f} ms",
-                f"{reformats[0]:.2f} → {reformats[1]:.2f} ms",
-                " → ".join(f"{task['psnr_db']:.3f}" for task in tasks if task) + " dB"
-                if all(tasks)
-                else "random weights",
-            ]
-        )
-    return rows
-
-
-def _runtime_rows(device: dict[str, Any], kernels: dict[str, Any]) -> list[list[str]]:
+    rows += [_engine_row(engine, engines["torch"]) for engine in engines["engines"]]
+    others = [
+        ["in another run", *rows[0][1:]],
+        *(
+            _engine_row(engine, second["torch"])
+            for engine in (*second["engines"], second["apply"])
+            if engine["case"] in OF_SECOND_RUN
+        ),
+    ]
     hd, many = device["overhead_1080p"], device["many_720p"]["blocks"]
-    four, modes = device["overhead_1080p_batch_4"], device["modes_1080p"]
-    agreement = device["agreement"]["device_against_portable"]
-    return [
+    runtime = [
         ["the runtime", "measured"],
         [f"1920x1080 frame, {hd['tiles']} tiles of `edge-s-denoise-fp16`, one by one",
          f"{hd['latency_ms']['total']['p50']:.1f} ms (the engine alone "
          f"{hd['engine_alone_ms']:.1f} ms)"],
-        ["the same, four by four",
-         f"{four['latency_ms']['total']['p50']:.1f} ms ({four['engine_alone_ms']:.1f} ms)"],
         ["upload, tiles, joining and download together, of the engine's time",
-         f"{100 * hd['share_of_engine']:.1f} % ({100 * four['share_of_engine']:.1f} % of four)"],
+         f"{100 * hd['share_of_engine']:.1f} %"],
         ["a stream of them, of the engine's own rate",
          f"{100 * hd['stream_rate_of_engine']:.1f} %"],
-        *(
-            [f"such a frame, halo 32 px, {modes[mode]['tiles']} tiles, `statistics` {mode}",
-             f"{modes[mode]['ms']:.1f} ms, passes: {modes[mode]['passes']}"]
-            for mode in MODES
-        ),
-        ["one tile: plain, with given statistics (apply), gathering them",
-         ", ".join(f"{modes[name]['graph_ms']:.2f}" for name in BATCHES) + " ms, "
-         + ", ".join(f"{modes[name]['bytes_moved'] / 1e9:.2f}" for name in BATCHES) + " GB"],
-        ["the device in FP16 from the portable engine in FP32, root mean square of a range of 1",
-         ", ".join(f"{1e4 * agreement[mode]['rms']:.1f}e-4 ({mode})" for mode in MODES)],
         [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
          f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
         ["spread of the memory in use meanwhile, of the device and of the process",
@@ -198,6 +136,29 @@ def _runtime_rows(device: dict[str, Any], kernels: dict[str, Any]) -> list[list[
             for name in ("load_rgb_u8", "store_rgb_u8", "load_nv12_u8", "store_nv12_u8")
         ),
     ]  # fmt: skip
+    versions = engines["engines"][0]["card"]["versions"]
+    where = (
+        f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
+        f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
+        f"random weights. The apply engine is given the averages that PyTorch computes. Records: `benchmarks/results/{GPU.name}/`."
+    )
+    return "\n".join(map(_markdown, (rows, others, runtime))) + where + "\n"
+
+
+def _engine_row(engine: dict[str, Any], peers: dict[str, Any]) -> list[str]:
+    network = re.sub(r"(-denoise)?(-plain)?-(fp16|int8)(\.apply)?$", "", engine["case"])
+    peer = peers["times"].get(network)  # the bundled network is an edge-s
+    if "psnr_vs_fp32_db" in engine:
+        least = min(engine["psnr_vs_fp32_db"])
+    else:
+        least = engine["card"]["measured"]["psnr_vs_fp32_db"]
+    return [
+        f"`{engine['case']}`",
+        f"{engine['graph_ms']:.2f} ms",
+        f"{peer['graph_fp16_ms']:.2f} / {peer['eager_fp16_ms']:.2f} ms" if peer else "",
+        f"{engine['bytes_moved'] / 1e9:.2f} GB",
+        f"{least:.1f} dB",
+    ]
 
 
 TABLES = {"models": models_table, "portable": portable_table, "gpu": gpu_table}
