@@ -140,7 +140,8 @@ def gpu_table() -> str:
     where = (
         f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
         f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
-        f"random weights. The apply engine is given the averages that PyTorch computes. Records: `benchmarks/results/{GPU.name}/`."
+        "random weights. The apply engine is given the averages that PyTorch computes. Records: "
+        f"`benchmarks/results/{GPU.name}/`."
     )
     return "\n".join(map(_markdown, (rows, others, runtime))) + where + "\n"
 

@@ -31,7 +31,7 @@ EXPONENTS = VIEWS | {"Sub", "Add", "Neg", "Mul", "Max", "ReduceMax", "MaxPool"}
 """What computes the argument of an exponential."""
 NORMALIZERS = VIEWS | {"Div", "Mul", "Add", "Reciprocal", "Sqrt", "Log"}
 """What scales a sum, and what brings it back into range."""
-HANDED_OUT = EXPONENTS | NORMALIZERS | {"MatMul", "Slice", "Where"}
+HANDED_OUT = EXPONENTS | NORMALIZERS
 """What leads to an output in FP32 besides the image, as far as its tensors are small."""
 
 
