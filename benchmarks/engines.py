@@ -1,11 +1,11 @@
 """TensorRT engines of every preset, beside their peers, on the GPU at hand.
 
-python benchmarks/engines.py prepare FOLDER PHOTO...    where PyTorch is: graphs, references
-python benchmarks/engines.py torch FOLDER               PyTorch with CUDA: the peer's times
-python benchmarks/engines.py build FOLDER CASE...    TensorRT: one engine after another
-python benchmarks/engines.py measure FOLDER CASE...    the same, alone on the GPU
-python benchmarks/engines.py task FOLDER IMAGES CASE...    PSNR of whole noisy images, in tiles
-python benchmarks/engines.py record FOLDER RESULT       everything measured, as one record
+python benchmarks/engines.py prepare FOLDER PHOTO...      where PyTorch is: graphs, references
+python benchmarks/engines.py torch FOLDER                 PyTorch with CUDA: the peer's times
+python benchmarks/engines.py build FOLDER CASE...         TensorRT: one engine after another
+python benchmarks/engines.py measure FOLDER CASE...       the same, alone on the GPU
+python benchmarks/engines.py task FOLDER IMAGES CASE...   PSNR of whole noisy images, in tiles
+python benchmarks/engines.py record FOLDER RESULT         everything measured, as one record
 
 The steps meet in files, so that each runs where its libraries are. What the cases are:
 `engine_cases.py`.
