@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,9 @@ from fake_gpu import FakeGpu
 import mirnet_edge as me
 from mirnet_edge.config import Config, MIRNetConfig, MIRNetV2Config
 from mirnet_edge.cuda import Device, open_device
+
+# A shell ignores it for what it starts in the background, where tests of Ctrl-C would then wait.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY: dict[str, Config] = {
     "mirnet": MIRNetConfig(channels=(8, 16, 24), n_rrg=1, n_msrb=1),
