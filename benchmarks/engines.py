@@ -161,9 +161,8 @@ def task(folder: Path, images: Path, case: str) -> None:
     from mirnet_edge.restore import Restorer
     from mirnet_edge.tasks import add_gaussian_noise, unit_range
 
-    built = engine_of(folder, case)
     scores = []
-    with Restorer(built if built.exists() else BUNDLED, tile=TILE) as restore:
+    with Restorer(BUNDLED if case == BUNDLED else engine_of(folder, case), tile=TILE) as restore:
         for seed, path in enumerate(sorted(images.iterdir())):
             pixels = read_image(path).pixels
             restored = restore(add_gaussian_noise(pixels, SIGMA, seed))

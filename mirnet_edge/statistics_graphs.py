@@ -157,9 +157,8 @@ def _finished(editor: GraphEditor, proto: Any) -> Any:
 class _Region:
     """The kept region of a tile as weights, at every scale, and means over it.
 
-    All in products, sums and pools: TensorRT 8.6 gives comparisons, selections and products of
-    matrices with a vector to another compiler than its own, which finds no kernel for what it is
-    given and takes the vectors between along.
+    All in products, sums and pools. With comparisons, selections and products of maps with a vector
+    TensorRT 8.6.0 made one "ForeignNode" of all that lay between them, and found no kernel for it.
 
     Args:
         multiple: pixels on whose multiples the region begins and ends.

@@ -177,9 +177,10 @@ def fewer_pairs(proto: Any) -> Iterator[tuple[Any, str]]:
     in turn where TensorRT refuses Q/DQ pairs without naming them. With each, a note on what was
     left out, "" for the graph itself, which is all that is tried of one without pairs.
 
-    Found with TensorRT 8.6.0 on edge-s, by leaving out one kind of pair after another: it refuses a
-    pair that is all that reads the sum of a convolution and something else, which is to be fused
-    into that convolution; and it takes pairs behind activation functions.
+    What is known of TensorRT 8.6.0, from edge-s: it refuses all pairs together, and all without
+    those of any one kind but one; it does not refuse the other kinds, each alone, nor those behind
+    activation functions. The one kind left is that of pairs which are all that reads the sum of a
+    convolution and something else, where the sum is fused into that convolution.
     """
     yield proto, ""
     writers = {name: node for node in proto.graph.node for name in node.output}

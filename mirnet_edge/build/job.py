@@ -38,11 +38,7 @@ from mirnet_edge.build.target import Target
 from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.calibration_set.sources import Source
 from mirnet_edge.card import EngineCard, Kind, Measured, TensorFacts, file_sha256
-from mirnet_edge.errors import (
-    BuildError,
-    CalibrationError,
-    RefusedPairsError,
-)
+from mirnet_edge.errors import BuildError, CalibrationError, RefusedPairsError
 from mirnet_edge.graphs import graph_sha256, load_graph, with_shape
 from mirnet_edge.pooled import Pool
 from mirnet_edge.quantize import DENOISING_SIGMA
@@ -134,7 +130,7 @@ class BuildJob:
         fp16 = self.float_engine(plain, replace(settings, precision="fp16"), overwrite)
         proto, quantization = self.quantized(settings)
         with work_folder(engine) as folder:
-            card = self._built(attempts(proto, settings), settings, key, folder)
+            card = self._built(attempts_of(proto, settings), settings, key, folder)
             card = _compared(card, fp16, quantization)
             reasons = reasons_against_int8(card.measured, settings.budget_db)
             if reasons and not force:
@@ -341,7 +337,7 @@ class BuildJob:
         return restored_tiles(plain, self.tiles.tiles, self.statistics, self.progress)
 
 
-def attempts(proto: Any, settings: Settings) -> Attempts:
+def attempts_of(proto: Any, settings: Settings) -> Attempts:
     """What to build of a sized graph, in turn (see `graphs.fewer_pairs`).
 
     Raises:
