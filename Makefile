@@ -3,6 +3,9 @@
 # make check   format, lint, types
 # make quick   the tests that take less than a few seconds each
 # make bench   benchmarks of the portable engine, recorded in benchmarks/results
+# make bench-gpu PHOTOS="a.png b.png ..." IMAGES=folder GPU_RESULTS=folder
+#              engines, runtime and kernels on this machine's GPU, beside PyTorch; builds take hours.
+#              Needs PyTorch with CUDA and the extra tensorrt in .venv
 # make tables  write the figures of the records into README.md
 
 PYTHON ?= python3
@@ -10,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py mirnet_edge/_version.py
 
-.PHONY: demo test check format quick bench tables clean
+.PHONY: demo test check format quick bench bench-gpu tables clean
 
 demo: $(VENV)/.run
 	$(BIN)/mirnet-edge demo
@@ -34,6 +37,18 @@ quick: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=benchmarks/results/portable.json
+
+# A case that cannot be built is left out of the record; the others go on.
+bench-gpu:
+	mkdir -p $(GPU_RESULTS) build/gpu
+	$(BIN)/python benchmarks/engines.py prepare build/gpu $(PHOTOS)
+	-$(BIN)/python benchmarks/engines.py build build/gpu
+	-$(BIN)/python benchmarks/engines.py measure build/gpu
+	$(BIN)/python benchmarks/engines.py torch build/gpu
+	-$(BIN)/python benchmarks/engines.py task build/gpu $(IMAGES) edge-s-denoise edge-s-denoise-fp16 edge-s-denoise-int8
+	$(BIN)/python benchmarks/engines.py record build/gpu $(GPU_RESULTS)/engines.json
+	$(BIN)/python benchmarks/device.py build/gpu $(GPU_RESULTS)/device.json
+	$(BIN)/python benchmarks/kernels.py $(GPU_RESULTS)/kernels.json
 
 tables: $(VENV)/.dev
 	$(BIN)/python benchmarks/tables.py

@@ -2,8 +2,8 @@
 
 python benchmarks/engines.py prepare FOLDER PHOTO...      where PyTorch is: graphs, references
 python benchmarks/engines.py torch FOLDER                 PyTorch with CUDA: the peer's times
-python benchmarks/engines.py build FOLDER CASE...         TensorRT: one engine after another
-python benchmarks/engines.py measure FOLDER CASE...       the same, alone on the GPU
+python benchmarks/engines.py build FOLDER [CASE...]       TensorRT: one engine after another
+python benchmarks/engines.py measure FOLDER [CASE...]     the same, alone on the GPU
 python benchmarks/engines.py task FOLDER IMAGES CASE...   PSNR of whole noisy images, in tiles
 python benchmarks/engines.py record FOLDER RESULT         everything measured, as one record
 
@@ -18,6 +18,7 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,8 @@ from engine_cases import (
     prepare,
     with_every_candidate_in_int8,
 )
+
+from mirnet_edge.errors import MirnetEdgeError
 
 
 def measure_torch(folder: Path) -> None:
@@ -106,10 +109,11 @@ def build(folder: Path, name: str) -> None:
 
 
 def engine_of(folder: Path, name: str) -> Path:
-    """The engine of a case."""
+    """The engine of a case, or the twin in FP16 of that in INT8."""
     path = folder / f"{name}.engine"
-    twin = folder / f"{name.removesuffix('-fp16')}-int8.fp16.engine"
-    return path if path.exists() else twin
+    if path.exists() or not name.endswith("-fp16"):
+        return path
+    return folder / f"{name.removesuffix('-fp16')}-int8.fp16.engine"
 
 
 def measure(folder: Path, name: str) -> None:
@@ -257,20 +261,29 @@ def record(folder: Path, result: Path) -> None:
     result.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def each(step: Callable[[str], None], cases: Iterable[str]) -> None:
+    """All cases, whatever fails; ends with what did."""
+    failed = []
+    for case in cases:
+        try:
+            step(case)
+        except MirnetEdgeError as error:
+            failed.append(f"{case}: {error}")
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
 def main(step: str, folder: Path, *rest: str) -> None:
     if step == "prepare":
         prepare(folder, list(rest))
     elif step == "torch":
         measure_torch(folder)
     elif step == "build":
-        for case in rest:
-            build(folder, case)
+        each(lambda case: build(folder, case), rest or CASES)
     elif step == "measure":
-        for case in rest:
-            measure(folder, case)
+        each(lambda case: measure(folder, case), rest or [name for name in CASES if name != "tiny"])
     elif step == "task":
-        for case in rest[1:]:
-            task(folder, Path(rest[0]), case)
+        each(lambda case: task(folder, Path(rest[0]), case), rest[1:])
     elif step == "record":
         record(folder, Path(rest[0]))
     else:
