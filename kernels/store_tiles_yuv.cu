@@ -11,8 +11,9 @@
 //   y, cb, cr  planes of the frame and their pitches in bytes; formats, sizes, chroma: yuv.cuh
 //
 // In float32 with fused multiply-adds, red first: Y = black + luma . rgb for each pixel; Cb and Cr
-// = 128 + cb . mean, cr . mean with the mean rgb of the pixels that share them; rounded to nearest
-// with ties to even, cut to 0..255. A NaN becomes 0 in luma and 128, no colour, in chroma.
+// = 128/255 + cb . mean, cr . mean with the mean rgb of the pixels that share them; all in units of
+// 255 codes, cut to 0..1, times 255 rounded once, to nearest with ties to even. A NaN becomes 0 in
+// luma and 128, no colour, in chroma.
 //
 // Bytes per pixel kept (read once + written once):
 //
@@ -24,7 +25,7 @@
 // 4 pixels, which begin at multiples of 4 in the frame. So a thread writes one word of luma in each
 // row and one of chroma for each pair of rows (nv12), and reads vectors of 4 values where the
 // tile's origin and width are multiples of 4 too: then those of all its rows and planes before it
-// uses the first (tile.cuh: straight). Any grid is correct in x and y; gridDim.z is the number of
+// uses the first (tile.cuh: straight; the planes lie in words too). Any grid is correct in x and y; gridDim.z is the number of
 // tiles.
 #include "tile.cuh"
 #include "yuv.cuh"
@@ -34,30 +35,35 @@ __device__ __forceinline__ float weighted(const float (&weights)[3], const float
     return fmaf(weights[2], rgb[2], fmaf(weights[1], rgb[1], fmaf(weights[0], rgb[0], offset)));
 }
 
+// The code, in the lowest byte, of a number whose 0..1 are the codes 0..255.
+__device__ __forceinline__ unsigned code_of(float unit) {
+    return __float_as_uint(fmaf(__saturatef(unit), 255.0f, 12582912.0f));
+}
+
 __device__ __forceinline__ unsigned chroma_code(const float (&weights)[3], const float (&sum)[3],
                                                 float share) {
     const float chroma = weighted(weights, sum, 0.0f);
-    const float code = fmaf(chroma == chroma ? chroma : 0.0f, share, 128.0f);
-    return rounded(cut(code, 255.0f));
+    return code_of(fmaf(chroma == chroma ? chroma : 0.0f, share, 128.0f / 255.0f));
 }
 
 // Codes of a group of 4 pixels in the rows that share chroma: words as Format::write takes them.
 template <int rows, typename Value>
 __device__ __forceinline__ unsigned codes_of(const Vector<Value, 4> (&planes)[rows][3],
                                              const RgbToYuv& matrix, unsigned (&luma)[rows]) {
-    float sums[2][3] = {};
+    float sums[2][3];
 #pragma unroll
     for (int row = 0; row < rows; ++row) {
         unsigned codes[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             float rgb[3];
+            float(&sum)[3] = sums[i >> 1];
 #pragma unroll
             for (int c = 0; c < 3; ++c) {
                 rgb[c] = to_float(planes[row][c].values[i]);
-                sums[i >> 1][c] += rgb[c];
+                sum[c] = row == 0 && i % 2 == 0 ? rgb[c] : sum[c] + rgb[c];
             }
-            codes[i] = rounded(cut(weighted(matrix.luma, rgb, matrix.black), 255.0f));
+            codes[i] = code_of(weighted(matrix.luma, rgb, matrix.black));
         }
         luma[row] = bytes_of(codes[0], codes[1], codes[2], codes[3]);
     }
@@ -85,7 +91,8 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
     const Tile<const Value> tile = tile_of(static_cast<const Value*>(tiles), blockIdx.z,
                                            tile_height, tile_width, padded_channels, channels_last);
     const int begin = left & -4;
-    const bool straight = tile.template in_vectors<4>(begin - origin.x);
+    const bool straight =
+        tile.template in_vectors<4>(begin - origin.x) && Format::straight(frame, begin, top);
     const int step_x = static_cast<int>(gridDim.x * blockDim.x) * 4;
     const int step_y = static_cast<int>(gridDim.y * blockDim.y) * store_rows;
 
@@ -99,16 +106,17 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
             const int last = min(right - x, 4);
             unsigned luma[rows];
             if (straight && y + store_rows <= bottom && first == 0 && last == 4) {
+                const Value* in = tile.in_plane(tile_x, tile_y);
+                const typename Format::Target target(frame, x, y);
                 Vector<Value, 4> planes[shares][rows][3];
 #pragma unroll
                 for (int i = 0; i < store_rows; ++i) {
-                    const Value* in = tile.in_plane(tile_x, tile_y + i);
-                    read_vectors(tile, in, planes[i / rows][i % rows]);
+                    read_vectors(tile, in + i * tile.width, planes[i / rows][i % rows]);
                 }
 #pragma unroll
                 for (int i = 0; i < shares; ++i) {
                     const unsigned chroma = codes_of(planes[i], matrix, luma);
-                    Format::write(frame, x, y + i * rows, luma, chroma, 0, 4);
+                    target.write(i, luma, chroma);
                 }
                 continue;
             }

@@ -25,7 +25,7 @@
 //
 //   YuvToRgb   black b, luma 1/l, red_cr 2(1-kr)/c, green_cb -2kb(1-kb)/(kg c),
 //              green_cr -2kr(1-kr)/(kg c), blue_cb 2(1-kb)/c
-//   RgbToYuv   black b, luma l*(kr, kg, kb), cb c/(2(1-kb)) * (-kr, -kg, 1-kb),
+//   RgbToYuv   each over 255: black b, luma l*(kr, kg, kb), cb c/(2(1-kb)) * (-kr, -kg, 1-kb),
 //              cr c/(2(1-kr)) * (1-kr, -kg, -kb)
 #pragma once
 
@@ -87,6 +87,7 @@ __device__ __forceinline__ void write_bytes(unsigned char* out, unsigned word, i
 //   straight     whether the 4 pixels from x, y on lie in whole words of every plane, and with them
 //                those that lie multiples of 4 columns and of 2 rows away
 //   Rows         the words of `count` such rows: read without a branch, then taken apart row by row
+//   Target       where such rows are to lie; writes the i-th that share chroma, as `write`
 //   read_group   4 pixels from an even x on, as words; false, and nothing of meaning is read, where
 //                they do not lie so in the row
 //   read_pixel   pixel i of `codes`
@@ -95,8 +96,8 @@ __device__ __forceinline__ void write_bytes(unsigned char* out, unsigned word, i
 struct Nv12 {
     enum { rows = 2 };
 
-    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
-                                                    int y) {
+    template <typename Byte>
+    static __device__ __forceinline__ bool straight(const Planes<Byte>& frame, int x, int y) {
         return x % 2 == 0 && y % 2 == 0 && aligned(frame.y + x, frame.y_pitch_bytes, 4) &&
                aligned(frame.cb + x, frame.cb_pitch_bytes, 4);
     }
@@ -121,6 +122,26 @@ struct Nv12 {
         __device__ __forceinline__ Codes codes(int i) const {
             return codes_of(luma[i], chroma[i / 2]);
         }
+    };
+
+    class Target {
+    public:
+        __device__ __forceinline__ Target(const Planes<unsigned char>& frame, int x, int y)
+            : luma_(frame.y + y * frame.y_pitch_bytes + x),
+              chroma_(frame.cb + (y >> 1) * frame.cb_pitch_bytes + x),
+              luma_pitch_bytes_(frame.y_pitch_bytes), chroma_pitch_bytes_(frame.cb_pitch_bytes) {}
+        __device__ __forceinline__ void write(int i, const unsigned (&luma)[rows],
+                                              unsigned chroma) const {
+#pragma unroll
+            for (int j = 0; j < rows; ++j) {
+                __stwb(row_at<unsigned>(luma_, luma_pitch_bytes_, i * rows + j), luma[j]);
+            }
+            __stwb(row_at<unsigned>(chroma_, chroma_pitch_bytes_, i), chroma);
+        }
+
+    private:
+        unsigned char *luma_, *chroma_;
+        long long luma_pitch_bytes_, chroma_pitch_bytes_;
     };
 
     static __device__ __forceinline__ bool read_group(const Planes<const unsigned char>& frame,
@@ -157,8 +178,8 @@ struct Nv12 {
 struct I420 {
     enum { rows = 2 };
 
-    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
-                                                    int y) {
+    template <typename Byte>
+    static __device__ __forceinline__ bool straight(const Planes<Byte>& frame, int x, int y) {
         return x % 2 == 0 && y % 2 == 0 && aligned(frame.y + x, frame.y_pitch_bytes, 4) &&
                aligned(frame.cb + (x >> 1), frame.cb_pitch_bytes, 2) &&
                aligned(frame.cr + (x >> 1), frame.cr_pitch_bytes, 2);
@@ -187,6 +208,31 @@ struct I420 {
         __device__ __forceinline__ Codes codes(int i) const {
             return codes_of(luma[i], __byte_perm(cb[i / 2], cr[i / 2], 0x5140));
         }
+    };
+
+    class Target {
+    public:
+        __device__ __forceinline__ Target(const Planes<unsigned char>& frame, int x, int y)
+            : luma_(frame.y + y * frame.y_pitch_bytes + x),
+              cb_(frame.cb + (y >> 1) * frame.cb_pitch_bytes + (x >> 1)),
+              cr_(frame.cr + (y >> 1) * frame.cr_pitch_bytes + (x >> 1)),
+              luma_pitch_bytes_(frame.y_pitch_bytes), cb_pitch_bytes_(frame.cb_pitch_bytes),
+              cr_pitch_bytes_(frame.cr_pitch_bytes) {}
+        __device__ __forceinline__ void write(int i, const unsigned (&luma)[rows],
+                                              unsigned chroma) const {
+#pragma unroll
+            for (int j = 0; j < rows; ++j) {
+                __stwb(row_at<unsigned>(luma_, luma_pitch_bytes_, i * rows + j), luma[j]);
+            }
+            __stwb(row_at<unsigned short>(cb_, cb_pitch_bytes_, i),
+                   static_cast<unsigned short>(__byte_perm(chroma, 0, 0x4420)));
+            __stwb(row_at<unsigned short>(cr_, cr_pitch_bytes_, i),
+                   static_cast<unsigned short>(__byte_perm(chroma, 0, 0x4431)));
+        }
+
+    private:
+        unsigned char *luma_, *cb_, *cr_;
+        long long luma_pitch_bytes_, cb_pitch_bytes_, cr_pitch_bytes_;
     };
 
     static __device__ __forceinline__ bool read_group(const Planes<const unsigned char>& frame,
@@ -227,8 +273,8 @@ struct Yuyv {
                           __byte_perm(words[0], words[1], 0x7531));
     }
 
-    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
-                                                    int) {
+    template <typename Byte>
+    static __device__ __forceinline__ bool straight(const Planes<Byte>& frame, int x, int) {
         return x % 2 == 0 && aligned(frame.y + 2LL * x, frame.y_pitch_bytes, Words<2>::bytes);
     }
 
@@ -245,6 +291,23 @@ struct Yuyv {
             }
         }
         __device__ __forceinline__ Codes codes(int i) const { return codes_of(words[i]); }
+    };
+
+    class Target {
+    public:
+        __device__ __forceinline__ Target(const Planes<unsigned char>& frame, int x, int y)
+            : out_(frame.y + y * frame.y_pitch_bytes + 2LL * x),
+              pitch_bytes_(frame.y_pitch_bytes) {}
+        __device__ __forceinline__ void write(int i, const unsigned (&luma)[rows],
+                                              unsigned chroma) const {
+            const unsigned words[2] = {__byte_perm(luma[0], chroma, 0x5140),
+                                       __byte_perm(luma[0], chroma, 0x7362)};
+            Words<2>::write(row_at<unsigned char>(out_, pitch_bytes_, i), words);
+        }
+
+    private:
+        unsigned char* out_;
+        long long pitch_bytes_;
     };
 
     static __device__ __forceinline__ bool read_group(const Planes<const unsigned char>& frame,

@@ -204,17 +204,18 @@ def yuv_to_rgb_matrix(standard: Standard, full_range: bool) -> tuple[float, ...]
 
 def rgb_to_yuv_matrix(standard: Standard, full_range: bool) -> tuple[float, ...]:
     """struct RgbToYuv of kernels/yuv.cuh: black, then the weights of red, green and blue in luma,
-    in Cb and in Cr."""
+    in Cb and in Cr; in units of 255 codes."""
     red, blue = RED_BLUE[standard]
     green = 1 - red - blue
     black, luma, chroma = _range(full_range)
     cb, cr = chroma / (2 * (1 - blue)), chroma / (2 * (1 - red))
-    return (
+    codes = (
         black,
         *(luma * red, luma * green, luma * blue),
         *(cb * -red, cb * -green, cb * (1 - blue)),
         *(cr * (1 - red), cr * -green, cr * -blue),
     )
+    return tuple(code / 255 for code in codes)
 
 
 def to_rgb(frame: NDArray[Any], pixels: PixelFormat) -> NDArray[np.float32]:
@@ -286,6 +287,11 @@ def _samples(scaled: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.clip(steps, 0, MAXIMUM[dtype]).astype(dtype, copy=False)
 
 
+def _codes(unit: NDArray[np.float32]) -> NDArray[Any]:
+    """Codes of numbers whose 0..1 are 0..255, rounded once: the product is exact in float64."""
+    return _samples(unit.astype(np.float64) * 255, np.dtype(np.uint8))
+
+
 def _fma(first: Any, second: Any, addend: Any) -> NDArray[np.float32]:
     """first * second + addend of float32: the product is exact in float64."""
     product = np.multiply(first, second, dtype=np.float64)
@@ -328,7 +334,7 @@ def _rgb_to_yuv(
     height, width = size
     rows = SHARED_ROWS[pixels.name]
     with np.errstate(invalid="ignore", over="ignore"):
-        luma = _samples(_weighted(weights[:3], rgb, black), out.dtype)
+        luma = _codes(_weighted(weights[:3], rgb, black))
         total = np.zeros((height // rows, width // 2, 3), np.float32)
         for y, x in itertools.product(range(rows), range(2)):
             total += rgb[y::rows, x::2]
@@ -336,8 +342,9 @@ def _rgb_to_yuv(
         for index, part in enumerate((weights[3:6], weights[6:])):
             signed = _weighted(part, total, np.float32(0))
             signed = np.where(np.isnan(signed), np.float32(0), signed)
-            code = _fma(signed, np.float32(0.5 / rows), np.float32(128))
-            chroma[..., index] = _samples(code, out.dtype)
+            chroma[..., index] = _codes(
+                _fma(signed, np.float32(0.5 / rows), np.float32(128 / 255))
+            )
     if pixels.name == "yuyv":
         out[..., 0], out[..., 1] = luma, chroma.reshape(height, width)
         return

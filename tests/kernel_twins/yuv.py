@@ -50,7 +50,7 @@ class Colour:
         """struct RgbToYuv of kernels/yuv.cuh."""
         cb = (np.array([0, 0, 1]) - self.weights) * self.chroma / (2 * (1 - self.blue))
         cr = (np.array([1, 0, 0]) - self.weights) * self.chroma / (2 * (1 - self.red))
-        return np.array([self.black, *(self.luma * self.weights), *cb, *cr], np.float32)
+        return np.float32(np.array([self.black, *(self.luma * self.weights), *cb, *cr]) / 255)
 
 
 COLOURS = {
@@ -119,7 +119,7 @@ def store_tiles_yuv(
 
 def _codes(rgb: Array, to_yuv: Array, shared_rows: int) -> tuple[Array, Array]:
     """Y (h, w) and Cb, Cr (h / shared_rows, w / 2, 2) of planes (3, h, w)."""
-    luma = samples_of(_weighted(to_yuv[1:4], rgb, to_yuv[0]), CODE)
+    luma = _rounded(_weighted(to_yuv[1:4], rgb, to_yuv[0]))
     total = np.zeros((3, rgb.shape[1] // shared_rows, rgb.shape[2] // 2), np.float32)
     with np.errstate(invalid="ignore"):
         for y, x in itertools.product(range(shared_rows), range(2)):
@@ -128,8 +128,14 @@ def _codes(rgb: Array, to_yuv: Array, shared_rows: int) -> tuple[Array, Array]:
     for weights in (to_yuv[4:7], to_yuv[7:10]):
         signed = _weighted(weights, total, np.float32(0))
         signed = np.where(np.isnan(signed), np.float32(0), signed)
-        chroma.append(samples_of(fma(signed, 0.5 / shared_rows, 128), CODE))
+        chroma.append(_rounded(fma(signed, 0.5 / shared_rows, np.float32(128 / 255))))
     return luma, np.dstack(chroma)
+
+
+def _rounded(unit: Array) -> Array:
+    """Codes of numbers whose 0..1 are 0..255; the product is exact in float64."""
+    with np.errstate(invalid="ignore"):
+        return samples_of(unit.astype(np.float64) * 255, CODE)
 
 
 def _weighted(weights: Array, rgb: Array, offset: np.float32) -> Array:
