@@ -342,9 +342,7 @@ def _rgb_to_yuv(
         for index, part in enumerate((weights[3:6], weights[6:])):
             signed = _weighted(part, total, np.float32(0))
             signed = np.where(np.isnan(signed), np.float32(0), signed)
-            chroma[..., index] = _codes(
-                _fma(signed, np.float32(0.5 / rows), np.float32(128 / 255))
-            )
+            chroma[..., index] = _codes(_fma(signed, np.float32(0.5 / rows), np.float32(128 / 255)))
     if pixels.name == "yuyv":
         out[..., 0], out[..., 1] = luma, chroma.reshape(height, width)
         return
