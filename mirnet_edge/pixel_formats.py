@@ -281,9 +281,9 @@ def _order(pixels: PixelFormat) -> slice:
     return slice(2, None, -1) if pixels.name in ("bgr", "bgra") else slice(3)
 
 
-def _samples(scaled: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    scaled = np.where(np.isnan(scaled), np.float32(0), scaled)
-    steps = scaled if dtype == np.float32 else np.rint(scaled)
+def _samples(scaled: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    scaled = np.where(np.isnan(scaled), scaled.dtype.type(0), scaled)
+    steps: NDArray[Any] = scaled if dtype == np.float32 else np.rint(scaled)
     return np.clip(steps, 0, MAXIMUM[dtype]).astype(dtype, copy=False)
 
 
