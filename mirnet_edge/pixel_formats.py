@@ -283,8 +283,9 @@ def _order(pixels: PixelFormat) -> slice:
 
 def _samples(scaled: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
     scaled = np.where(np.isnan(scaled), scaled.dtype.type(0), scaled)
-    steps: NDArray[Any] = scaled if dtype == np.float32 else np.rint(scaled)
-    return np.clip(steps, 0, MAXIMUM[dtype]).astype(dtype, copy=False)
+    steps = scaled if dtype == np.float32 else np.rint(scaled)
+    samples: NDArray[Any] = np.clip(steps, 0, MAXIMUM[dtype]).astype(dtype, copy=False)
+    return samples
 
 
 def _codes(unit: NDArray[np.float32]) -> NDArray[Any]:
