@@ -34,7 +34,7 @@
 // value elsewhere. Where a whole region is so, and rows are words apart, a thread asks for the
 // vectors of all its rows, planes and alpha before it converts the first (tile.cuh: straight): 96
 // bytes for four rows of __half. Any grid is correct in x and y (the loops stride over it);
-// gridDim.z is the number of tiles.
+// gridDim.z is the number of tiles; a block has 128 threads at most.
 #include "tile.cuh"
 
 // The words of a group of pixels; alpha is that of the pixels of `alpha`, words that lie like them.
@@ -229,7 +229,7 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
 }
 
 #define STORE_TILES(name, Order, Sample, Value)                                                    \
-    extern "C" __global__ void __launch_bounds__(256) store_tiles_##name(                          \
+    extern "C" __global__ void __launch_bounds__(128, sizeof(Value) == 2 ? 8 : 6) store_tiles_##name(                          \
         const void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,      \
         int channels_last, const int2* __restrict__ origins, const int4* __restrict__ kept,        \
         void* frame, long long pitch_bytes, int height, int width, const void* alpha,              \

@@ -21,14 +21,27 @@
 //   nv12, i420      6 + 1.5       12 + 1.5
 //   yuyv            6 + 2         12 + 2
 //
-// Thread mapping: blockIdx.z is the tile, y the rows of its region by `store_rows`, x its groups of
-// 4 pixels, which begin at multiples of 4 in the frame. So a thread writes one word of luma in each
-// row and one of chroma for each pair of rows (nv12), and reads vectors of 4 values where the
-// tile's origin and width are multiples of 4 too: then those of all its rows and planes before it
-// uses the first (tile.cuh: straight; the planes lie in words too). Any grid is correct in x and y; gridDim.z is the number of
-// tiles.
+// Thread mapping: blockIdx.z is the tile, y the rows of its region by `yuv_rows`, x its runs of 8
+// pixels, two groups of 4, which begin at multiples of 8 in the frame. Where tile and planes are
+// aligned to 8 pixels a thread goes straight (tile.cuh): it reads vectors of 16 bytes, those of all
+// its rows and planes before it uses the first, and writes two words of luma in each row and two of
+// chroma for the rows that share it. All else goes group by group. Any grid is correct in x and y;
+// gridDim.z is the number of tiles; a block has 128 threads at most.
 #include "tile.cuh"
 #include "yuv.cuh"
+
+enum { yuv_rows = 2 };
+
+// Blocks of 128 threads on a multiprocessor: as many as leave the registers that a thread needs.
+constexpr int blocks_of(int value_bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    return value_bytes == 2 ? 10 : 6;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    return value_bytes == 2 ? 9 : 6;
+#else
+    return value_bytes == 2 ? 8 : 6;
+#endif
+}
 
 __device__ __forceinline__ float weighted(const float (&weights)[3], const float (&rgb)[3],
                                           float offset) {
@@ -72,6 +85,72 @@ __device__ __forceinline__ unsigned codes_of(const Vector<Value, 4> (&planes)[ro
                     chroma_code(matrix.cb, sums[1], share), chroma_code(matrix.cr, sums[1], share));
 }
 
+// Reads 8 values as two groups, in vectors of 16 bytes.
+template <typename Value>
+__device__ __forceinline__ void read_groups(const Value* in, Vector<Value, 4>& first,
+                                            Vector<Value, 4>& second) {
+    constexpr int count = 16 / sizeof(Value);
+    Vector<Value, count> vectors[8 / count];
+#pragma unroll
+    for (int i = 0; i < 8 / count; ++i) read_vector(in + i * count, vectors[i]);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        first.values[i] = vectors[0].values[i];
+        second.values[i] = vectors[(4 + i) / count].values[(4 + i) % count];
+    }
+}
+
+// The straight way: `in` is the first value of the 8 pixels in the first row.
+template <typename Format, typename Value>
+__device__ __forceinline__ void store_straight(const Tile<const Value>& tile, const Value* in,
+                                               const RgbToYuv& matrix,
+                                               const Planes<unsigned char>& frame, int x, int y) {
+    constexpr int rows = Format::rows;
+    constexpr int shares = yuv_rows / rows;
+    Vector<Value, 4> groups[shares][2][rows][3];
+#pragma unroll
+    for (int i = 0; i < yuv_rows; ++i) {
+#pragma unroll
+        for (int c = 0; c < 3; ++c) {
+            read_groups(in + i * tile.width + c * tile.channel_step,
+                        groups[i / rows][0][i % rows][c], groups[i / rows][1][i % rows][c]);
+        }
+    }
+    const typename Format::Target target(frame, x, y);
+#pragma unroll
+    for (int i = 0; i < shares; ++i) {
+        Pair luma[rows], chroma;
+#pragma unroll
+        for (int group = 0; group < 2; ++group) {
+            unsigned codes[rows];
+            chroma.values[group] = codes_of(groups[i][group], matrix, codes);
+#pragma unroll
+            for (int j = 0; j < rows; ++j) luma[j].values[group] = codes[j];
+        }
+        target.write(i, luma, chroma);
+    }
+}
+
+// The general way, of one group, in the rows that share chroma: columns left..right - 1.
+template <typename Format, typename Value>
+__device__ __forceinline__ void store_group(const Tile<const Value>& tile, const int2& origin,
+                                            const RgbToYuv& matrix,
+                                            const Planes<unsigned char>& frame, int x, int y,
+                                            int left, int right) {
+    constexpr int rows = Format::rows;
+    const int first = max(left - x, 0);
+    const int last = min(right - x, 4);
+    if (first >= last) return;
+    Vector<Value, 4> planes[rows][3];
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+        read_pixels(tile, x - origin.x, y - origin.y + i, first, last, planes[i]);
+    }
+    unsigned luma[rows];
+    const unsigned chroma = codes_of(planes, matrix, luma);
+    Format::write(frame, x, y, luma, chroma, first, last);
+}
+
 template <typename Format, typename Value>
 __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, int tile_height,
                                                 int tile_width, int padded_channels,
@@ -81,7 +160,6 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
                                                 const Planes<unsigned char>& frame, int height,
                                                 int width) {
     constexpr int rows = Format::rows;
-    constexpr int shares = store_rows / rows;
     const int2 origin = origins[blockIdx.z];
     const int4 region = kept[blockIdx.z];
     const int top = (max(max(region.x, origin.y), 0) + rows - 1) & -rows;
@@ -90,52 +168,35 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
     const int right = min(min(region.w, origin.x + tile_width), width) & -2;
     const Tile<const Value> tile = tile_of(static_cast<const Value*>(tiles), blockIdx.z,
                                            tile_height, tile_width, padded_channels, channels_last);
-    const int begin = left & -4;
-    const bool straight =
-        tile.template in_vectors<4>(begin - origin.x) && Format::straight(frame, begin, top);
-    const int step_x = static_cast<int>(gridDim.x * blockDim.x) * 4;
-    const int step_y = static_cast<int>(gridDim.y * blockDim.y) * store_rows;
+    const int begin = left & -8;
+    const bool straight = tile.template in_vectors<16 / sizeof(Value)>(begin - origin.x) &&
+                          Format::Target::fits(frame, begin);
+    const int step_x = static_cast<int>(gridDim.x * blockDim.x) * 8;
+    const int step_y = static_cast<int>(gridDim.y * blockDim.y) * yuv_rows;
 
-    for (int y = top + static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y) * store_rows;
+    for (int y = top + static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y) * yuv_rows;
          y < bottom; y += step_y) {
-        const int tile_y = y - origin.y;
-        for (int x = begin + static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 4;
-             x < right; x += step_x) {
-            const int tile_x = x - origin.x;
-            const int first = max(left - x, 0);
-            const int last = min(right - x, 4);
-            unsigned luma[rows];
-            if (straight && y + store_rows <= bottom && first == 0 && last == 4) {
-                const Value* in = tile.in_plane(tile_x, tile_y);
-                const typename Format::Target target(frame, x, y);
-                Vector<Value, 4> planes[shares][rows][3];
-#pragma unroll
-                for (int i = 0; i < store_rows; ++i) {
-                    read_vectors(tile, in + i * tile.width, planes[i / rows][i % rows]);
-                }
-#pragma unroll
-                for (int i = 0; i < shares; ++i) {
-                    const unsigned chroma = codes_of(planes[i], matrix, luma);
-                    target.write(i, luma, chroma);
-                }
+        for (int x = begin + static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 8; x < right;
+             x += step_x) {
+            if (straight && y + yuv_rows <= bottom && x >= left && x + 8 <= right) {
+                store_straight<Format>(tile, tile.in_plane(x - origin.x, y - origin.y), matrix,
+                                       frame, x, y);
                 continue;
             }
 #pragma unroll 1
-            for (int i = y; i < min(y + store_rows, bottom); i += rows) {
-                Vector<Value, 4> planes[rows][3];
-#pragma unroll
-                for (int j = 0; j < rows; ++j) {
-                    read_pixels(tile, tile_x, i - origin.y + j, first, last, planes[j]);
+            for (int i = 0; i < 2 * yuv_rows; i += rows) {
+                const int group_y = y + i / 2 / rows * rows;
+                const int group_x = x + 4 * (i / rows % 2);
+                if (group_y < bottom) {
+                    store_group<Format>(tile, origin, matrix, frame, group_x, group_y, left, right);
                 }
-                const unsigned chroma = codes_of(planes, matrix, luma);
-                Format::write(frame, x, i, luma, chroma, first, last);
             }
         }
     }
 }
 
 #define STORE_TILES_YUV(name, Format, Value)                                                       \
-    extern "C" __global__ void __launch_bounds__(256) store_tiles_##name(                          \
+    extern "C" __global__ void __launch_bounds__(128, blocks_of(sizeof(Value))) store_tiles_##name(                          \
         const void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,      \
         int channels_last, const int2* __restrict__ origins, const int4* __restrict__ kept,        \
         RgbToYuv matrix, void* y, long long y_pitch_bytes, void* cb, long long cb_pitch_bytes,     \

@@ -8,7 +8,8 @@
 // read. A group of neighbouring pixels (frame.cuh) is moved channel by channel in one vector each,
 // or, where channels are last, pixel by pixel in vectors of 4 values.
 //
-// A thread owns a group in each of some neighbouring rows: `load_rows`, `store_rows`. Where tile
+// A thread owns a group in each of some neighbouring rows: `load_rows`, `store_rows` (two groups in
+// each of two, where Y'CbCr is stored: store_tiles_yuv.cu). Where tile
 // and frame are aligned and the rows are whole it goes *straight*: it asks for the words of all
 // rows before it uses the first, with no branch between the loads, and whether a tile allows that
 // is decided once for its block. All else goes the *general* way, row by row: borders, frames whose

@@ -83,11 +83,15 @@ __device__ __forceinline__ void write_bytes(unsigned char* out, unsigned word, i
     }
 }
 
+typedef Vector<unsigned, 2> Pair;
+
 // A format says how many rows share a chroma sample, and how codes are read and written:
 //   straight     whether the 4 pixels from x, y on lie in whole words of every plane, and with them
 //                those that lie multiples of 4 columns and of 2 rows away
 //   Rows         the words of `count` such rows: read without a branch, then taken apart row by row
-//   Target       where such rows are to lie; writes the i-th that share chroma, as `write`
+//   Target       where 8 pixels from x on lie in rows from y on: `write` takes the words of both
+//                groups of the i-th rows that share chroma. They must fit: the planes lie in whole
+//                pairs of words (i420 chroma: words) from x, a multiple of 8, on
 //   read_group   4 pixels from an even x on, as words; false, and nothing of meaning is read, where
 //                they do not lie so in the row
 //   read_pixel   pixel i of `codes`
@@ -96,8 +100,8 @@ __device__ __forceinline__ void write_bytes(unsigned char* out, unsigned word, i
 struct Nv12 {
     enum { rows = 2 };
 
-    template <typename Byte>
-    static __device__ __forceinline__ bool straight(const Planes<Byte>& frame, int x, int y) {
+    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
+                                                    int y) {
         return x % 2 == 0 && y % 2 == 0 && aligned(frame.y + x, frame.y_pitch_bytes, 4) &&
                aligned(frame.cb + x, frame.cb_pitch_bytes, 4);
     }
@@ -126,17 +130,21 @@ struct Nv12 {
 
     class Target {
     public:
+        static __device__ __forceinline__ bool fits(const Planes<unsigned char>& frame, int x) {
+            return aligned(frame.y + x, frame.y_pitch_bytes, 8) &&
+                   aligned(frame.cb + x, frame.cb_pitch_bytes, 8);
+        }
         __device__ __forceinline__ Target(const Planes<unsigned char>& frame, int x, int y)
             : luma_(frame.y + y * frame.y_pitch_bytes + x),
               chroma_(frame.cb + (y >> 1) * frame.cb_pitch_bytes + x),
               luma_pitch_bytes_(frame.y_pitch_bytes), chroma_pitch_bytes_(frame.cb_pitch_bytes) {}
-        __device__ __forceinline__ void write(int i, const unsigned (&luma)[rows],
-                                              unsigned chroma) const {
+        __device__ __forceinline__ void write(int i, const Pair (&luma)[rows],
+                                              const Pair& chroma) const {
 #pragma unroll
             for (int j = 0; j < rows; ++j) {
-                __stwb(row_at<unsigned>(luma_, luma_pitch_bytes_, i * rows + j), luma[j]);
+                write_vector(row_at<Pair>(luma_, luma_pitch_bytes_, i * rows + j), luma[j]);
             }
-            __stwb(row_at<unsigned>(chroma_, chroma_pitch_bytes_, i), chroma);
+            write_vector(row_at<Pair>(chroma_, chroma_pitch_bytes_, i), chroma);
         }
 
     private:
@@ -178,8 +186,8 @@ struct Nv12 {
 struct I420 {
     enum { rows = 2 };
 
-    template <typename Byte>
-    static __device__ __forceinline__ bool straight(const Planes<Byte>& frame, int x, int y) {
+    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
+                                                    int y) {
         return x % 2 == 0 && y % 2 == 0 && aligned(frame.y + x, frame.y_pitch_bytes, 4) &&
                aligned(frame.cb + (x >> 1), frame.cb_pitch_bytes, 2) &&
                aligned(frame.cr + (x >> 1), frame.cr_pitch_bytes, 2);
@@ -212,22 +220,26 @@ struct I420 {
 
     class Target {
     public:
+        static __device__ __forceinline__ bool fits(const Planes<unsigned char>& frame, int x) {
+            return aligned(frame.y + x, frame.y_pitch_bytes, 8) &&
+                   aligned(frame.cb + (x >> 1), frame.cb_pitch_bytes, 4) &&
+                   aligned(frame.cr + (x >> 1), frame.cr_pitch_bytes, 4);
+        }
         __device__ __forceinline__ Target(const Planes<unsigned char>& frame, int x, int y)
             : luma_(frame.y + y * frame.y_pitch_bytes + x),
               cb_(frame.cb + (y >> 1) * frame.cb_pitch_bytes + (x >> 1)),
               cr_(frame.cr + (y >> 1) * frame.cr_pitch_bytes + (x >> 1)),
               luma_pitch_bytes_(frame.y_pitch_bytes), cb_pitch_bytes_(frame.cb_pitch_bytes),
               cr_pitch_bytes_(frame.cr_pitch_bytes) {}
-        __device__ __forceinline__ void write(int i, const unsigned (&luma)[rows],
-                                              unsigned chroma) const {
+        __device__ __forceinline__ void write(int i, const Pair (&luma)[rows],
+                                              const Pair& chroma) const {
 #pragma unroll
             for (int j = 0; j < rows; ++j) {
-                __stwb(row_at<unsigned>(luma_, luma_pitch_bytes_, i * rows + j), luma[j]);
+                write_vector(row_at<Pair>(luma_, luma_pitch_bytes_, i * rows + j), luma[j]);
             }
-            __stwb(row_at<unsigned short>(cb_, cb_pitch_bytes_, i),
-                   static_cast<unsigned short>(__byte_perm(chroma, 0, 0x4420)));
-            __stwb(row_at<unsigned short>(cr_, cr_pitch_bytes_, i),
-                   static_cast<unsigned short>(__byte_perm(chroma, 0, 0x4431)));
+            const unsigned first = chroma.values[0], second = chroma.values[1];
+            __stwb(row_at<unsigned>(cb_, cb_pitch_bytes_, i), __byte_perm(first, second, 0x6420));
+            __stwb(row_at<unsigned>(cr_, cr_pitch_bytes_, i), __byte_perm(first, second, 0x7531));
         }
 
     private:
@@ -273,8 +285,8 @@ struct Yuyv {
                           __byte_perm(words[0], words[1], 0x7531));
     }
 
-    template <typename Byte>
-    static __device__ __forceinline__ bool straight(const Planes<Byte>& frame, int x, int) {
+    static __device__ __forceinline__ bool straight(const Planes<const unsigned char>& frame, int x,
+                                                    int) {
         return x % 2 == 0 && aligned(frame.y + 2LL * x, frame.y_pitch_bytes, Words<2>::bytes);
     }
 
@@ -295,14 +307,21 @@ struct Yuyv {
 
     class Target {
     public:
+        static __device__ __forceinline__ bool fits(const Planes<unsigned char>& frame, int x) {
+            return aligned(frame.y + 2LL * x, frame.y_pitch_bytes, 16);
+        }
         __device__ __forceinline__ Target(const Planes<unsigned char>& frame, int x, int y)
             : out_(frame.y + y * frame.y_pitch_bytes + 2LL * x),
               pitch_bytes_(frame.y_pitch_bytes) {}
-        __device__ __forceinline__ void write(int i, const unsigned (&luma)[rows],
-                                              unsigned chroma) const {
-            const unsigned words[2] = {__byte_perm(luma[0], chroma, 0x5140),
-                                       __byte_perm(luma[0], chroma, 0x7362)};
-            Words<2>::write(row_at<unsigned char>(out_, pitch_bytes_, i), words);
+        __device__ __forceinline__ void write(int i, const Pair (&luma)[rows],
+                                              const Pair& chroma) const {
+            Vector<unsigned, 4> words;
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+                words.values[2 * j] = __byte_perm(luma[0].values[j], chroma.values[j], 0x5140);
+                words.values[2 * j + 1] = __byte_perm(luma[0].values[j], chroma.values[j], 0x7362);
+            }
+            write_vector(row_at<unsigned char>(out_, pitch_bytes_, i), words);
         }
 
     private:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,26 +177,26 @@ def fewer_pairs(proto: Any) -> Iterator[tuple[Any, str]]:
     in turn where TensorRT refuses Q/DQ pairs without naming them. With each, a note on what was
     left out, "" for the graph itself, which is all that is tried of one without pairs.
 
-    What is known of TensorRT 8.6.0, from edge-s: it refuses all pairs together, and all without
-    those of any one kind but one; it does not refuse the other kinds, each alone, nor those behind
-    activation functions. The one kind left is that of pairs which are all that reads the sum of a
-    convolution and something else, where the sum is fused into that convolution.
+    What is known of TensorRT 8.6.0, from edge-s: it refuses the convolutions that only add to
+    something else (``conv_out`` of an MRB, and the last of an RRG) among the others. It does not
+    refuse the others, nor those behind activation functions alone.
     """
     yield proto, ""
     writers = {name: node for node in proto.graph.node for name in node.output}
-    readers = Counter(name for node in proto.graph.node for name in set(node.input))
+    readers: dict[str, list[Any]] = defaultdict(list)
+    for node in proto.graph.node:
+        for name in set(node.input):
+            readers[name].append(node)
     chosen = sorted(quantized_convolutions(proto))
+    outputs = {node.name: node.output[0] for node in proto.graph.node}
     sources = {
         node.name: writers[writers[node.input[0]].input[0]].input[0]
         for node in proto.graph.node
         if node.name in chosen
     }
 
-    def alone_behind_a_sum(name: str) -> bool:
-        node = writers.get(sources[name])
-        if node is None or node.op_type != "Add" or readers[sources[name]] > 1:
-            return False
-        return any(writers[i].op_type in CONVOLUTIONS for i in node.input if i in writers)
+    def only_added(name: str) -> bool:
+        return [node.op_type for node in readers[outputs[name]]] == ["Add"]
 
     def behind_an_activation(name: str) -> bool:
         node = writers.get(sources[name])
@@ -204,7 +204,7 @@ def fewer_pairs(proto: Any) -> Iterator[tuple[Any, str]]:
 
     tried = len(chosen)
     for kept, which in (
-        ([name for name in chosen if not alone_behind_a_sum(name)], "alone behind a sum"),
+        ([name for name in chosen if not only_added(name)], "that only add to something else"),
         ([name for name in chosen if behind_an_activation(name)], "not behind an activation"),
     ):
         if 0 < len(kept) < tried:
@@ -212,7 +212,7 @@ def fewer_pairs(proto: Any) -> Iterator[tuple[Any, str]]:
             yield (
                 keep_pairs(proto, kept),
                 f"TensorRT refused the Q/DQ pairs of all {len(chosen)} convolutions without naming "
-                f"any; the {len(chosen) - tried} with pairs {which} are FP16",
+                f"any; the {len(chosen) - tried} {which} are FP16",
             )
 
 

@@ -14,6 +14,7 @@ Size = tuple[int, int, int]
 THREADS = 32, 8  # of a block, across and down: a warp moves neighbouring bytes of one row
 TILE_THREADS = 32, 4  # of load and store: smaller blocks end together, 1 to 3 % on an H200
 LOAD_ROWS, STORE_ROWS = 2, 4  # of a thread (kernels/tile.cuh, which says why)
+YUV_STORE_PX, YUV_STORE_ROWS = 8, 2  # of a thread (kernels/store_tiles_yuv.cu)
 ROW_THREADS = 256
 ROW_BLOCKS = 512  # a few for each multiprocessor of the largest GPU; more would only queue
 ONE = 1, 1, 1
@@ -91,7 +92,7 @@ class TileKernels(Owner):
             kernel = self._kernels.get("store_tiles_yuv", name, "PiiiiPP" + "f" * 10 + "PqPqPqii")
             kernel.launch(
                 *(*begins, *matrix, *frame.plane_arguments, *size),
-                grid=_tile_grid(tiles, 4, STORE_ROWS),
+                grid=_tile_grid(tiles, YUV_STORE_PX, YUV_STORE_ROWS),
                 block=(*TILE_THREADS, 1),
                 stream=stream,
             )
