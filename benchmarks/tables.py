@@ -14,6 +14,7 @@ from typing import Any
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import bundled_models
+from mirnet_edge.frame_statistics import MODES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -115,27 +116,6 @@ def gpu_table() -> str:
             if engine["case"] in OF_SECOND_RUN
         ),
     ]
-    hd, many = device["overhead_1080p"], device["many_720p"]["blocks"]
-    runtime = [
-        ["the runtime", "measured"],
-        [f"1920x1080 frame, {hd['tiles']} tiles of `edge-s-denoise-fp16`, one by one",
-         f"{hd['latency_ms']['total']['p50']:.1f} ms (the engine alone "
-         f"{hd['engine_alone_ms']:.1f} ms)"],
-        ["upload, tiles, joining and download together, of the engine's time",
-         f"{100 * hd['share_of_engine']:.1f} %"],
-        ["a stream of them, of the engine's own rate",
-         f"{100 * hd['stream_rate_of_engine']:.1f} %"],
-        [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
-         f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
-        ["spread of the memory in use meanwhile, of the device and of the process",
-         f"{_spread(many, 'device_used_bytes') / 2**10:.0f}, "
-         f"{_spread(many, 'host_bytes') / 2**10:.0f} KiB"],
-        *(
-            [f"kernel `{name}` at 3840x2160, of the device's copy bandwidth",
-             f"{100 * kernels['kernels'][name]['share_of_copy_bandwidth']:.0f} %"]
-            for name in ("load_rgb_u8", "store_rgb_u8", "load_nv12_u8", "store_nv12_u8")
-        ),
-    ]  # fmt: skip
     versions = engines["engines"][0]["card"]["versions"]
     where = (
         f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
@@ -143,7 +123,8 @@ def gpu_table() -> str:
         "random weights. The apply engine is given the averages that PyTorch computes. Records: "
         f"`benchmarks/results/{GPU.name}/`."
     )
-    return "\n".join(map(_markdown, (rows, others, runtime))) + where + "\n"
+    tables = rows, others, _int8_rows(engines), _runtime_rows(device, kernels)
+    return "\n".join(_markdown(table) for table in tables if table) + where + "\n"
 
 
 def _engine_row(engine: dict[str, Any], peers: dict[str, Any]) -> list[str]:
@@ -160,6 +141,93 @@ def _engine_row(engine: dict[str, Any], peers: dict[str, Any]) -> list[str]:
         f"{engine['bytes_moved'] / 1e9:.2f} GB",
         f"{least:.1f} dB",
     ]
+
+
+def _int8_rows(record: dict[str, Any]) -> list[list[str]]:
+    """INT8 beside FP16; none where that was not measured."""
+    head = [
+        ["INT8 against FP16", "engine", "faster", "INT8 convolutions, and faster ones of them",
+         "PSNR, CBSD68 at σ = 25"],
+    ]  # fmt: skip
+    rows = []
+    for case, versus in _measured(record, "int8_against_fp16").items():
+        ms = versus["graph_ms"]
+        tasks = [record["tasks"].get(name) for name in (case.replace("-int8", "-fp16"), case)]
+        rows.append(
+            [
+                f"`{case}`",
+                f"{ms['fp16']:.2f} → {ms['int8']:.2f} ms",
+                f"{versus['times_faster']:.2f} times",
+                f"{versus['int8_convolutions']}, {versus['int8_convolutions_faster']}",
+                " → ".join(f"{task['psnr_db']:.3f}" for task in tasks) + " dB"
+                if all(tasks)
+                else "",
+            ]
+        )
+    return head + rows if rows else []
+
+
+def _runtime_rows(device: dict[str, Any], kernels: dict[str, Any]) -> list[list[str]]:
+    many, modes = device["many_720p"]["blocks"], _measured(device, "modes_1080p")
+    agreement = _measured(device, "agreement").get("device_against_portable", {})
+    return [
+        ["the runtime", "measured"],
+        *_overhead_rows(device["overhead_1080p"], "`edge-s-denoise-fp16`, one by one"),
+        *_overhead_rows(
+            _measured(device, "overhead_1080p_batch_4"), "`edge-s-denoise-b4-fp16`, four by four"
+        ),
+        *(
+            [f"1920x1080 frame, {modes[mode]['tiles']} tiles of `edge-s-denoise-fp16`, halo 32 px, "
+             f"`statistics` {mode}",
+             f"{modes[mode]['ms']:.1f} ms, passes: {modes[mode]['passes']}"]
+            for mode in MODES
+            if modes
+        ),
+        *(
+            [f"one tile of `edge-s-denoise-fp16{kind}`",
+             f"{modes[f'batch{kind}']['graph_ms']:.2f} ms"]
+            for kind in ("", ".apply", ".gather")
+            if modes
+        ),
+        *(
+            [f"difference from the portable engine in FP32, of a range of 1, `statistics` {mode}",
+             f"at most {1e4 * agreement[mode]['largest']:.1f}e-4, "
+             f"p99.9 {1e4 * agreement[mode]['p99.9']:.1f}e-4"]
+            for mode in MODES
+            if agreement
+        ),
+        [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
+         f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
+        ["spread of the memory in use meanwhile, of the device and of the process",
+         f"{_spread(many, 'device_used_bytes') / 2**10:.0f}, "
+         f"{_spread(many, 'host_bytes') / 2**10:.0f} KiB"],
+        *(
+            [f"kernel `{name}` at 3840x2160, of the device's copy bandwidth",
+             f"{100 * kernels['kernels'][name]['share_of_copy_bandwidth']:.0f} %"]
+            for name in ("load_rgb_u8", "store_rgb_u8", "load_nv12_u8", "store_nv12_u8")
+        ),
+    ]  # fmt: skip
+
+
+def _overhead_rows(found: dict[str, Any], engine: str) -> list[list[str]]:
+    """A frame and a stream of them through an engine; none where that was not measured."""
+    if not found:
+        return []
+    return [
+        [f"1920x1080 frame, {found['tiles']} tiles of {engine}",
+         f"{found['latency_ms']['total']['p50']:.1f} ms (the engine alone "
+         f"{found['engine_alone_ms']:.1f} ms)"],
+        ["upload, tiles, joining and download together, of the engine's time",
+         f"{100 * found['share_of_engine']:.1f} %"],
+        ["a stream of them, of the engine's own rate",
+         f"{100 * found['stream_rate_of_engine']:.1f} %"],
+    ]  # fmt: skip
+
+
+def _measured(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a record; empty where it was not measured, or failed."""
+    found = record.get(name, {})
+    return {} if "error" in found else found
 
 
 TABLES = {"models": models_table, "portable": portable_table, "gpu": gpu_table}

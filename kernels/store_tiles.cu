@@ -229,7 +229,8 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
 }
 
 #define STORE_TILES(name, Order, Sample, Value)                                                    \
-    extern "C" __global__ void __launch_bounds__(128, sizeof(Value) == 2 ? 8 : 6) store_tiles_##name(                          \
+    extern "C" __global__ void __launch_bounds__(                                                  \
+        128, sizeof(Value) == 2 ? 8 : 6) store_tiles_##name(                                       \
         const void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,      \
         int channels_last, const int2* __restrict__ origins, const int4* __restrict__ kept,        \
         void* frame, long long pitch_bytes, int height, int width, const void* alpha,              \

@@ -32,16 +32,16 @@
 
 enum { yuv_rows = 2 };
 
-// Blocks of 128 threads on a multiprocessor: as many as leave the registers that a thread needs.
-constexpr int blocks_of(int value_bytes) {
+// Blocks of 128 threads on a multiprocessor, so that a thread has the registers it needs and no
+// more: by values, and by what a multiprocessor holds.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    return value_bytes == 2 ? 10 : 6;
+enum { half_blocks = 10 };
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    return value_bytes == 2 ? 9 : 6;
+enum { half_blocks = 9 };
 #else
-    return value_bytes == 2 ? 8 : 6;
+enum { half_blocks = 8 };
 #endif
-}
+enum { float_blocks = 6 };
 
 __device__ __forceinline__ float weighted(const float (&weights)[3], const float (&rgb)[3],
                                           float offset) {
@@ -196,7 +196,8 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
 }
 
 #define STORE_TILES_YUV(name, Format, Value)                                                       \
-    extern "C" __global__ void __launch_bounds__(128, blocks_of(sizeof(Value))) store_tiles_##name(                          \
+    extern "C" __global__ void __launch_bounds__(                                                  \
+        128, sizeof(Value) == 2 ? half_blocks : float_blocks) store_tiles_##name(                  \
         const void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,      \
         int channels_last, const int2* __restrict__ origins, const int4* __restrict__ kept,        \
         RgbToYuv matrix, void* y, long long y_pitch_bytes, void* cb, long long cb_pitch_bytes,     \

@@ -26,7 +26,7 @@ FAULT = os.environ.get("FAKE_TENSORRT_FAULT", "")
 """driver (too old), refuse (a Sigmoid), workspace, memory (too little), crash, killed, exit, slow,
 wide (all layers in FP32), untyped (strongly typed builds fail), silent (no layers), nograph,
 nan (an output that is none), halves (a layer that is held to FP16) and halves unnamed, marked (a
-pair, where types are not strong)."""
+pair, where types are not strong) and marked sums (one of a convolution that only adds)."""
 RELEASE = tuple(map(int, VERSION.split(".")[:2]))
 BUILD_S = 60.0
 SHIM = """
@@ -280,10 +280,11 @@ def _refusal(network: Network) -> str:
         )
     if FAULT == "halves unnamed" and held:
         return "no luck"
-    pairs = [layer for layer in network.layers if layer.node.op_type == "QuantizeLinear"]
-    writers = {name: node.op_type for node in network.proto.graph.node for name in node.output}
-    behind = {writers.get(layer.node.input[0], "") for layer in pairs} - {""}
-    refused = {"marked": bool(pairs), "marked sums": bool(behind - {"LeakyRelu"})}
+    nodes = network.proto.graph.node
+    dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    int8 = [node for node in nodes if node.op_type == "Conv" and node.input[0] in dequantized]
+    readers = [[reader.op_type for reader in nodes if n.output[0] in reader.input] for n in int8]
+    refused = {"marked": bool(dequantized), "marked sums": ["Add"] in readers}
     if refused.get(FAULT) and not network.strongly_typed:
         return (
             "2: [optimizer.cpp::filterQDQFormats::4422] Error Code 2: Internal Error (Assertion "

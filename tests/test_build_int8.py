@@ -13,6 +13,7 @@ from build_sandbox import TILE, Sandbox, frames
 from mirnet_edge import errors
 from mirnet_edge.build.graphs import fewer_pairs, quantized_convolutions
 from mirnet_edge.bundled import BundledModel
+from mirnet_edge.card import EngineCard
 from mirnet_edge.graphs import load_graph
 from mirnet_edge.quantize import quantize_onnx, recorded
 from mirnet_edge.quantize.qdq import insert_qdq
@@ -103,22 +104,26 @@ def test_a_refusal_that_names_no_layer_says_what_to_do(sandbox: Sandbox) -> None
 def test_pairs_that_tensorrt_refuses_are_left_out(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until those behind activation functions are left."""
+    """Those of the convolutions that only add to something else."""
     monkeypatch.setenv("FAKE_TENSORRT_TIMES", '{"int8": 0.7}')
     options = {"precision": "int8", "method": "minmax", "budget_db": 3}
     sandbox.release("10.3.0")
-    every = sandbox.build(**options).layers_by_precision()["INT8"]
+    assert int8_layers(sandbox.build(**options)) == {"one", "two", "down", "three", "side"}
     sandbox.release("8.6.1")
     sandbox.fault("marked sums")
     card = sandbox.build(**options)
-    kept = card.layers_by_precision()["INT8"]
-    assert 0 < kept < every
+    assert int8_layers(card) == {"one", "down"}
     assert card.notes[-1] == (
-        "TensorRT refused the Q/DQ pairs of all 6 convolutions without naming any; the 2 with "
-        "pairs not behind an activation are FP16"
+        "TensorRT refused the Q/DQ pairs of all 6 convolutions without naming any; the 3 that only "
+        "add to something else are FP16"
     )
     assert sandbox.build(**options) == card
     assert not sandbox.built
+
+
+def int8_layers(card: EngineCard) -> set[str]:
+    """Of the convolutions; the fake lists no transposed ones."""
+    return {layer.name for layer in card.layers if layer.precision == "INT8"}
 
 
 SUMS = """
@@ -130,30 +135,45 @@ network (float[1,16,20,28] input) => (float[1,16,20,28] output)
   [two] c = Conv <pads = [1,1,1,1]> (b, "w.shared")
   [sum] d = Add (c, input)
   [three] e = Conv <pads = [1,1,1,1]> (d, "w.one")
-  [again] f = Add (e, b)
+  [again] f = LeakyRelu <alpha = 0.2> (e)
   [four] g = Conv <pads = [1,1,1,1]> (f, "w.shared")
-  [last] output = Add (g, f)
+  [both] h = Add (g, e)
+  [twice] i = Add (h, g)
+  [five] j = Conv <pads = [1,1,1,1]> (i, "w.one")
+  [last] output = Add (j, input)
 }
 """
-"""Four convolutions: of the input, behind an activation, alone behind a sum of a convolution, and
-behind one that others read too."""
+"""Five convolutions: an activation reads the first; an Add alone the second and the last; an Add
+and an activation the third, which is alone behind a sum; two Adds the fourth. The second and the
+fourth are behind an activation."""
 
 
-def test_fewer_pairs_are_tried_in_turn() -> None:
+@pytest.mark.parametrize(
+    ("pairs", "fewer"),
+    [
+        (
+            ["one", "two", "three", "four", "five"],
+            [
+                ({"one", "three", "four"}, "the 2 that only add to something else are FP16"),
+                ({"two", "four"}, "the 3 not behind an activation are FP16"),
+            ],
+        ),
+        (["one", "two"], [({"one"}, "the 1 that only add to something else are FP16")]),
+        (["two", "five"], [({"two"}, "the 1 not behind an activation are FP16")]),
+        (["five"], []),
+        ([], []),
+    ],
+    ids=["all", "third no smaller", "second empty", "both empty", "without pairs"],
+)
+def test_fewer_pairs_are_tried_in_turn(pairs: list[str], fewer: list[tuple[set[str], str]]) -> None:
     proto = graph_samples.parsed(SUMS)
-    quantized = insert_qdq(proto, graph_samples.ranges_of(proto), ["one", "two", "three", "four"])
-    tried = [(quantized_convolutions(graph), note) for graph, note in fewer_pairs(quantized)]
-    assert [set(nodes) for nodes, _ in tried] == [
-        {"one", "two", "three", "four"},
-        {"one", "two", "four"},
-        {"two"},
+    quantized = insert_qdq(proto, graph_samples.ranges_of(proto), pairs)
+    (first, note), *rest = fewer_pairs(quantized)
+    assert (first, note) == (quantized, "")
+    refused = f"TensorRT refused the Q/DQ pairs of all {len(pairs)} convolutions without naming any"
+    assert [(quantized_convolutions(graph), note) for graph, note in rest] == [
+        (nodes, f"{refused}; {left_out}") for nodes, left_out in fewer
     ]
-    assert [note.partition("; ")[2] for _, note in tried] == [
-        "",
-        "the 1 with pairs alone behind a sum are FP16",
-        "the 3 with pairs not behind an activation are FP16",
-    ]
-    assert [graph for graph, _ in fewer_pairs(proto)] == [proto], "without pairs"
 
 
 # Records of bundled models
