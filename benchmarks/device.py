@@ -3,8 +3,9 @@ it overlaps, whether memory and latency stay flat, and how near tiles come to th
 
 python benchmarks/device.py FOLDER RESULT.json [STEP ...]
 
-FOLDER holds what `engines.py` prepared and built: ``edge-s-denoise-fp16.engine`` with its apply and
-gather engines, ``edge-s-denoise-b4-fp16.engine``, ``tiny.engine``.
+FOLDER holds what `engines.py` prepared and built: ``edge-s-denoise-fp16.engine`` and
+``edge-s-denoise-fp32.engine`` with their apply and gather engines,
+``edge-s-denoise-b4-fp16.engine``, ``tiny.engine``.
 """
 
 from __future__ import annotations
@@ -177,6 +178,9 @@ def main(folder: str, result: str, *only: str) -> None:
         "overhead_1080p_batch_4": lambda: overhead(path / "edge-s-denoise-b4-fp16.engine", hd, 20),
         "modes_1080p": lambda: modes(engine, hd, 4),
         "agreement": lambda: agreement(engine, np.float32(small) / 255),
+        "agreement_fp32": lambda: agreement(
+            path / "edge-s-denoise-fp32.engine", np.float32(small) / 255
+        ),
         "many_720p": lambda: many(path / "tiny.engine"),
     }
     card = me.EngineCard.load(f"{engine}.json")

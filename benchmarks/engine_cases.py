@@ -38,6 +38,7 @@ class Case:
 
 CASES = {
     "edge-s-denoise-fp16": Case(BUNDLED, statistics=True),
+    "edge-s-denoise-fp32": Case(BUNDLED, "fp32", statistics=True),
     "edge-s-denoise-int8": Case(BUNDLED, "int8"),
     "edge-s-denoise-b4-fp16": Case(BUNDLED, batch=4),
     **{f"{name}-{precision}": Case(name, precision, level=level)

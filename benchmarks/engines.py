@@ -198,12 +198,18 @@ def _by_convolution(card: Any, by_layer: dict[str, float]) -> dict[str, list[Any
     from mirnet_edge.trt.layer_info import convolutions
 
     return {
-        re.split(r"[^\w./:-]+", layer.name.strip())[0]: [
-            layer.precision,
-            by_layer.get(layer.name, 0.0),
-        ]
+        _node_of(layer.name): [layer.precision, by_layer.get(layer.name, 0.0)]
         for layer in convolutions(card.layers)
     }
+
+
+def _node_of(layer: str) -> str:
+    """The convolution's node in a layer of several nodes: the first, but for its weights and their
+    QuantizeLinear."""
+    parts = layer.strip().split(" + ")
+    quantized = [i for i, part in enumerate(parts) if part.endswith("_QuantizeLinear")]
+    node = parts[quantized[-1] + 1] if quantized else parts[0]
+    return re.split(r"[^\w./:-]+", node)[0]
 
 
 def int8_against_fp16(int8: dict[str, Any], fp16: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +233,8 @@ def int8_against_fp16(int8: dict[str, Any], fp16: dict[str, Any]) -> dict[str, A
         "times_faster": fp16["graph_ms"] / int8["graph_ms"],
         "bytes_moved": {"fp16": fp16["bytes_moved"], "int8": int8["bytes_moved"]},
         "layers": {"fp16": fp16["layers"], "int8": int8["layers"]},
-        "int8_convolutions": len(pairs),
+        "int8_convolutions": sum(each[0] == "INT8" for each in int8["convolution_ms"].values()),
+        "int8_convolutions_paired": len(pairs),
         "int8_convolutions_faster": sum(ms < before for _, before, ms in pairs),
         "convolutions_ms": {
             "fp16": sum(pair[1] for pair in pairs),

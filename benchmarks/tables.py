@@ -21,8 +21,6 @@ README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 PORTABLE = RESULTS / "portable.json"
 GPU = RESULTS / "h200-tensorrt-8.6.0"
-OF_SECOND_RUN = "edge-s-denoise-fp16.apply", "mirnet-v2-plain-fp16"
-"""What else of the record "own-softmax" is as the package builds it."""
 
 
 def models_table() -> str:
@@ -99,47 +97,36 @@ def _random_network(info: dict[str, Any], network: str) -> dict[str, Any]:
 
 def gpu_table() -> str:
     """Engines beside PyTorch, the runtime around them and its kernels, from the records."""
-    engines, second, device, kernels = (
+    engines, more, device, kernels = (
         json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("engines", "own-softmax", "device", "kernels")
+        for name in ("engines", "engines-more", "device", "kernels")
     )
-    rows = [
-        ["network, one 256² tile", "TensorRT, CUDA graph", "PyTorch FP16, graph / eager",
-         "moved", "least PSNR against FP32"],
-    ]  # fmt: skip
-    rows += [_engine_row(engine, engines["torch"]) for engine in engines["engines"]]
-    others = [
-        ["in another run", *rows[0][1:]],
-        *(
-            _engine_row(engine, second["torch"])
-            for engine in (*second["engines"], second["apply"])
-            if engine["case"] in OF_SECOND_RUN
-        ),
+    head = ["TensorRT, CUDA graph", "PyTorch FP16, graph / eager", "moved",
+            "least PSNR against FP32"]  # fmt: skip
+    runs = [
+        [[first, *head], *(_engine_row(engine, run["torch"]) for engine in run["engines"])]
+        for first, run in (("network, one 256² tile", engines), ("in another run", more))
     ]
     versions = engines["engines"][0]["card"]["versions"]
     where = (
         f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
         f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
-        "random weights. The apply engine is given the averages that PyTorch computes. Records: "
+        "random weights. Records: "
         f"`benchmarks/results/{GPU.name}/`."
     )
-    tables = rows, others, _int8_rows(engines), _runtime_rows(device, kernels)
+    tables = *runs, _int8_rows(engines), _runtime_rows(device, kernels)
     return "\n".join(_markdown(table) for table in tables if table) + where + "\n"
 
 
 def _engine_row(engine: dict[str, Any], peers: dict[str, Any]) -> list[str]:
-    network = re.sub(r"(-denoise)?(-plain)?-(fp16|int8)(\.apply)?$", "", engine["case"])
+    network = re.sub(r"(-denoise)?(-plain)?-(fp16|int8)$", "", engine["case"])
     peer = peers["times"].get(network)  # the bundled network is an edge-s
-    if "psnr_vs_fp32_db" in engine:
-        least = min(engine["psnr_vs_fp32_db"])
-    else:
-        least = engine["card"]["measured"]["psnr_vs_fp32_db"]
     return [
         f"`{engine['case']}`",
         f"{engine['graph_ms']:.2f} ms",
         f"{peer['graph_fp16_ms']:.2f} / {peer['eager_fp16_ms']:.2f} ms" if peer else "",
         f"{engine['bytes_moved'] / 1e9:.2f} GB",
-        f"{least:.1f} dB",
+        f"{min(engine['psnr_vs_fp32_db']):.1f} dB",
     ]
 
 
