@@ -16,8 +16,10 @@ from fake_tensorrt import make_plan, plan_of_graph
 
 import mirnet_edge as me
 from mirnet_edge import errors
+from mirnet_edge.build import job
 from mirnet_edge.build.applied import run_applied
 from mirnet_edge.build.graphs import open_source, rewritten
+from mirnet_edge.build.process import BuildAnswer
 from mirnet_edge.build.statistics_engines import MAKERS, with_pairs_of
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.card import EngineCard, Kind, card_path, file_sha256, kind_path
@@ -25,6 +27,7 @@ from mirnet_edge.graphs import has_qdq, load_graph, with_shape
 from mirnet_edge.pooled import Pool, Weights
 from mirnet_edge.quantize import quantize_onnx
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
+from mirnet_edge.trt.network import Progress
 
 KINDS: list[Kind] = ["apply", "gather"]
 POOLS = (Pool("h", "mean", 16, 1),)
@@ -138,6 +141,26 @@ def test_int8_engines_beside_int8(sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
             assert card.notes == plain.notes
         sandbox.build(**options)
         assert not sandbox.built
+
+
+def test_what_tensorrt_refused_of_the_plain_engine_is_not_tried_again(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_TENSORRT_TIMES", '{"int8": 0.7}')
+    sandbox.release("8.6.1")
+    sandbox.fault("marked sums")
+    builds, run_build = [], job.run_build
+
+    def counted(folder: Path, progress: Progress | None) -> BuildAnswer:
+        builds.append(folder)
+        return run_build(folder, progress)
+
+    monkeypatch.setattr(job, "run_build", counted)
+    plain = sandbox.build(precision="int8", method="minmax", budget_db=3, statistics=True)
+    assert len(builds) == 1 + 2 + 1 + 1, "FP16, INT8 twice, apply, gather"
+    for card in cards(sandbox).values():
+        assert card.layers_by_precision()["INT8"] == plain.layers_by_precision()["INT8"]
+        assert card.notes == plain.notes
 
 
 def test_a_quantized_file_has_no_statistics_engines(sandbox: Sandbox) -> None:

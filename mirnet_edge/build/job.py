@@ -83,6 +83,7 @@ class BuildJob:
     statistics: bool = False
     notes: list[str] = field(default_factory=list)
     _with_pairs: tuple[Any, dict[str, Any]] | None = field(default=None, init=False)
+    _refused: int = field(default=0, init=False)
 
     def float_engine(self, engine: Path, settings: Settings, overwrite: bool) -> EngineCard:
         """Build in FP32 or FP16, unless it is there."""
@@ -130,7 +131,7 @@ class BuildJob:
         fp16 = self.float_engine(plain, replace(settings, precision="fp16"), overwrite)
         proto, quantization = self.quantized(settings)
         with work_folder(engine) as folder:
-            card = self._built(attempts_of(proto, settings), settings, key, folder)
+            card = self._built(self.attempts(proto, settings), settings, key, folder)
             card = _compared(card, fp16, quantization)
             reasons = reasons_against_int8(card.measured, settings.budget_db)
             if reasons and not force:
@@ -219,6 +220,17 @@ class BuildJob:
         proto = self.source.reference
         return rewritten(proto, 1, tile) if self.source.rewrites else proto
 
+    def attempts(self, proto: Any, settings: Settings) -> Attempts:
+        """What to build of a sized graph, in turn (see `graphs.fewer_pairs`), less what TensorRT
+        refused of the engines before: a refusal takes minutes, and they have the same pairs.
+
+        Raises:
+            GraphError: when iterated over: it does not fit the precision.
+        """
+        every = list(fewer_pairs(proto))
+        for fewer, note in every[min(self._refused, len(every) - 1) :]:
+            yield typed_graphs(fewer, settings.precision, settings.io), note
+
     def _built(
         self,
         attempts: Attempts,
@@ -234,6 +246,7 @@ class BuildJob:
                 card = self._build(graphs, settings, key, folder, kind)
             except RefusedPairsError as error:
                 refusal = error
+                self._refused += 1
             else:
                 return replace(card, notes=(*card.notes, note)) if note else card
         assert refusal is not None  # there is one attempt at least
@@ -335,16 +348,6 @@ class BuildJob:
         proto = self.source.reference
         plain = without_qdq(proto) if self.source.quantized else proto
         return restored_tiles(plain, self.tiles.tiles, self.statistics, self.progress)
-
-
-def attempts_of(proto: Any, settings: Settings) -> Attempts:
-    """What to build of a sized graph, in turn (see `graphs.fewer_pairs`).
-
-    Raises:
-        GraphError: when iterated over: it does not fit the precision.
-    """
-    for fewer, note in fewer_pairs(proto):
-        yield typed_graphs(fewer, settings.precision, settings.io), note
 
 
 def _compared(card: EngineCard, fp16: EngineCard, quantization: dict[str, Any]) -> EngineCard:

@@ -10,7 +10,7 @@ from typing import Any
 from mirnet_edge._files import require_new
 from mirnet_edge._imports import require
 from mirnet_edge.build.graphs import build_key, rewritten, typed_graphs
-from mirnet_edge.build.job import BuildJob, attempts_of
+from mirnet_edge.build.job import BuildJob
 from mirnet_edge.build.placing import cached
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.card import Kind, kind_path
@@ -78,7 +78,7 @@ class StatisticsEngines:
                 if not has_qdq(proto):
                     settings = replace(settings, precision="fp16")
             self._job.place(
-                attempts_of(proto, settings), settings, key, path, kind, self._pools, notes
+                self._job.attempts(proto, settings), settings, key, path, kind, self._pools, notes
             )
 
 
