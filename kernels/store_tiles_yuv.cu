@@ -183,11 +183,10 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
                 continue;
             }
 #pragma unroll 1
-            for (int i = 0; i < 2 * yuv_rows; i += rows) {
-                const int group_y = y + i / 2 / rows * rows;
-                const int group_x = x + 4 * (i / rows % 2);
-                if (group_y < bottom) {
-                    store_group<Format>(tile, origin, matrix, frame, group_x, group_y, left, right);
+            for (int row = y; row < min(y + yuv_rows, bottom); row += rows) {
+#pragma unroll 1
+                for (int group = x; group < x + 8; group += 4) {
+                    store_group<Format>(tile, origin, matrix, frame, group, row, left, right);
                 }
             }
         }

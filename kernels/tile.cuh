@@ -8,14 +8,14 @@
 // read. A group of neighbouring pixels (frame.cuh) is moved channel by channel in one vector each,
 // or, where channels are last, pixel by pixel in vectors of 4 values.
 //
-// A thread owns a group in each of some neighbouring rows: `load_rows`, `store_rows` (two groups in
-// each of two, where Y'CbCr is stored: store_tiles_yuv.cu). Where tile
-// and frame are aligned and the rows are whole it goes *straight*: it asks for the words of all
-// rows before it uses the first, with no branch between the loads, and whether a tile allows that
-// is decided once for its block. All else goes the *general* way, row by row: borders, frames whose
-// rows are not words apart, channels last. Measured on an H200, 3840 x 2160 in 180 tiles of 256 x
-// 256, float16, microseconds with 4.4 of launch and events: at a copy's bandwidth (4.11 TB/s), and
-// by rows of a thread in blocks of 32 x 4:
+// A thread owns a group in each of some neighbouring rows: `load_rows`, `store_rows`; where Y'CbCr
+// is stored, two groups in each of two (store_tiles_yuv.cu). Where tile and frame are aligned and
+// the rows are whole it goes *straight*: it asks for the words of all rows before it uses the first,
+// with no branch between the loads, and whether a tile allows that is decided once for its block.
+// All else goes the *general* way, row by row: borders, frames whose rows are not words apart,
+// channels last. Measured on an H200, 3840 x 2160 in 180 tiles of 256 x 256, float16, microseconds
+// with 4.4 of launch and events: at a copy's bandwidth (4.11 TB/s), and by rows of a thread in
+// blocks of 32 x 4:
 //
 //                 copy     1*     2      4               copy     2      4      8
 //   load rgb u8   27.7   39.7   31.2   32.9   store      22.5   27.2   26.0   27.0

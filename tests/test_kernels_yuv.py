@@ -129,9 +129,12 @@ def test_every_code_comes_back_from_the_tiles_of_a_frame(
 ) -> None:
     # Codes that no RGB in 0..1 has are among them, and no sample may be missed or written wrong
     # where regions meet.
-    # With a width and a halo of 4 pixels' multiples, whole vectors and words; else neither.
-    tile_size_px = (24, 28)
-    for size_px, halo in (((58, 70), 5), ((58, 72), 4)):
+    # Sizes and halos of multiples of 4 and of 8 pixels make whole vectors and words; 5 neither.
+    for size_px, tile_size_px, halo in (
+        ((58, 70), (24, 28), 5),
+        ((58, 72), (24, 28), 4),
+        ((58, 80), (24, 32), 8),
+    ):
         _, planes = frame_of(np.random.default_rng(16), size_px, frame_format)
         origins, settled = arrays_of(Tiling(tile_size_px, halo=halo).cover(*size_px))
         to_rgb, to_yuv = COLOURS[colour].to_rgb, COLOURS[colour].to_yuv
