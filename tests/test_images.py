@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def smooth_pixels(height: int, width: int) -> Pixels:
     return np.stack([5 * y, 3 * x, 60 + y + x], axis=2).astype(np.uint8)
 
 
+@cache
 def srgb() -> bytes:
+    """The same bytes however often: a profile holds the second it was made in."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
