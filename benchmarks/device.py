@@ -24,12 +24,12 @@ import psutil
 
 import mirnet_edge as me
 from mirnet_edge.cuda import open_device
+from mirnet_edge.frame_statistics import MODES
 from mirnet_edge.metrics import psnr
 
 SIZE_1080P, SIZE_720P = (1080, 1920), (720, 1280)
 MANY = 10_000
 BLOCK = 1000
-MODES = ("tile", "stream", "frame-fast", "frame")
 
 
 def noisy_frame(size: tuple[int, int], photos: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -172,15 +172,14 @@ def main(folder: str, result: str, *only: str) -> None:
     with np.load(path / "photos.npz") as stored:
         photos = stored["tiles"]
     found: dict[str, Any] = {}
-    hd, small = noisy_frame(SIZE_1080P, photos), noisy_frame((481, 640), photos)
+    hd = noisy_frame(SIZE_1080P, photos)
+    small = np.float32(noisy_frame((481, 640), photos)) / 255
     steps = {
         "overhead_1080p": lambda: overhead(engine, hd, 20),
         "overhead_1080p_batch_4": lambda: overhead(path / "edge-s-denoise-b4-fp16.engine", hd, 20),
         "modes_1080p": lambda: modes(engine, hd, 4),
-        "agreement": lambda: agreement(engine, np.float32(small) / 255),
-        "agreement_fp32": lambda: agreement(
-            path / "edge-s-denoise-fp32.engine", np.float32(small) / 255
-        ),
+        "agreement": lambda: agreement(engine, small),
+        "agreement_fp32": lambda: agreement(path / "edge-s-denoise-fp32.engine", small),
         "many_720p": lambda: many(path / "tiny.engine"),
     }
     card = me.EngineCard.load(f"{engine}.json")

@@ -111,8 +111,7 @@ def gpu_table() -> str:
     where = (
         f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
         f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
-        "random weights. Records: "
-        f"`benchmarks/results/{GPU.name}/`."
+        f"random weights. Records: `benchmarks/results/{GPU.name}/`."
     )
     tables = *runs, _int8_rows(engines), _runtime_rows(device, kernels)
     return "\n".join(_markdown(table) for table in tables if table) + where + "\n"

@@ -23,8 +23,8 @@
 //
 // and 22.3 where nv12 is stored in two groups by two rows. (* as it was: a row at a time, and for
 // each plane a branch.) More rows of a load queue more stores than the load/store unit takes; fewer
-// of a store leave too few bytes in flight. Both are even, for chroma that two rows share. Any
-// number is correct with any grid; the grid that fits is computed in
+// of a store leave too few bytes in flight. Those of a load are even, for chroma that two rows
+// share. Any number is correct with any grid; the grid that fits is computed in
 // mirnet_edge/device/tile_kernels.py.
 #pragma once
 
@@ -37,7 +37,7 @@
 #define STORE_ROWS 4
 #endif
 enum { load_rows = LOAD_ROWS, store_rows = STORE_ROWS };
-static_assert(load_rows % 2 == 0 && store_rows % 2 == 0, "two rows share chroma");
+static_assert(load_rows % 2 == 0, "two rows share chroma");
 
 template <typename Value>
 struct Tile {
