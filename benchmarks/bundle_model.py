@@ -62,6 +62,21 @@ def measure(onnx: Path, sets: dict[str, Path]) -> list[dict[str, Any]]:
     return figures
 
 
+def initial_weights(card_path: Path, data_facts: dict[str, Any]) -> dict[str, Any] | None:
+    """How the weights that the training began with were trained themselves, from the card that the
+    new one replaces; None for a training that drew its own."""
+    sha256 = data_facts.get("initial_weights_sha256")
+    if sha256 is None:
+        return None
+    card = json.loads(card_path.read_text(encoding="utf-8")) if card_path.exists() else {}
+    if card.get("weights_sha256") != sha256:
+        raise click.ClickException(
+            f"the training began with weights {sha256}, of which {card_path} tells nothing: it is "
+            f"of {card.get('weights_sha256')}. Bundle those weights first"
+        )
+    return {key: card[key] for key in ("weights_sha256", "recipe", "curve")}
+
+
 @click.command()
 @click.argument("training", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("name")
@@ -72,7 +87,10 @@ def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     network = me.load_model(training / "model.safetensors")
     task = network.facts.task
-    recipe = {**network.training_facts, "task_settings": asdict(TASKS[task]), "data": DATA}
+    facts = network.training_facts
+    recipe = {**facts, "task_settings": asdict(TASKS[task]), "data": DATA}
+    if initial := initial_weights(folder / "card.json", facts["data"]):
+        recipe["initial"] = initial
     me.save_model(network, folder / "model.safetensors", task, recipe)
     report = me.export_onnx(network, folder / "model.onnx")
     folders = {key: Path(value) for key, _, value in (item.partition("=") for item in sets)}

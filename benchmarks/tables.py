@@ -101,6 +101,7 @@ def gpu_table() -> str:
         json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("engines", "engines-more", "device", "kernels")
     )
+    later = json.loads((GPU / "device-more.json").read_text(encoding="utf-8"))
     head = ["TensorRT, CUDA graph", "PyTorch FP16, graph / eager", "moved",
             "least PSNR against FP32"]  # fmt: skip
     runs = [
@@ -113,7 +114,7 @@ def gpu_table() -> str:
         f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
         f"random weights. Records: `benchmarks/results/{GPU.name}/`."
     )
-    tables = *runs, _int8_rows(engines), _runtime_rows(device, kernels)
+    tables = *runs, _int8_rows(engines), _runtime_rows(device), _later_rows(later, kernels)
     return "\n".join(_markdown(table) for table in tables if table) + where + "\n"
 
 
@@ -153,15 +154,11 @@ def _int8_rows(record: dict[str, Any]) -> list[list[str]]:
     return head + rows if rows else []
 
 
-def _runtime_rows(device: dict[str, Any], kernels: dict[str, Any]) -> list[list[str]]:
+def _runtime_rows(device: dict[str, Any]) -> list[list[str]]:
     many, modes = device["many_720p"]["blocks"], _measured(device, "modes_1080p")
-    agreement = _measured(device, "agreement").get("device_against_portable", {})
     return [
         ["the runtime", "measured"],
         *_overhead_rows(device["overhead_1080p"], "`edge-s-denoise-fp16`, one by one"),
-        *_overhead_rows(
-            _measured(device, "overhead_1080p_batch_4"), "`edge-s-denoise-b4-fp16`, four by four"
-        ),
         *(
             [f"1920x1080 frame that repeats, {modes[mode]['tiles']} tiles of "
              f"`edge-s-denoise-fp16`, halo 32 px, `statistics` {mode}",
@@ -175,23 +172,39 @@ def _runtime_rows(device: dict[str, Any], kernels: dict[str, Any]) -> list[list[
             for kind in ("", ".apply", ".gather")
             if modes
         ),
-        *(
-            [f"difference from the portable engine in FP32, of a range of 1, `statistics` {mode}",
-             f"at most {1e4 * agreement[mode]['largest']:.1f}e-4, "
-             f"p99.9 {1e4 * agreement[mode]['p99.9']:.1f}e-4"]
-            for mode in MODES
-            if agreement
-        ),
+        *_agreement_rows(_measured(device, "agreement"), "edge-s-denoise-fp16"),
         [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
          f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
         ["spread of the memory in use meanwhile, of the device and of the process",
          f"{_spread(many, 'device_used_bytes') / 2**10:.0f}, "
          f"{_spread(many, 'host_bytes') / 2**10:.0f} KiB"],
+    ]  # fmt: skip
+
+
+def _later_rows(device: dict[str, Any], kernels: dict[str, Any]) -> list[list[str]]:
+    """Of a run that came after."""
+    return [
+        ["in another run", "measured"],
+        *_overhead_rows(
+            _measured(device, "overhead_1080p_batch_4"), "`edge-s-denoise-b4-fp16`, four by four"
+        ),
+        *_agreement_rows(_measured(device, "agreement_fp32"), "edge-s-denoise-fp32"),
         *(
             [f"kernel `{name}` at 3840x2160, of the device's copy bandwidth",
-             f"{100 * kernels['kernels'][name]['share_of_copy_bandwidth']:.0f} %"]
-            for name in ("load_rgb_u8", "store_rgb_u8", "load_nv12_u8", "store_nv12_u8")
+             f"{100 * kernel['share_of_copy_bandwidth']:.0f} %, launches in a row "
+             f"{100 * kernel['in_groups']['share_of_copy_bandwidth']:.0f} %"]
+            for name, kernel in kernels["kernels"].items()
+            if name.endswith(("_rgb_u8", "_nv12_u8"))
         ),
+    ]  # fmt: skip
+
+
+def _agreement_rows(found: dict[str, Any], engine: str) -> list[list[str]]:
+    """Each kind of statistics beside the portable engine; none where that was not measured."""
+    return [
+        [f"`{engine}` from the portable engine in FP32, of a range of 1, `statistics` {mode}",
+         f"at most {error['largest']:.1e}, p99.9 {error['p99.9']:.1e}"]
+        for mode, error in found.get("device_against_portable", {}).items()
     ]  # fmt: skip
 
 
