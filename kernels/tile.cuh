@@ -21,7 +21,7 @@
 //   load rgb u8   27.7   39.7   31.2   32.9   store      22.5   27.2   26.0   27.0
 //   load nv12     24.7   42.4   29.3   31.0   store      19.5   26.8   23.3   23.3
 //
-// and 22.3 where nv12 is stored in two groups by two rows. (* as it was: a row at a time, and for
+// and 22.1 where nv12 is stored in two groups by two rows. (* as it was: a row at a time, and for
 // each plane a branch.) More rows of a load queue more stores than the load/store unit takes; fewer
 // of a store leave too few bytes in flight. Those of a load are even, for chroma that two rows
 // share. Any number is correct with any grid; the grid that fits is computed in
