@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mirnet_edge.card import EngineCard, card_path
 from mirnet_edge.engine import PLAN_SUFFIXES, Engine, open_engine
-from mirnet_edge.errors import DeviceMemoryError, EngineError
+from mirnet_edge.errors import DeviceMemoryError, EngineError, TilingError
 
+log = logging.getLogger(__name__)
 ModelPath = str | os.PathLike[str]
 
 
@@ -23,6 +24,8 @@ class EngineChoice:
         memory_limit: bytes of device memory that an engine may take, by its card; None for what
             the device has.
         threads, provider: see `open_engine`.
+        serves: raises TilingError for the card of an engine that cannot do what is asked. All but
+            the first are left out then, and logged.
 
     Attributes:
         left: those that were not opened yet.
@@ -38,11 +41,17 @@ class EngineChoice:
         memory_limit: int | None,
         threads: int | None,
         provider: str | None,
+        serves: Callable[[EngineCard], None],
     ) -> None:
         if not models:
             raise EngineError("no engine was given; name at least one")
         self._threads, self._provider = threads, provider
-        needs = {os.fspath(model): _bytes_of(Path(model)) for model in models}
+        cards = {os.fspath(model): _card_of(Path(model)) for model in models}
+        for name in list(cards)[1:]:
+            if refusal := _refusal(cards[name], serves):
+                log.warning("%s is left out: %s", name, refusal)
+                del cards[name]
+        needs = {name: card.device_bytes.total if card else 0 for name, card in cards.items()}
         self.left = [
             name for name, needed in needs.items() if memory_limit is None or needed <= memory_limit
         ]
@@ -67,7 +76,7 @@ class EngineChoice:
         except DeviceMemoryError as error:
             return self.open_next(error)
         if self._several:
-            logging.getLogger(__name__).info("restoring with %s", name)
+            log.info("restoring with %s", name)
         return engine
 
     def open_next(self, error: DeviceMemoryError) -> Engine:
@@ -78,16 +87,24 @@ class EngineChoice:
         """
         if not self.left:
             raise error
-        logging.getLogger(__name__).warning("%s. Going on with %s", error, self.left[0])
+        log.warning("%s. Going on with %s", error, self.left[0])
         return self.open()
 
 
-def _bytes_of(path: Path) -> int:
-    """Device memory of a plan, by its card. 0 for what is no plan, or has no card."""
+def _card_of(path: Path) -> EngineCard | None:
+    """Of a plan; None for what is no plan, or has no card."""
     if path.suffix.lower() not in PLAN_SUFFIXES:
-        return 0
+        return None
     try:
-        card = EngineCard.load(card_path(path))
+        return EngineCard.load(card_path(path))
     except EngineError:  # opening it says what is wrong
-        return 0
-    return card.device_bytes.total
+        return None
+
+
+def _refusal(card: EngineCard | None, serves: Callable[[EngineCard], None]) -> TilingError | None:
+    try:
+        if card is not None:
+            serves(card)
+    except TilingError as error:
+        return error
+    return None

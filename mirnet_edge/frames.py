@@ -44,10 +44,12 @@ class FrameLayout:
         """The layout of an array, checked against what the network takes.
 
         Raises:
-            FrameError: not an array, wrong number of dimensions or channels, empty, wrong dtype.
+            FrameError: not an array, masked, wrong number of dimensions or channels, empty, wrong
+                dtype.
         """
         if not isinstance(frame, np.ndarray):
             raise FrameError(f"a frame must be a numpy array, not {type(frame).__name__}")
+        require_unmasked(frame)
         shape, dtype = frame.shape, frame.dtype
         if frame.ndim not in (2, 3):
             raise FrameError(f"frame of shape {shape}: need (height, width) or (height, width, C)")
@@ -141,6 +143,19 @@ class FrameLayout:
             np.rint(planes, out=planes)
         for channel in range(self.colours):
             target[:, :, channel] = planes[channel]
+
+
+def require_unmasked(array: NDArray[Any]) -> None:
+    """Check that an array is not one of ``numpy.ma``: nobody said what its masked pixels are.
+
+    Raises:
+        FrameError: it is.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise FrameError(
+            f"array of shape {array.shape} is masked; give its masked pixels a value, e.g. "
+            "frame.filled(0)"
+        )
 
 
 def reflected(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal
 
 from mirnet_edge.auto_tile import Tile, auto_tile, checked_tile
+from mirnet_edge.card import EngineCard
 from mirnet_edge.engine import Engine, facts_of_engine, statistics_of_engine
 from mirnet_edge.engine_choice import EngineChoice, ModelPath
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, TilingError
@@ -31,7 +33,7 @@ class Restorer:
         model: an ``.onnx`` file, a checkpoint, an ``.engine`` file, a bundled model's name, or any
             object with ``run()`` (see `Engine`), which the caller closes. Of several files the
             first that fits into memory is taken: engines of one network with smaller and smaller
-            tiles or batches.
+            tiles or batches. Later ones whose tiles cannot be cut as asked are left out.
         tile: side or (height, width) of the tiles in pixels, a multiple of 4; None for the whole
             frame at once; "auto" chooses by the frame's size and the memory at hand now.
         halo: pixels at each inner edge of a tile that are computed and thrown away.
@@ -91,9 +93,37 @@ class Restorer:
         self._pixels: PixelFormat | None = None
         if pixels != "auto":
             self._pixels = pixel_format(pixels) if isinstance(pixels, str) else pixels
-        self._choice = _choice(model, memory_limit, threads, provider)
+        self._choice = self._choice_of(model, threads, provider)
         engine = model if self._choice is None else self._choice.open()
         self._open(engine)  # type: ignore[arg-type]
+
+    def _choice_of(
+        self,
+        model: ModelPath | Sequence[ModelPath] | Engine,
+        threads: int | None,
+        provider: str | None,
+    ) -> EngineChoice | None:
+        """Of files; None for an engine that is open already."""
+        if callable(getattr(model, "run", None)):
+            return None
+        if isinstance(model, (str, os.PathLike)):
+            model = [model]
+        if not isinstance(model, Sequence):
+            raise EngineError(
+                f"a {type(model).__name__} is no engine: give a model file, a bundled model's "
+                "name, or an object with run()"
+            )
+        return EngineChoice(model, self._memory_limit, threads, provider, self._require_tile)
+
+    def _require_tile(self, card: EngineCard) -> None:
+        """Check that tiles of this engine can be cut as asked.
+
+        Raises:
+            TilingError: they cannot.
+        """
+        checked_tile(self._asked_tile, card.tile)
+        multiple, least = card.facts.size_multiple, card.facts.min_size_px
+        Tiling(card.tile, self._halo, self._blend, multiple=multiple, least=least, fixed=True)
 
     def _open(self, engine: Engine) -> None:
         """Settle all that depends on the engine; the next one where its memory does not suffice."""
@@ -164,6 +194,9 @@ class Restorer:
             FrameError: the array is no such frame.
             EngineError: the engine failed, or this Restorer is closed.
             DeviceError: the GPU failed.
+
+        A float32 frame of the host that holds NaN is refused, and an engine that returns NaN is an
+        error; not so on the GPU, where nothing is searched for NaN, and it is restored as 0.
         """
         with self._lock:
             path, ticket = self._submit(frame, out, progress)
@@ -212,7 +245,13 @@ class Restorer:
             StreamError: frames that cannot be read.
         """
         pipeline = _StreamedPath(self._submit, self._require_path().depth)
-        return FrameStream(pipeline, frames, queue=queue, drop=drop, timestamps=timestamps)
+        return FrameStream(
+            *(pipeline, frames),
+            queue=queue,
+            drop=drop,
+            timestamps=timestamps,
+            pixels=self._pixels,
+        )
 
     @property
     def timings(self) -> Timings:
@@ -279,10 +318,11 @@ class Restorer:
             if self._closed:
                 return
             self._closed = True
-            if self._path is not None:
-                self._path.close()
-            if self._choice is not None and hasattr(self.engine, "close"):
-                self.engine.close()
+            with ExitStack() as last:  # the engine too where the path fails to close
+                if self._choice is not None and hasattr(self.engine, "close"):
+                    last.callback(self.engine.close)
+                if self._path is not None:
+                    self._path.close()
 
     def __enter__(self) -> Restorer:
         return self
@@ -310,22 +350,3 @@ class _StreamedPath:
         """Wait for it."""
         path, started = ticket
         return path.collect(started)
-
-
-def _choice(
-    model: ModelPath | Sequence[ModelPath] | Engine,
-    memory_limit: int | None,
-    threads: int | None,
-    provider: str | None,
-) -> EngineChoice | None:
-    """Of files; None for an engine that is open already."""
-    if isinstance(model, (str, os.PathLike)):
-        return EngineChoice([model], memory_limit, threads, provider)
-    if isinstance(model, Sequence) and not callable(getattr(model, "run", None)):
-        return EngineChoice(list(model), memory_limit, threads, provider)
-    if not callable(getattr(model, "run", None)):
-        raise EngineError(
-            f"a {type(model).__name__} is no engine: give a model file, a bundled model's "
-            "name, or an object with run()"
-        )
-    return None

@@ -18,7 +18,9 @@ from typing import Any, Generic, Literal, TypeVar
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import StreamError
+from mirnet_edge.frame_sinks import open_sink
 from mirnet_edge.frame_sources import open_source
+from mirnet_edge.pixel_formats import PixelFormat
 from mirnet_edge.stream_statistics import StreamStatistics as StreamStatistics
 from mirnet_edge.stream_threads import PATIENCE_S, Transfer, numbered
 from mirnet_edge.stream_threads import Pipeline as Pipeline
@@ -50,13 +52,17 @@ class FrameStream:
     Args:
         pipeline: what restores them; not closed by the stream.
         frames: see `open_source`; or, for ``async for``, an async iterable, which is read in the
-            caller's event loop. An item is a frame, or a (timestamp, frame) pair.
+            caller's event loop. An item is a frame, or a (timestamp, frame) pair. Frames wait, so
+            each must keep its pixels until it is restored: a source that reads into the same buffer
+            again and again yields copies.
         queue: how many frames may wait between source and pipeline. One gives the least latency,
             but leaves one frame at a time in flight: a second is needed to fill a deeper pipeline.
         drop: what happens when they do: "never" makes the source wait, "oldest" throws away the
             one that waited longest, so that a live camera never lags.
         timestamps: seconds, one a frame of the source; None takes those of the source, else the
             time at which a frame was read.
+        pixels: format of the restored frames, which folders and videos that they are written to
+            ask for (see `open_sink`).
 
     Raises:
         StreamError: no such source or setting. While iterating: the source failed.
@@ -65,7 +71,8 @@ class FrameStream:
 
     Reading starts when the first frame is asked for. The stream is closed when a loop over it is
     left, however that happens; `close`, which any thread may call, and ``with`` do so too. Closing
-    waits for frames in flight.
+    waits for frames in flight. A cancelled ``anext(stream)``, as by a time limit, leaves the stream
+    open and loses no frame; a cancelled ``async for`` closes it.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class FrameStream:
         queue: int = 2,
         drop: Drop = "never",
         timestamps: Iterable[float] | None = None,
+        pixels: PixelFormat | None = None,
     ) -> None:
         if not isinstance(queue, int) or queue < 1:
             raise StreamError(f"queue={queue!r}: need a whole number of frames, at least 1")
@@ -85,6 +93,7 @@ class FrameStream:
             raise StreamError(f"a pipeline of depth {pipeline.depth} takes no frame; need 1")
         is_async = isinstance(frames, AsyncIterable) and not isinstance(frames, Iterable)
         source = frames if is_async else open_source(frames)
+        self._pixels = pixels
         self._transfer = Transfer(pipeline, source, queue, drop == "oldest", timestamps)
         # Not __del__: it runs before the interpreter stops the threads, and sees no half-made self.
         self._finalizer = weakref.finalize(self, self._transfer.close, PATIENCE_S)
@@ -112,19 +121,19 @@ class FrameStream:
         return frame.image
 
     def to(self, sink: Any) -> StreamStatistics:
-        """Give every restored array to ``sink``, a callable or an object with ``write()``.
+        """Give every restored frame to ``sink``: a callable, an object with ``write()``, a folder
+        or a ``cv2.VideoWriter`` (see `open_sink`).
 
         Raises:
+            StreamError, OutputError: it is no such sink; the stream is left as it is.
             MirnetEdgeError: as while iterating, or what the sink raised; else StreamError. The
                 message starts with the frame's number.
         """
-        write = getattr(sink, "write", sink)
-        if not callable(write):
-            raise StreamError(f"a {type(sink).__name__} is no sink: give a callable, or write()")
+        opened = open_sink(sink, self._pixels)
         with self:
             for frame in self.frames():
                 try:
-                    write(frame.image)
+                    opened.write(frame)
                 except Exception as error:
                     failure = numbered(error, frame.index, "the sink failed", StreamError)
                     raise failure from failure.__cause__
@@ -181,12 +190,16 @@ class FrameStream:
         return frame
 
     async def _take_async(self) -> StreamFrame | None:
-        frame = None
+        """`_take`, but giving up the wait leaves the stream open; a loop's end closes it."""
         try:
             frame = await self._transfer.take_async()
-        finally:
-            if frame is None:
-                await self.aclose()
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException:
+            await self.aclose()
+            raise
+        if frame is None:
+            await self.aclose()
         return frame
 
 

@@ -100,7 +100,7 @@ class Transfer:
         self._capacity, self._drop_oldest = capacity, drop_oldest
         self._timestamps = None if timestamps is None else iter(timestamps)
         self._changed = threading.Condition()  # its lock is held for moments only
-        self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._sleepers: set[asyncio.Future[None]] = set()
         self._worker: threading.Thread | None = None
         self._reader: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
@@ -122,7 +122,7 @@ class Transfer:
         return self._when(self._try_take)
 
     async def take_async(self) -> StreamFrame | None:
-        """`take` that lets the event loop run."""
+        """`take` that lets the event loop run. Cancelling it takes no frame."""
         self._start(self._source)
         return await self._when_async(self._try_take)
 
@@ -324,15 +324,19 @@ class Transfer:
                 if found is not None:
                     return found[0]
                 sleeper: asyncio.Future[None] = loop.create_future()
-                self._sleepers.append((loop, sleeper))
-            await sleeper
+                self._sleepers.add(sleeper)
+            try:
+                await sleeper
+            finally:  # cancelled, it would stay as long as the source gives nothing
+                with self._changed:
+                    self._sleepers.discard(sleeper)
 
     def _wake(self) -> None:
         self._changed.notify_all()
-        sleepers, self._sleepers = self._sleepers, []
-        for loop, sleeper in sleepers:
+        sleepers, self._sleepers = self._sleepers, set()
+        for sleeper in sleepers:
             with suppress(RuntimeError):  # its event loop is closed
-                loop.call_soon_threadsafe(_rouse, sleeper)
+                sleeper.get_loop().call_soon_threadsafe(_rouse, sleeper)
 
 
 def _rouse(sleeper: asyncio.Future[None]) -> None:

@@ -251,6 +251,49 @@ event = Event(open_device())
     assert (done.stdout.splitlines(), done.stderr) == (said, "")
 
 
+@pytest.mark.parametrize("used_before", [True, False])
+def test_at_exit_a_stream_ends_before_what_it_uses_is_freed(used_before: bool) -> None:
+    """Also where something, as import torch does, used weakref.finalize before our import."""
+    program = f"""
+import threading, time, weakref
+class Early: pass
+early = Early()
+if {used_before}:
+    weakref.finalize(early, print, "early")
+import pytest, fake_cuda
+from fake_gpu import FakeGpu
+from mirnet_edge.cuda import *
+from mirnet_edge.stream import FrameStream, SyncPipeline
+patch = pytest.MonkeyPatch()
+gpu = fake_cuda.install(patch, FakeGpu(count=2))
+patch.setattr(Device, "detach", lambda device: print("detached", device.facts.index))
+started = threading.Event()
+def restore(image):
+    if image:
+        started.set()
+        time.sleep(0.3)
+    print("restored", image, *("freed" if memory._closed else "there" for memory in memories))
+    return image
+memories = [DeviceBuffer(open_device(0), 8)]
+stream = FrameStream(SyncPipeline(restore), [0, 1])
+memories.append(DeviceBuffer(open_device(1), 8))
+print(next(stream))
+late = Early()
+weakref.finalize(late, print, "late")
+started.wait()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    said = ["restored 0 there there", "0", "late", "restored 1 there there"]
+    said += ["detached 0", "detached 1"]
+    assert (done.stdout.splitlines(), done.stderr) == (said + ["early"] * used_before, "")
+
+
 def test_entering_the_context_costs_little(device: Device) -> None:
     start = time.perf_counter()
     for _ in range(1000):

@@ -27,6 +27,7 @@ from mirnet_edge.device.foreign import (
     require_writable,
 )
 from mirnet_edge.errors import FrameError
+from mirnet_edge.frames import FrameLayout
 
 DTYPES = [np.uint8, np.uint16, np.float32]
 
@@ -109,6 +110,15 @@ def test_numpy_as_it_is(dtype: Any) -> None:
         assert found.read_only is False
     frame.flags.writeable = False
     assert describe(frame).read_only
+
+
+@pytest.mark.parametrize("look", [describe, FrameLayout.of], ids=["device", "portable"])
+@pytest.mark.parametrize("mask", [True, False, np.ma.nomask])
+def test_masked_arrays_are_refused(look: Any, mask: Any) -> None:
+    masked = np.ma.MaskedArray(pixels((5, 7, 3)), mask)
+    with pytest.raises(FrameError, match=r"shape \(5, 7, 3\) is masked; .*frame\.filled\(0\)$"):
+        look(masked)
+    look(masked.filled(0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

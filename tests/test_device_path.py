@@ -3,6 +3,7 @@ the package's own kernels, against the portable engine on the same network."""
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -719,12 +720,15 @@ def test_an_output_that_overlaps_its_frame_on_the_device(write: Write) -> None:
 
 def test_memory_limits_count_the_engines_for_statistics(write: Write) -> None:
     path, frame = write(), frame_of(75, 90)
+    options = {"halo": 4, "statistics": "frame"}
     with me.Restorer(path, halo=4) as restore:
         alone = restore.engine.device_bytes
+    with me.Restorer(path, **options) as restore:
+        restore(frame)
+        planned = restore._path._plan.size_bytes
     beside = sum(path.with_name(f"{path.stem}.{kind}.engine").stat().st_size
                  for kind in ("apply", "gather"))  # fmt: skip
-    limit = alone.total + 4 * frame.nbytes + beside
-    options = {"halo": 4, "statistics": "frame"}
+    limit = alone.total + 4 * frame.nbytes + beside + planned
     with me.Restorer(path, **options, memory_limit=limit) as restore:
         restore(frame)
         assert restore.engine.device_bytes.weights == alone.weights + beside
@@ -744,7 +748,8 @@ def test_engines_are_tried_until_one_fits_a_frame(
         held = restore.engine.device_bytes
         small, frame = frame_of(20, 30), frame_of(200, 200)
         expected = [restore(small), restore(frame)]
-    fits = held.total + 4 * frame.nbytes
+        planned = restore._path._plan.size_bytes
+    fits = held.total + 4 * frame.nbytes + planned
     with me.Restorer(paths, halo=4, memory_limit=fits) as restore:
         assert restore.engine.batch == 4
         np.testing.assert_array_equal(restore(frame), expected[1])
@@ -760,3 +765,232 @@ def test_engines_are_tried_until_one_fits_a_frame(
         np.testing.assert_array_equal(found[0], first)
         np.testing.assert_array_equal(found[1], expected[1])
         np.testing.assert_array_equal(found[2], expected[0])
+
+
+# Outputs on the device
+
+
+def test_an_outputs_own_stream_is_waited_for(write: Write) -> None:
+    """What its library still does to it comes before the restored frame."""
+    frame, grey = frame_of(75, 90), np.full((75, 90, 3), 128, np.uint8)
+    with me.Restorer(write(), halo=4) as restore, Stream(open_device()) as producer:
+        expected = restore(frame)
+        out = OnDevice(np.zeros_like(frame), producer.handle)
+        out.memory.upload(grey, stream=producer)  # queued, not done
+        restore(frame, out=out)
+        producer.synchronize()
+        np.testing.assert_array_equal(out.get(), expected)
+
+
+def test_an_output_by_dlpack_waits_on_the_stream_that_writes_it(write: Write) -> None:
+    frame = frame_of(75, 90)
+    with me.Restorer(write(), halo=4) as restore:
+        asked = []
+
+        class Out(ByDlpack):
+            def __dlpack__(self, *, stream: int, max_version: Any = None) -> Any:
+                asked.append(stream)
+                return super().__dlpack__(stream=stream)
+
+        with Stream(open_device()) as producer:
+            restore(frame, out=Out(OnDevice(np.zeros_like(frame)), producer))
+        assert asked == [restore.engine.stream.handle]
+
+
+def test_arrays_that_the_kernels_cannot_reach(write: Write) -> None:
+    frame = frame_of(75, 90)
+
+    class Elsewhere(OnDevice):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return CUDA, 1
+
+    with me.Restorer(write(), halo=4) as restore:
+        away = "on GPU 1 and the engine on GPU 0; copy it"
+        with pytest.raises(me.FrameError, match=away):
+            restore(Elsewhere(frame))
+        with pytest.raises(me.FrameError, match=away):
+            restore(frame, out=Elsewhere(frame))
+        strided = OnDevice(np.zeros((75, 180, 3), np.uint8))
+        strided.__cuda_array_interface__ |= {"shape": (75, 90, 3), "strides": (540, 6, 1)}
+        with pytest.raises(me.FrameError, match="side by side"):
+            restore(frame, out=strided)
+        with pytest.raises(me.FrameError, match=r"gray frame with alpha, .* an out of the host"):
+            restore(frame_of(75, 90, 2), out=OnDevice(frame_of(75, 90, 2)))
+
+
+def test_frames_that_come_round_in_more_pairs_than_are_kept(write: Write, gpu: FakeGpu) -> None:
+    """Some inputs, and some results that are held: no pair is captured anew, or waited for."""
+    inputs = [OnDevice(frame_of(75, 90, 4, seed=seed)) for seed in range(5)]
+    with me.Restorer(write(2), halo=4, statistics="stream") as restore:
+        held: list[Any] = []
+
+        def run(count: int) -> None:
+            for index in range(count):
+                held.append(restore(inputs[index % len(inputs)]))
+                del held[:-3]
+
+        run(6 * LOOPS_KEPT)
+        graphs, launches = gpu.live["graph"], gpu.launches
+        made = dict(gpu.made)
+        run(4 * LOOPS_KEPT)
+        assert (gpu.live["graph"], gpu.made) == (graphs, made)
+        assert gpu.launches > launches
+        found = restore(inputs[0]).copy_to_host()
+    with me.Restorer(write(2), halo=4) as restore:
+        for index in range(2 * LOOPS_KEPT):
+            last = restore(inputs[index % 5], out=OnDevice(np.zeros((75, 90, 4), np.uint8)))
+        np.testing.assert_array_equal(last.get(), restore(inputs[index % 5]).copy_to_host())
+    assert found.shape == (75, 90, 4)
+
+
+# Room for frames in flight
+
+
+def test_a_stream_goes_on_where_memory_holds_one_frame(write: Write, gpu: FakeGpu) -> None:
+    frames = [frame_of(75, 90, seed=seed) for seed in range(4)]
+    with me.Restorer(write(), halo=4) as restore:
+        expected = [restore(frame) for frame in frames]
+        gpu.total_bytes = gpu.used_bytes() + frames[0].nbytes  # half of another slot
+        found = list(restore.stream(frames))
+    for restored, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(restored, wanted)
+
+
+def test_no_more_than_two_frames_are_in_flight(write: Write, gpu: FakeGpu) -> None:
+    frames = [frame_of(75, 90, seed=seed) for seed in range(5)]
+    with me.Restorer(write(), halo=4) as restore:
+        expected = [restore(frame) for frame in frames]
+        path = restore._path
+        tickets = [path.submit(frame) for frame in frames[:2]]
+        made = dict(gpu.made)
+        tickets += [path.submit(frame) for frame in frames[2:]]
+        assert gpu.made == made
+        for ticket, wanted in zip(tickets, expected, strict=True):
+            np.testing.assert_array_equal(path.collect(ticket), wanted)
+
+
+def test_frames_are_queued_while_another_thread_waits(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = frame_of(75, 90)
+    waiting, go_on = threading.Event(), threading.Event()
+    with me.Restorer(write(), halo=4) as restore:
+        expected, path = restore(frame), restore._path
+        ticket = path.submit(frame)
+        synchronize = Event.synchronize
+
+        def wait(event: Event) -> None:
+            if threading.current_thread() is thread and not waiting.is_set():
+                waiting.set()
+                go_on.wait(10)
+            synchronize(event)
+
+        monkeypatch.setattr(Event, "synchronize", wait)
+        found: list[np.ndarray] = []
+        thread = threading.Thread(target=lambda: found.append(path.collect(ticket)))
+        thread.start()
+        assert waiting.wait(10)
+        queued = threading.Thread(target=lambda: found.append(path.collect(path.submit(frame))))
+        queued.start()
+        queued.join(10)
+        assert not queued.is_alive()
+        go_on.set()
+        thread.join()
+    for restored in found:
+        np.testing.assert_array_equal(restored, expected)
+    assert len(found) == 2
+
+
+def test_a_failed_frame_is_not_handed_out(write: Write, gpu: FakeGpu) -> None:
+    with me.Restorer(write(), halo=4) as restore:
+        restore(frame_of(75, 90))
+        ticket = restore._path.submit(frame_of(75, 90))
+        gpu.failures["cuEventSynchronize"] = LogicError("the launch failed: Xid 79")
+        for _ in range(2):
+            with pytest.raises(me.DeviceError, match="Xid 79"):
+                restore._path.collect(ticket)
+
+
+# Closing, in any order, and with a GPU that fails
+
+
+def test_an_engine_closed_before_its_restorer(write: Write, gpu: FakeGpu) -> None:
+    path = write()
+    before = {kind: count for kind, count in gpu.live.items() if count}
+    frame = frame_of(75, 90)
+    with me.ActivationMemory.for_engines(path) as memory:
+        for shared, mode in ((memory, "tile"), (None, "stream")):
+            engine = me.TensorRTEngine(path, activations=shared)
+            restore = me.Restorer(engine, halo=4, blend=4, statistics=mode)  # type: ignore[arg-type]
+            restore(frame)
+            engine.close()
+            with pytest.raises(me.EngineError, match=r"was closed, .* close the Restorer first"):
+                restore(frame)
+            restore.close()
+    assert {kind: count for kind, count in gpu.live.items() if count} == before
+
+
+def test_closing_frees_all_though_the_gpu_fails(write: Write, gpu: FakeGpu) -> None:
+    path = write()
+    before = {kind: count for kind, count in gpu.live.items() if count}
+    restore = me.Restorer(path, halo=4, blend=4, statistics="stream")
+    restore(frame_of(75, 90))
+    gpu.failures["cuStreamSynchronize"] = LogicError("the launch failed: Xid 79")
+    with pytest.raises(me.DeviceError, match="Xid 79"):
+        restore.close()
+    restore.close()
+    with open_device().current():
+        gc.collect()  # the traceback held the stream
+    assert {kind: count for kind, count in gpu.live.items() if count} == before
+
+
+def test_what_runs_is_waited_for_before_its_memory_goes(write: Write, gpu: FakeGpu) -> None:
+    with me.Restorer(write(), halo=4) as restore:
+        restore(frame_of(75, 90))
+        seen = OnDevice(frame_of(75, 90))
+        plan, stream = restore._path._plan, restore.engine.stream
+        address, size_bytes = plan._slots[0].source.address, seen.memory.size_bytes
+        seen.memory.copy_from(address, size_bytes, stream=stream)  # queued, not done
+        plan.close()
+        assert not gpu.queues[stream.handle].work
+        restore._path._plan = None
+
+
+# The choice of an engine
+
+
+def test_engines_whose_tiles_cannot_serve_are_left_out(
+    network: Any, trt: ModuleType, gpu: FakeGpu, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = []
+    for name, tile, batch in (("large", (64, 80), 4), ("small", TILE, 1), ("one", (64, 80), 1)):
+        (tmp_path / name).mkdir()
+        paths.append(write_plans(tmp_path / name, network, tile, batch))
+    frame = frame_of(75, 90)
+    for options in ({"halo": 16}, {"halo": 4, "tile": (64, 80)}):
+        caplog.clear()
+        with me.Restorer(paths, **options) as restore, caplog.at_level("INFO"):  # type: ignore[arg-type]
+            assert f"{paths[1]} is left out: " in caplog.text
+            gpu.failures["cuMemAlloc"] = fake_cuda.MemoryError("cuMemAlloc failed: out of memory")
+            restore(frame)
+            assert (restore.engine.fixed_size, restore.engine.batch) == ((64, 80), 1)
+            assert f"restoring with {paths[2]}" in caplog.text
+    with me.Restorer(paths[:2], halo=16) as restore:
+        gpu.failures["cuMemAlloc"] = fake_cuda.MemoryError("cuMemAlloc failed: out of memory")
+        with pytest.raises(me.DeviceMemoryError, match="out of memory"):
+            restore(frame)
+        restore(frame)
+    with pytest.raises(me.TilingError):
+        me.Restorer(paths[1:], halo=16)
+
+
+def test_a_graph_that_memory_does_not_hold_is_no_reason_to_go_without(
+    write: Write, gpu: FakeGpu
+) -> None:
+    with me.Restorer(write(), halo=4) as restore:
+        gpu.failures["cuGraphInstantiate"] = 2
+        with pytest.raises(me.DeviceMemoryError, match="cuGraphInstantiate"):
+            restore(frame_of(75, 90))
+        launches = gpu.launches
+        restore(frame_of(75, 90))
+        assert gpu.launches > launches

@@ -396,3 +396,13 @@ def test_an_output_that_is_no_array() -> None:
     restore = me.Restorer(me.FakeEngine(), tile=None)
     with pytest.raises(me.FrameError, match="out must be a numpy array, not list"):
         restore(np.zeros((40, 40, 3), np.uint8), out=[])
+
+
+@pytest.mark.parametrize("pixels", ["auto", "rgb"])
+def test_masked_frames_are_refused(pixels: str) -> None:
+    frame = np.ma.MaskedArray(np.zeros((5, 7, 3), np.uint8), mask=True)
+    with (
+        me.Restorer(FakeEngine(), pixels=pixels) as restore,
+        pytest.raises(me.FrameError, match="is masked; .*filled"),
+    ):
+        restore(frame)

@@ -585,6 +585,75 @@ def test_cancelling_closes_the_stream_and_its_source() -> None:
     asyncio.run(main())
 
 
+def test_a_cancelled_anext_leaves_the_stream_open_and_loses_no_frame() -> None:
+    async def main() -> None:
+        source = Counted(4)
+        stream = FrameStream(Delayed(2, 0.03), source.frames())
+        found, gave_up = [], 0
+        while len(found) < 4:
+            try:
+                found.append(await asyncio.wait_for(anext(stream), 0.01))
+            except asyncio.TimeoutError:
+                gave_up += 1
+        assert values(found) == [0, 2, 4, 6]
+        assert gave_up >= 4, "no wait was cancelled"
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        assert source.closed
+        assert our_threads() == []
+
+    asyncio.run(main())
+
+
+def test_no_frame_is_lost_when_it_comes_as_the_wait_is_cancelled() -> None:
+    async def main() -> None:
+        items: queue.Queue[Any] = queue.Queue()
+        stream = FrameStream(Delayed(1, 0), items)
+        for number in range(20):
+            waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0)
+            items.put(frame(number))
+            # The loop does not run meanwhile: it finds the frame and the cancellation at once.
+            assert eventually(lambda: bool(stream._transfer._ready))
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert values([await anext(stream)]) == [2 * number]
+        items.put(None)
+        assert [image async for image in stream] == []
+
+    asyncio.run(main())
+
+
+def test_waits_that_are_given_up_leave_nothing_behind() -> None:
+    async def main() -> None:
+        items: queue.Queue[Any] = queue.Queue()
+        stream = FrameStream(Delayed(1, 0), items)
+        for _ in range(5):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(stream), 0.001)
+        assert not stream._transfer._sleepers
+        items.put(None)
+        await stream.aclose()
+
+    asyncio.run(main())
+
+
+def test_an_error_closes_the_stream_though_a_wait_was_cancelled_before() -> None:
+    async def main() -> None:
+        closed: list[int] = []
+        pipeline = Delayed(1, 0.05, {("collect", 0): FrameError("odd")})
+        stream = FrameStream(pipeline, numbers(9, closed))
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.01)
+        with pytest.raises(FrameError, match=r"^frame 0: odd$"):
+            await anext(stream)
+        assert closed == [1]
+        assert our_threads() == []
+
+    asyncio.run(main())
+
+
 def test_breaking_out_of_async_for_closes_the_stream() -> None:
     source = Counted(100)
 

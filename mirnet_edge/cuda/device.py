@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
+import functools
 import itertools
 import threading
 import weakref
@@ -126,6 +126,7 @@ def open_device(index: int = 0) -> Device:
     with _devices_guard:
         if index not in _devices:
             _devices[index] = Device(_load_driver(), index)
+            _close_at_exit()
         return _devices[index]
 
 
@@ -141,6 +142,11 @@ class Owner(ABC):
 
     def __init__(self, device: Device) -> None:
         self.device = device
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was given back."""
+        return self._closed
 
     def _opened(self) -> None:
         """To be called once there is something to give back."""
@@ -186,9 +192,15 @@ _owners: weakref.WeakValueDictionary[int, Owner] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 
 
-@atexit.register
+@functools.cache
+def _close_at_exit() -> None:
+    """While the interpreter is whole: later, modules and the driver are half gone. Finalizers run
+    newest first, so streams on a device, whose own are made after it was opened, end before; an
+    atexit hook would run before them all if anything had used weakref.finalize earlier."""
+    weakref.finalize(Device, _close_all)  # the class: it lives as long as the process
+
+
 def _close_all() -> None:
-    """While the interpreter is whole: later, modules and the driver are half gone."""
     for _, owner in sorted(_owners.items(), reverse=True, key=lambda item: item[0]):
         with suppress(Exception):
             owner.close()

@@ -8,9 +8,15 @@ from typing import Any
 
 from mirnet_edge._imports import require
 from mirnet_edge.cuda.device import Device, Owner
-from mirnet_edge.errors import DeviceError, MissingDependencyError, first_line
+from mirnet_edge.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    MissingDependencyError,
+    first_line,
+)
 
 DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: the default stream's work and ours do not wait in turn
 
 
@@ -112,6 +118,7 @@ class Graph(Owner):
 
     Raises:
         MissingDependencyError: cuda-python's bindings (package cuda-bindings) are not installed.
+        DeviceMemoryError: there is not enough memory for the graph.
         DeviceError: the driver cannot capture this work. The stream can be used as before.
     """
 
@@ -155,6 +162,7 @@ def _call(api: Any, device: Device, function: str, *arguments: Any) -> Any:
     """A function of cuda-python's driver bindings, and its result if it has one.
 
     Raises:
+        DeviceMemoryError: there is not enough memory for it.
         DeviceError: it failed, or the driver has no such function.
     """
     try:
@@ -165,7 +173,8 @@ def _call(api: Any, device: Device, function: str, *arguments: Any) -> Any:
             f"that this driver runs, {device.facts.driver_version}"
         ) from error
     if int(code) != 0:
-        raise DeviceError(f"{function} failed: {getattr(code, 'name', code)} ({int(code)})")
+        kind = DeviceMemoryError if int(code) == OUT_OF_MEMORY else DeviceError
+        raise kind(f"{function} failed: {getattr(code, 'name', code)} ({int(code)})")
     return results[0] if results else None
 
 

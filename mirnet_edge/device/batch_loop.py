@@ -21,7 +21,12 @@ from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
 from mirnet_edge.device.slots import CLOCK_WORDS
 from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.errors import DeviceError, EngineError, MissingDependencyError
+from mirnet_edge.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    EngineError,
+    MissingDependencyError,
+)
 from mirnet_edge.tiles import Cover
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.statistics import TensorRTStatistics
@@ -29,6 +34,8 @@ from mirnet_edge.trt.statistics import TensorRTStatistics
 Work = Literal["plain", "apply", "gather", "sample"]
 """What is run on a batch: the engine as it is; with given statistics; the same, gathering as well;
 and gathering alone, which writes no frame."""
+Frames = tuple[DeviceFrame, DeviceFrame]
+"""From where to where."""
 CLOCK_BYTES = 8 * CLOCK_WORDS
 PRE, ENGINE, POST = 1, 2, 3  # entries of the clock
 
@@ -66,6 +73,7 @@ class Scratch(Owner):
         blocks: what each batch gathered, (rows, block_words) float32; None where nothing is.
         ring, ring_rows, ramp: where tiles wait for those that fade into them; None, 0 and 0 where
             tiles are cut.
+        size_bytes: of all of it.
 
     Raises:
         DeviceError: not enough memory.
@@ -75,6 +83,7 @@ class Scratch(Owner):
         stream = machine.engine.stream
         super().__init__(stream.device)
         self.stream = stream
+        self.size_bytes = 0
         self._owned = ExitStack()
         self._opened()
         try:
@@ -114,6 +123,7 @@ class Scratch(Owner):
         self.ramp = memory.address
 
     def _buffer(self, size_bytes: int) -> DeviceBuffer:
+        self.size_bytes += size_bytes
         return self._owned.enter_context(DeviceBuffer(self.device, size_bytes))
 
     def rewind(self) -> None:
@@ -148,7 +158,8 @@ class BatchLoop(Owner):
         machine: runs them.
         scratch: of this kind of frame.
         cover: the tiles of a frame.
-        source, target: the frames.
+        frames: source and target, captured with the rest. None captures the engine alone: `between`
+            then names the frames, others each time.
 
     Attributes:
         note: why there are no CUDA graphs; "" while there are.
@@ -159,27 +170,38 @@ class BatchLoop(Owner):
         machine: Machine,
         scratch: Scratch,
         cover: Cover,
-        source: DeviceFrame,
-        target: DeviceFrame,
+        frames: Frames | None,
     ) -> None:
         super().__init__(scratch.device)
         self._machine, self._scratch = machine, scratch
         self._columns, self._blend = len(cover.columns), cover.blend
-        self._source, self._target = source, target
+        self._frames, self._captures_frames = frames, frames is not None
         self._graphs: dict[Work, Graph | None] = {}
         self.note = ""
         self._opened()
 
+    def between(self, frames: Frames) -> BatchLoop:
+        """This loop, from now on between these frames."""
+        self._frames = frames
+        return self
+
     def prepare(self, work: Work, tables: BatchTables) -> None:
-        """Run the first batch once, so that all it needs is loaded, and capture it. Waits."""
+        """Run the first batch once, so that all it needs is loaded, and capture it. Waits.
+
+        Raises:
+            DeviceMemoryError: there is not enough memory for the graph.
+        """
         if work in self._graphs:
             return
         stream = self._machine.engine.stream
         self._scratch.rewind()
         self._queue(work, tables)
         stream.synchronize()
+        captured = self._queue if self._captures_frames else self._run_engine
         try:
-            self._graphs[work] = Graph(stream, lambda: self._queue(work, tables))
+            self._graphs[work] = Graph(stream, lambda: captured(work, tables))
+        except DeviceMemoryError:
+            raise
         except (MissingDependencyError, DeviceError, EngineError) as error:
             self._graphs[work] = None
             self.note = str(error)
@@ -188,26 +210,36 @@ class BatchLoop(Owner):
     def launch(self, work: Work, tables: BatchTables) -> None:
         """Queue the batch at the cursor, and advance it; `prepare` comes first."""
         graph = self._graphs[work]
-        if graph is None:
-            self._queue(work, tables)
+        if graph is None or not self._captures_frames:
+            self._queue(work, tables, graph)
         else:
             graph.launch(self._machine.engine.stream)
 
-    def _queue(self, work: Work, tables: BatchTables) -> None:
+    def _queue(self, work: Work, tables: BatchTables, engine: Graph | None = None) -> None:
+        """Kernel by kernel; the engine as a graph where there is one."""
         machine, scratch = self._machine, self._scratch
+        source, target = self._between()
         kernels, stream, batch = machine.kernels, machine.engine.stream, machine.image.count
         cursor, rows = scratch.cursor, tables.rows
         kernels.lap(scratch.clock, 0, stream=stream)
         kernels.take_row(tables.origins, 2 * batch, cursor, rows, scratch.origins, stream=stream)
         kernels.take_row(tables.kept, 4 * batch, cursor, rows, scratch.kept, stream=stream)
-        kernels.load(self._source, scratch.origins, machine.image, stream=stream)
+        kernels.load(source, scratch.origins, machine.image, stream=stream)
         kernels.lap(scratch.clock, PRE, stream=stream)
-        self._run_engine(work, tables)
+        if engine is None:
+            self._run_engine(work, tables)
+        else:
+            engine.launch(stream)
         kernels.lap(scratch.clock, ENGINE, stream=stream)
         if work != "sample":
-            self._store(tables)
+            self._store(tables, source, target)
         kernels.lap(scratch.clock, POST, stream=stream)
         kernels.advance(cursor, stream=stream)
+
+    def _between(self) -> Frames:
+        if self._frames is None:
+            raise EngineError("batches without a frame; please report this")
+        return self._frames
 
     def _run_engine(self, work: Work, tables: BatchTables) -> None:
         machine, scratch = self._machine, self._scratch
@@ -232,7 +264,7 @@ class BatchLoop(Owner):
                 stream=stream,
             )
 
-    def _store(self, tables: BatchTables) -> None:
+    def _store(self, tables: BatchTables, source: DeviceFrame, target: DeviceFrame) -> None:
         machine, scratch = self._machine, self._scratch
         kernels, stream, tiles = machine.kernels, machine.engine.stream, machine.restored
         if scratch.ring is not None:
@@ -245,12 +277,11 @@ class BatchLoop(Owner):
                 stream=stream,
             )
             kernels.take_row(ring, words, cursor, rows, tiles.address, stream=stream)
-        alpha = self._source if self._source.layout in ("rgba", "bgra") else None
-        kernels.store(
-            tiles, scratch.origins, scratch.kept, self._target, stream=stream, alpha=alpha
-        )
+        alpha = source if source.layout in ("rgba", "bgra") else None
+        kernels.store(tiles, scratch.origins, scratch.kept, target, stream=stream, alpha=alpha)
 
     def _release(self) -> None:
-        for graph in self._graphs.values():
-            if graph is not None:
-                graph.close()
+        with ExitStack() as last:
+            for graph in self._graphs.values():
+                if graph is not None:
+                    last.callback(graph.close)

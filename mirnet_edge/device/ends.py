@@ -112,6 +112,11 @@ class FrameEnds(Owner):
         require_writable(target)
         if target.host is None:
             require_packed(target)
+            if source.host is not None and self._has_gray_alpha(source):
+                raise FrameError(
+                    f"a gray frame with alpha, {source.shape}, is put together on the host; give "
+                    "an out of the host, or none"
+                )
         if (target.shape, target.dtype) != (source.shape, source.dtype):
             raise FrameError(
                 f"out is {target.dtype} {target.shape}; need a writable {source.dtype} "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge.device.dlpack import CPU, CUDA, CUDA_HOST, ON_DEVICE, RawMemory, parse
 from mirnet_edge.errors import FrameError, first_line
-from mirnet_edge.frames import MAXIMUM
+from mirnet_edge.frames import MAXIMUM, require_unmasked
 
 LEGACY_STREAM = 1  # the default stream, as both protocols and the driver's CU_STREAM_LEGACY say it
 ACCEPTED = (
@@ -70,6 +70,7 @@ def describe(array: Any, *, stream: int | None = None) -> ForeignArray:
         FrameError: none of those, empty, masked, of another dtype or on another kind of device.
     """
     if isinstance(array, np.ndarray):
+        require_unmasked(array)
         return _of_numpy(array)
     interface = _asked(array, "__cuda_array_interface__")
     dlpack = hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__")

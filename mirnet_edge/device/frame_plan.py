@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 from mirnet_edge.cuda import Owner
 from mirnet_edge.device.array_layout import ArrayLayout
-from mirnet_edge.device.batch_loop import BatchLoop, Machine, Scratch
-from mirnet_edge.device.layouts import DeviceFrame
+from mirnet_edge.device.batch_loop import BatchLoop, Frames, Machine, Scratch
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tables import BatchTables, places_of, places_of_samples
 from mirnet_edge.pooled import Weights
@@ -17,7 +15,10 @@ from mirnet_edge.samples import Sample
 from mirnet_edge.tiles import Cover
 
 LOOPS_KEPT = 8
-"""Pairs of frames in device memory whose graphs are kept: a camera's buffers come round again."""
+"""Pairs of frames in device memory that have a graph of their own: a camera's buffers come round
+again. Pairs beyond share one of the engine alone, and cost some launches more a batch."""
+SLOTS = 2
+"""Frames in flight at most: the copies of one beside the engine on another."""
 
 
 class FramePlan(Owner):
@@ -35,6 +36,7 @@ class FramePlan(Owner):
         tiles, samples: tables of the frame's tiles and of the sample tiles, None where there are
             none.
         scratch: shared by all frames.
+        size_bytes: of device memory, but for the frames.
 
     Raises:
         DeviceError: not enough memory.
@@ -53,7 +55,7 @@ class FramePlan(Owner):
         self.layout, self.cover = layout, cover
         self._machine = machine
         self._slots: list[FrameSlot] = []
-        self._loops: OrderedDict[tuple[DeviceFrame, DeviceFrame], BatchLoop] = OrderedDict()
+        self._loops: dict[Frames | None, BatchLoop] = {}
         self._owned = ExitStack()
         self._opened()
         own, batch = self._owned.enter_context, machine.image.count
@@ -69,22 +71,26 @@ class FramePlan(Owner):
         except Exception:
             self.close()
             raise
+        tables = [self.tiles, *([self.samples] if self.samples else [])]
+        self.size_bytes = self.scratch.size_bytes + sum(table.size_bytes for table in tables)
 
     @property
     def busy(self) -> bool:
         """Whether a frame is in flight."""
         return any(not slot.free for slot in self._slots)
 
-    def take_slot(self) -> FrameSlot:
-        """A slot that no frame uses; a new one where all are in use.
+    def take_slot(self) -> FrameSlot | None:
+        """A slot that no frame uses; None where all `SLOTS` are in use.
 
         Raises:
-            DeviceError: not enough memory for another.
+            DeviceMemoryError: not enough memory for another.
         """
         for slot in self._slots:
             if slot.free:
                 slot.free = False
                 return slot
+        if len(self._slots) == SLOTS:
+            return None
         statistics = self._machine.statistics
         words = self._rows * statistics.block_words if statistics is not None else 0
         slot = FrameSlot(self.device, self.layout, words)
@@ -92,24 +98,19 @@ class FramePlan(Owner):
         self._slots.append(slot)
         return slot
 
-    def loop(self, source: DeviceFrame, target: DeviceFrame) -> BatchLoop:
-        """What runs batches between two frames; the last `LOOPS_KEPT` are kept."""
-        key = source, target
-        found = self._loops.get(key)
-        if found is None:
-            while len(self._loops) >= LOOPS_KEPT:
-                self._machine.engine.stream.synchronize()
-                self._loops.popitem(last=False)[1].close()
-            found = self._loops[key] = BatchLoop(
-                self._machine, self.scratch, self.cover, source, target
-            )
-        self._loops.move_to_end(key)
-        return found
+    def loop(self, frames: Frames) -> BatchLoop:
+        """What runs batches between two frames."""
+        key = frames if frames in self._loops or len(self._loops) < LOOPS_KEPT else None
+        if key not in self._loops:
+            self._loops[key] = BatchLoop(self._machine, self.scratch, self.cover, key)
+        return self._loops[key].between(frames)
 
     def _release(self) -> None:
-        self._machine.engine.stream.synchronize()
-        for loop in self._loops.values():
-            loop.close()
-        for slot in self._slots:
-            slot.close()
-        self._owned.close()
+        """All of it, whatever fails on the way; once nothing runs any more."""
+        with ExitStack() as last:
+            last.push(self._owned)
+            for owner in (*self._slots, *self._loops.values()):
+                last.callback(owner.close)
+            stream = self._machine.engine.stream
+            if not stream.closed:  # else its owner waited
+                stream.synchronize()

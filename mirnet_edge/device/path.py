@@ -21,7 +21,7 @@ from mirnet_edge.cuda import Owner, Stream
 from mirnet_edge.device.array_layout import ArrayLayout
 from mirnet_edge.device.batch_loop import ENGINE, POST, PRE, Machine
 from mirnet_edge.device.ends import FrameEnds, Given, Out
-from mirnet_edge.device.frame_plan import FramePlan
+from mirnet_edge.device.frame_plan import SLOTS, FramePlan
 from mirnet_edge.device.layouts import DeviceTiles
 from mirnet_edge.device.passes import DevicePasses
 from mirnet_edge.device.slots import FrameSlot
@@ -42,13 +42,11 @@ from mirnet_edge.tiles import Tiling
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.tile_buffers import DeviceTensor
 
-FRAMES_IN_FLIGHT = 2
-
 
 @dataclass(eq=False)
 class _Ticket:
     """A frame in flight: what it was given, where it goes, and what is to be done at its end.
-    Settled once it has left its slot, with an error if it failed then."""
+    Settled once it has left its slot, with an error if it failed."""
 
     slot: FrameSlot
     passes: DevicePasses
@@ -65,7 +63,8 @@ class DevicePath(Owner):
     """Restores frames on the device (see `frame_path.FramePath`).
 
     Everything is allocated with the first frame of a layout, and nothing later, but for results on
-    the device that nobody gave memory for.
+    the device that nobody gave memory for. Frames on the device are not searched for NaN, and where
+    an engine returns NaN the restored frame is 0.
 
     Args:
         engine: of three channels in and out; outlives this.
@@ -86,7 +85,7 @@ class DevicePath(Owner):
         EngineError: there are no engines for statistics.
     """
 
-    depth = FRAMES_IN_FLIGHT
+    depth = SLOTS
 
     def __init__(
         self,
@@ -146,8 +145,7 @@ class DevicePath(Owner):
         with self._lock:
             self._require()
             given = self._ends.given(frame, out)
-            plan = self._plan_for(given.layout)
-            slot = plan.take_slot()
+            plan, slot = self._room_for(given.layout)
             try:
                 ticket = self._start(plan, slot, given, progress, began_s)
             except BaseException:
@@ -155,6 +153,22 @@ class DevicePath(Owner):
                 raise
             self._in_flight.append(ticket)
             return ticket
+
+    def _room_for(self, layout: ArrayLayout) -> tuple[FramePlan, FrameSlot]:
+        """A plan and a slot; where there is no room for another, once the oldest frame in flight
+        has made some."""
+        while True:
+            try:
+                plan = self._plan_for(layout)
+                slot = plan.take_slot()
+            except DeviceMemoryError:
+                if not self._in_flight:
+                    raise
+            else:
+                if slot is not None:
+                    return plan, slot
+            with suppress(Exception):  # for `collect` to raise
+                self._settle(self._in_flight[0])
 
     def _start(
         self,
@@ -170,7 +184,7 @@ class DevicePath(Owner):
         passes = DevicePasses(
             plan,
             slot,
-            plan.loop(source_frame, target_frame),
+            plan.loop((source_frame, target_frame)),
             self._machine.statistics,
             lambda: ends.luma(given, source_frame),
         )
@@ -194,11 +208,12 @@ class DevicePath(Owner):
             DeviceError: the GPU failed.
         """
         try:
-            ticket.slot.downloaded.synchronize()  # without the lock: others go on queueing
-        except BaseException:
+            if not ticket.settled:
+                ticket.slot.downloaded.synchronize()  # without the lock: others go on queueing
+        except BaseException as error:
             with self._lock:
-                if not ticket.settled:  # by `close`
-                    self._leave(ticket)
+                if not ticket.settled:  # by another thread
+                    self._leave(ticket, error)
                     raise
         with self._lock:
             if not ticket.settled:
@@ -216,16 +231,19 @@ class DevicePath(Owner):
             ticket.finish()
             self._ends.hand_out(ticket.given, ticket.out, ticket.slot)
             self._note(ticket)
-        except BaseException:
-            self._leave(ticket)
+        except BaseException as error:
+            self._leave(ticket, error)
             raise
-        self._leave(ticket, ended=True)
+        self._leave(ticket)
 
-    def _leave(self, ticket: _Ticket, ended: bool = False) -> None:
+    def _leave(self, ticket: _Ticket, error: BaseException | None = None) -> None:
         """Let the frame's memory serve another, once what was queued for it has ended."""
         ticket.settled = True
+        if error is not None:
+            interrupted = EngineError("the frame was interrupted on its way; give it again")
+            ticket.error = error if isinstance(error, Exception) else interrupted
         self._in_flight.remove(ticket)
-        self._vacate(ticket.slot, ended)
+        self._vacate(ticket.slot, ended=error is None)
 
     def _note(self, ticket: _Ticket) -> None:
         slot = ticket.slot
@@ -264,27 +282,33 @@ class DevicePath(Owner):
             self._retired.append(self._plan)
             self._plan = None
             self._close_retired()
-        self._check_memory(layout)
-        self._plan = FramePlan(
+        plan = FramePlan(
             self._machine,
             layout,
             cover,
             kept_regions(cover, *grid) if shares else None,
             sample_tiles(cover, self._samples, *grid) if shares else (),
         )
-        return self._plan
+        try:
+            self._check_memory(plan)
+        except DeviceMemoryError:
+            plan.close()
+            raise
+        self._plan = plan
+        return plan
 
-    def _check_memory(self, layout: ArrayLayout) -> None:
-        """Before memory is taken: what the engine holds, and frames in flight on both sides."""
-        engine = self._machine.engine
+    def _check_memory(self, plan: FramePlan) -> None:
+        """Of the engine, the plan, and the frames in flight on both sides, which come next."""
+        engine, layout = self._machine.engine, plan.layout
         held = engine.device_bytes
-        frames = 2 * FRAMES_IN_FLIGHT * layout.size_bytes
-        needed = held.total + frames
+        frames = 2 * SLOTS * layout.size_bytes
+        needed = held.total + plan.size_bytes + frames
         if self._memory_limit is not None and needed > self._memory_limit:
             raise DeviceMemoryError(
                 f"{engine.path.name} with frames of {layout.height}x{layout.width} takes "
                 f"{needed:,} bytes of device memory (weights {held.weights:,}, activations "
-                f"{held.activations:,}, tiles {held.tiles:,}, frames {frames:,}), more than "
+                f"{held.activations:,}, tiles {held.tiles:,}, tables and waiting tiles "
+                f"{plan.size_bytes:,}, frames {frames:,}), more than "
                 f"memory_limit={self._memory_limit:,}; give an engine of a smaller tile or batch"
             )
 
@@ -298,34 +322,34 @@ class DevicePath(Owner):
         self._close_retired()
 
     def _close_retired(self) -> None:
-        retired, self._retired = self._retired, []
-        for plan in retired:
-            if plan.busy:
-                self._retired.append(plan)
-            else:
-                plan.close()
+        for plan in [plan for plan in self._retired if not plan.busy]:
+            self._retired.remove(plan)
+            plan.close()
 
     def _require(self) -> None:
         if self._closed:
             raise EngineError("this Restorer is closed; make a new one")
+        if self._machine.engine.closed:
+            raise EngineError(
+                f"{self._machine.engine.path.name} was closed, and this Restorer runs on it; close "
+                "the Restorer first, and make a new one"
+            )
 
     def close(self) -> None:
         """Wait for what runs, and free everything but the engine. Frames in flight can still be
         collected. A second call does nothing."""
         with self._lock:
             for ticket in list(self._in_flight):
-                try:
+                with suppress(Exception):  # for `collect` to raise
                     self._settle(ticket)
-                except Exception as error:  # for `collect` to raise
-                    ticket.error = error
             super().close()
 
     def _release(self) -> None:
-        if self._plan is not None:
-            self._plan.close()
-        while self._retired:
-            self._retired.pop().close()
-        self._owned.close()
+        """All of it, whatever fails on the way."""
+        with ExitStack() as last:
+            last.push(self._owned)
+            for plan in (*self._retired, *([self._plan] if self._plan is not None else [])):
+                last.callback(plan.close)
 
 
 def _tiles_of(tensor: DeviceTensor) -> DeviceTiles:

@@ -70,6 +70,7 @@ class BatchTables(Owner):
         row_weights, column_weights: addresses of (rows, batch, H) and (rows, batch, W) float32; 0
             where no place has a region.
         areas: of the regions, in pixels.
+        size_bytes: of all tables.
 
     Raises:
         DeviceError: not enough memory.
@@ -79,6 +80,7 @@ class BatchTables(Owner):
         super().__init__(stream.device)
         self.tiles = len(places)
         self.rows = -(-self.tiles // batch)
+        self.size_bytes = 0
         self._owned = ExitStack()
         self._opened()
         regions = [place.region for place in places if place.region is not None]
@@ -101,6 +103,7 @@ class BatchTables(Owner):
         table: NDArray[Any] = np.zeros((self.rows * batch, len(values[0])), dtype)
         table[: len(values)] = values
         memory = self._owned.enter_context(DeviceBuffer(self.device, table.nbytes))
+        self.size_bytes += table.nbytes
         memory.upload(table, stream=stream)
         stream.synchronize()  # the table goes with this call
         return memory.address
