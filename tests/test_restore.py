@@ -402,7 +402,7 @@ def test_an_output_that_is_no_array() -> None:
 def test_masked_frames_are_refused(pixels: str) -> None:
     frame = np.ma.MaskedArray(np.zeros((5, 7, 3), np.uint8), mask=True)
     with (
-        me.Restorer(FakeEngine(), pixels=pixels) as restore,
-        pytest.raises(me.FrameError, match="is masked; .*filled"),
+        me.Restorer(me.FakeEngine(), pixels=pixels) as restore,
+        pytest.raises(me.FrameError, match=r"is masked; .*filled"),
     ):
         restore(frame)
