@@ -112,27 +112,10 @@ def gpu_table() -> str:
     where = (
         f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
         f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
-        f"random weights. {_trained_since(engines)}Records: `benchmarks/results/{GPU.name}/`."
+        f"random weights. Records: `benchmarks/results/{GPU.name}/`."
     )
     tables = *runs, _int8_rows(engines), _runtime_rows(device), _later_rows(later, kernels)
     return "\n".join(_markdown(table) for table in tables if table) + where + "\n"
-
-
-def _trained_since(record: dict[str, Any]) -> str:
-    """A sentence for each bundled model whose weights were others when it was recorded."""
-    sentences = []
-    for model in bundled_models():
-        recorded = {
-            engine["card"]["facts"]["weights_sha256"][:8]
-            for engine in record["engines"]
-            if engine["case"].startswith(f"{model.name}-")
-        }
-        for weights in sorted(recorded - {model.card["weights_sha256"][:8]}):
-            sentences.append(
-                f"`{model.name}` was trained further since: these figures are of its weights "
-                f"{weights}. "
-            )
-    return "".join(sentences)
 
 
 def _engine_row(engine: dict[str, Any], peers: dict[str, Any]) -> list[str]:

@@ -7,11 +7,12 @@ neighbours, and no halo mends that. Four modes:
 * ``frame``: the frame's, exactly. A pass restores all tiles with the vectors known so far and
   gathers better ones; each makes at least the next vector of the chain exact, and the passes end
   once none moves. Starts from the last frame's vectors, or a sample's where the scene is new.
-  edge-s-denoise, whose 40 means are 24 deep, takes about 8 passes from a sample.
+  edge-s-denoise, whose 40 means are 24 deep, takes 8 or 9 passes from a sample.
 * ``frame-fast``: those of a few sample tiles for the whole frame: as near as the sample is like the
-  frame. With edge-s-denoise, tile 128 and halo 32 that is 62 dB or more from the untiled output on
-  photos of up to 512 x 512, but 51 dB on a 720 x 576 one of large unlike parts and 46 dB on a page
-  with text, where own statistics have 47 and 46 dB.
+  frame. With edge-s-denoise, tile 128, halo 32 and Set14 at sigma 25 that is 53 to 68 dB from the
+  untiled output on photos of up to 586 x 512, where own statistics have 46 to 53, and 61 on one of
+  768 x 512; but 49 dB on a 720 x 576 one of large unlike parts and 38 on a page with text, where own
+  statistics have 47 and 38 dB.
 * ``stream``: what was gathered up to frame t serves frame t + 1. A new scene starts from a sample;
   all tiles gather in its first frames, a rotating share of them later.
 """
