@@ -10,9 +10,9 @@ neighbours, and no halo mends that. Four modes:
   edge-s-denoise, whose 40 means are 24 deep, takes 8 or 9 passes from a sample.
 * ``frame-fast``: those of a few sample tiles for the whole frame: as near as the sample is like the
   frame. With edge-s-denoise, tile 128, halo 32 and Set14 at sigma 25 that is 53 to 68 dB from the
-  untiled output on photos of up to 586 x 512, where own statistics have 46 to 53, and 61 on one of
-  768 x 512; but 49 dB on a 720 x 576 one of large unlike parts and 38 on a page with text, where own
-  statistics have 47 and 38 dB.
+  untiled output on photos of up to 768 x 512, where own statistics have 46 to 53; but 49 dB on a
+  720 x 576 one of large unlike parts and 38 on a page with text, where own statistics have 47 and
+  38 dB.
 * ``stream``: what was gathered up to frame t serves frame t + 1. A new scene starts from a sample;
   all tiles gather in its first frames, a rotating share of them later.
 """
