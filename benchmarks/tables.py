@@ -77,9 +77,9 @@ def portable_table() -> str:
         ),
         *(
             [f"{network} of full depth, narrow, random weights: `statistics` {mode}, tile 128 px",
-             _by_halo(_random_network(info, network)[mode]["tile 128"])]
+             _by_halo(by_tile["tile 128"])]
             for network in ("mirnet", "mirnet-v2")
-            for mode in ("tile", "frame")
+            for mode, by_tile in _random_network(info, network).items()
         ),
     ]  # fmt: skip
     where = (

@@ -107,6 +107,12 @@ class PixelFormat:
             )
         return height, width
 
+    def shape_of(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the array of a frame, gray without its third dimension."""
+        if self.name in ("nv12", "i420"):
+            return height + height // 2, width
+        return (height, width) if self.name == "gray" else (height, width, CHANNELS[self.name])
+
     def planes_of(
         self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: DTypeLike
     ) -> Planes:

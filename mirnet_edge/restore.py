@@ -44,8 +44,9 @@ class Restorer:
             `StatisticsSettings` for what can be set. A frame of one tile needs none of it.
         pixels: how the pixels of every frame lie: a `PixelFormat` ("nv12" with its colour standard
             and range) or its name; "auto" takes gray, RGB or RGBA by an array's channels.
-        frame_size: (height, width) of every frame; another size is then an error. None lets it
-            change; each change allocates anew.
+        frame_size: (height, width) of every frame; another size is then an error, and on the device
+            all that uint8 frames need is made at once, so that the first is as fast as the next.
+            None lets it change; each change allocates anew.
         memory_limit: bytes that the model may take: of device memory for engines, of the host's for
             the automatic tile of others.
         threads, provider: see `open_engine`.

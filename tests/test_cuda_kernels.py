@@ -103,6 +103,23 @@ def test_options_are_part_of_the_name(
     assert Binaries(TARGET).cached("one") is None
 
 
+def test_without_a_compiler_the_cache_serves(
+    sources: Path, counting: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cubin = Binaries(TARGET).compile("one")
+
+    def none(target: Target) -> Compiler:
+        raise compiler.NoCompilerError("no compiler: install one")
+
+    monkeypatch.setattr(compiler, "find_compiler", none)
+    assert Binaries(TARGET).cached("one") == cubin
+    assert Binaries(Target((8, 9), "12.6")).cached("one") is None
+    (sources / "shared.cuh").write_text("// other\n")
+    assert Binaries(TARGET).cached("one") is None
+    with pytest.raises(DeviceError, match="install one"):
+        Binaries(TARGET).compile("one")
+
+
 def test_a_file_in_the_cache_is_whole(
     sources: Path, counting: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -994,3 +994,42 @@ def test_a_graph_that_memory_does_not_hold_is_no_reason_to_go_without(
         launches = gpu.launches
         restore(frame_of(75, 90))
         assert gpu.launches > launches
+
+
+# Ready before the first frame
+
+
+@pytest.mark.parametrize(("mode", "pixels"), [("tile", "nv12"), ("stream", "auto")])
+def test_all_is_there_before_the_first_frame_of_a_known_size(
+    mode: Any, pixels: Any, write: Write, gpu: FakeGpu
+) -> None:
+    shape = (90, 90) if pixels == "nv12" else (60, 90, 3)
+    frame = np.random.default_rng(0).integers(16, 236, shape, np.uint8)
+    options = {"halo": 4, "statistics": mode, "pixels": pixels}
+    with me.Restorer(write(), **options) as restore:
+        expected = restore(frame)
+    with me.Restorer(write(), **options, frame_size=(60, 90)) as restore:
+        out = np.empty_like(frame)
+        made, used, graphs = dict(gpu.made), gpu.used_bytes(), gpu.live["graph"]
+        np.testing.assert_array_equal(restore(frame, out=out), expected)
+        list(restore.stream([frame] * 3))
+        assert (gpu.made, gpu.used_bytes(), gpu.live["graph"]) == (made, used, graphs)
+        assert restore.latency().frames == 4
+
+
+def test_frames_of_another_kind_than_the_size_foresaw(write: Write) -> None:
+    frame = frame_of(60, 90, 4, np.uint16)
+    with me.Restorer(write(), halo=4) as restore:
+        expected = restore(frame)
+    with me.Restorer(write(), halo=4, frame_size=(60, 90)) as restore:
+        np.testing.assert_array_equal(restore(frame), expected)
+
+
+def test_a_size_that_memory_does_not_hold_is_told_at_once(write: Write) -> None:
+    path = write()
+    with me.Restorer(path, halo=4) as restore:
+        held = restore.engine.device_bytes.total
+    with pytest.raises(me.DeviceMemoryError, match="frames of 600x900"):
+        me.Restorer(path, halo=4, memory_limit=held + 10_000, frame_size=(600, 900))
+    with pytest.raises(me.FrameError, match="odd"):
+        me.Restorer(path, halo=4, pixels="nv12", frame_size=(60, 91))

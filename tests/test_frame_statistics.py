@@ -68,6 +68,17 @@ def test_exact_statistics_at_the_local_support_equal_the_untiled_frame(
     assert np.abs(own - whole).max() > 1e-3 * scale
 
 
+def test_exact_statistics_of_the_bundled_model_equal_the_untiled_frame(photo: np.ndarray) -> None:
+    noisy = add_gaussian_noise(photo[:250, :270], 25, seed=0)
+    with me.Restorer("edge-s-denoise", tile=None) as restore:
+        whole, halo = restore(noisy), restore.facts.local_support_px
+        assert halo is not None
+    with me.Restorer("edge-s-denoise", tile=232, halo=halo, statistics="frame") as restore:
+        assert np.abs(restore(noisy) - whole).max() <= 1e-4
+        assert restore.timings.tiles >= 4
+        assert restore.timings.passes > 1
+
+
 @pytest.mark.parametrize("size", [(65, 130), (125, 67), (118, 131)])
 def test_exact_statistics_are_those_of_the_padded_frame(
     size: tuple[int, int], exported: Export

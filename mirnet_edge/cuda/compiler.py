@@ -3,7 +3,8 @@
 The machine code is kept in a cache folder, ``$XDG_CACHE_HOME/mirnet-edge/kernels`` or
 ``~/.cache/mirnet-edge/kernels``; MIRNET_EDGE_CACHE stands for the folder above ``kernels``. Its
 files are named by what made them: sources, architecture, options and compiler, so that none is ever
-stale and old ones may be deleted at any time.
+stale and old ones may be deleted at any time. Where no compiler is left, as in a container that was
+made after a first run, what any of them made of these sources serves.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ class Target:
     def cuda_major(self) -> int:
         """12 of "12.6"."""
         return int(self.cuda_version.partition(".")[0])
+
+
+class NoCompilerError(DeviceError):
+    """No compiler is there, or none that serves this GPU."""
 
 
 class Compiler(ABC):
@@ -161,7 +166,7 @@ def find_compiler(target: Target) -> Compiler:
     """NVRTC, else nvcc.
 
     Raises:
-        DeviceError: neither is there, or none serves this GPU; the message says what to install.
+        NoCompilerError: neither is there, or none serves this GPU; it says what to install.
     """
     reasons = []
     for find in (_find_nvrtc, _find_nvcc):
@@ -170,7 +175,7 @@ def find_compiler(target: Target) -> Compiler:
             return found
         reasons.append(found)
     suffix = "" if target.cuda_major >= 13 else f"-cu{target.cuda_major}"
-    raise DeviceError(
+    raise NoCompilerError(
         f"no compiler for the CUDA kernels ({target.architecture}, CUDA {target.cuda_version}): "
         f"{'; '.join(reasons)}. Install one: pip install cuda-bindings nvidia-cuda-nvrtc{suffix} "
         f"nvidia-cuda-runtime{suffix}, or on a Jetson: sudo apt install cuda-toolkit"
@@ -299,13 +304,15 @@ class Binaries:
         return find_compiler(self.target)
 
     def cached(self, stem: str) -> bytes | None:
-        """What the cache has of ``<stem>.cu``, whole.
+        """What the cache has of ``<stem>.cu``, whole: of this compiler, or of any if there is none.
 
         Raises:
-            DeviceError: no compiler, or no such file.
+            DeviceError: no such file.
         """
         with suppress(OSError, RuntimeError):
-            return _unsealed(self._path(stem).read_bytes())
+            for path in self._made(stem):
+                if cubin := _unsealed(path.read_bytes()):
+                    return cubin
         return None
 
     def compile(self, stem: str) -> bytes:
@@ -328,12 +335,22 @@ class Binaries:
             log.info("the kernels of %s are not kept: %s", source.name, error)
         return cubin
 
+    def _made(self, stem: str) -> list[Path]:
+        """Files that the cache may have."""
+        try:
+            return [self._path(stem)]
+        except NoCompilerError:
+            return sorted(cache_folder().glob(f"{self._prefix(stem)}-*.cubin"))
+
     def _path(self, stem: str) -> Path:
+        maker = hashlib.sha256(self.compiler.identity.encode()).hexdigest()[:8]
+        return cache_folder() / f"{self._prefix(stem)}-{maker}.cubin"
+
+    def _prefix(self, stem: str) -> str:
         digest = hashlib.sha256()
-        for part in (self.compiler.identity, self.target.architecture, *OPTIONS):
+        for part in (self.target.architecture, *OPTIONS):
             digest.update(part.encode() + b"\0")
         for source in (self._folder / f"{stem}.cu", *sorted(self._folder.glob("*.cuh"))):
             content = _read(source)
             digest.update(f"{source.name}\0{len(content)}\0".encode() + content)
-        name = f"{stem}-{self.target.architecture}-{digest.hexdigest()[:32]}.cubin"
-        return cache_folder() / name
+        return f"{stem}-{self.target.architecture}-{digest.hexdigest()[:32]}"

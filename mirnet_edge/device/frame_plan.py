@@ -7,9 +7,10 @@ from contextlib import ExitStack
 
 from mirnet_edge.cuda import Owner
 from mirnet_edge.device.array_layout import ArrayLayout
-from mirnet_edge.device.batch_loop import BatchLoop, Frames, Machine, Scratch
+from mirnet_edge.device.batch_loop import BatchLoop, Frames, Machine, Scratch, Work
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tables import BatchTables, places_of, places_of_samples
+from mirnet_edge.errors import EngineError
 from mirnet_edge.pooled import Weights
 from mirnet_edge.samples import Sample
 from mirnet_edge.tiles import Cover
@@ -97,6 +98,27 @@ class FramePlan(Owner):
         slot.free = False
         self._slots.append(slot)
         return slot
+
+    def reserve(self) -> None:
+        """Make all that frames of the host need now: slots, kernels and graphs.
+
+        Raises:
+            DeviceError: not enough memory, or a kernel that does not compile.
+        """
+        slots = [self.take_slot() for _ in range(SLOTS)]
+        for slot in slots:
+            if slot is None:
+                raise EngineError("memory is reserved while frames are in flight; please report")
+            loop = self.loop((slot.source_frame, slot.target_frame))
+            for work, tables in self._works():
+                loop.prepare(work, tables)
+            slot.free = True
+
+    def _works(self) -> list[tuple[Work, BatchTables]]:
+        if self._machine.statistics is None or len(self.cover) == 1:
+            return [("plain", self.tiles)]
+        sampled: list[tuple[Work, BatchTables]] = [("sample", self.samples)] if self.samples else []
+        return [("apply", self.tiles), ("gather", self.tiles), *sampled]
 
     def loop(self, frames: Frames) -> BatchLoop:
         """What runs batches between two frames."""

@@ -17,6 +17,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mirnet_edge.cuda import Owner, Stream
 from mirnet_edge.device.array_layout import ArrayLayout
 from mirnet_edge.device.batch_loop import ENGINE, POST, PRE, Machine
@@ -36,7 +38,7 @@ from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Progress, Timings, check_size
 from mirnet_edge.frame_statistics import FrameStatistics
 from mirnet_edge.latency import Latency, LatencyRecord
-from mirnet_edge.pixel_formats import PixelFormat
+from mirnet_edge.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.samples import kept_regions, sample_tiles
 from mirnet_edge.tiles import Tiling
 from mirnet_edge.trt.engine import TensorRTEngine
@@ -62,9 +64,9 @@ class _Ticket:
 class DevicePath(Owner):
     """Restores frames on the device (see `frame_path.FramePath`).
 
-    Everything is allocated with the first frame of a layout, and nothing later, but for results on
-    the device that nobody gave memory for. Frames on the device are not searched for NaN, and where
-    an engine returns NaN the restored frame is 0.
+    Everything is allocated with the first frame of a layout, or before it where ``frame_size`` is
+    given, and nothing later, but for results on the device that nobody gave memory for. Frames on
+    the device are not searched for NaN, and where an engine returns NaN the restored frame is 0.
 
     Args:
         engine: of three channels in and out; outlives this.
@@ -73,8 +75,9 @@ class DevicePath(Owner):
         statistics: what the tiles of a frame share, None where each has its own.
         samples: about how many tiles make a sample.
         pixels: format of every frame; None takes each array's number of channels.
-        frame_size: (height, width) of every frame; None lets them change, at the price of new
-            memory for each change.
+        frame_size: (height, width) of every frame, of uint8 and RGB unless ``pixels`` says more:
+            all that it needs is made here. None lets sizes change, at the price of new memory for
+            each change.
         memory_limit: bytes of device memory for the engine and its frames; None for no limit.
 
     Attributes:
@@ -123,9 +126,16 @@ class DevicePath(Owner):
             self._ends = own(
                 FrameEnds(self._machine, pixels, uploads=self._uploads, downloads=self._downloads)
             )
+            if frame_size is not None:
+                self._reserve(frame_size, pixels or pixel_format("rgb"))
         except Exception:
             self.close()
             raise
+
+    def _reserve(self, size: tuple[int, int], pixels: PixelFormat) -> None:
+        layout = ArrayLayout.of(pixels.shape_of(*size), np.dtype(np.uint8), pixels)
+        with self._lock:
+            self._plan_for(layout).reserve()
 
     def submit(self, frame: Any, out: Any = None, progress: Progress | None = None) -> _Ticket:
         """Start on a frame, and return while it is on its way; `collect` waits for it.
