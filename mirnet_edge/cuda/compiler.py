@@ -60,10 +60,6 @@ class Target:
         return int(self.cuda_version.partition(".")[0])
 
 
-class NoCompilerError(DeviceError):
-    """No compiler is there, or none that serves this GPU."""
-
-
 class Compiler(ABC):
     """Makes a cubin of a source.
 
@@ -166,7 +162,7 @@ def find_compiler(target: Target) -> Compiler:
     """NVRTC, else nvcc.
 
     Raises:
-        NoCompilerError: neither is there, or none serves this GPU; it says what to install.
+        DeviceError: neither is there, or none serves this GPU; the message says what to install.
     """
     reasons = []
     for find in (_find_nvrtc, _find_nvcc):
@@ -175,7 +171,7 @@ def find_compiler(target: Target) -> Compiler:
             return found
         reasons.append(found)
     suffix = "" if target.cuda_major >= 13 else f"-cu{target.cuda_major}"
-    raise NoCompilerError(
+    raise DeviceError(
         f"no compiler for the CUDA kernels ({target.architecture}, CUDA {target.cuda_version}): "
         f"{'; '.join(reasons)}. Install one: pip install cuda-bindings nvidia-cuda-nvrtc{suffix} "
         f"nvidia-cuda-runtime{suffix}, or on a Jetson: sudo apt install cuda-toolkit"
@@ -337,10 +333,11 @@ class Binaries:
 
     def _made(self, stem: str) -> list[Path]:
         """Files that the cache may have."""
+        prefix = self._prefix(stem)
         try:
             return [self._path(stem)]
-        except NoCompilerError:
-            return sorted(cache_folder().glob(f"{self._prefix(stem)}-*.cubin"))
+        except DeviceError:  # no compiler
+            return sorted(cache_folder().glob(f"{prefix}-*.cubin"))
 
     def _path(self, stem: str) -> Path:
         maker = hashlib.sha256(self.compiler.identity.encode()).hexdigest()[:8]
