@@ -221,6 +221,18 @@ def test_a_lost_device_is_said_and_does_not_spoil_the_end(gpu: FakeGpu, device: 
         stream.close()
 
 
+def said_by(program: str) -> tuple[list[str], str]:
+    """Lines that a Python program of its own prints, and its errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    return done.stdout.splitlines(), done.stderr
+
+
 def test_at_exit_what_is_open_is_freed_newest_first(tmp_path: Path) -> None:
     """Before modules are torn down, and with the context."""
     program = """
@@ -240,15 +252,8 @@ stream = Stream(open_device())
 memory = DeviceBuffer(open_device(), 8)
 event = Event(open_device())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
     said = ["event 1", "memory 1", "stream 1", "detached True"]
-    assert (done.stdout.splitlines(), done.stderr) == (said, "")
+    assert said_by(program) == (said, "")
 
 
 @pytest.mark.parametrize("used_before", [True, False])
@@ -282,16 +287,9 @@ late = Early()
 weakref.finalize(late, print, "late")
 started.wait()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
     said = ["restored 0 there there", "0", "late", "restored 1 there there"]
     said += ["detached 0", "detached 1"]
-    assert (done.stdout.splitlines(), done.stderr) == (said + ["early"] * used_before, "")
+    assert said_by(program) == (said + ["early"] * used_before, "")
 
 
 def test_entering_the_context_costs_little(device: Device) -> None:
