@@ -97,11 +97,10 @@ def _random_network(info: dict[str, Any], network: str) -> dict[str, Any]:
 
 def gpu_table() -> str:
     """Engines beside PyTorch, the runtime around them and its kernels, from the records."""
-    engines, more, device, kernels = (
+    engines, more, device, later, kernels = (
         json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("engines", "engines-more", "device", "kernels")
+        for name in ("engines", "engines-more", "device", "device-more", "kernels")
     )
-    later = json.loads((GPU / "device-more.json").read_text(encoding="utf-8"))
     head = ["TensorRT, CUDA graph", "PyTorch FP16, graph / eager", "moved",
             "least PSNR against FP32"]  # fmt: skip
     runs = [

@@ -47,9 +47,7 @@ class FrameLayout:
             FrameError: not an array, masked, wrong number of dimensions or channels, empty, wrong
                 dtype.
         """
-        if not isinstance(frame, np.ndarray):
-            raise FrameError(f"a frame must be a numpy array, not {type(frame).__name__}")
-        require_unmasked(frame)
+        require_array(frame)
         shape, dtype = frame.shape, frame.dtype
         if frame.ndim not in (2, 3):
             raise FrameError(f"frame of shape {shape}: need (height, width) or (height, width, C)")
@@ -143,6 +141,17 @@ class FrameLayout:
             np.rint(planes, out=planes)
         for channel in range(self.colours):
             target[:, :, channel] = planes[channel]
+
+
+def require_array(frame: Any) -> None:
+    """Check that a frame is an array of numpy, and not masked.
+
+    Raises:
+        FrameError: it is not.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(f"a frame must be a numpy array, not {type(frame).__name__}")
+    require_unmasked(frame)
 
 
 def require_unmasked(array: NDArray[Any]) -> None:

@@ -16,7 +16,7 @@ from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Progress, Timings, check_size
 from mirnet_edge.frame_statistics import FrameStatistics
 from mirnet_edge.frame_tiles import EnginePasses, FrameTiles
-from mirnet_edge.frames import FrameLayout, require_unmasked
+from mirnet_edge.frames import FrameLayout, require_array
 from mirnet_edge.latency import Latency, LatencyRecord
 from mirnet_edge.pixel_formats import PixelFormat, from_rgb, to_rgb
 from mirnet_edge.tiles import Tiling
@@ -63,9 +63,7 @@ class HostPath:
         """Restore a frame; see `Restorer.__call__`."""
         if self._pixels is None:
             return self._restore(frame, out, progress)
-        if not isinstance(frame, np.ndarray):
-            raise FrameError(f"a frame must be a numpy array, not {type(frame).__name__}")
-        require_unmasked(frame)
+        require_array(frame)
         out = _checked_out(frame, out, frame.shape)
         colours = np.ascontiguousarray(to_rgb(frame, self._pixels))
         from_rgb(self._restore(colours, None, progress), self._pixels, out)

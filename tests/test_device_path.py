@@ -85,6 +85,11 @@ def assert_near(found: np.ndarray, expected: np.ndarray, error: float = 1e-3) ->
     assert difference <= max(error * maximum, step), difference
 
 
+def held_of(gpu: FakeGpu) -> dict[str, int]:
+    """How many of each kind are there."""
+    return {kind: count for kind, count in gpu.live.items() if count}
+
+
 # The same result as the portable engine
 
 
@@ -389,15 +394,13 @@ def test_nothing_is_allocated_after_the_first_frames(write: Write, gpu: FakeGpu)
 
 def test_closing_gives_everything_back(write: Write, gpu: FakeGpu) -> None:
     path = write()
-    before = dict(gpu.live)
+    before = held_of(gpu)
     restore = me.Restorer(path, halo=4, blend=4, statistics="stream")
     restore(frame_of(75, 90))
     restore(frame_of(60, 90))
     restore.close()
     restore.close()
-    assert {kind: count for kind, count in gpu.live.items() if count} == {
-        kind: count for kind, count in before.items() if count
-    }
+    assert held_of(gpu) == {kind: count for kind, count in before.items() if count}
     assert gpu.stray == []
     with pytest.raises(me.EngineError, match="closed; make a new one"):
         restore(frame_of(75, 90))
@@ -916,7 +919,7 @@ def test_a_failed_frame_is_not_handed_out(write: Write, gpu: FakeGpu) -> None:
 
 def test_an_engine_closed_before_its_restorer(write: Write, gpu: FakeGpu) -> None:
     path = write()
-    before = {kind: count for kind, count in gpu.live.items() if count}
+    before = held_of(gpu)
     frame = frame_of(75, 90)
     with me.ActivationMemory.for_engines(path) as memory:
         for shared, mode in ((memory, "tile"), (None, "stream")):
@@ -927,12 +930,12 @@ def test_an_engine_closed_before_its_restorer(write: Write, gpu: FakeGpu) -> Non
             with pytest.raises(me.EngineError, match=r"was closed, .* close the Restorer first"):
                 restore(frame)
             restore.close()
-    assert {kind: count for kind, count in gpu.live.items() if count} == before
+    assert held_of(gpu) == before
 
 
 def test_closing_frees_all_though_the_gpu_fails(write: Write, gpu: FakeGpu) -> None:
     path = write()
-    before = {kind: count for kind, count in gpu.live.items() if count}
+    before = held_of(gpu)
     restore = me.Restorer(path, halo=4, blend=4, statistics="stream")
     restore(frame_of(75, 90))
     gpu.failures["cuStreamSynchronize"] = LogicError("the launch failed: Xid 79")
@@ -941,7 +944,7 @@ def test_closing_frees_all_though_the_gpu_fails(write: Write, gpu: FakeGpu) -> N
     restore.close()
     with open_device().current():
         gc.collect()  # the traceback held the stream
-    assert {kind: count for kind, count in gpu.live.items() if count} == before
+    assert held_of(gpu) == before
 
 
 def test_what_runs_is_waited_for_before_its_memory_goes(write: Write, gpu: FakeGpu) -> None:

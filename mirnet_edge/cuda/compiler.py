@@ -335,13 +335,16 @@ class Binaries:
         """Files that the cache may have."""
         prefix = self._prefix(stem)
         try:
-            return [self._path(stem)]
+            maker = self._maker()
         except DeviceError:  # no compiler
-            return sorted(cache_folder().glob(f"{prefix}-*.cubin"))
+            maker = "*"
+        return sorted(cache_folder().glob(f"{prefix}-{maker}.cubin"))
 
     def _path(self, stem: str) -> Path:
-        maker = hashlib.sha256(self.compiler.identity.encode()).hexdigest()[:8]
-        return cache_folder() / f"{self._prefix(stem)}-{maker}.cubin"
+        return cache_folder() / f"{self._prefix(stem)}-{self._maker()}.cubin"
+
+    def _maker(self) -> str:
+        return hashlib.sha256(self.compiler.identity.encode()).hexdigest()[:8]
 
     def _prefix(self, stem: str) -> str:
         digest = hashlib.sha256()

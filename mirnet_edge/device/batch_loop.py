@@ -158,8 +158,9 @@ class BatchLoop(Owner):
         machine: runs them.
         scratch: of this kind of frame.
         cover: the tiles of a frame.
-        frames: source and target, captured with the rest. None captures the engine alone: `between`
-            then names the frames, others each time.
+        frames: source and target.
+        capture_frames: with the rest. Else the engine alone is captured, and `between` may name
+            other frames each time.
 
     Attributes:
         note: why there are no CUDA graphs; "" while there are.
@@ -170,12 +171,13 @@ class BatchLoop(Owner):
         machine: Machine,
         scratch: Scratch,
         cover: Cover,
-        frames: Frames | None,
+        frames: Frames,
+        capture_frames: bool,
     ) -> None:
         super().__init__(scratch.device)
         self._machine, self._scratch = machine, scratch
         self._columns, self._blend = len(cover.columns), cover.blend
-        self._frames, self._captures_frames = frames, frames is not None
+        self._frames, self._captures_frames = frames, capture_frames
         self._graphs: dict[Work, Graph | None] = {}
         self.note = ""
         self._opened()
@@ -218,7 +220,7 @@ class BatchLoop(Owner):
     def _queue(self, work: Work, tables: BatchTables, engine: Graph | None = None) -> None:
         """Kernel by kernel; the engine as a graph where there is one."""
         machine, scratch = self._machine, self._scratch
-        source, target = self._between()
+        source, target = self._frames
         kernels, stream, batch = machine.kernels, machine.engine.stream, machine.image.count
         cursor, rows = scratch.cursor, tables.rows
         kernels.lap(scratch.clock, 0, stream=stream)
@@ -235,11 +237,6 @@ class BatchLoop(Owner):
             self._store(tables, source, target)
         kernels.lap(scratch.clock, POST, stream=stream)
         kernels.advance(cursor, stream=stream)
-
-    def _between(self) -> Frames:
-        if self._frames is None:
-            raise EngineError("batches without a frame; please report this")
-        return self._frames
 
     def _run_engine(self, work: Work, tables: BatchTables) -> None:
         machine, scratch = self._machine, self._scratch

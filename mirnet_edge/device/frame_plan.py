@@ -10,7 +10,6 @@ from mirnet_edge.device.array_layout import ArrayLayout
 from mirnet_edge.device.batch_loop import BatchLoop, Frames, Machine, Scratch, Work
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tables import BatchTables, places_of, places_of_samples
-from mirnet_edge.errors import EngineError
 from mirnet_edge.pooled import Weights
 from mirnet_edge.samples import Sample
 from mirnet_edge.tiles import Cover
@@ -92,10 +91,14 @@ class FramePlan(Owner):
                 return slot
         if len(self._slots) == SLOTS:
             return None
+        slot = self._make_slot()
+        slot.free = False
+        return slot
+
+    def _make_slot(self) -> FrameSlot:
         statistics = self._machine.statistics
         words = self._rows * statistics.block_words if statistics is not None else 0
         slot = FrameSlot(self.device, self.layout, words)
-        slot.free = False
         self._slots.append(slot)
         return slot
 
@@ -105,14 +108,12 @@ class FramePlan(Owner):
         Raises:
             DeviceError: not enough memory, or a kernel that does not compile.
         """
-        slots = [self.take_slot() for _ in range(SLOTS)]
-        for slot in slots:
-            if slot is None:
-                raise EngineError("memory is reserved while frames are in flight; please report")
+        while len(self._slots) < SLOTS:
+            self._make_slot()
+        for slot in self._slots:
             loop = self.loop((slot.source_frame, slot.target_frame))
             for work, tables in self._works():
                 loop.prepare(work, tables)
-            slot.free = True
 
     def _works(self) -> list[tuple[Work, BatchTables]]:
         if self._machine.statistics is None or len(self.cover) == 1:
@@ -122,9 +123,10 @@ class FramePlan(Owner):
 
     def loop(self, frames: Frames) -> BatchLoop:
         """What runs batches between two frames."""
-        key = frames if frames in self._loops or len(self._loops) < LOOPS_KEPT else None
+        own = frames in self._loops or len(self._loops) < LOOPS_KEPT
+        key = frames if own else None
         if key not in self._loops:
-            self._loops[key] = BatchLoop(self._machine, self.scratch, self.cover, key)
+            self._loops[key] = BatchLoop(self._machine, self.scratch, self.cover, frames, own)
         return self._loops[key].between(frames)
 
     def _release(self) -> None:
