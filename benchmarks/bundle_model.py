@@ -23,7 +23,7 @@ from record_ranges import record
 import mirnet_edge as me
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import MODELS_FOLDER, BundledModel
-from mirnet_edge.tasks import TASKS
+from mirnet_edge.workstation.tasks import TASKS
 
 SIGMAS = (15.0, 25.0, 50.0)
 WEIGHTS_LICENCE = "research only"

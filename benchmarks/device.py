@@ -24,8 +24,8 @@ import psutil
 
 import mirnet_edge as me
 from mirnet_edge.cuda import open_device
-from mirnet_edge.frame_statistics import MODES
 from mirnet_edge.metrics import psnr
+from mirnet_edge.pooling.passes import MODES
 
 SIZE_1080P, SIZE_720P = (1080, 1920), (720, 1280)
 MANY = 10_000

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mirnet_edge.config import MIRNetV2Config
+from mirnet_edge.model.config import MIRNetV2Config
 
 TILE = 256
 PHOTOS = 5
@@ -68,8 +68,8 @@ def prepare(folder: Path, photos: list[str]) -> None:
 
     import mirnet_edge as me
     from mirnet_edge.bundled import bundled_model
-    from mirnet_edge.images import read_image
-    from mirnet_edge.tasks import add_gaussian_noise, unit_range
+    from mirnet_edge.frames.images import read_image
+    from mirnet_edge.frames.noise import add_gaussian_noise, unit_range
 
     folder.mkdir(parents=True, exist_ok=True)
     crops = [_middle(read_image(photo).pixels) for photo in photos[:PHOTOS]]
@@ -129,10 +129,10 @@ def graph_of(folder: Path, name: str) -> Path:
 
 def with_every_candidate_in_int8(folder: Path, network: str, onnx: Path) -> Path:
     """The graph with Q/DQ pairs, for random weights, which have no accuracy to lose."""
-    from mirnet_edge.graphs import load_graph, with_shape
+    from mirnet_edge.graph.file import load_graph, with_shape
+    from mirnet_edge.graph.rewrite import rewrite
     from mirnet_edge.quantize.qdq import candidates, insert_qdq
-    from mirnet_edge.ranges import collect_ranges
-    from mirnet_edge.rewrite import rewrite
+    from mirnet_edge.quantize.ranges import collect_ranges
 
     path = folder / f"{network}.int8.onnx"
     proto = rewrite(with_shape(load_graph(onnx), 1, TILE, TILE), "tensorrt")[0]

@@ -160,10 +160,10 @@ def measure(folder: Path, name: str) -> None:
 def task(folder: Path, images: Path, case: str) -> None:
     """Mean PSNR of the restored images of a folder, noise of `SIGMA` added, in tiles with a halo of
     16 pixels; ``case`` is an engine, or the bundled network on the portable engine in FP32."""
-    from mirnet_edge.images import read_image
+    from mirnet_edge.frames.images import read_image
+    from mirnet_edge.frames.noise import add_gaussian_noise, unit_range
     from mirnet_edge.metrics import psnr
     from mirnet_edge.restore import Restorer
-    from mirnet_edge.tasks import add_gaussian_noise, unit_range
 
     scores = []
     with Restorer(BUNDLED if case == BUNDLED else engine_of(folder, case), tile=TILE) as restore:

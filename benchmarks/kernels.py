@@ -40,8 +40,8 @@ from mirnet_edge.cuda import Device, DeviceBuffer, Event, Stream, open_device
 from mirnet_edge.cuda.compiler import Target, find_compiler
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.pixel_formats import rgb_to_yuv_matrix, yuv_to_rgb_matrix
-from mirnet_edge.tiles import Tiling
+from mirnet_edge.frames.pixel_formats import rgb_to_yuv_matrix, yuv_to_rgb_matrix
+from mirnet_edge.tiling.geometry import Tiling
 
 HEIGHT, WIDTH = 2160, 3840
 TILE_PX, HALO_PX = 256, 16

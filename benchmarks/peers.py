@@ -32,14 +32,14 @@ def _runner(peer: str, tiles: np.ndarray) -> Callable[[], object]:
     bundled = bundled_model(MODEL)
     assert bundled is not None
     if peer == "portable":
-        from mirnet_edge.onnx_engine import OnnxEngine
+        from mirnet_edge.engines.onnx_engine import OnnxEngine
 
         engine = OnnxEngine(bundled.onnx, provider="CPUExecutionProvider")
         return lambda: engine.run(tiles)
     import torch
 
+    from mirnet_edge.model.checkpoints import load_model
     from mirnet_edge.system import usable_cores
-    from mirnet_edge.weights import load_model
 
     torch.set_num_threads(usable_cores())
     network = load_model(bundled.weights)

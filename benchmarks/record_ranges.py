@@ -15,11 +15,11 @@ from pathlib import Path
 import click
 
 from mirnet_edge.bundled import BundledModel, bundled_models
-from mirnet_edge.calibration_set import CalibrationSet
-from mirnet_edge.graphs import load_graph
+from mirnet_edge.graph.file import load_graph
 from mirnet_edge.quantize import DENOISING_SIGMA, quantize_onnx
+from mirnet_edge.quantize.calibration import CalibrationSet
+from mirnet_edge.quantize.ranges import Ranges
 from mirnet_edge.quantize.recorded import record_files, record_key
-from mirnet_edge.ranges import Ranges
 
 TILE = (256, 256)
 METHOD = "percentile"

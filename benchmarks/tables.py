@@ -14,7 +14,7 @@ from typing import Any
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import bundled_models
-from mirnet_edge.frame_statistics import MODES
+from mirnet_edge.pooling.passes import MODES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -15,11 +15,11 @@ from engine_cases import weights_of
 
 import mirnet_edge as me
 from mirnet_edge.bundled import PHOTO
-from mirnet_edge.config import MIRNetConfig, MIRNetV2Config
-from mirnet_edge.frame_statistics import MODES, StatisticsSettings
-from mirnet_edge.images import read_image
+from mirnet_edge.frames.images import read_image
+from mirnet_edge.frames.noise import add_gaussian_noise, unit_range
 from mirnet_edge.metrics import psnr
-from mirnet_edge.tasks import add_gaussian_noise, unit_range
+from mirnet_edge.model.config import MIRNetConfig, MIRNetV2Config
+from mirnet_edge.pooling.passes import MODES, StatisticsSettings
 
 STILL_FRAMES = 3
 """Of a still scene; the last one is compared."""
@@ -48,7 +48,7 @@ def photos() -> list[np.ndarray]:
     folder = os.environ.get("MIRNET_EDGE_PHOTOS")
     if not folder:
         return [read_image(PHOTO).pixels]
-    from mirnet_edge.evaluate import load_images
+    from mirnet_edge.workstation.evaluate import load_images
 
     return [image for _, image in list(load_images(folder, []))[:4]]
 

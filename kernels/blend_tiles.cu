@@ -17,7 +17,7 @@
 //
 // A pixel that fades in has up to three partners: the tiles to the left, above, and above left.
 // Across, it becomes own * ramp + left * (1 - ramp); then the same down, with what the two tiles
-// above make across. That is the sum of mirnet_edge/seams.py, in float32, rounded once to the
+// above make across. That is the sum of mirnet_edge/host/seams.py, in float32, rounded once to the
 // tile's type.
 //
 // Tiles read each other where they fade *out*, which lies outside every settled region, and write

@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     from mirnet_edge.build import build_engine as build_engine
     from mirnet_edge.bundled import BundledModel as BundledModel
     from mirnet_edge.bundled import bundled_models as bundled_models
-    from mirnet_edge.calibration_set import CalibrationSet as CalibrationSet
-    from mirnet_edge.card import EngineCard as EngineCard
-    from mirnet_edge.config import MIRNetConfig as MIRNetConfig
-    from mirnet_edge.config import MIRNetV2Config as MIRNetV2Config
     from mirnet_edge.device.device_array import DeviceArray as DeviceArray
-    from mirnet_edge.engine import Engine as Engine
-    from mirnet_edge.engine import FakeEngine as FakeEngine
-    from mirnet_edge.engine import open_engine as open_engine
+    from mirnet_edge.engine_choice import open_engine as open_engine
+    from mirnet_edge.engines.card import EngineCard as EngineCard
+    from mirnet_edge.engines.fake import FakeEngine as FakeEngine
+    from mirnet_edge.engines.onnx_engine import OnnxEngine as OnnxEngine
+    from mirnet_edge.engines.protocol import Engine as Engine
+    from mirnet_edge.engines.torch_engine import TorchEngine as TorchEngine
     from mirnet_edge.errors import BuildError as BuildError
     from mirnet_edge.errors import CalibrationError as CalibrationError
     from mirnet_edge.errors import CheckpointError as CheckpointError
@@ -50,91 +49,98 @@ if TYPE_CHECKING:
     from mirnet_edge.errors import RefusedPairsError as RefusedPairsError
     from mirnet_edge.errors import StreamError as StreamError
     from mirnet_edge.errors import TilingError as TilingError
-    from mirnet_edge.evaluate import Evaluation as Evaluation
-    from mirnet_edge.evaluate import evaluate_model as evaluate_model
-    from mirnet_edge.export import ExportReport as ExportReport
-    from mirnet_edge.export import export_onnx as export_onnx
     from mirnet_edge.facts import ModelFacts as ModelFacts
+    from mirnet_edge.frame_path import Latency as Latency
     from mirnet_edge.frame_path import Timings as Timings
-    from mirnet_edge.frame_statistics import StatisticsSettings as StatisticsSettings
-    from mirnet_edge.latency import Latency as Latency
-    from mirnet_edge.model import create_model as create_model
-    from mirnet_edge.onnx_engine import OnnxEngine as OnnxEngine
-    from mirnet_edge.pixel_formats import PixelFormat as PixelFormat
-    from mirnet_edge.pixel_formats import pixel_format as pixel_format
-    from mirnet_edge.precision import Precision as Precision
+    from mirnet_edge.frames.pixel_formats import PixelFormat as PixelFormat
+    from mirnet_edge.frames.pixel_formats import pixel_format as pixel_format
+    from mirnet_edge.graph.precision import Precision as Precision
+    from mirnet_edge.model.checkpoints import load_model as load_model
+    from mirnet_edge.model.checkpoints import save_model as save_model
+    from mirnet_edge.model.config import MIRNetConfig as MIRNetConfig
+    from mirnet_edge.model.config import MIRNetV2Config as MIRNetV2Config
+    from mirnet_edge.model.create import create_model as create_model
+    from mirnet_edge.pooling.passes import StatisticsSettings as StatisticsSettings
     from mirnet_edge.quantize import quantize_onnx as quantize_onnx
+    from mirnet_edge.quantize.calibration import CalibrationSet as CalibrationSet
     from mirnet_edge.restore import Restorer as Restorer
-    from mirnet_edge.stream import FrameStream as FrameStream
-    from mirnet_edge.stream_statistics import StreamStatistics as StreamStatistics
-    from mirnet_edge.stream_threads import StreamFrame as StreamFrame
-    from mirnet_edge.tiles import Tiling as Tiling
-    from mirnet_edge.torch_engine import TorchEngine as TorchEngine
-    from mirnet_edge.train import Trainer as Trainer
-    from mirnet_edge.train import TrainSettings as TrainSettings
+    from mirnet_edge.stream.frame_stream import FrameStream as FrameStream
+    from mirnet_edge.stream.throughput import StreamStatistics as StreamStatistics
+    from mirnet_edge.stream.transfer import StreamFrame as StreamFrame
+    from mirnet_edge.tiling.geometry import Tiling as Tiling
     from mirnet_edge.trt.activations import ActivationMemory as ActivationMemory
     from mirnet_edge.trt.engine import TensorRTEngine as TensorRTEngine
-    from mirnet_edge.weights import load_model as load_model
-    from mirnet_edge.weights import save_model as save_model
+    from mirnet_edge.workstation.evaluate import Evaluation as Evaluation
+    from mirnet_edge.workstation.evaluate import evaluate_model as evaluate_model
+    from mirnet_edge.workstation.export import ExportReport as ExportReport
+    from mirnet_edge.workstation.export import export_onnx as export_onnx
+    from mirnet_edge.workstation.train import Trainer as Trainer
+    from mirnet_edge.workstation.train import TrainSettings as TrainSettings
 
 _MODULE_OF_NAME = {
     "ActivationMemory": "trt.activations",
     "BuildError": "errors",
     "BundledModel": "bundled",
     "CalibrationError": "errors",
-    "CalibrationSet": "calibration_set",
+    "CalibrationSet": "quantize.calibration",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "DeviceArray": "device.device_array",
     "DeviceError": "errors",
     "DeviceMemoryError": "errors",
-    "Engine": "engine",
-    "EngineCard": "card",
+    "Engine": "engines.protocol",
+    "EngineCard": "engines.card",
     "EngineError": "errors",
-    "Evaluation": "evaluate",
+    "Evaluation": "workstation.evaluate",
     "ExportError": "errors",
-    "ExportReport": "export",
-    "FakeEngine": "engine",
+    "ExportReport": "workstation.export",
+    "FakeEngine": "engines.fake",
     "FrameError": "errors",
-    "FrameStream": "stream",
+    "FrameStream": "stream.frame_stream",
     "GraphError": "errors",
     "ImageError": "errors",
-    "Latency": "latency",
-    "MIRNetConfig": "config",
-    "MIRNetV2Config": "config",
+    "Latency": "frame_path",
+    "MIRNetConfig": "model.config",
+    "MIRNetV2Config": "model.config",
     "MirnetEdgeError": "errors",
     "MissingDependencyError": "errors",
     "ModelFacts": "facts",
-    "OnnxEngine": "onnx_engine",
+    "OnnxEngine": "engines.onnx_engine",
     "OutputError": "errors",
-    "PixelFormat": "pixel_formats",
-    "Precision": "precision",
+    "PixelFormat": "frames.pixel_formats",
+    "Precision": "graph.precision",
     "RefusedPairsError": "errors",
     "Restorer": "restore",
-    "StatisticsSettings": "frame_statistics",
+    "StatisticsSettings": "pooling.passes",
     "StreamError": "errors",
-    "StreamFrame": "stream_threads",
-    "StreamStatistics": "stream_statistics",
+    "StreamFrame": "stream.transfer",
+    "StreamStatistics": "stream.throughput",
     "TensorRTEngine": "trt.engine",
-    "Tiling": "tiles",
+    "Tiling": "tiling.geometry",
     "TilingError": "errors",
     "Timings": "frame_path",
-    "TorchEngine": "torch_engine",
-    "TrainSettings": "train",
-    "Trainer": "train",
+    "TorchEngine": "engines.torch_engine",
+    "TrainSettings": "workstation.train",
+    "Trainer": "workstation.train",
     "build_engine": "build",
     "bundled_models": "bundled",
-    "create_model": "model",
-    "evaluate_model": "evaluate",
-    "export_onnx": "export",
-    "load_model": "weights",
-    "open_engine": "engine",
-    "pixel_format": "pixel_formats",
+    "create_model": "model.create",
+    "evaluate_model": "workstation.evaluate",
+    "export_onnx": "workstation.export",
+    "load_model": "model.checkpoints",
+    "open_engine": "engine_choice",
+    "pixel_format": "frames.pixel_formats",
     "quantize_onnx": "quantize",
-    "save_model": "weights",
+    "save_model": "model.checkpoints",
 }
-_NEEDS_TORCH = {"export", "model", "torch_engine", "train", "weights"}
+_NEEDS_TORCH = {
+    "engines.torch_engine",
+    "model.checkpoints",
+    "model.create",
+    "workstation.export",
+    "workstation.train",
+}
 
 __all__ = sorted([*_MODULE_OF_NAME, "__version__"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,6 +26,15 @@ def resource_folder(name: str) -> Path:
             "mirnet-edge is incomplete; reinstall it"
         )
     return folder
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def require_new(path: Path, overwrite: bool) -> None:

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
 from mirnet_edge._version import __version__
-from mirnet_edge.engine import Engine, facts_of_engine, open_engine
+from mirnet_edge.engine_choice import open_engine
+from mirnet_edge.engines.protocol import Engine, facts_of_engine
 from mirnet_edge.errors import EngineError, FrameError
-from mirnet_edge.frame_statistics import Mode, StatisticsSettings
-from mirnet_edge.latency import Latency
-from mirnet_edge.pixel_formats import CHANNELS
+from mirnet_edge.frame_path import Latency
+from mirnet_edge.frames.pixel_formats import CHANNELS
+from mirnet_edge.pooling.passes import Mode, StatisticsSettings
 from mirnet_edge.restore import Restorer
 
 DEFAULT_TILE = (256, 256)

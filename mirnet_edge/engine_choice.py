@@ -1,4 +1,5 @@
-"""Which of several engines a `Restorer` runs: the first that fits into memory."""
+"""Which file becomes which engine, and which of several a `Restorer` runs: the first that fits into
+memory."""
 
 from __future__ import annotations
 
@@ -7,12 +8,61 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mirnet_edge.card import EngineCard, card_path
-from mirnet_edge.engine import PLAN_SUFFIXES, Engine, open_engine
+from mirnet_edge._imports import require
+from mirnet_edge.bundled import bundled_model
+from mirnet_edge.engines.card import EngineCard, card_path
+from mirnet_edge.engines.protocol import Engine
 from mirnet_edge.errors import DeviceMemoryError, EngineError, TilingError
 
 log = logging.getLogger(__name__)
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+PLAN_SUFFIXES = (".engine", ".plan")
 ModelPath = str | os.PathLike[str]
+
+
+def open_engine(
+    model: str | os.PathLike[str], threads: int | None = None, provider: str | None = None
+) -> Engine:
+    """The engine for a model file or a bundled model's name.
+
+    ``.onnx`` runs on ONNX Runtime, a checkpoint (``.pth``, ``.pt``, ``.safetensors``) on PyTorch, a
+    plan (``.engine``, ``.plan``) with its card on TensorRT.
+
+    Args:
+        threads: CPU threads; None takes all this process may use.
+        provider: ONNX Runtime execution provider, e.g. "CPUExecutionProvider"; None takes the
+            best there is.
+
+    Raises:
+        EngineError: no such file or model, or one that cannot be loaded.
+        DeviceError: a plan, and no GPU that can run it.
+        CheckpointError: a checkpoint that is no MIRNet.
+    """
+    name = os.fspath(model)
+    bundled = bundled_model(name)
+    path = bundled.onnx if bundled else Path(name)
+    if not path.is_file():
+        raise EngineError(
+            f"{name}: no such file, and no bundled model of that name (mirnet-edge models lists "
+            "them)"
+        )
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        from mirnet_edge.engines.onnx_engine import OnnxEngine
+
+        return OnnxEngine(path, threads=threads, provider=provider)
+    if suffix in CHECKPOINT_SUFFIXES:
+        require("torch", f"running {path.name}")
+        from mirnet_edge.engines.torch_engine import TorchEngine
+        from mirnet_edge.model.checkpoints import load_model
+
+        return TorchEngine(load_model(path), threads=threads)
+    if suffix in PLAN_SUFFIXES:
+        from mirnet_edge.trt.engine import TensorRTEngine
+
+        return TensorRTEngine(path)
+    suffixes = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
+    raise EngineError(f"{path}: an engine is made from one of {suffixes}")
 
 
 class EngineChoice:

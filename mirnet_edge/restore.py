@@ -9,19 +9,18 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal
 
-from mirnet_edge.auto_tile import Tile, auto_tile, checked_tile
-from mirnet_edge.card import EngineCard
-from mirnet_edge.engine import Engine, facts_of_engine, statistics_of_engine
 from mirnet_edge.engine_choice import EngineChoice, ModelPath
+from mirnet_edge.engines.card import EngineCard
+from mirnet_edge.engines.protocol import Engine, facts_of_engine, statistics_of_engine
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, TilingError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import FramePath, Progress, Ticket, Timings
-from mirnet_edge.frame_statistics import FrameStatistics, Mode, StatisticsSettings
-from mirnet_edge.host_path import HostPath
-from mirnet_edge.latency import Latency
-from mirnet_edge.pixel_formats import PixelFormat, pixel_format
-from mirnet_edge.stream import FrameStream
-from mirnet_edge.tiles import Tiling, round_up
+from mirnet_edge.frame_path import FramePath, Latency, Progress, Ticket, Timings
+from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
+from mirnet_edge.host.path import HostPath
+from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
+from mirnet_edge.stream.frame_stream import FrameStream
+from mirnet_edge.tiling.choice import Tile, auto_tile, checked_tile
+from mirnet_edge.tiling.geometry import Tiling, round_up
 
 DEFAULT_HALO_PX = 16
 
@@ -40,7 +39,7 @@ class Restorer:
         blend: pixels over which neighbouring tiles fade into each other; 0 cuts.
         statistics: whose means over all positions the tiles take: "tile", each its own; "frame",
             those of the frame, exact at the price of several passes; "frame-fast", those of a few
-            sample tiles; "stream", what earlier frames gathered. See `frame_statistics`, and
+            sample tiles; "stream", what earlier frames gathered. See `pooling.passes`, and
             `StatisticsSettings` for what can be set. A frame of one tile needs none of it.
         pixels: how the pixels of every frame lie: a `PixelFormat` ("nv12" with its colour standard
             and range) or its name; "auto" takes gray, RGB or RGBA by an array's channels.

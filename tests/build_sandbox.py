@@ -15,11 +15,12 @@ import onnx
 import pytest
 
 from mirnet_edge import build
+from mirnet_edge._files import file_sha256
 from mirnet_edge.build import job as build_job
 from mirnet_edge.build import worker as build_worker
 from mirnet_edge.build.process import BuildAnswer, BuildRequest, Progress
 from mirnet_edge.build.target import Target
-from mirnet_edge.card import EngineCard, card_path, file_sha256
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.trt import log as tensorrt_log
 

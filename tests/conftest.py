@@ -18,8 +18,8 @@ import pytest
 from fake_gpu import FakeGpu
 
 import mirnet_edge as me
-from mirnet_edge.config import Config, MIRNetConfig, MIRNetV2Config
 from mirnet_edge.cuda import Device, open_device
+from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config
 
 # A shell ignores it for what it starts in the background, where tests of Ctrl-C would then wait.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -132,6 +132,6 @@ def trt(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def photo() -> np.ndarray:
     """The bundled photo, (300, 451, 3) uint8."""
     from mirnet_edge.bundled import PHOTO
-    from mirnet_edge.images import read_image
+    from mirnet_edge.frames.images import read_image
 
     return read_image(PHOTO).pixels

@@ -23,11 +23,11 @@ import onnxruntime
 import pytest
 from fake_gpu import FakeGpu
 
-from mirnet_edge.card import EngineCard, TensorFacts, card_path, kind_path
+from mirnet_edge.engines.card import EngineCard, TensorFacts, card_path, kind_path
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.graphs import with_shape
-from mirnet_edge.rewrite import rewrite
-from mirnet_edge.statistics_graphs import apply_graph, gather_graph, pools_of
+from mirnet_edge.graph.file import with_shape
+from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
+from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.trt import log as tensorrt_log
 
 SHAPE = (3, 8, 12)

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from mirnet_edge.graphs import graph_sha256
-from mirnet_edge.ranges import Ranges, TensorRange
+from mirnet_edge.graph.file import graph_sha256
+from mirnet_edge.quantize.ranges import Ranges, TensorRange
 
 SHAPES = {
     "w.first": (16, 3, 3, 3),

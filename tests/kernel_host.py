@@ -170,10 +170,10 @@ class HostKernels:
         )
         ring[...] = tiles.transpose(0, 3, 1, 2) if channels_last else tiles
 
-    def frame_statistics(self, frame: Array, order: str, row_step: int) -> Array:
+    def luma_sums(self, frame: Array, order: str, row_step: int) -> Array:
         sums = np.zeros((8, 8), np.uint64)
         self.launch(
-            f"frame_statistics_{order}_{name_of(frame)}",
+            f"luma_sums_{order}_{name_of(frame)}",
             (2, 5, 1),
             BLOCK,
             pointer(frame),

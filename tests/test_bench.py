@@ -13,8 +13,8 @@ from fake_tensorrt import ENQUEUE_MS, write_plan, write_plans
 
 from mirnet_edge.bench import bench_engine, bench_frames
 from mirnet_edge.errors import EngineError, FrameError
-from mirnet_edge.frame_statistics import StatisticsSettings
-from mirnet_edge.rewrite import rewrite
+from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.pooling.passes import StatisticsSettings
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from build_sandbox import TILE, Sandbox
 
 from mirnet_edge import errors
 from mirnet_edge.build import job as build_job
-from mirnet_edge.card import EngineCard, card_path
-from mirnet_edge.graphs import graph_sha256
+from mirnet_edge.engines.card import EngineCard, card_path
+from mirnet_edge.graph.file import graph_sha256
 
 RELEASES = ["8.6.1", "10.3.0", "11.4.0"]
 CACHE = "Orin-{}.timing_cache"

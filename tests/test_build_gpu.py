@@ -10,7 +10,7 @@ import pytest
 
 from mirnet_edge.build import build_engine
 from mirnet_edge.build.checks import reasons_against_int8
-from mirnet_edge.card import EngineCard, card_path
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.errors import BuildError
 from mirnet_edge.trt.layer_info import UNKNOWN, convolutions
 

@@ -6,8 +6,8 @@ import graph_samples
 import pytest
 
 from mirnet_edge.build.graphs import HEAVY, typed_graphs
-from mirnet_edge.graphs import with_shape
-from mirnet_edge.precision import Precision
+from mirnet_edge.graph.file import with_shape
+from mirnet_edge.graph.precision import Precision
 from mirnet_edge.quantize.qdq import insert_qdq
 
 

@@ -13,11 +13,11 @@ from build_sandbox import TILE, Sandbox, frames
 from mirnet_edge import errors
 from mirnet_edge.build.graphs import fewer_pairs, quantized_convolutions
 from mirnet_edge.bundled import BundledModel
-from mirnet_edge.card import EngineCard
-from mirnet_edge.graphs import load_graph
+from mirnet_edge.engines.card import EngineCard
+from mirnet_edge.graph.file import load_graph
 from mirnet_edge.quantize import quantize_onnx, recorded
 from mirnet_edge.quantize.qdq import insert_qdq
-from mirnet_edge.ranges import Ranges
+from mirnet_edge.quantize.ranges import Ranges
 
 RELEASES = ["8.6.1", "10.3.0", "11.4.0"]
 

@@ -19,8 +19,9 @@ from build_sandbox import Sandbox
 from fake_tensorrt import make_plan, write_plan
 from test_cli import ENVIRONMENT
 
+from mirnet_edge._files import file_sha256
 from mirnet_edge.build.process import SAID, BuildRequest
-from mirnet_edge.card import EngineCard, card_path, file_sha256
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.errors import BuildError, DeviceError, DeviceMemoryError
 
 TESTS = Path(__file__).parent

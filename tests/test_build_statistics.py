@@ -16,15 +16,16 @@ from fake_tensorrt import make_plan, plan_of_graph
 
 import mirnet_edge as me
 from mirnet_edge import errors
+from mirnet_edge._files import file_sha256
 from mirnet_edge.build import job
 from mirnet_edge.build.applied import run_applied
 from mirnet_edge.build.graphs import open_source, rewritten
 from mirnet_edge.build.process import BuildAnswer
 from mirnet_edge.build.statistics_engines import MAKERS, with_pairs_of
 from mirnet_edge.bundled import bundled_model
-from mirnet_edge.card import EngineCard, Kind, card_path, file_sha256, kind_path
-from mirnet_edge.graphs import has_qdq, load_graph, with_shape
-from mirnet_edge.pooled import Pool, Weights
+from mirnet_edge.engines.card import EngineCard, Kind, card_path, kind_path
+from mirnet_edge.graph.file import has_qdq, load_graph, with_shape
+from mirnet_edge.pooling.vectors import Pool, Weights
 from mirnet_edge.quantize import quantize_onnx
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
 from mirnet_edge.trt.network import Progress

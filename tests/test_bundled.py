@@ -7,8 +7,8 @@ import pytest
 
 import mirnet_edge as me
 from mirnet_edge.bundled import BundledModel, bundled_model
-from mirnet_edge.config import PRESETS
-from mirnet_edge.weights import weights_sha256
+from mirnet_edge.model.checkpoints import weights_sha256
+from mirnet_edge.model.config import PRESETS
 
 MODELS = me.bundled_models()
 MOST_BYTES = 8_000_000

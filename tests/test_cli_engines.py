@@ -15,8 +15,8 @@ from fake_tensorrt import write_plan
 from PIL import Image
 from test_cli import run
 
-from mirnet_edge.card import EngineCard, Kind, Measured, card_path, kind_path
-from mirnet_edge.latency import PARTS
+from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path, kind_path
+from mirnet_edge.frame_path import PARTS
 
 KINDS: list[Kind] = ["apply", "gather"]
 Capture = pytest.CaptureFixture[str]

@@ -14,7 +14,7 @@ from PIL import Image
 from test_cli import Outcome, run
 
 import mirnet_edge as me
-from mirnet_edge.train import Trainer
+from mirnet_edge.workstation.train import Trainer
 
 TRAIN = ("--steps", 6, "--patch-px", 16, "--batch", 1, "--device", "cpu")
 

@@ -27,7 +27,7 @@ from mirnet_edge.device.foreign import (
     require_writable,
 )
 from mirnet_edge.errors import FrameError
-from mirnet_edge.frames import FrameLayout
+from mirnet_edge.frames.layout import FrameLayout
 
 DTYPES = [np.uint8, np.uint16, np.float32]
 

@@ -26,11 +26,11 @@ from mirnet_edge.device.foreign import LEGACY_STREAM
 from mirnet_edge.device.frame_plan import LOOPS_KEPT
 from mirnet_edge.device.passes import DevicePasses
 from mirnet_edge.device.results import RESULTS_KEPT
-from mirnet_edge.frame_statistics import MODES, StatisticsSettings
-from mirnet_edge.graphs import with_shape
-from mirnet_edge.pixel_formats import pixel_format
-from mirnet_edge.pooled import Partial
-from mirnet_edge.rewrite import rewrite
+from mirnet_edge.frames.pixel_formats import pixel_format
+from mirnet_edge.graph.file import with_shape
+from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.pooling.passes import MODES, StatisticsSettings
+from mirnet_edge.pooling.vectors import Partial
 from mirnet_edge.trt.statistics import TensorRTStatistics
 
 TILE = (32, 40)

@@ -33,9 +33,9 @@ from kernel_twins import (
     YUV_FORMATS,
     Array,
     blend_tiles,
-    frame_statistics,
     load_tiles,
     load_tiles_yuv,
+    luma_sums,
     store_tiles,
     store_tiles_yuv,
 )
@@ -45,7 +45,7 @@ from mirnet_edge.device import layouts
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import DeviceError, FrameError, TilingError
-from mirnet_edge.tiles import Tiling
+from mirnet_edge.tiling.geometry import Tiling
 
 pytestmark = pytest.mark.usefixtures("host")
 
@@ -275,7 +275,7 @@ def test_luma_sums(
     address = memory.put(sums)
     kernels.luma_sums(frame, 2, address, stream=stream)
     twin_order = "gray" if order == "nv12" else order
-    assert_same(memory.take(address, sums), frame_statistics(pixels, twin_order, 2), frame_format)
+    assert_same(memory.take(address, sums), luma_sums(pixels, twin_order, 2), frame_format)
 
 
 def test_one_graph_restores_a_frame_batch_by_batch(

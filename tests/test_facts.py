@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mirnet_edge as me
-from mirnet_edge.config import PRESETS, preset
 from mirnet_edge.facts import PREFIX, ModelFacts
-from mirnet_edge.weights import facts_of
+from mirnet_edge.model.checkpoints import facts_of
+from mirnet_edge.model.config import PRESETS, preset
 
 FACTS = st.builds(
     ModelFacts,
@@ -103,7 +103,7 @@ def test_values_of_another_type_are_left_out(field: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_facts_of_a_network(name: str) -> None:
-    weights = pytest.importorskip("mirnet_edge.weights")
+    weights = pytest.importorskip("mirnet_edge.model.checkpoints")
     config = TINY[name]
     facts = weights.facts_of(me.create_model(config, seed=0), "denoise")
     assert (facts.task, facts.family, facts.preset) == ("denoise", config.family, "custom")
@@ -116,7 +116,7 @@ def test_facts_of_a_network(name: str) -> None:
 
 
 def test_facts_name_the_preset() -> None:
-    weights = pytest.importorskip("mirnet_edge.weights")
+    weights = pytest.importorskip("mirnet_edge.model.checkpoints")
     facts = weights.facts_of(me.create_model(preset("edge-s"), seed=0))
     assert facts.preset == "edge-s"
     assert facts.preset in PRESETS

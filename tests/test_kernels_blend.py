@@ -9,8 +9,8 @@ from kernel_host import HostKernels, assert_same
 from kernel_host import host_fixture as host_fixture
 from kernel_twins import VALUES, Array, blend_tiles
 
-from mirnet_edge.seams import Seams
-from mirnet_edge.tiles import Cover, Tiling
+from mirnet_edge.host.seams import Seams
+from mirnet_edge.tiling.geometry import Cover, Tiling
 
 # Frames of one tile, one row, one column, several of each; last tiles that overlap much and little.
 FRAMES_PX = ((20, 20), (20, 75), (71, 24), (45, 70), (61, 93))

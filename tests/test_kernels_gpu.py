@@ -26,7 +26,7 @@ from mirnet_edge.cuda import Device, Kernels, Stream, open_device
 from mirnet_edge.cuda.compiler import Target, _find_nvcc, _find_nvrtc, _sealed, find_compiler
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import DeviceError
-from mirnet_edge.tiles import Tiling
+from mirnet_edge.tiling.geometry import Tiling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 

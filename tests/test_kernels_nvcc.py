@@ -24,7 +24,7 @@ SYMBOLS = [
     ),
     *(f"blend_tiles_{value}" for value in VALUES),
     *("take_row", "put_row", "advance", "lap"),
-    *(f"frame_statistics_{frame}" for frame in FORMATS if frame not in ("nv12_u8", "i420_u8")),
+    *(f"luma_sums_{frame}" for frame in FORMATS if frame not in ("nv12_u8", "i420_u8")),
 ]
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120, 121)
 

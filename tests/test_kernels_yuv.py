@@ -29,7 +29,7 @@ from kernel_twins import (
 )
 from PIL import Image
 
-from mirnet_edge.tiles import Cover, Tiling
+from mirnet_edge.tiling.geometry import Cover, Tiling
 
 FRAME_SIZES_PX = ((2, 2), (2, 6), (6, 2), (14, 18), (24, 40))
 YUYV_SIZES_PX = (*FRAME_SIZES_PX, (1, 2), (13, 18))

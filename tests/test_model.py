@@ -12,8 +12,9 @@ from conftest import TINY
 from torch import nn
 
 import mirnet_edge as me
-from mirnet_edge.config import PRESETS, Config, MIRNetV2Config
-from mirnet_edge.model import Network, create_model
+from mirnet_edge.model.config import PRESETS, Config, MIRNetV2Config
+from mirnet_edge.model.create import create_model
+from mirnet_edge.model.layers import Network
 
 GOLDEN = Path(__file__).parent / "golden"
 DEFOCUS = MIRNetV2Config(in_channels=6, image_skip=False)

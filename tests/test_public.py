@@ -202,7 +202,7 @@ def test_the_walk_sees_imports() -> None:
     assert ("train", "torch", True) in seen
     assert ("onnx_engine", "onnxruntime", False) in seen
     assert ("metrics", "skimage.metrics", False) in seen
-    assert ("engine", "mirnet_edge.onnx_engine", False) in seen
+    assert ("engine", "mirnet_edge.engines.onnx_engine", False) in seen
     assert ("cli", "mirnet_edge.cli.restore", True) in seen
     assert ("tasks", "torch", True) not in seen, "that import is for type checkers"
     assert set(_modules()) >= WORKSTATION

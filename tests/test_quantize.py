@@ -13,12 +13,12 @@ import onnx
 import pytest
 
 import mirnet_edge as me
-from mirnet_edge.calibration_set import CalibrationSet
-from mirnet_edge.graphs import load_graph
-from mirnet_edge.onnx_engine import OnnxEngine
+from mirnet_edge.engines.onnx_engine import OnnxEngine
+from mirnet_edge.graph.file import load_graph
 from mirnet_edge.quantize import QuantizeReport, quantize_onnx
+from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import QuantizationPlan
-from mirnet_edge.ranges import Ranges
+from mirnet_edge.quantize.ranges import Ranges
 
 TILE = (36, 44)
 

@@ -9,7 +9,7 @@ import pytest
 from graph_samples import QUANTIZABLE, network, parsed
 
 import mirnet_edge as me
-from mirnet_edge.graphs import graph_sha256
+from mirnet_edge.graph.file import graph_sha256
 from mirnet_edge.quantize.plan import PlannedGroup, QuantizationPlan, make_plan
 from mirnet_edge.quantize.qdq import macs_of
 from mirnet_edge.quantize.sensitivity import Judge

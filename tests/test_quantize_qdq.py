@@ -13,9 +13,9 @@ from onnx import numpy_helper
 from test_precision import run
 
 import mirnet_edge as me
-from mirnet_edge.graphs import graph_sha256, with_shape
+from mirnet_edge.graph.file import graph_sha256, with_shape
 from mirnet_edge.quantize.qdq import LEFT_OUT, candidates, insert_qdq, keep_pairs, macs_of
-from mirnet_edge.ranges import Ranges
+from mirnet_edge.quantize.ranges import Ranges
 
 
 class Wiring:

@@ -15,16 +15,16 @@ from record_ranges import BUDGET_DB, METHOD, TILE, record
 
 import mirnet_edge as me
 from mirnet_edge.bundled import BundledModel, bundled_model
-from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.cli.engines import quantize
-from mirnet_edge.graphs import graph_sha256, load_graph, with_shape
+from mirnet_edge.graph.file import graph_sha256, load_graph, with_shape
+from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.quantize import DENOISING_SIGMA, QuantizeReport, quantize_onnx, recorded
+from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import QuantizationPlan
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
+from mirnet_edge.quantize.ranges import Ranges, collect_ranges
 from mirnet_edge.quantize.recorded import record_files, record_key, recorded_plan
 from mirnet_edge.quantize.sensitivity import Judge
-from mirnet_edge.ranges import Ranges, collect_ranges
-from mirnet_edge.rewrite import rewrite
 
 COMMAND = "python benchmarks/record_ranges.py"
 SMALL = (36, 44)

@@ -16,9 +16,9 @@ import pytest
 from conftest import RawGraph
 from fake_tensorrt import write_plans
 
-from mirnet_edge.card import kind_path
 from mirnet_edge.cli import cli
-from mirnet_edge.rewrite import rewrite
+from mirnet_edge.engines.card import kind_path
+from mirnet_edge.graph.rewrite import rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

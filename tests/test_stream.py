@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mirnet_edge.errors import EngineError, FrameError, ImageError, StreamError
-from mirnet_edge.stream import FrameStream, SyncPipeline
+from mirnet_edge.stream.frame_stream import FrameStream, SyncPipeline
 
 
 def our_threads() -> list[str]:
@@ -409,7 +409,7 @@ def test_a_stream_that_nobody_holds_ends() -> None:
 def test_close_from_another_thread_frees_a_caller_that_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mirnet_edge.stream_threads.PATIENCE_S", 0.1)
+    monkeypatch.setattr("mirnet_edge.stream.transfer.PATIENCE_S", 0.1)
     items: queue.Queue[Any] = queue.Queue()
     items.put(frame(4))
     stream = FrameStream(Delayed(2), items)
@@ -426,7 +426,7 @@ def test_close_from_another_thread_frees_a_caller_that_waits(
 
 
 def test_ctrl_c_ends_a_stream_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mirnet_edge.stream_threads.PATIENCE_S", 0.1)
+    monkeypatch.setattr("mirnet_edge.stream.transfer.PATIENCE_S", 0.1)
     items: queue.Queue[Any] = queue.Queue()
     stream = FrameStream(Delayed(1), items)
     main = threading.get_ident()

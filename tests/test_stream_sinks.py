@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from mirnet_edge.device.device_array import DeviceArray
-from mirnet_edge.engine import FakeEngine
+from mirnet_edge.engines.fake import FakeEngine
 from mirnet_edge.errors import OutputError, StreamError
-from mirnet_edge.frame_sources import open_source
-from mirnet_edge.images import read_image
-from mirnet_edge.pixel_formats import from_rgb, pixel_format
+from mirnet_edge.frames.images import read_image
+from mirnet_edge.frames.pixel_formats import from_rgb, pixel_format
 from mirnet_edge.restore import Restorer
-from mirnet_edge.stream import FrameStream, SyncPipeline
+from mirnet_edge.stream.frame_stream import FrameStream, SyncPipeline
+from mirnet_edge.stream.sources import open_source
 
 
 def pixels(*shape: int, dtype: Any = np.uint8) -> np.ndarray:

@@ -19,10 +19,10 @@ from test_cli import ENVIRONMENT
 import mirnet_edge as me
 from mirnet_edge.build.graphs import open_source, rewritten, typed_graphs
 from mirnet_edge.build.statistics_engines import MAKERS
-from mirnet_edge.card import Kind
-from mirnet_edge.config import PRESETS
-from mirnet_edge.graphs import with_shape
-from mirnet_edge.precision import Precision
+from mirnet_edge.engines.card import Kind
+from mirnet_edge.graph.file import with_shape
+from mirnet_edge.graph.precision import Precision
+from mirnet_edge.model.config import PRESETS
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
 
 FOLDER = os.environ.get("MIRNET_EDGE_TRT11")

@@ -13,8 +13,8 @@ from fake_gpu import FakeGpu
 from fake_gpu import MemoryError as CudaMemoryError
 from fake_tensorrt import LAYERS, random_tiles, write_plan
 
-from mirnet_edge.card import card_path
 from mirnet_edge.cuda import Stream, open_device
+from mirnet_edge.engines.card import card_path
 from mirnet_edge.errors import DeviceError, EngineError
 from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.engine import TensorRTEngine

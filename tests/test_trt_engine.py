@@ -14,8 +14,8 @@ from fake_gpu import FakeGpu, LogicError
 from fake_tensorrt import ENQUEUE_MS, LAYERS, SHAPE, batch_of, random_tiles, write_plan
 
 import mirnet_edge as me
-from mirnet_edge.card import TensorFacts, card_path
 from mirnet_edge.cuda import Stream, open_device
+from mirnet_edge.engines.card import TensorFacts, card_path
 from mirnet_edge.errors import DeviceError, EngineError
 from mirnet_edge.trt.engine import TensorRTEngine
 

@@ -16,8 +16,8 @@ from fake_gpu import FakeGpu
 from fake_gpu import MemoryError as CudaMemoryError
 from fake_tensorrt import SHAPE, batch_of, make_plan, random_tiles, write_plan
 
-from mirnet_edge.card import card_path
-from mirnet_edge.engine import open_engine
+from mirnet_edge.engine_choice import open_engine
+from mirnet_edge.engines.card import card_path
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MissingDependencyError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.trt.engine import TensorRTEngine

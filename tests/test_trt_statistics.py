@@ -19,15 +19,15 @@ from fake_gpu import MemoryError as CudaMemoryError
 from fake_tensorrt import ENQUEUE_MS, plan_of_graph, write_plan, write_plans
 
 import mirnet_edge as me
-from mirnet_edge.card import EngineCard, Kind, card_path, kind_path
 from mirnet_edge.cuda import Graph
-from mirnet_edge.engine import statistics_of_engine
+from mirnet_edge.engines.card import EngineCard, Kind, card_path, kind_path
+from mirnet_edge.engines.onnx_statistics import OnnxStatistics
+from mirnet_edge.engines.protocol import statistics_of_engine
 from mirnet_edge.errors import DeviceError, EngineError
-from mirnet_edge.graphs import with_shape
-from mirnet_edge.onnx_statistics import OnnxStatistics
-from mirnet_edge.pooled import Partial, Statistics, Weights
-from mirnet_edge.rewrite import rewrite
-from mirnet_edge.statistics_graphs import apply_graph
+from mirnet_edge.graph.file import with_shape
+from mirnet_edge.graph.pooling import apply_graph
+from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
 from mirnet_edge.trt.blocks import BlockLayout
 from mirnet_edge.trt.engine import TensorRTEngine
 

@@ -12,11 +12,11 @@ from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.statistics_engines import StatisticsEngines
 from mirnet_edge.build.target import find_target
 from mirnet_edge.bundled import bundled_model
-from mirnet_edge.calibration_set.sources import Source
-from mirnet_edge.card import EngineCard
+from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.errors import OutputError
-from mirnet_edge.precision import Precision
-from mirnet_edge.precision.typing_pass import IoType
+from mirnet_edge.graph.precision import Precision
+from mirnet_edge.graph.precision.typing_pass import IoType
+from mirnet_edge.quantize.calibration.sources import Source
 from mirnet_edge.trt.network import Progress
 from mirnet_edge.trt.timing_cache import timing_cache_name
 
@@ -68,7 +68,7 @@ def build_engine(
         io: type of the engine's input and output.
         rewrite: False builds the graph as it was exported, to compare with.
         statistics: build ``NAME.apply.engine`` and ``NAME.gather.engine`` as well, which restore
-            tiles with the statistics of their whole frame (see `statistics_graphs`).
+            tiles with the statistics of their whole frame (see `graph.pooling`).
         force: keep an INT8 engine that is not faster than FP16 or costs more than the budget.
         timing_cache: file; None takes one beside the engine, named after GPU and TensorRT.
         progress: called with a phase, the steps done, and the steps there are (0 if unknown).

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from mirnet_edge.card import LayerFacts, Measured
-from mirnet_edge.engine import Tiles
+from mirnet_edge.engines.card import LayerFacts, Measured
+from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import BuildError
 from mirnet_edge.metrics import psnr
 from mirnet_edge.quantize.sensitivity import ASSUMED_PSNR_DB

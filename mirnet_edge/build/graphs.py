@@ -13,12 +13,12 @@ from typing import Any
 from mirnet_edge.build.process import STRONG, WEAK
 from mirnet_edge.errors import GraphError, TilingError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.graphs import graph_sha256, has_qdq, load_graph, with_shape
-from mirnet_edge.precision import Precision, typed_graph
-from mirnet_edge.precision.islands import fp32_islands
-from mirnet_edge.precision.typing_pass import IoType
+from mirnet_edge.graph.file import graph_sha256, has_qdq, load_graph, with_shape
+from mirnet_edge.graph.precision import Precision, typed_graph
+from mirnet_edge.graph.precision.islands import fp32_islands
+from mirnet_edge.graph.precision.typing_pass import IoType
+from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.quantize.qdq import CONVOLUTIONS, keep_pairs
-from mirnet_edge.rewrite import rewrite
 
 HEAVY = {"Conv", "ConvTranspose", "MatMul", "Resize", "AveragePool"}
 """Operators on whole maps that read neighbours or mix channels. Element-wise ones follow them."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge._files import require_new
+from mirnet_edge._files import file_sha256, require_new
 from mirnet_edge.build.checks import accuracy, prove_precision, reasons_against_int8
 from mirnet_edge.build.graphs import (
     SourceGraph,
@@ -35,13 +35,13 @@ from mirnet_edge.build.process import (
 from mirnet_edge.build.reference import restored_tiles
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
-from mirnet_edge.calibration_set import CalibrationSet
-from mirnet_edge.calibration_set.sources import Source
-from mirnet_edge.card import EngineCard, Kind, Measured, TensorFacts, file_sha256
+from mirnet_edge.engines.card import EngineCard, Kind, Measured, TensorFacts
 from mirnet_edge.errors import BuildError, CalibrationError, RefusedPairsError
-from mirnet_edge.graphs import graph_sha256, load_graph, with_shape
-from mirnet_edge.pooled import Pool
+from mirnet_edge.graph.file import graph_sha256, load_graph, with_shape
+from mirnet_edge.pooling.vectors import Pool
 from mirnet_edge.quantize import DENOISING_SIGMA
+from mirnet_edge.quantize.calibration import CalibrationSet
+from mirnet_edge.quantize.calibration.sources import Source
 from mirnet_edge.quantize.qdq import insert_qdq
 from mirnet_edge.quantize.recorded import quantized_graph, record_sha256
 from mirnet_edge.trt.layer_info import read_layers

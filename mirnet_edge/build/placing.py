@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mirnet_edge.card import EngineCard, card_path, file_sha256
+from mirnet_edge._files import file_sha256
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.errors import EngineError, OutputError
 from mirnet_edge.interrupts import interrupts_deferred
 

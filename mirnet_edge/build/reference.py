@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.onnx_engine import OnnxEngine
-from mirnet_edge.pooled import Weights
-from mirnet_edge.statistics_graphs import STATISTIC
+from mirnet_edge.engines.onnx_engine import OnnxEngine
+from mirnet_edge.pooling.tensors import STATISTIC
+from mirnet_edge.pooling.vectors import Weights
 from mirnet_edge.trt.network import Progress
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from mirnet_edge._version import __version__
 from mirnet_edge.errors import ConfigError
-from mirnet_edge.precision import PRECISIONS, Precision
-from mirnet_edge.precision.typing_pass import IoType
-from mirnet_edge.ranges import METHODS
+from mirnet_edge.graph.precision import PRECISIONS, Precision
+from mirnet_edge.graph.precision.typing_pass import IoType
+from mirnet_edge.quantize.ranges import METHODS
 
 OPTIMIZATION_LEVELS = range(6)
 LEAST_WORKSPACE = 2**20

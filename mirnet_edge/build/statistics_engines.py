@@ -13,12 +13,12 @@ from mirnet_edge.build.graphs import build_key, rewritten, typed_graphs
 from mirnet_edge.build.job import BuildJob
 from mirnet_edge.build.placing import cached
 from mirnet_edge.build.settings import Settings
-from mirnet_edge.card import Kind, kind_path
+from mirnet_edge.engines.card import Kind, kind_path
 from mirnet_edge.errors import GraphError
-from mirnet_edge.graphs import dims_of, graph_sha256, has_qdq, with_shape
+from mirnet_edge.graph.file import dims_of, graph_sha256, has_qdq, with_shape
+from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
 from mirnet_edge.quantize.qdq import CONVOLUTIONS, insert_qdq
-from mirnet_edge.ranges import Ranges, TensorRange
-from mirnet_edge.statistics_graphs import apply_graph, gather_graph, pools_of
+from mirnet_edge.quantize.ranges import Ranges, TensorRange
 
 MAKERS: dict[Kind, Callable[[Any], Any]] = {"apply": apply_graph, "gather": gather_graph}
 NAMED = 3

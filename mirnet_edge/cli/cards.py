@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mirnet_edge.card import EngineCard, LayerFacts, TensorFacts, card_path, file_sha256, kind_path
+from mirnet_edge._files import file_sha256
 from mirnet_edge.cli.console import out, print_table
+from mirnet_edge.engines.card import EngineCard, LayerFacts, TensorFacts, card_path, kind_path
 from mirnet_edge.trt.layer_info import convolutions
 
 
@@ -76,7 +77,7 @@ def _kind_lines(card: EngineCard) -> dict[str, str]:
 
 def _images(tensors: tuple[TensorFacts, ...]) -> list[TensorFacts]:
     """Without statistics, of which there are dozens."""
-    from mirnet_edge.statistics_graphs import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+    from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
 
     sides = (COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC)
     return [facts for facts in tensors if facts.name.partition(".")[0] not in sides]

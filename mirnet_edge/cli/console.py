@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mirnet_edge.frame_statistics import MODES
+from mirnet_edge.pooling.passes import MODES
 
 Command = Callable[..., Any]
 

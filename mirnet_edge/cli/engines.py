@@ -24,8 +24,8 @@ from mirnet_edge.cli.console import (
     print_table,
     tiling_options,
 )
-from mirnet_edge.latency import FRAMES_KEPT, PARTS
-from mirnet_edge.pixel_formats import FormatName
+from mirnet_edge.frame_path import FRAMES_KEPT, PARTS
+from mirnet_edge.frames.pixel_formats import FormatName
 
 if TYPE_CHECKING:
     from mirnet_edge.bench import Bench, FrameBench

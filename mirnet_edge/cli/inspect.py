@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from mirnet_edge._imports import require
-from mirnet_edge.card import EngineCard, card_path
 from mirnet_edge.cli.cards import describe_plan, print_card
 from mirnet_edge.cli.console import json_option, out, print_json, print_table
-from mirnet_edge.engine import CHECKPOINT_SUFFIXES, PLAN_SUFFIXES
+from mirnet_edge.engine_choice import CHECKPOINT_SUFFIXES, PLAN_SUFFIXES
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.errors import MirnetEdgeError
 
 
@@ -72,7 +72,7 @@ def info(file: str, as_json: bool) -> None:
 
 def _describe(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".onnx":
-        from mirnet_edge.onnx_engine import OnnxEngine
+        from mirnet_edge.engines.onnx_engine import OnnxEngine
 
         engine = OnnxEngine(path)
         size = "any" if engine.fixed_size is None else "{}x{}".format(*engine.fixed_size)
@@ -81,7 +81,7 @@ def _describe(path: Path) -> dict[str, Any]:
         return described
     if path.suffix.lower() in CHECKPOINT_SUFFIXES:
         require("torch", f"reading {path.name}")
-        from mirnet_edge.weights import load_model
+        from mirnet_edge.model.checkpoints import load_model
 
         network = load_model(path)
         return {

@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 
 from mirnet_edge._files import require_new
 from mirnet_edge.bundled import PHOTO
-from mirnet_edge.cli.console import (
-    fail,
-    json_option,
-    out,
-    print_json,
-    progress_bar,
-    tiling_options,
-)
+from mirnet_edge.cli.console import fail, json_option, out, print_json, progress_bar, tiling_options
 from mirnet_edge.errors import ImageError, MirnetEdgeError, OutputError
-from mirnet_edge.images import (
+from mirnet_edge.frames.images import (
     SUFFIXES,
     ImageFile,
     find_images,
@@ -230,9 +223,9 @@ def _summarize(results: list[dict[str, Any]]) -> None:
 @json_option
 def demo(model: str, sigma: float, seed: int, output: Path, as_json: bool) -> None:
     """Add noise to a bundled photo, restore it, and print the gain."""  # fmt: skip
+    from mirnet_edge.frames.noise import add_gaussian_noise, to_uint8, unit_range
     from mirnet_edge.metrics import psnr
     from mirnet_edge.restore import Restorer
-    from mirnet_edge.tasks import add_gaussian_noise, to_uint8, unit_range
 
     clean = read_image(PHOTO).pixels
     noisy = to_uint8(add_gaussian_noise(clean, sigma, seed))

@@ -20,11 +20,11 @@ from mirnet_edge.cli.console import (
     progress_bar,
     tiling_options,
 )
-from mirnet_edge.config import PRESETS
-from mirnet_edge.tasks import TASKS
+from mirnet_edge.model.config import PRESETS
+from mirnet_edge.workstation.tasks import TASKS
 
 if TYPE_CHECKING:
-    from mirnet_edge.train import TrainState
+    from mirnet_edge.workstation.train import TrainState
 
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -53,8 +53,8 @@ def export(
     """Turn a MIRNet or MIRNet-v2 CHECKPOINT (.pth, .pt, .safetensors, or a bundled model's name)
     into an ONNX file, checked against PyTorch."""
     require("torch", "mirnet-edge export")
-    from mirnet_edge.export import export_onnx
-    from mirnet_edge.weights import load_model
+    from mirnet_edge.model.checkpoints import load_model
+    from mirnet_edge.workstation.export import export_onnx
 
     report = export_onnx(
         load_model(checkpoint, task),
@@ -134,7 +134,7 @@ def train(
 ) -> None:
     """Train a network on clean images, with the papers' recipe."""  # fmt: skip
     require("torch", "mirnet-edge train")
-    from mirnet_edge.train import Trainer, TrainSettings
+    from mirnet_edge.workstation.train import Trainer, TrainSettings
 
     known = {field.name for field in fields(TrainSettings)}
     recipe = TrainSettings(**{name: value for name, value in settings.items() if name in known})
@@ -195,8 +195,8 @@ def evaluate(
     The literature's protocol: the noise is not clamped unless --quantize is given; the restored
     image is clamped to [0, 1] and not rounded; the mean is over the images.
     """  # fmt: skip
-    from mirnet_edge.evaluate import evaluate_model
     from mirnet_edge.restore import Restorer
+    from mirnet_edge.workstation.evaluate import evaluate_model
 
     with (
         Restorer(model, **tiling) as restorer,

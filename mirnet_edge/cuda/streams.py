@@ -8,12 +8,7 @@ from typing import Any
 
 from mirnet_edge._imports import require
 from mirnet_edge.cuda.device import Device, Owner
-from mirnet_edge.errors import (
-    DeviceError,
-    DeviceMemoryError,
-    MissingDependencyError,
-    first_line,
-)
+from mirnet_edge.errors import DeviceError, DeviceMemoryError, MissingDependencyError, first_line
 
 DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY

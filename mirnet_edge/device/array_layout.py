@@ -11,7 +11,7 @@ import numpy as np
 
 from mirnet_edge.device.layouts import DeviceFrame, Plane
 from mirnet_edge.errors import FrameError
-from mirnet_edge.pixel_formats import (
+from mirnet_edge.frames.pixel_formats import (
     PixelFormat,
     kernel_format,
     pixel_format,

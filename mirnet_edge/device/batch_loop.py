@@ -21,13 +21,8 @@ from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
 from mirnet_edge.device.slots import CLOCK_WORDS
 from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.errors import (
-    DeviceError,
-    DeviceMemoryError,
-    EngineError,
-    MissingDependencyError,
-)
-from mirnet_edge.tiles import Cover
+from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, MissingDependencyError
+from mirnet_edge.tiling.geometry import Cover
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.statistics import TensorRTStatistics
 

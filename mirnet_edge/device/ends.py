@@ -25,8 +25,8 @@ from mirnet_edge.device.luma import LumaReader
 from mirnet_edge.device.results import Results
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.errors import FrameError
-from mirnet_edge.pixel_formats import PixelFormat
-from mirnet_edge.scene_cut import Grid, luma_grid
+from mirnet_edge.frames.pixel_formats import PixelFormat
+from mirnet_edge.pooling.scene_cut import Grid, luma_grid
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge.device.dlpack import CPU, CUDA, CUDA_HOST, ON_DEVICE, RawMemory, parse
 from mirnet_edge.errors import FrameError, first_line
-from mirnet_edge.frames import MAXIMUM, require_unmasked
+from mirnet_edge.frames.layout import MAXIMUM, require_unmasked
 
 LEGACY_STREAM = 1  # the default stream, as both protocols and the driver's CU_STREAM_LEGACY say it
 ACCEPTED = (

@@ -10,9 +10,9 @@ from mirnet_edge.device.array_layout import ArrayLayout
 from mirnet_edge.device.batch_loop import BatchLoop, Frames, Machine, Scratch, Work
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tables import BatchTables, places_of, places_of_samples
-from mirnet_edge.pooled import Weights
-from mirnet_edge.samples import Sample
-from mirnet_edge.tiles import Cover
+from mirnet_edge.pooling.samples import Sample
+from mirnet_edge.pooling.vectors import Weights
+from mirnet_edge.tiling.geometry import Cover
 
 LOOPS_KEPT = 8
 """Pairs of frames in device memory that have a graph of their own: a camera's buffers come round

@@ -1,4 +1,4 @@
-"""The luma grid of a frame on the device (see `scene_cut`)."""
+"""The luma grid of a frame on the device (see `pooling.scene_cut`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from mirnet_edge.cuda import DeviceBuffer, Owner, PinnedBuffer, Stream
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.scene_cut import CELLS, ROW_STEP, Grid
+from mirnet_edge.pooling.scene_cut import CELLS, ROW_STEP, Grid
 
 LUMA_UNIT = 256  # of the kernel's sums: a white pixel adds 256 times the sample's maximum
 MAXIMUM = {"u8": 255, "u16": 65535, "f32": 65535}

@@ -13,14 +13,14 @@ from mirnet_edge.device.frame_plan import FramePlan
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.errors import EngineError
-from mirnet_edge.pooled import Partial, Statistics, Weights
-from mirnet_edge.samples import Sample
-from mirnet_edge.scene_cut import Grid
+from mirnet_edge.pooling.samples import Sample
+from mirnet_edge.pooling.scene_cut import Grid
+from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
 from mirnet_edge.trt.statistics import TensorRTStatistics
 
 
 class DevicePasses:
-    """One frame on its way (see `frame_statistics.TilePasses`).
+    """One frame on its way (see `pooling.passes.TilePasses`).
 
     Args:
         plan, slot, loop: of the frame.

@@ -28,19 +28,13 @@ from mirnet_edge.device.layouts import DeviceTiles
 from mirnet_edge.device.passes import DevicePasses
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.errors import (
-    DeviceError,
-    DeviceMemoryError,
-    EngineError,
-    TilingError,
-)
+from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, TilingError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import Progress, Timings, check_size
-from mirnet_edge.frame_statistics import FrameStatistics
-from mirnet_edge.latency import Latency, LatencyRecord
-from mirnet_edge.pixel_formats import PixelFormat, pixel_format
-from mirnet_edge.samples import kept_regions, sample_tiles
-from mirnet_edge.tiles import Tiling
+from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
+from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
+from mirnet_edge.pooling.passes import FrameStatistics
+from mirnet_edge.pooling.samples import kept_regions, sample_tiles
+from mirnet_edge.tiling.geometry import Tiling
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.tile_buffers import DeviceTensor
 

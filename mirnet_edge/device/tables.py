@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.cuda import DeviceBuffer, Owner, Stream
-from mirnet_edge.pooled import Weights
-from mirnet_edge.samples import Sample
-from mirnet_edge.tiles import Cover
+from mirnet_edge.pooling.samples import Sample
+from mirnet_edge.pooling.vectors import Weights
+from mirnet_edge.tiling.geometry import Cover
 
 NOTHING = (0, 0, 0, 0)
 

@@ -145,14 +145,14 @@ class TileKernels(Owner):
         )
 
     def luma_sums(self, frame: DeviceFrame, row_step: int, sums: int, *, stream: Stream) -> None:
-        """Add the luma of 8 x 8 cells to ``sums``, (8, 8) uint64 (kernels/frame_statistics.cu).
+        """Add the luma of 8 x 8 cells to ``sums``, (8, 8) uint64 (kernels/luma_sums.cu).
 
         Args:
             row_step: every how manieth row of a cell is read, from 1.
         """
         planar = frame.layout in ("nv12", "i420")
-        name = f"frame_statistics_{'gray_u8' if planar else frame.format}"
-        kernel = self._kernels.get("frame_statistics", name, "PqiiiP")
+        name = f"luma_sums_{'gray_u8' if planar else frame.format}"
+        kernel = self._kernels.get("luma_sums", name, "PqiiiP")
         plane = frame.planes[0]
         kernel.launch(
             *(plane.address, plane.pitch_bytes, frame.height, frame.width, row_step, sums),

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mirnet_edge.config import Config
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.model.config import Config
 
 
 def conv(in_channels: int, out_channels: int, size: int = 3, groups: int = 1) -> nn.Conv2d:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mirnet_edge.config import MIRNetConfig
+from mirnet_edge.model.config import MIRNetConfig
 from mirnet_edge.model.layers import (
     BilinearUp,
     Chain,

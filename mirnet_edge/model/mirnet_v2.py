@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mirnet_edge.config import MIRNetV2Config
+from mirnet_edge.model.config import MIRNetV2Config
 from mirnet_edge.model.layers import (
     BilinearUp,
     Chain,

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mirnet_edge._files import atomic_path, require_new
-from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.errors import CalibrationError, GraphError
 from mirnet_edge.facts import PREFIX, ModelFacts
-from mirnet_edge.graphs import has_qdq, load_graph, with_shape
+from mirnet_edge.graph.file import has_qdq, load_graph, with_shape
+from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import Progress, QuantizationPlan
+from mirnet_edge.quantize.ranges import METHODS
 from mirnet_edge.quantize.recorded import quantized_graph
-from mirnet_edge.ranges import METHODS
-from mirnet_edge.rewrite import rewrite
 
 if TYPE_CHECKING:
-    from mirnet_edge.calibration_set.sources import Source
+    from mirnet_edge.quantize.calibration.sources import Source
 
 DENOISING_SIGMA = 25.0
 """Of the noise added to the bundled clean images for a denoiser: the middle of what it is trained

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from mirnet_edge._files import atomic_path
 from mirnet_edge._version import __version__
 from mirnet_edge.errors import CalibrationError, GraphError, first_line
-from mirnet_edge.graphs import graph_sha256
+from mirnet_edge.graph.file import graph_sha256
 from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
+from mirnet_edge.quantize.ranges import METHODS, Ranges, collect_ranges
 from mirnet_edge.quantize.sensitivity import Group, Judge, groups_of, search, sensitivity
-from mirnet_edge.ranges import METHODS, Ranges, collect_ranges
 
 FORMAT = 1
 SENSITIVITY_TILES = 4

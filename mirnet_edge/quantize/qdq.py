@@ -20,10 +20,10 @@ import numpy as np
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import CalibrationError, GraphError, first_line
-from mirnet_edge.graphs import PAIR, dims_of, graph_sha256
+from mirnet_edge.graph.file import PAIR, dims_of, graph_sha256
 
 if TYPE_CHECKING:
-    from mirnet_edge.ranges import Ranges
+    from mirnet_edge.quantize.ranges import Ranges
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 LEAST_CHANNELS = 16
@@ -84,7 +84,7 @@ def candidates(proto: Any) -> list[str]:
     `LEFT_OUT` is for.
 
     Args:
-        proto: with all shapes known (see `graphs.with_shape`).
+        proto: with all shapes known (see `graph.file.with_shape`).
     """
     around = _Surroundings.of(proto)
     return [
@@ -130,7 +130,7 @@ def insert_qdq(proto: Any, ranges: Ranges, nodes: Collection[str]) -> Any:
     all its quantized readers.
 
     Args:
-        proto: float32, of opset 17 or later, with all shapes known (see `graphs.with_shape`).
+        proto: float32, of opset 17 or later, with all shapes known (see `graph.file.with_shape`).
         ranges: of this graph.
         nodes: names of convolutions; usually some of `candidates`.
 

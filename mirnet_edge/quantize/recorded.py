@@ -10,13 +10,13 @@ from typing import Any
 
 from mirnet_edge._files import resource_folder
 from mirnet_edge.bundled import BundledModel, bundled_models
-from mirnet_edge.calibration_set import CalibrationSet
 from mirnet_edge.errors import CalibrationError
-from mirnet_edge.graphs import graph_sha256, load_graph
+from mirnet_edge.graph.file import graph_sha256, load_graph
+from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import Progress, QuantizationPlan, make_plan
 from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
-from mirnet_edge.ranges import METHODS, Ranges
-from mirnet_edge.rewrite import rewrite
+from mirnet_edge.quantize.ranges import METHODS, Ranges
 
 RECORD_AGAIN = "in a checkout, record again with: python benchmarks/record_ranges.py"
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import CalibrationError, GraphError, first_line
+from mirnet_edge.graph.session import session_options
 from mirnet_edge.quantize.qdq import keep_pairs, macs_of
-from mirnet_edge.system import usable_cores
 
 MOST_GROUPS = 64
 """Layers are quantized by groups of the network's modules, so that no more are to be tried."""
@@ -141,14 +141,10 @@ def run_tiles(proto: Any, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         GraphError: ONNX Runtime cannot run it.
     """
     ort = require("onnxruntime", "measuring quantized graphs")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
-    options.log_severity_level = 4
-    options.enable_mem_pattern = False
     name = proto.graph.input[0].name
     try:
         session = ort.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            proto.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
         )
         outputs = [session.run(None, {name: tile[None]})[0] for tile in tiles]
     except Exception as error:

@@ -6,8 +6,8 @@ import os
 import threading
 from contextlib import ExitStack
 
-from mirnet_edge.card import EngineCard, card_path
 from mirnet_edge.cuda import Device, DeviceBuffer, Owner, Stream, open_device
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.errors import DeviceError, EngineError
 
 

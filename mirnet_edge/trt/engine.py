@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.card import DeviceBytes, Kind, kind_path
 from mirnet_edge.cuda import Event, MirroredBuffer, Owner, Stream, open_device
+from mirnet_edge.engines.card import DeviceBytes, Kind, kind_path
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.statistics_graphs import COLUMNS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.tensors import COLUMNS, OWN, ROWS, STATISTIC
 from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.blocks import BlockLayout
 from mirnet_edge.trt.plan import LoadedPlan, load_tensorrt, read_plan

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from mirnet_edge.card import LayerFacts
+from mirnet_edge.engines.card import LayerFacts
 
 UNKNOWN = "unknown"
 _TYPES = (

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mirnet_edge._imports import require
-from mirnet_edge.card import EngineCard, TensorFacts, card_path
 from mirnet_edge.cuda import Device, Owner, Stream
+from mirnet_edge.engines.card import EngineCard, TensorFacts, card_path
 from mirnet_edge.errors import DeviceMemoryError, EngineError, first_line
-from mirnet_edge.statistics_graphs import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
 from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.log import Log
 
@@ -21,7 +21,7 @@ FLOATS = {"FLOAT": "float32", "HALF": "float16"}
 """What numpy calls the ``trt.DataType`` that an engine may take and give."""
 SIDE_TENSOR = re.compile(rf"{ROWS}|{COLUMNS}|{OWN}|(?:{STATISTIC}|{GATHERED}|{LOG_MASS})\.(\d+)")
 """Names of what an apply or gather engine takes and gives beside the image (see
-`mirnet_edge.statistics_graphs`)."""
+`mirnet_edge.graph.pooling`)."""
 OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|could not be allocated", re.IGNORECASE)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirnet_edge.card import EngineCard, Kind, kind_path
+from mirnet_edge.engines.card import EngineCard, Kind, kind_path
 from mirnet_edge.errors import EngineError
-from mirnet_edge.pooled import Pool
-from mirnet_edge.statistics_graphs import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.vectors import Pool
 from mirnet_edge.trt.plan import LoadedPlan, read_plan
 from mirnet_edge.trt.tile_buffers import TileBuffers
 

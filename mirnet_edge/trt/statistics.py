@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.card import EngineCard
 from mirnet_edge.cuda import DeviceBuffer, Event, MirroredBuffer, Owner, PinnedBuffer, Stream
-from mirnet_edge.engine import Tiles
+from mirnet_edge.engines.card import EngineCard
+from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError
-from mirnet_edge.pooled import Partial, Statistics, Weights
-from mirnet_edge.statistics_graphs import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
 from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.blocks import BlockLayout
 from mirnet_edge.trt.plan import LoadedPlan
@@ -25,8 +25,8 @@ from mirnet_edge.trt.tile_buffers import TileBuffers
 
 
 class TensorRTStatistics(Owner):
-    """Runs the apply and the gather plan of a network (see `engine.StatisticsEngine`); made by
-    ``TensorRTEngine.statistics``.
+    """Runs the apply and the gather plan of a network (see
+    `engines.protocol.StatisticsEngine`); made by ``TensorRTEngine.statistics``.
 
     `gather` and `apply` take and return arrays of the host, and wait. The rest works on device
     memory: it queues on the engine's stream, allocates nothing, waits for nothing, and is for one
@@ -45,8 +45,8 @@ class TensorRTStatistics(Owner):
         batch: tiles of one run.
         plan_bytes: of both plans.
         rows_address, columns_address: device memory of the kept regions that `enqueue_gather`
-            reads, (batch, H) and (batch, W) float32: weights as in `pooled.Weights`. The whole
-            tile at first.
+            reads, (batch, H) and (batch, W) float32: weights as in `pooling.vectors.Weights`. The
+            whole tile at first.
         block_address, block_words: device memory of all that `enqueue_gather` returns of a batch,
             float32; `partials_of` reads a copy.
 
@@ -220,8 +220,8 @@ class TensorRTStatistics(Owner):
     def gather(
         self, tiles: Tiles, region: Weights, statistics: Statistics | None
     ) -> tuple[Tiles, Partial]:
-        """As `engine.StatisticsEngine.gather`; the tiles returned are valid until the same thread
-        calls again.
+        """As `engines.protocol.StatisticsEngine.gather`; the tiles returned are valid until the
+        same thread calls again.
 
         Raises:
             EngineError: closed, not one tile, a tile, region or vectors of other sizes than the
@@ -249,8 +249,8 @@ class TensorRTStatistics(Owner):
         self._block.download(stream=self._stream)
 
     def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
-        """As `engine.StatisticsEngine.apply`, any number of tiles; the result is valid until the
-        same thread calls again.
+        """As `engines.protocol.StatisticsEngine.apply`, any number of tiles; the result is valid
+        until the same thread calls again.
 
         Raises:
             EngineError: closed, tiles or vectors of other sizes than the engine's, or TensorRT

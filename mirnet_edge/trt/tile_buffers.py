@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.card import TensorFacts
 from mirnet_edge.cuda import MirroredBuffer, Owner, Stream
+from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.errors import EngineError
 
 

@@ -114,7 +114,7 @@ def samples_of(scaled: Array, sample: np.dtype[Any]) -> Array:
     return np.clip(np.rint(scaled), 0, maximum(sample)).astype(sample)
 
 
-def frame_statistics(frame_hwc: Array, order: str, row_step: int) -> Array:
+def luma_sums(frame_hwc: Array, order: str, row_step: int) -> Array:
     """Sums (8, 8) of 256 x luma over the cells of a frame, of every ``row_step``-th row of each."""
     samples = frame_hwc
     if frame_hwc.dtype.kind == "f":

@@ -2,7 +2,7 @@
 #include "host_cuda.h"
 
 #include "blend_tiles.cu"
-#include "frame_statistics.cu"
+#include "luma_sums.cu"
 #include "load_tiles.cu"
 #include "load_tiles_yuv.cu"
 #include "store_tiles.cu"
@@ -60,7 +60,7 @@ extern "C" void launch_blend_tiles(decltype(&blend_tiles_f16) kernel, dim3 grid,
            padded_channels, channels_last, origins, settled, cursor, batch, columns, ramp, blend);
 }
 
-extern "C" void launch_frame_statistics(decltype(&frame_statistics_rgb_u8) kernel, dim3 grid,
+extern "C" void launch_luma_sums(decltype(&luma_sums_rgb_u8) kernel, dim3 grid,
                                         dim3 block,
                                         const void* frame, long long pitch_bytes, int height,
                                         int width, int row_step, unsigned long long* sums) {

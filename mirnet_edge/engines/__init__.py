@@ -1,0 +1,1 @@
+"""What an engine is, and each kind that needs no GPU."""

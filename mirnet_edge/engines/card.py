@@ -1,0 +1,237 @@
+"""The card beside an engine: what it was made of, what it needs, what it was measured to be."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mirnet_edge._files import atomic_path
+from mirnet_edge.errors import EngineError
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.pooling.vectors import Pool
+
+CARD_FORMAT = 1
+Kind = Literal["plain", "apply", "gather"]
+"""What an engine does: restore tiles with the statistics of each, with given ones, or with either
+and gather them (see `mirnet_edge.graph.pooling`)."""
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer as TensorRT built it.
+
+    Attributes:
+        name: TensorRT's, made of the names of the ONNX nodes fused into it.
+        kind: TensorRT's layer type ("CaskConvolution", "PointWiseV2", …).
+        precision: "INT8", "FP16", "FP32", or another type's name: of its arithmetic, read off the
+            weights and inputs.
+        bytes_moved: of the tensors it reads and writes, as laid out.
+        tactic: the kernel's name, "" where TensorRT does not tell.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    bytes_moved: int
+    tactic: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceBytes:
+    """Device memory that an engine takes: its weights, what it computes on the way, and a batch of
+    tiles in and out."""
+
+    weights: int
+    activations: int
+    tiles: int
+
+    @property
+    def total(self) -> int:
+        """All three."""
+        return self.weights + self.activations + self.tiles
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """An input or output of the engine: name, shape (N, C, H, W), dtype as numpy spells it, and
+    TensorRT's description of the layout."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the engine was measured to do on the machine that built it.
+
+    Attributes:
+        enqueue_ms, graph_ms: median time of one batch, launched layer by layer and as a CUDA
+            graph.
+        psnr_vs_fp32_db: least over the calibration tiles, of the output against ONNX Runtime in
+            FP32; None where it was not measured.
+        task_loss_db: mean PSNR lost on the clean images behind the calibration tiles, None where
+            there were none.
+        tiles: how many calibration tiles.
+        fp16_graph_ms: of the FP16 engine of the same graph and tile, for INT8 engines.
+    """
+
+    enqueue_ms: float
+    graph_ms: float
+    psnr_vs_fp32_db: float | None = None
+    task_loss_db: float | None = None
+    tiles: int = 0
+    fp16_graph_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class EngineCard:
+    """What stands in ``NAME.engine.json`` beside ``NAME.engine``.
+
+    Attributes:
+        key: hash of everything the build depends on; the same key means the same engine.
+        engine_sha256, engine_bytes: of the plan.
+        source: name of the ONNX file it was built from.
+        graph_sha256: of that graph, before rewrites.
+        facts: of the network.
+        precision: asked for, "fp32", "fp16" or "int8".
+        strongly_typed: whether TensorRT took the types from the graph alone.
+        tile: (height, width) of its input.
+        batch: tiles of one run.
+        inputs, outputs: of the engine.
+        layers: as built.
+        activation_bytes: device memory of one execution context.
+        options: of the build (workspace, optimization level, …).
+        versions: tensorrt, cuda, driver, mirnet_edge.
+        device: name, compute_capability, memory_bytes, integrated.
+        measured: time and accuracy on that device, None where the builder could not run it.
+        notes: what a user should know: fallbacks, precision that was asked for and not given.
+        build_seconds: of TensorRT alone.
+        kind: which graph of the network it was built from.
+        pools: of an apply or gather engine: the statistics it is given, in their order.
+    """
+
+    key: str
+    engine_sha256: str
+    engine_bytes: int
+    source: str
+    graph_sha256: str
+    facts: ModelFacts
+    precision: str
+    strongly_typed: bool
+    tile: tuple[int, int]
+    batch: int
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    layers: tuple[LayerFacts, ...]
+    activation_bytes: int
+    options: dict[str, Any]
+    versions: dict[str, str]
+    device: dict[str, Any]
+    measured: Measured | None = None
+    notes: tuple[str, ...] = ()
+    build_seconds: float = 0.0
+    kind: Kind = "plain"
+    pools: tuple[Pool, ...] = ()
+    format: int = field(default=CARD_FORMAT)
+
+    @property
+    def device_bytes(self) -> DeviceBytes:
+        """Of this engine alone, without those beside it."""
+        height, width = self.tile
+        tiles = 4 * 6 * self.batch * height * width
+        return DeviceBytes(self.engine_bytes, self.activation_bytes, tiles)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that all layers read and write in one run."""
+        return sum(layer.bytes_moved for layer in self.layers)
+
+    def layers_by_precision(self) -> dict[str, int]:
+        """How many layers run in each precision."""
+        counts: dict[str, int] = {}
+        for layer in self.layers:
+            counts[layer.precision] = counts.get(layer.precision, 0) + 1
+        return dict(sorted(counts.items()))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the card as JSON, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EngineCard:
+        """Read a card.
+
+        Raises:
+            EngineError: there is none, or it is damaged or of a newer mirnet-edge.
+        """
+        path = Path(path)
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise EngineError(f"{path}: no such file") from error
+        except (OSError, ValueError) as error:
+            raise EngineError(
+                f"{path}: no engine card ({error}); build the engine again"
+            ) from error
+        try:
+            if stored["format"] != CARD_FORMAT:
+                raise EngineError(
+                    f"{path}: a card of format {stored['format']}, this mirnet-edge reads format "
+                    f"{CARD_FORMAT}; build the engine again"
+                )
+            kind = stored.get("kind", "plain")
+            if kind not in get_args(Kind):
+                raise _not_whole(path, f"kind {kind!r}")
+            return cls(
+                **{
+                    **stored,
+                    "facts": _facts(stored["facts"]),
+                    "tile": tuple(stored["tile"]),
+                    "inputs": tuple(map(_tensor, stored["inputs"])),
+                    "outputs": tuple(map(_tensor, stored["outputs"])),
+                    "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
+                    "measured": Measured(**stored["measured"]) if stored["measured"] else None,
+                    "notes": tuple(stored["notes"]),
+                    "kind": kind,
+                    "pools": tuple(Pool(**pool) for pool in stored.get("pools", ())),
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _not_whole(path, str(error)) from error
+
+
+def card_path(engine: str | os.PathLike[str]) -> Path:
+    """Where the card of ``engine`` lies: ``x.engine.json`` beside ``x.engine``."""
+    engine = Path(engine)
+    return engine.with_name(engine.name + ".json")
+
+
+def kind_path(engine: str | os.PathLike[str], kind: Kind) -> Path:
+    """Where the engine of another kind for the plain ``engine`` lies: ``x.apply.engine`` beside
+    ``x.engine``."""
+    engine = Path(engine)
+    return engine if kind == "plain" else engine.with_suffix(f".{kind}{engine.suffix}")
+
+
+def _not_whole(path: Path, reason: str) -> EngineError:
+    return EngineError(f"{path}: not a whole engine card ({reason}); build the engine again")
+
+
+def _facts(stored: dict[str, Any]) -> ModelFacts:
+    return ModelFacts(**{**stored, "value_range": tuple(stored["value_range"])})
+
+
+def _tensor(stored: dict[str, Any]) -> TensorFacts:
+    return TensorFacts(**{**stored, "shape": tuple(stored["shape"])})

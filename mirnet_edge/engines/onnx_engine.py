@@ -1,0 +1,146 @@
+"""The portable engine: ONNX Runtime, on whatever the machine has."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge._imports import require
+from mirnet_edge.engines.onnx_statistics import OnnxStatistics
+from mirnet_edge.errors import EngineError, first_line
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graph.session import session_options
+
+PREFERRED_PROVIDERS = (
+    "CUDAExecutionProvider",
+    "ROCMExecutionProvider",
+    "DmlExecutionProvider",
+    "CPUExecutionProvider",
+)
+"""Best first. TensorRT's provider is left out: it would build an engine for minutes at load, with
+none of the checks of our own."""
+
+
+class OnnxEngine:
+    """Runs an exported ``.onnx`` file.
+
+    Args:
+        path: a graph with one (N, C, H, W) float32 input and one such output.
+        threads: CPU threads; None takes all this process may use.
+        provider: execution provider; None takes the first of `PREFERRED_PROVIDERS` there is.
+
+    Attributes:
+        facts: what the file says of itself.
+        fixed_size: (height, width) where the graph's input is of fixed size, else None.
+        provider: the execution provider in use.
+
+    Raises:
+        EngineError: no such file, a corrupt one, another signature, an unknown provider.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        provider: str | None = None,
+    ) -> None:
+        self._session: Any = None
+        ort = require("onnxruntime", "running .onnx files")
+        path = Path(path)
+        if not path.is_file():
+            raise EngineError(f"{path}: no such file")
+        chosen = _choose_provider(ort.get_available_providers(), provider)
+        self._open = partial(
+            ort.InferenceSession,
+            sess_options=session_options(threads),
+            providers=list(dict.fromkeys((chosen, "CPUExecutionProvider"))),
+        )
+        self._statistics: OnnxStatistics | None = None
+        try:
+            self._session = self._open(str(path))
+        except Exception as error:
+            raise EngineError(
+                f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first_line(error)}). "
+                "If the file is damaged, export it again."
+            ) from error
+        self.path = path
+        self.provider: str = self._session.get_providers()[0]
+        if provider is not None and self.provider != provider:
+            raise EngineError(
+                f"{provider} is in this ONNX Runtime but does not start here, so it would run on "
+                f"{self.provider}; mirnet-edge doctor shows what is missing"
+            )
+        self.facts = ModelFacts.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        self._input = self._check_signature()
+        height, width = self._input.shape[2:]
+        fixed = isinstance(height, int) and isinstance(width, int)
+        self.fixed_size: tuple[int, int] | None = (height, width) if fixed else None
+
+    def _check_signature(self) -> Any:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
+            names = ", ".join(f"{item.name}{item.shape}" for item in (*inputs, *outputs))
+            raise EngineError(
+                f"{self.path}: needs one (N, C, H, W) input and one output, but has {names}"
+            )
+        if inputs[0].type != "tensor(float)":
+            raise EngineError(f"{self.path}: input is {inputs[0].type}; need tensor(float)")
+        if isinstance(inputs[0].shape[0], int) and inputs[0].shape[0] != 1:
+            raise EngineError(
+                f"{self.path}: takes batches of {inputs[0].shape[0]}; tiles are run one by one, so "
+                "export it with batch 1"
+            )
+        return inputs[0]
+
+    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
+
+        Raises:
+            EngineError: closed, or ONNX Runtime refuses the shape or runs out of memory.
+        """
+        if self._session is None:
+            raise EngineError("this engine is closed; open it again")
+        try:
+            outputs = self._session.run(None, {self._input.name: tiles})
+        except Exception as error:
+            raise EngineError(
+                f"{self.path.name}: ONNX Runtime failed on tiles of shape {tiles.shape} (the graph "
+                f"takes {self._input.shape}): {first_line(error)}"
+            ) from error
+        result: NDArray[np.float32] = outputs[0]
+        return result
+
+    @property
+    def statistics(self) -> OnnxStatistics:
+        """What restores tiles with the statistics of their frame; made of the file when first
+        asked for.
+
+        Raises:
+            EngineError: closed.
+            GraphError: the graph's pools are not known.
+            MissingDependencyError: onnx or onnx_ir is not installed.
+        """
+        if self._session is None:
+            raise EngineError("this engine is closed; open it again")
+        if self._statistics is None:
+            self._statistics = OnnxStatistics(self.path, self._open)
+        return self._statistics
+
+    def close(self) -> None:
+        """Free the sessions. A second call does nothing."""
+        self._session = self._statistics = None
+
+
+def _choose_provider(available: list[str], wanted: str | None) -> str:
+    if wanted is None:
+        return next(name for name in PREFERRED_PROVIDERS if name in available)
+    if wanted not in available:
+        raise EngineError(
+            f"provider {wanted!r} is not in this ONNX Runtime, which has: {', '.join(available)}"
+        )
+    return wanted

@@ -1,0 +1,1 @@
+"""What a frame is: its layout, its pixel format, its file."""

@@ -1,0 +1,248 @@
+"""Image files in and out (Pillow), with the orientation and colour profile they carry."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mirnet_edge._files import atomic_path, require_new
+from mirnet_edge.errors import ImageError, OutputError
+
+JPEG_QUALITY = 95
+_GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
+_DIRECT = ("L", "LA", "RGB", "RGBA")
+_ANYTHING = ("gray", "gray with alpha", "RGB", "RGBA", "16-bit gray")
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How files of one suffix are written.
+
+    Attributes:
+        name: Pillow's.
+        holds: kinds of pixels that come back as they were.
+        options: of Pillow's save. TIFF stays uncompressed: through libtiff, Pillow loses the EXIF
+            sub-directories that every camera writes.
+    """
+
+    name: str
+    holds: tuple[str, ...] = _ANYTHING
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+_JPEG = _Format("JPEG", ("gray", "RGB"), (("quality", JPEG_QUALITY), ("subsampling", 0)))
+_FORMATS = {
+    ".png": _Format("PNG"),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": _Format("WEBP", ("gray", "RGB", "RGBA"), (("lossless", True), ("exact", True))),
+    ".tif": _Format("TIFF"),
+    ".tiff": _Format("TIFF"),
+    ".bmp": _Format("BMP", ("gray", "RGB")),
+}
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
+SUFFIXES = tuple(_FORMATS)
+_EXIF_PREFIX = b"Exif\0\0"
+_DESCRIPTIVE_TAGS = (270, 271, 272, 274, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853)
+"""What a TIFF's directory says of the picture (ImageDescription … GPS), not of the file."""
+_SUB_DIRECTORIES = (34665, 34853)
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """One still image.
+
+    Attributes:
+        pixels: (H, W) or (H, W, C), C = 2 (gray, alpha), 3 (RGB) or 4 (RGBA); uint8, or uint16
+            for 16-bit gray. As stored: the EXIF orientation is not applied (TIFF: Pillow applies
+            it and drops the tag).
+        exif: the EXIF block with its prefix, None where there is none.
+        icc_profile: the ICC colour profile, None where there is none.
+    """
+
+    pixels: NDArray[Any]
+    exif: bytes | None = None
+    icc_profile: bytes | None = None
+
+
+def read_image(path: str | os.PathLike[str]) -> ImageFile:
+    """Read a still image; palettes and CMYK become RGB.
+
+    Raises:
+        ImageError: the file is missing, is no image, is truncated, holds several frames, or has 16
+            bits a colour channel, of which Pillow would drop 8.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Pillow's, of tags that it cannot parse
+            with Image.open(path) as image:
+                return _decode(image, path)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except UnidentifiedImageError as error:
+        size = Path(path).stat().st_size
+        raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
+    except (
+        MemoryError,
+        OSError,
+        RuntimeError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise ImageError(f"{path}: cannot be read: {error}") from error
+
+
+def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # phones add a preview or a depth map as second one
+        raise ImageError(f"{path}: holds {frames} frames; extract them to one file each")
+    if _bits_per_channel(image) > 8 and image.mode in ("RGB", "RGBA"):
+        raise ImageError(
+            f"{path}: 16 bits a colour channel, of which reading would drop 8. Convert it to 8 "
+            "bits, or pass the uint16 array to Restorer in Python."
+        )
+    image.load()
+    icc_profile, exif = image.info.get("icc_profile"), _exif_of(image)
+    if image.mode in _GRAY_16 or image.mode == "I":
+        pixels = np.asarray(image)
+        if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
+            raise ImageError(f"{path}: 32-bit gray values beyond 16 bits; scale them first")
+        pixels = pixels.astype(np.uint16)
+        if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+            pixels = 65535 - pixels
+        return ImageFile(pixels, exif, icc_profile)
+    if image.mode == "F":
+        raise ImageError(f"{path}: floating-point image; pass the array to Restorer in Python")
+    transparent = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
+    if image.mode not in _DIRECT or transparent:
+        if image.mode == "CMYK":
+            icc_profile = None
+        base = "L" if image.mode in ("1", "L", "La") else "RGB"
+        image = image.convert(base + "A" * transparent)
+    return ImageFile(np.asarray(image), exif, icc_profile)
+
+
+def _bits_per_channel(image: Image.Image) -> int:
+    """As stored: TIFF says it in a tag; else Pillow's raw mode (``RGB;16B``) tells that the decoder
+    cuts 16-bit samples down."""
+    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
+    bits = _tiff_tag(image, _BITS_PER_SAMPLE) or (16 if ";16" in "".join(raw_modes) else 8)
+    return max(bits) if isinstance(bits, tuple) else int(bits)
+
+
+def _tiff_tag(image: Image.Image, tag: int) -> Any:
+    directory = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return directory.get(tag)
+
+
+def _exif_of(image: Image.Image) -> bytes | None:
+    if image.format == "TIFF":
+        directory, described = image.tag_v2, Image.Exif()  # type: ignore[attr-defined]
+        for tag in set(_DESCRIPTIVE_TAGS) & set(directory):
+            is_pointer = tag in _SUB_DIRECTORIES
+            described[tag] = image.getexif().get_ifd(tag) if is_pointer else directory[tag]
+        return described.tobytes() if len(described) else None
+    block = image.info.get("exif") or image.getexif().tobytes()
+    if not block:
+        return None
+    return bytes(block) if block.startswith(_EXIF_PREFIX) else _EXIF_PREFIX + bytes(block)
+
+
+def write_image(
+    path: str | os.PathLike[str],
+    pixels: NDArray[Any],
+    like: ImageFile | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write an image in the format of the path's suffix, whole or not at all.
+
+    JPEG is written at quality 95 without chroma subsampling, WebP lossless.
+
+    Args:
+        pixels: as `ImageFile.pixels`.
+        like: the image whose EXIF block and colour profile the file shall carry.
+
+    Raises:
+        OutputError: the file exists and ``overwrite`` is False; the suffix names no format; the
+            format cannot hold such pixels; the folder cannot be written to.
+    """
+    path = Path(path)
+    require_new(path, overwrite)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise OutputError(f"cannot write {path}: use one of {', '.join(SUFFIXES)}")
+    kind = _kind(pixels)
+    if kind not in _FORMATS[suffix].holds:
+        raise OutputError(f"cannot write {path}: {suffix} does not hold {kind}; use .png")
+    options = dict(_FORMATS[suffix].options)
+    if like is not None and like.exif:
+        options["exif"] = like.exif
+    if like is not None and like.icc_profile:
+        options["icc_profile"] = like.icc_profile
+    encoded = io.BytesIO()
+    try:
+        Image.fromarray(pixels).save(encoded, _FORMATS[suffix].name, **options)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"cannot write {path}: {error}; try .png") from error
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
+
+
+def _kind(pixels: NDArray[Any]) -> str:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    bits = {np.dtype(np.uint8): "", np.dtype(np.uint16): "16-bit "}.get(pixels.dtype)
+    name = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGBA"}.get(channels)
+    if bits is None or name is None or pixels.ndim not in (2, 3):
+        return f"a {pixels.dtype} array of shape {pixels.shape}"
+    return bits + name
+
+
+def upright_rgb(image: ImageFile) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 as a viewer shows it: orientation applied, alpha dropped."""
+    pixels = image.pixels
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    if image.exif:
+        picture.getexif().load(image.exif)
+        picture = ImageOps.exif_transpose(picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def find_images(specs: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Files, folders (their images, sorted, not recursive) and glob patterns as one list of paths.
+
+    Raises:
+        ImageError: a spec matches nothing.
+    """
+    found: list[Path] = []
+    for spec in specs:
+        path = Path(spec)
+        if path.is_dir():
+            matches = sorted(file for file in path.iterdir() if _is_image(file))
+        elif path.exists():
+            matches = [path]
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(str(spec), recursive=True))]
+            matches = [match for match in matches if _is_image(match)]
+        if not matches:
+            raise ImageError(f"{spec}: no such file, and no image ({', '.join(SUFFIXES)}) there")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def _is_image(path: Path) -> bool:
+    """By name: a file of a known suffix, not a hidden one."""
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")

@@ -1,0 +1,1 @@
+"""An ONNX graph as a value: read, measure, rewrite, give a precision."""

@@ -1,0 +1,212 @@
+"""ONNX graphs as files and values: read, identify, give a size, count the bytes they move."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from mirnet_edge._imports import require
+from mirnet_edge.errors import GraphError, first_line
+
+LARGEST_SHAPE_CONSTANT = 64
+"""Elements of the constants that shapes may depend on: axes, scales, target shapes."""
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+
+
+def load_graph(path: str | os.PathLike[str]) -> Any:
+    """The ``onnx.ModelProto`` in a file.
+
+    Raises:
+        GraphError: no such file, or one that is no ONNX.
+    """
+    onnx = require("onnx", "reading graphs")
+    path = Path(path)
+    if not path.is_file():
+        raise GraphError(f"{path}: no such file")
+    try:
+        proto = onnx.load(str(path))
+        onnx.checker.check_model(proto)
+    except Exception as error:
+        raise GraphError(f"{path}: no valid ONNX ({first_line(error)}); export it again") from error
+    return proto
+
+
+def graph_sha256(proto: Any) -> str:
+    """Of what the graph computes: operators, constants, inputs and outputs; not of its metadata,
+    documentation, or the inferred shapes that some tools store."""
+    onnx = require("onnx", "reading graphs")
+    bare = onnx.ModelProto(ir_version=proto.ir_version)
+    bare.opset_import.extend(proto.opset_import)
+    bare.graph.CopyFrom(proto.graph)
+    del bare.graph.value_info[:]
+    del bare.graph.metadata_props[:]
+    bare.graph.ClearField("doc_string")
+    for node in bare.graph.node:
+        node.ClearField("doc_string")
+        del node.metadata_props[:]
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def with_shape(proto: Any, batch: int, height: int, width: int) -> Any:
+    """A copy whose input is (batch, C, height, width), with every tensor's shape inferred.
+
+    Reshapes to a constant shape that begins with the batch the graph was made for copy the batch
+    instead, so that the tiles of another one stay apart.
+
+    Raises:
+        GraphError: the graph is for another size, a shape cannot be inferred, or a Reshape mixes
+            the tiles of such a batch.
+    """
+    onnx = require("onnx", "reading graphs")
+    inferred = shapes_of(proto, batch, height, width).graph
+    sized = onnx.ModelProto()
+    sized.CopyFrom(proto)
+    for kind in ("node", "input", "output", "value_info"):
+        del getattr(sized.graph, kind)[:]
+        getattr(sized.graph, kind).extend(getattr(inferred, kind))
+    kept = {tensor.name for tensor in inferred.initializer}
+    for tensor in [tensor for tensor in sized.graph.initializer if tensor.name not in kept]:
+        sized.graph.initializer.remove(tensor)
+    known = {tensor.name for tensor in sized.graph.initializer}
+    new = [tensor for tensor in inferred.initializer if tensor.name not in known]
+    sized.graph.initializer.extend(new)
+    return sized
+
+
+def shapes_of(proto: Any, batch: int, height: int, width: int) -> Any:
+    """What `with_shape` returns, but with empty weights: quick also for large networks.
+
+    Raises:
+        GraphError: as `with_shape`.
+    """
+    onnx = require("onnx", "reading graphs")
+    light = onnx.ModelProto(ir_version=proto.ir_version)
+    light.opset_import.extend(proto.opset_import)
+    graph = light.graph
+    graph.name = proto.graph.name
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= LARGEST_SHAPE_CONSTANT:
+            graph.initializer.append(tensor)
+        else:
+            graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    made_for = dims_of(graph.input[0])[0] or 1
+    if batch == made_for:
+        return _inferred(light, batch, height, width)
+    before = _all_dims(_inferred(light, made_for, height, width))
+    _copy_batch(graph, made_for, before)
+    sized = _inferred(light, batch, height, width)
+    _check_reshapes(sized, before, made_for, batch)
+    return sized
+
+
+def _inferred(light: Any, batch: int, height: int, width: int) -> Any:
+    onnx = require("onnx", "reading graphs")
+    _set_input(light.graph, batch, height, width)
+    for value in light.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        sized = onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
+    except Exception as error:
+        raise GraphError(
+            f"the graph does not take {batch}x{height}x{width}: {first_line(error)}"
+        ) from error
+    missing = [value.name for value in sized.graph.output if 0 in dims_of(value)]
+    if missing:
+        raise GraphError(f"the shape of {missing[0]!r} cannot be inferred; please report this")
+    return sized
+
+
+def _all_dims(sized: Any) -> dict[str, tuple[int, ...]]:
+    graph = sized.graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {
+        **{value.name: dims_of(value) for value in values},
+        **{tensor.name: tuple(tensor.dims) for tensor in graph.initializer},
+    }
+
+
+def _copy_batch(graph: Any, made_for: int, dims: dict[str, tuple[int, ...]]) -> None:
+    """Let Reshapes copy their input's first dimension where that and the target's are the batch
+    that the graph was made for; other readers of a target keep it as it is."""
+    numpy_helper = require("onnx.numpy_helper", "reading graphs")
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    copying: dict[str, Any] = {}
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in tensors:
+            continue
+        target = numpy_helper.to_array(tensors[node.input[1]]).copy()
+        zero_copies = not any(item.name == "allowzero" and item.i for item in node.attribute)
+        if (
+            target.tolist()[:1] != [made_for]
+            or list(dims.get(node.input[0], ()))[:1] != [made_for]
+            or not (zero_copies or target.all())
+        ):
+            continue
+        target[0] = 0
+        name = f"{node.input[1]}/any_batch"
+        copying[node.input[1]] = numpy_helper.from_array(target, name)
+        node.input[1] = name
+        del node.attribute[:]  # allowzero, a Reshape's only one, makes an empty tensor
+    read = {name for node in graph.node for name in node.input}
+    for name, tensor in copying.items():
+        if name not in read:
+            graph.initializer.remove(tensors[name])
+        graph.initializer.append(tensor)
+
+
+def _check_reshapes(
+    sized: Any, before: dict[str, tuple[int, ...]], made_for: int, batch: int
+) -> None:
+    """Of each Reshape, input and output both begin with the batch, or neither depends on it."""
+    now = _all_dims(sized)
+
+    def same(name: str) -> bool:
+        return before.get(name) == now.get(name)
+
+    def grew(name: str) -> bool:
+        (old, *old_rest), (new, *new_rest) = before[name], now[name]
+        return new * made_for == old * batch and new_rest == old_rest
+
+    for node in sized.graph.node:
+        if node.op_type != "Reshape":
+            continue
+        ends = node.input[0], node.output[0]
+        if not (all(map(same, ends)) or all(map(grew, ends))):
+            raise GraphError(
+                f"Reshape {node.name!r} makes {now[ends[1]]} of {now[ends[0]]}: it mixes the "
+                f"{batch} tiles of a batch; this graph is right for a batch of {made_for} alone"
+            )
+
+
+def _set_input(graph: Any, batch: int, height: int, width: int) -> None:
+    dims = graph.input[0].type.tensor_type.shape.dim
+    for axis, name, wanted in ((0, "batch", batch), (2, "height", height), (3, "width", width)):
+        if axis > 0 and dims[axis].dim_value not in (0, wanted):
+            raise GraphError(
+                f"the graph takes only a {name} of {dims[axis].dim_value}, not {wanted}; export it "
+                "with open sizes"
+            )
+        dims[axis].ClearField("dim_param")
+        dims[axis].dim_value = wanted
+
+
+def dims_of(value: Any) -> tuple[int, ...]:
+    """Shape of an ``onnx.ValueInfoProto``; 0 where it is not known."""
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+
+
+def is_fixed(proto: Any) -> bool:
+    """Whether the size of the graph's input is fixed."""
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    return all(dims[axis].dim_value > 0 for axis in (2, 3))
+
+
+def has_qdq(proto: Any) -> bool:
+    """Whether a graph has Q/DQ pairs."""
+    return any(node.op_type == PAIR[0] for node in proto.graph.node)

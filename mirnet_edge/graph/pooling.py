@@ -1,0 +1,331 @@
+"""The exported graph with its pooled vectors as values: the *gather* and the *apply* graph.
+
+A tile differs from the frame it was cut from only where the network takes means over all
+positions. The apply graph is given those means, so that nothing in it depends on how large the tile
+is; it has no reduction over the tile left. The gather graph also returns what the tile contributes
+to each mean (see `mirnet_edge.pooling.vectors`).
+
+Both are made from a plain graph, before it is rewritten for TensorRT or after it was rewritten for
+any runtime: the linear maps that such a rewrite takes means through commute with the frame's mean,
+not with a tile's, so the results are those of the frame either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from mirnet_edge.errors import GraphError
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graph.rewrite.edit import SPATIAL_AXES, GraphEditor, Node, Value, is_frame_mean
+from mirnet_edge.graph.rewrite.pools import softmax_mean, softmax_sums
+from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.vectors import Pool
+
+OUTSIDE = -3e4
+"""Added to logits outside the kept region: their exponentials are 0, unless they are 29,900 above
+all inside."""
+LONGEST = 2.0**15
+"""Pixels of a tile's side at most: times this, the weight of any row that counts is 1 or more.
+Within FP16's range."""
+REDUCTIONS = {
+    "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "GlobalAveragePool", "GlobalMaxPool",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A pool in a graph under change: the map it reads, its logits, its result."""
+
+    kind: Literal["mean", "softmax"]
+    features: Value
+    logits: Value | None
+    mean: Value
+
+
+def pools_of(proto: Any) -> tuple[Pool, ...]:
+    """The pools of a plain graph, in the order in which it computes them.
+
+    Raises:
+        GraphError: it reduces over the frame in a way that is no known pool.
+    """
+    editor = GraphEditor(proto)
+    return _described(editor, _places(editor), proto)
+
+
+def apply_graph(proto: Any) -> Any:
+    """A copy of a plain graph that is given its pooled vectors.
+
+    Inputs: the image, then ``statistic.k`` (1, C, 1, 1) float32 for each of `pools_of`. Output: as
+    the plain graph's. No reduction over the frame is left.
+
+    Raises:
+        GraphError: as `pools_of`.
+    """
+    editor = GraphEditor(proto)
+    places = _places(editor)
+    for index, pool in enumerate(_described(editor, places, proto)):
+        given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
+        editor.replace(places[index].mean, given)
+    return _finished(editor, proto)
+
+
+def gather_graph(proto: Any) -> Any:
+    """A copy of a plain graph that also returns what a tile contributes to its pooled vectors.
+
+    Inputs: the image (N, C, H, W); ``rows`` (N, 1, H, 1) and ``columns`` (N, 1, 1, W), weights of
+    sum one that are equal inside the tile's kept region and 0 outside (it begins and ends at
+    multiples of the size multiple); ``own`` (1, 1, 1, 1); and ``statistic.k`` as in `apply_graph`.
+    With ``own`` 1 every pool hands on the tile's own mean over the kept region (of the whole tile:
+    what the plain graph computes), with 0 the given vector.
+
+    Outputs: that of the plain graph, then for each pool ``gathered.k`` (N, C, 1, 1), the mean over
+    the kept region, followed for a softmax mean by ``log_mass.k`` (N, 1, 1, 1), the logarithm of
+    the mean of the exponentials of the logits there.
+
+    Raises:
+        GraphError: as `pools_of`.
+    """
+    editor = GraphEditor(proto)
+    places = _places(editor)
+    pools = _described(editor, places, proto)
+    region = _Region(editor, _multiple(proto))
+    for index, (pool, place) in enumerate(zip(pools, places)):
+        given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
+        reader = place.mean.producer()
+        gathered = region.gathered(place, pool, f"{GATHERED}.{index}", f"{LOG_MASS}.{index}")
+        editor.replace(place.mean, region.chosen(reader, gathered, given, f"chosen.{index}"))
+    return _finished(editor, proto)
+
+
+def _places(editor: GraphEditor) -> list[_Place]:
+    places: list[_Place] = []
+    for node in editor.nodes("Softmax", *REDUCTIONS):
+        if is_frame_mean(node):
+            places.append(_Place("mean", node.inputs[0], None, node.outputs[0]))
+        elif node.op_type == "Softmax" and (found := softmax_mean(editor, node)) is not None:
+            logits, features, mean = found
+            places.append(_Place("softmax", features, logits, mean))
+        elif _reduces_positions(editor, node):
+            raise GraphError(
+                f"{node.op_type} {node.name!r} reduces over the frame in no way that is known; "
+                "make the statistics graphs before rewriting for TensorRT"
+            )
+    return places
+
+
+def _reduces_positions(editor: GraphEditor, node: Node) -> bool:
+    before, after = editor.dims(node.inputs[0]), editor.dims(node.outputs[0])
+    if node.op_type == "Softmax":
+        axis = node.attributes["axis"].value if "axis" in node.attributes else -1
+        return axis % len(before) > 1 and before[axis] > 1
+    return len(before) == 4 and before[2:] != after[2:]
+
+
+def _described(editor: GraphEditor, places: list[_Place], proto: Any) -> tuple[Pool, ...]:
+    multiple = _multiple(proto)
+    height = editor.dims(editor.image)[2]
+    pools = []
+    for place in places:
+        _, channels, rows, _ = editor.dims(place.features)
+        scale = height // rows
+        if multiple % scale:
+            raise GraphError(
+                f"pool {place.mean.name!r} reads a map of 1/{scale} of the frame's height, but "
+                f"tiles lie on multiples of {multiple}; make the statistics graphs before "
+                "rewriting for TensorRT"
+            )
+        pools.append(Pool(place.mean.name, place.kind, channels, scale))
+    return tuple(pools)
+
+
+def _multiple(proto: Any) -> int:
+    metadata = {item.key: item.value for item in proto.metadata_props}
+    return ModelFacts.from_metadata(metadata).size_multiple
+
+
+def _finished(editor: GraphEditor, proto: Any) -> Any:
+    changed = editor.to_proto()
+    del changed.metadata_props[:]
+    changed.metadata_props.extend(proto.metadata_props)
+    return changed
+
+
+class _Region:
+    """The kept region of a tile as weights, at every scale, and means over it.
+
+    All in products, sums and pools. With comparisons, selections and products of maps with a vector
+    TensorRT 8.6.0 made one "ForeignNode" of all that lay between them, and found no kernel for it.
+
+    Args:
+        multiple: pixels on whose multiples the region begins and ends.
+    """
+
+    def __init__(self, editor: GraphEditor, multiple: int) -> None:
+        self._editor, self._multiple = editor, multiple
+        batch, _, height, width = editor.image.shape
+        self._batch = batch
+        self._staged = editor.fixed and isinstance(batch, int)
+        self._first = next(editor.nodes())
+        rows = editor.input(ROWS, (batch, 1, height, 1))
+        columns = editor.input(COLUMNS, (batch, 1, 1, width))
+        self._weights = {2: rows, 3: columns}
+        self._made: dict[str, Value] = {}
+        self._one = self._number("one", 1)
+        self._own = editor.input(OWN, (1, 1, 1, 1))
+        self._given = self._add("Sub", [self._one, self._own], "own/not")
+
+    def chosen(self, before: Node, gathered: Value, given: Value, name: str) -> Value:
+        """What a pool hands on; exact, since ``own`` is 0 or 1."""
+        own = self._editor.add(before, "Mul", [gathered, self._own], f"{name}/own")
+        other = self._editor.add(before, "Mul", [given, self._given], f"{name}/given")
+        return self._editor.add(before, "Add", [own, other], name)
+
+    def gathered(self, place: _Place, pool: Pool, name: str, mass_name: str) -> Value:
+        """The mean over the region of what ``place`` reads; it and its mass become outputs of the
+        graph."""
+        reader, mass = place.mean.producer(), None
+        if place.logits is None:
+            mean = self._mean(reader, place.features, pool.scale, name)
+        else:
+            logits = self._editor.add(
+                reader, "Add", [place.logits, self._outside(pool.scale)], f"{name}/inside"
+            )
+            sums = self._staged_sums if self._staged else self._sums
+            summed, total, shift = sums(reader, logits, place.features, name)
+            mean = self._editor.add(reader, "Div", [summed, total], name)
+            power = self._editor.add(reader, "Log", [total], f"{name}/log")
+            power = self._editor.add(reader, "Add", [power, shift], f"{name}/power")
+            share = self._log_share(pool.scale)
+            mass = self._editor.add(reader, "Add", [power, share], mass_name)
+        self._editor.output(mean, (self._batch, pool.channels, 1, 1))
+        if mass is not None:
+            self._editor.output(mass, (self._batch, 1, 1, 1))
+        return mean
+
+    def _mean(self, before: Node, features: Value, scale: int, name: str) -> Value:
+        """The mean of blocks that lie in the region or outside it as a whole, so that the map is
+        read once and little is written: that of all, those outside as 0, over the region's
+        share."""
+        block, blocks = [self._multiple // scale] * 2, features
+        if block[0] > 1:
+            blocks = self._editor.add(
+                before, "AveragePool", [features], f"{name}/blocks",
+                kernel_shape=block, strides=block,
+            )  # fmt: skip
+        kept = self._editor.add(
+            before, "Mul", [blocks, self._inside(self._multiple)], f"{name}/kept"
+        )
+        mean = self._editor.add(
+            before, "ReduceMean", [kept], f"{name}/mean", axes=SPATIAL_AXES, keepdims=1
+        )
+        return self._editor.add(before, "Div", [mean, self._share()], name)
+
+    def _staged_sums(
+        self, before: Node, logits: Value, features: Value, name: str
+    ) -> tuple[Value, Value, Value]:
+        """As FP16 holds them, which counts on a fixed size."""
+        return softmax_sums(self._editor, logits, features, name, (before, before))
+
+    def _sums(
+        self, before: Node, logits: Value, features: Value, name: str
+    ) -> tuple[Value, Value, Value]:
+        """What `softmax_sums` returns, at any size."""
+
+        def add(kind: str, inputs: list[Value], part: str, **attributes: Any) -> Value:
+            return self._editor.add(before, kind, inputs, f"{name}/{part}", **attributes)
+
+        def reshaped(value: Value, shape: list[int], part: str) -> Value:
+            constant = self._editor.constant(f"{name}/{part}/shape", np.array(shape, np.int64))
+            return add("Reshape", [value, constant], part)
+
+        axes = self._editor.constant(f"{name}/axes", np.array(SPATIAL_AXES, np.int64))
+        largest = add("ReduceMax", [logits], "largest", axes=SPATIAL_AXES, keepdims=1)
+        powers = add("Exp", [add("Sub", [logits, largest], "below")], "exp")
+        total = add("ReduceSum", [powers, axes], "sum", keepdims=1)
+        flat = reshaped(features, [0, 0, -1], "flat")
+        product = add("MatMul", [flat, reshaped(powers, [0, -1, 1], "column")], "product")
+        return reshaped(product, [0, 0, 1, 1], "vector"), total, largest
+
+    def _inside(self, scale: int) -> Value:
+        """1 inside the region and 0 outside: (N, 1, h, w)."""
+        name = f"inside/{scale}"
+        if name not in self._made:
+            sides = [self._side(axis, scale) for axis in (2, 3)]
+            self._made[name] = self._add("Mul", sides, name)
+        return self._made[name]
+
+    def _side(self, axis: int, scale: int) -> Value:
+        """The same along one axis."""
+        name = f"{self._weights[axis].name}/{scale}/inside"
+        if name not in self._made:
+            longest = self._number(f"{name}/longest", LONGEST)
+            counted = self._add("Mul", [self._every(axis, scale), longest], f"{name}/counted")
+            self._made[name] = self._add("Min", [counted, self._one], name)
+        return self._made[name]
+
+    def _share(self) -> Value:
+        """The region's share of the tile: (N, 1, 1, 1)."""
+        if "share" not in self._made:
+            sides = [
+                self._add(
+                    "ReduceMean", [self._side(axis, self._multiple)],
+                    f"{self._weights[axis].name}/share", axes=SPATIAL_AXES, keepdims=1,
+                )
+                for axis in (2, 3)
+            ]  # fmt: skip
+            self._made["share"] = self._add("Mul", sides, "share")
+        return self._made["share"]
+
+    def _outside(self, scale: int) -> Value:
+        """What takes the logits outside the region away: (N, 1, h, w)."""
+        name = f"outside/{scale}"
+        if name not in self._made:
+            below = self._add("Sub", [self._one, self._inside(scale)], f"{name}/outside")
+            self._made[name] = self._add("Mul", [below, self._number(f"{name}/far", OUTSIDE)], name)
+        return self._made[name]
+
+    def _log_share(self, scale: int) -> Value:
+        """The logarithm of one position's share in the region: (N, 1, 1, 1)."""
+        name = f"share/{scale}"
+        if name not in self._made:
+            pixel = self._add("Mul", [self._largest(2), self._largest(3)], f"{name}/pixel")
+            size = self._number(f"{name}/size", scale**2)
+            share = self._add("Mul", [pixel, size], f"{name}/position")
+            self._made[name] = self._add("Log", [share], name)
+        return self._made[name]
+
+    def _every(self, axis: int, scale: int) -> Value:
+        """The weights of every ``scale``-th row or column."""
+        weights = self._weights[axis]
+        name = f"{weights.name}/{scale}"
+        if scale == 1:
+            return weights
+        if name not in self._made:
+            bounds = [
+                self._editor.constant(f"{name}/{part}", np.array([value], np.int64))
+                for part, value in (
+                    ("first", 0), ("last", np.iinfo(np.int64).max), ("axis", axis), ("step", scale),
+                )
+            ]  # fmt: skip
+            self._made[name] = self._add("Slice", [weights, *bounds], f"{name}/every")
+        return self._made[name]
+
+    def _largest(self, axis: int) -> Value:
+        """The weight of one row or column of pixels in the region: (N, 1, 1, 1)."""
+        weights = self._weights[axis]
+        name = f"{weights.name}/largest"
+        if name not in self._made:
+            self._made[name] = self._add(
+                "ReduceMax", [weights], name, axes=SPATIAL_AXES, keepdims=1
+            )
+        return self._made[name]
+
+    def _add(self, kind: str, inputs: list[Value], name: str, **attributes: Any) -> Value:
+        """A node in front of all others."""
+        return self._editor.add(self._first, kind, inputs, name, **attributes)
+
+    def _number(self, name: str, value: float) -> Value:
+        return self._editor.constant(name, np.full((1, 1, 1, 1), value, np.float32))

@@ -1,0 +1,188 @@
+"""Convolutions and the linear maps beside them: fewer, denser, at the smaller scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge.graph.rewrite.edit import (
+    GraphEditor,
+    Node,
+    Value,
+    attribute,
+    is_plain_conv,
+    is_pointwise_conv,
+)
+
+
+def leaky_relus(editor: GraphEditor) -> int:
+    """PReLU with one constant slope is LeakyReLU, which runtimes fuse into the convolution before
+    it."""
+    changed = 0
+    for prelu in editor.nodes("PRelu"):
+        slope = editor.array(prelu.inputs[1])
+        if slope is None or slope.size != 1:
+            continue
+        leaky = editor.add(
+            prelu, "LeakyRelu", [prelu.inputs[0]], f"{prelu.name}/leaky", alpha=float(slope.item())
+        )
+        editor.replace(prelu.outputs[0], leaky)
+        changed += 1
+    return changed
+
+
+def convolutions_before_upsampling(editor: GraphEditor) -> int:
+    """A 1x1 convolution mixes channels, bilinear upsampling mixes positions with weights that are
+    the same in all channels: they commute, and the convolution is cheaper at the smaller size."""
+    changed = 0
+    for conv in editor.nodes("Conv"):
+        resize = conv.inputs[0].producer()
+        if not is_pointwise_conv(conv) or not is_doubling(editor, resize):
+            continue
+        name = conv.inputs[1].name
+        small = editor.add(
+            conv, "Conv", [resize.inputs[0], conv.inputs[1]], f"{name}/small", kernel_shape=[1, 1]
+        )
+        large = editor.add(
+            conv,
+            "Resize",
+            [small, *resize.inputs[1:]],
+            f"{name}/doubled",
+            **{key: item.value for key, item in resize.attributes.items()},
+        )
+        editor.replace(conv.outputs[0], large)
+        changed += 1
+    return changed
+
+
+def is_doubling(editor: GraphEditor, node: Node | None) -> bool:
+    """Whether it is bilinear upsampling by two, corners not aligned."""
+    if node is None or node.op_type != "Resize" or attribute(node, "mode") != "linear":
+        return False
+    scales = editor.array(node.inputs[2]) if len(node.inputs) > 2 else None
+    return (
+        attribute(node, "coordinate_transformation_mode", "half_pixel") == "half_pixel"
+        and scales is not None
+        and scales.tolist() == [1, 1, 2, 2]
+    )
+
+
+def strided_convolutions(editor: GraphEditor) -> int:
+    """Downsampling as one dense convolution instead of two or more passes over the map.
+
+    The 2x2 mean and a 1x1 convolution W are a 2x2 convolution of stride 2 with the weights W / 4.
+    A convolution whose kernel equals its stride, followed by another such one, is one of the
+    product of both sizes with the weights sum_c W2[o, c, y2, x2] W1[c, i, y1, x1].
+    """
+    changed = 0
+    while merged := sum(_merge_blocks(editor, conv) for conv in editor.nodes("Conv")):
+        changed += merged
+    return changed
+
+
+def _merge_blocks(editor: GraphEditor, conv: Node) -> int:
+    """Merge ``conv`` with what feeds it, where both are maps of blocks; 1 if it was done."""
+    inner_node = conv.inputs[0].producer()
+    outer = _block_weights(editor, conv)
+    inner = None if inner_node is None else _block_weights(editor, inner_node)
+    if inner_node is None or outer is None or inner is None:
+        return 0
+    shared = editor.only_use(inner_node.outputs[0]) is None
+    if max(outer.shape[2], inner.shape[2]) < 2 or (shared and inner_node.op_type == "Conv"):
+        return 0
+    weight = _composed(outer, inner)
+    size = weight.shape[2]
+    shape = {"kernel_shape": [size, size], "strides": [size, size]}
+    _replace(editor, conv, inner_node.inputs[0], weight, "strided", shape)
+    return 1
+
+
+def _block_weights(editor: GraphEditor, node: Node) -> NDArray[Any] | None:
+    """(out, in, s, s) weights of a map from blocks of s x s pixels to one; None where it is no
+    such map."""
+    size = list(attribute(node, "kernel_shape", []))
+    if not size or set(attribute(node, "pads", [0])) != {0} or size[0] != size[-1]:
+        return None
+    if list(attribute(node, "strides", [1, 1])) != size:
+        return None
+    if node.op_type == "AveragePool":
+        channels = editor.dims(node.inputs[0])[1]
+        eye = np.eye(channels, dtype=np.float32)[:, :, None, None]
+        weight: NDArray[Any] = np.broadcast_to(eye, (channels, channels, *size)) / np.float32(
+            size[0] * size[1]
+        )
+        return weight
+    return editor.array(node.inputs[1]) if is_plain_conv(node) else None
+
+
+def _composed(outer: NDArray[Any], inner: NDArray[Any]) -> NDArray[np.float32]:
+    """Weights of ``inner`` followed by ``outer``, of blocks of both sizes multiplied."""
+    weight = np.einsum("ocYX,ciyx->oiYyXx", outer, inner, dtype=np.float64)
+    out, inputs, rows, row, columns, column = weight.shape
+    blocks: NDArray[np.float32] = weight.reshape(out, inputs, rows * row, columns * column).astype(
+        np.float32
+    )
+    return blocks
+
+
+def blur_pools(editor: GraphEditor) -> int:
+    """A depthwise blur f followed by a 1x1 convolution W is one dense convolution with the weights
+    W[o, c] f[c, y, x]; the map between them is never written."""
+    changed = 0
+    for conv in editor.nodes("Conv"):
+        blur = conv.inputs[0].producer()
+        if not is_pointwise_conv(conv) or blur is None or blur.op_type != "Conv":
+            continue
+        filters, weight = editor.array(blur.inputs[1]), editor.array(conv.inputs[1])
+        if filters is None or weight is None or filters.shape[1] != 1 or len(blur.inputs) != 2:
+            continue
+        if attribute(blur, "group", 1) != filters.shape[0] != weight.shape[1]:
+            continue
+        dense = weight * filters[None, :, 0]
+        _replace(editor, conv, blur.inputs[0], dense, "blurred", _ungrouped(blur))
+        changed += 1
+    return changed
+
+
+def dense_groups(editor: GraphEditor) -> int:
+    """A grouped convolution is a dense one whose weights between groups are zero.
+
+    Groups of 20 or 45 channels fill no tensor core; the dense one does, with more arithmetic and
+    the same bytes of features.
+    """
+    changed = 0
+    for conv in editor.nodes("Conv"):
+        groups = attribute(conv, "group", 1)
+        weight = editor.array(conv.inputs[1])
+        if groups == 1 or weight is None or weight.shape[1] == 1 or len(conv.inputs) != 2:
+            continue
+        dense = np.zeros((weight.shape[0], groups * weight.shape[1], *weight.shape[2:]), np.float32)
+        for group in range(groups):
+            out = slice(*(np.array([group, group + 1]) * (weight.shape[0] // groups)))
+            into = slice(*(np.array([group, group + 1]) * weight.shape[1]))
+            dense[out, into] = weight[out]
+        _replace(editor, conv, conv.inputs[0], dense, "dense", _ungrouped(conv))
+        changed += 1
+    return changed
+
+
+def _replace(
+    editor: GraphEditor,
+    conv: Node,
+    source: Value,
+    weight: NDArray[Any],
+    suffix: str,
+    attributes: dict[str, Any],
+) -> None:
+    """Put a convolution of ``source`` with a new weight in the place of ``conv``."""
+    name = f"{conv.inputs[1].name}/{suffix}"
+    inputs = [source, editor.constant(name, weight)]
+    new = editor.add(conv, "Conv", inputs, name, editor.dims(conv.outputs[0]), **attributes)
+    editor.replace(conv.outputs[0], new)
+
+
+def _ungrouped(conv: Node) -> dict[str, Any]:
+    """Its attributes but the groups."""
+    return {key: item.value for key, item in conv.attributes.items() if key != "group"}

@@ -1,0 +1,348 @@
+"""Checkpoints: official and our own, read safely and checked by name and shape."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mirnet_edge._files import atomic_path
+from mirnet_edge._imports import require
+from mirnet_edge._version import __version__
+from mirnet_edge.bundled import bundled_model
+from mirnet_edge.errors import CheckpointError, ConfigError, OutputError, first_line
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.frames.images import SUFFIXES as IMAGE_SUFFIXES
+from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config, preset_name
+from mirnet_edge.model.create import create_model
+from mirnet_edge.model.layers import Network
+from mirnet_edge.model.support import local_support_px
+
+StateDict = Mapping[str, Tensor]
+METADATA_KEY = "mirnet_edge"
+
+
+def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network:
+    """A network with the weights of a checkpoint, FP32, in eval mode, on the CPU.
+
+    Opens the official MIRNet (``{"state_dict": …}``, with or without ``module.``) and MIRNet-v2
+    (``{"params": …}``) files, bare state dicts, and ``.safetensors``. Hyperparameters are read off
+    the tensors' names and shapes. Nothing but tensors and plain containers is ever unpickled.
+
+    Args:
+        path: a file, or the name of a bundled model.
+        task: what the network restores, where the file does not say.
+
+    Raises:
+        CheckpointError: no such file; truncated; holds more than tensors; or no MIRNet, with the
+            first missing, unexpected or misshapen key.
+    """
+    bundled = bundled_model(os.fspath(path))
+    path = Path(bundled.weights if bundled else path)
+    tensors, metadata = read_state_dict(path)
+    network = network_from_state_dict(tensors, str(path), _config_in(metadata, path))
+    network.facts = facts_of(network, task or metadata.get("task", "unknown"))
+    network.training_facts = metadata.get("training", {})
+    return network
+
+
+def save_model(
+    model: Network,
+    path: str | os.PathLike[str],
+    task: str = "unknown",
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the weights as safetensors, each shared tensor once, with facts as metadata.
+
+    Args:
+        training: anything JSON can hold: recipe, data, figures.
+
+    Raises:
+        OutputError: the name does not end in .safetensors, or the file cannot be written.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise OutputError(f"cannot write {path}: the name must end in .safetensors")
+    safetensors = require("safetensors.torch", "writing .safetensors")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unique(model).items()}
+    config = {"family": model.config.family, **asdict(model.config)}
+    metadata = {"config": config, "task": task, "training": dict(training or {})}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(safetensors.save(tensors, {METADATA_KEY: json.dumps(metadata)}))
+
+
+def facts_of(model: Network, task: str = "unknown") -> ModelFacts:
+    """What is known of a network from its configuration and weights."""
+    config = model.config
+    return ModelFacts(
+        task=task,
+        family=config.family,
+        preset=preset_name(config) or "custom",
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        size_multiple=config.size_multiple,
+        min_size_px=config.min_size_px,
+        local_support_px=local_support_px(config),
+        weights_sha256=weights_sha256(model),
+        version=__version__,
+    )
+
+
+def weights_sha256(model: Network) -> str:
+    """Hash of names, shapes and float32 values of all parameters, shared ones once."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_unique(model).items()):
+        values = tensor.detach().cpu().float().contiguous().numpy()
+        digest.update(f"{name}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint by name, and our metadata where it has some.
+
+    Raises:
+        CheckpointError: see `load_model`.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file, and no bundled model of that name")
+    if path.suffix.lower() in (".onnx", ".engine", *IMAGE_SUFFIXES):
+        raise CheckpointError(
+            f"{path}: a {path.suffix} file is no checkpoint; give a .pth, .pt or .safetensors file"
+        )
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make torch and pickle raise nearly anything
+        raise CheckpointError(_unreadable(path, error)) from error
+    return _find_state_dict(content, path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    safetensors = require("safetensors", "reading .safetensors")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: {path.stat().st_size} bytes that are no safetensors file (truncated?): "
+            f"{_reason(error)}"
+        ) from error
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
+    return tensors, metadata
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    blocked = re.search(r"GLOBAL (\S+)", str(error))
+    if blocked:
+        return (
+            f"{path}: holds Python objects other than tensors ({blocked[1]}); they are not loaded "
+            "because unpickling them can run code. Save the state dict alone, as .safetensors if "
+            "possible."
+        )
+    with path.open("rb") as file:
+        start = file.read(40)
+    looks_like = next(
+        (name for name, mark in _FAILED_DOWNLOADS.items() if start.lstrip().startswith(mark)),
+        "truncated, or another format?",
+    )
+    return (
+        f"{path}: {path.stat().st_size} bytes that are no readable PyTorch checkpoint "
+        f"({looks_like}): {_reason(error)}. Download it again."
+    )
+
+
+_FAILED_DOWNLOADS = {
+    "a web page": b"<",
+    "a git-lfs pointer": b"version https://git-lfs",
+    "a JSON answer": b"{",
+}
+
+
+def _config_in(metadata: Mapping[str, Any], path: Path) -> Config | None:
+    """The configuration that `save_model` wrote, None in files of others."""
+    if not isinstance(metadata.get("config"), Mapping):
+        return None
+    config = metadata["config"]
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config.items()
+        if key != "family"
+    }
+    try:
+        if config.get("family") == MIRNetConfig.family:
+            return MIRNetConfig(**values)
+        return MIRNetV2Config(**values)
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its metadata describes no network: {error}") from error
+
+
+def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "params", "params_ema", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no tensors (keys: {_some(content)})")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise CheckpointError(
+                f"{path}: {name!r} is sparse, quantized or without values; save dense tensors"
+            )
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def network_from_state_dict(
+    tensors: StateDict, source: str = "state dict", config: Config | None = None
+) -> Network:
+    """Build the network whose parameters ``tensors`` are, and load them.
+
+    Args:
+        source: named in errors.
+        config: None reads it off the tensors.
+
+    Raises:
+        CheckpointError: they are not those of a MIRNet.
+    """
+    try:
+        config = config or infer_config(tensors)
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    if config is None:
+        raise CheckpointError(
+            f"{source}: not a MIRNet or MIRNet-v2; their first block would be called "
+            f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
+        )
+    network = create_model(config)
+    _load_checked(network, tensors, source)
+    return network
+
+
+_V1_BLOCK = "body.0.body.0.blocks.0."
+_V2_BLOCK = "body.0.body.0.dau_top."
+
+
+def infer_config(tensors: StateDict) -> Config | None:
+    """The configuration that names and shapes of a state dict tell, None if no MIRNet.
+
+    Raises:
+        ConfigError: they tell of a network that cannot be built.
+    """
+
+    def count(pattern: str) -> int:
+        matches = (re.match(pattern, name) for name in tensors)
+        return max((int(match.group(1)) + 1 for match in matches if match), default=0)
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors:
+            raise ConfigError(f"key {name!r} is missing")
+        return tuple(tensors[name].shape) + (0,) * (2 - tensors[name].ndim)
+
+    is_v1 = any(name.startswith(_V1_BLOCK) for name in tensors)
+    if not is_v1 and not any(name.startswith(_V2_BLOCK) for name in tensors):
+        return None
+    in_channels, out_channels = shape("conv_in.weight")[1], shape("conv_out.weight")[0]
+    n_rrg = count(r"body\.(\d+)\.body\.")
+    if is_v1:
+        height = count(r"body\.0\.body\.0\.blocks\.(\d+)\.")
+        width = count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\.")
+        return MIRNetConfig(
+            channels=tuple(shape(_any_column(tensors, stream))[0] for stream in range(height)),
+            n_rrg=n_rrg,
+            n_msrb=count(r"body\.0\.body\.(\d+)\.blocks\."),
+            width=width,
+            in_channels=in_channels,
+            out_channels=out_channels,
+        )
+    top, mid, bot = (
+        shape(f"body.0.body.0.dau_{stream}.body.0.weight")[0] for stream in ("top", "mid", "bot")
+    )
+    return MIRNetV2Config(
+        channels=(top, mid, bot),
+        groups=tuple(
+            top // max(shape(f"body.{rrg}.body.0.dau_top.body.0.weight")[1], 1)
+            for rrg in range(n_rrg)
+        ),
+        n_mrb=count(r"body\.0\.body\.(\d+)\.dau_top\."),
+        in_channels=in_channels,
+        out_channels=out_channels,
+        image_skip=in_channels == out_channels,
+    )
+
+
+def _any_column(tensors: StateDict, stream: int) -> str:
+    """Name of a stream's first convolution; its columns share it, so any copy will do."""
+    pattern = rf"body\.0\.body\.0\.blocks\.{stream}\.\d+\.body\.0\.weight"
+    copies = (name for name in tensors if re.fullmatch(pattern, name))
+    return next(copies, f"body.0.body.0.blocks.{stream}.0.body.0.weight")
+
+
+def _load_checked(network: Network, tensors: StateDict, source: str) -> None:
+    expected = network.state_dict()
+    aliases: dict[int, list[str]] = defaultdict(list)
+    for name, tensor in expected.items():
+        aliases[tensor.data_ptr()].append(name)
+    complete = dict(tensors)
+    for names in aliases.values():
+        present = [name for name in names if name in tensors]
+        if not present:
+            raise CheckpointError(
+                f"{source}: key {names[0]!r} of shape {_shape(expected[names[0]])} is missing"
+            )
+        for name in names:
+            complete.setdefault(name, tensors[present[0]])
+    for name, tensor in complete.items():
+        if name not in expected:
+            raise CheckpointError(
+                f"{source}: unexpected key {name!r} of shape {_shape(tensor)}; a "
+                f"{network.config.family} of these sizes has no such tensor"
+            )
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{source}: {name!r} has shape {_shape(tensor)}; a {network.config.family} of "
+                f"these sizes needs {_shape(expected[name])}"
+            )
+    for names in aliases.values():
+        for name in names[1:]:
+            if not torch.equal(complete[name], complete[names[0]]):
+                raise CheckpointError(
+                    f"{source}: {name!r} and {names[0]!r} are one tensor in a "
+                    f"{network.config.family}, but their values differ"
+                )
+    network.load_state_dict(complete)
+
+
+def _unique(model: Network) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _some(content: Mapping[Any, Any]) -> str:
+    names = [str(name) for name in content]
+    return ", ".join(names[:3]) + (f", … ({len(names)} keys)" if len(names) > 3 else "")
+
+
+def _reason(error: Exception) -> str:
+    line = first_line(error)
+    if line.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
+        return "not in a form that can be read without running code"
+    return line

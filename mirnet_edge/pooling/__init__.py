@@ -1,0 +1,1 @@
+"""Means over a frame that its tiles share."""

@@ -1,0 +1,305 @@
+"""Tiles to calibrate INT8 ranges with: few, and as different from one another as the source has."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mirnet_edge.errors import CalibrationError, ImageError
+from mirnet_edge.frames.layout import FrameLayout
+from mirnet_edge.frames.noise import add_gaussian_noise, to_uint8, unit_range
+from mirnet_edge.quantize.calibration.diversity import describe, farthest_first
+from mirnet_edge.quantize.calibration.sources import FrameSource, Pixels, Source, Video, open_frames
+from mirnet_edge.workstation.tasks.denoise import Denoise
+
+MOST_STILLS, MOST_VIDEO_FRAMES = 1024, 256
+"""Candidates looked at; of more, evenly spaced ones. A look at a video's frame is a seek."""
+FEWEST_TILES = 8
+"""Fewer are named in a warning."""
+GRID = 4
+"""Positions tried along each side of a frame."""
+ALIGNMENT_PX = 4  # tiles of the runtime begin at multiples of it
+ALIKE = 0.02
+"""Frames nearer than this (see `describe`) count as one."""
+PLAIN = 1.5 / 255
+"""A tile whose values deviate less from their mean is nearly constant."""
+NAMED = 3
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationSet:
+    """Tiles for calibration, and what is wrong with them.
+
+    Attributes:
+        tiles: (N, C, H, W) float32, what the network is given; values in [0, 1], beyond it where
+            noise was added.
+        targets: the same tiles before noise was added; None where none was.
+        names: of the frame each tile was cut from, and where in it.
+        warnings: sentences for the user: too few or too uniform images, smaller ones than the
+            tile, unreadable ones.
+    """
+
+    tiles: NDArray[np.float32]
+    targets: NDArray[np.float32] | None
+    names: tuple[str, ...]
+    warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the tiles' shape and values."""
+        return tiles_sha256(self.tiles)
+
+    @classmethod
+    def open(
+        cls,
+        source: Source = None,
+        *,
+        tile: tuple[int, int] = (256, 256),
+        count: int = 16,
+        sigma: float | None = None,
+        seed: int = 0,
+        in_channels: int = 3,
+        progress: Progress | None = None,
+    ) -> CalibrationSet:
+        """Choose frames that differ, and cut tiles from them as the runtime does.
+
+        Of up to 1024 files or arrays, or 256 frames of a video, evenly spaced over all there are,
+        ``count`` are chosen, each the one least like those before it (see `diversity`). One tile
+        is cut from each, several where there are fewer frames than ``count``, again where the
+        picture is least like the tiles before. A frame smaller than the tile is mirrored at its
+        right and bottom border.
+
+        Args:
+            source: None for the bundled set; a folder (with all below it), a glob pattern, an
+                image or video file; or a sequence of (H, W, 3) uint8 frames and image files.
+            tile: (height, width) in pixels.
+            count: tiles wanted; there may be fewer.
+            sigma: standard deviation of white Gaussian noise to add, in units of 1/255; None
+                leaves the frames as they are. Every other tile is then clamped and rounded as a
+                camera's frame is: the share of them that `tasks.Denoise` trains with.
+            seed: of the first choice and the noise; the same seed gives the same set.
+            in_channels: of the network. Files are shown to a gray network by their luminance.
+            progress: called with (frames looked at, frames).
+
+        Raises:
+            CalibrationError: no images, none readable, an array that is no frame, arguments that
+                cannot be, or a bundled image that its manifest does not describe.
+            MissingDependencyError: a video, and OpenCV is not installed.
+        """
+        _check_arguments(tile, count, sigma, seed)
+        with closing(open_frames(source, in_channels)) as frames:
+            found = _survey(frames, in_channels, progress)
+            chosen, distances = farthest_first(
+                found.descriptors, count, np.random.Generator(np.random.PCG64(seed))
+            )
+            crops = _cut(
+                frames,
+                [(found.indices[i], found.sizes[i]) for i in chosen],
+                tile,
+                count,
+                in_channels,
+            )
+        targets = np.stack([_planes(crop, tile) for _, crop in crops])
+        names = tuple(name for name, _ in crops)
+        warnings = _warnings(found, chosen, distances, targets, names, tile, count)
+        if sigma is None:
+            return cls(targets, None, names, warnings)
+        noisy = [_noisy(crop, i, sigma, seed) for i, (_, crop) in enumerate(crops)]
+        return cls(np.stack([_planes(crop, tile) for crop in noisy]), targets, names, warnings)
+
+
+def tiles_sha256(tiles: NDArray[np.float32]) -> str:
+    """Of the shape and values of (N, C, H, W) tiles, the same on every machine."""
+    digest = hashlib.sha256(repr(tuple(map(int, tiles.shape))).encode())
+    for tile in tiles:
+        digest.update(np.ascontiguousarray(tile, "<f4").data)
+    return digest.hexdigest()
+
+
+def _check_arguments(tile: tuple[int, int], count: int, sigma: float | None, seed: int) -> None:
+    noise_is_fine = sigma is None or 0 <= sigma < math.inf
+    if min(*tile, count) < 1 or seed < 0 or not noise_is_fine:
+        raise CalibrationError(
+            f"tile={tile}, count={count}, sigma={sigma}, seed={seed}: tile and count must be "
+            "positive, seed and sigma not negative"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Survey:
+    """Of every candidate that could be read: its index in the source, size and descriptor. And
+    of the others, what is wrong with them."""
+
+    indices: list[int]
+    sizes: list[tuple[int, int]]
+    names: list[str]
+    descriptors: NDArray[np.float64]
+    unreadable: list[str]
+
+
+def _survey(frames: FrameSource, in_channels: int, progress: Progress | None) -> _Survey:
+    most = MOST_VIDEO_FRAMES if isinstance(frames, Video) else MOST_STILLS
+    count = len(frames.names)
+    candidates = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+    indices, sizes, descriptors, unreadable = [], [], [], []
+    for done, index in enumerate(candidates, 1):
+        try:
+            frame = _with_channels(frames.read(index), in_channels)
+        except ImageError as error:
+            unreadable.append(str(error))
+        else:
+            indices.append(index)
+            sizes.append((frame.shape[0], frame.shape[1]))
+            descriptors.append(describe(frame))
+        if progress:
+            progress(done, len(candidates))
+    if not indices:
+        raise CalibrationError(
+            f"none of the {len(candidates)} images can be read: {_some(unreadable)}"
+        )
+    names = [frames.names[index] for index in indices]
+    return _Survey(indices, sizes, names, np.stack(descriptors), unreadable)
+
+
+def _with_channels(frame: Pixels, in_channels: int) -> Pixels:
+    """(H, W, in_channels): gray shown as equal planes, alpha dropped, RGB to a gray network as its
+    luminance."""
+    if frame.ndim == 2:
+        frame = frame[:, :, None]
+    if in_channels not in (1, 3):
+        if frame.shape[2] != in_channels:
+            raise CalibrationError(
+                f"this network takes {in_channels} channels; give frames of shape "
+                f"(H, W, {in_channels}), not image files"
+            )
+        return frame
+    colours = frame[:, :, : 1 if frame.shape[2] <= 2 else 3]
+    if in_channels == 1 and colours.shape[2] == 3:
+        return np.asarray(Image.fromarray(colours).convert("L"))[:, :, None]
+    return np.broadcast_to(colours, (*colours.shape[:2], in_channels))
+
+
+def _cut(
+    frames: FrameSource,
+    chosen: Sequence[tuple[int, tuple[int, int]]],
+    tile: tuple[int, int],
+    count: int,
+    in_channels: int,
+) -> list[tuple[str, Pixels]]:
+    """Name and pixels, at most a tile, of ``count`` crops of the chosen frames (index, size); fewer
+    where these have no more positions. Small frames come first, so that larger ones make up for
+    the crops that they lack."""
+    crops: list[tuple[str, Pixels]] = []
+    taken: list[NDArray[np.float64]] = []
+    ordered = sorted(chosen, key=lambda item: item[1])
+    for done, (index, _) in enumerate(ordered):
+        wanted = -(-(count - len(crops)) // (len(ordered) - done))
+        frame = _with_channels(frames.read(index), in_channels)
+        options = [(y, x, _crop(frame, y, x, tile)) for y, x in _positions(frame, tile, wanted)]
+        descriptors = [describe(crop) for _, _, crop in options]
+        for _ in range(min(wanted, len(options))):
+            best = max(range(len(options)), key=lambda i: _novelty(descriptors[i], taken))
+            top, left, crop = options.pop(best)
+            taken.append(descriptors.pop(best))
+            whole = crop.shape == frame.shape
+            crops.append(
+                (frames.names[index] + ("" if whole else f" at {left},{top}"), crop.copy())
+            )
+    return crops
+
+
+def _novelty(descriptor: NDArray[np.float64], taken: Sequence[NDArray[np.float64]]) -> float:
+    """Distance from the nearest taken one; of the first tile, how much there is to see."""
+    if not taken:
+        return float(np.linalg.norm(descriptor))
+    return float(min(np.linalg.norm(descriptor - other) for other in taken))
+
+
+def _positions(frame: Pixels, tile: tuple[int, int], wanted: int) -> list[tuple[int, int]]:
+    """Where tiles may begin: a grid over the frame, about half a tile or more apart, so that two of
+    them show different things; the middle where there is room for one."""
+    side = max(GRID, math.ceil(math.sqrt(wanted)))
+    axes = []
+    for size, tile_px in zip(frame.shape, tile):
+        room = max(size - tile_px, 0)
+        points = min(side, 1 + 2 * room // tile_px)
+        starts = np.linspace(0, room, points) if points > 1 else np.array([room / 2])
+        aligned = starts.astype(int) // ALIGNMENT_PX * ALIGNMENT_PX
+        axes.append(sorted(set(aligned.tolist())))
+    return [(top, left) for top in axes[0] for left in axes[1]]
+
+
+def _crop(frame: Pixels, top: int, left: int, tile: tuple[int, int]) -> Pixels:
+    return frame[top : top + tile[0], left : left + tile[1]]
+
+
+def _noisy(crop: Pixels, index: int, sigma: float, seed: int) -> NDArray[np.float32]:
+    """The crop with noise; clamped and rounded where the running share of `Denoise` says so."""
+    noisy = add_gaussian_noise(crop, sigma, seed + index)
+    share = Denoise().clipped
+    if math.floor((index + 1) * share) > math.floor(index * share):
+        return unit_range(to_uint8(noisy))
+    return noisy
+
+
+def _planes(crop: Pixels | NDArray[np.float32], tile: tuple[int, int]) -> NDArray[np.float32]:
+    """(C, H, W) float32, as `Restorer` makes it of a frame that is this crop."""
+    channels = crop.shape[2]
+    planes = np.empty((channels, *tile), np.float32)
+    FrameLayout.of(crop, channels).load(crop, (slice(0, tile[0]), slice(0, tile[1])), planes)
+    return planes
+
+
+def _warnings(
+    found: _Survey,
+    chosen: Sequence[int],
+    distances: Sequence[float],
+    targets: NDArray[np.float32],
+    names: Sequence[str],
+    tile: tuple[int, int],
+    count: int,
+) -> list[str]:
+    warnings = []
+    frames, tiles = len(found.indices), len(targets)
+    if found.unreadable:
+        warnings.append(f"{len(found.unreadable)} unreadable, skipped: {_some(found.unreadable)}")
+    if tiles < count:
+        warnings.append(f"only {tiles} of {count} tiles: there are too few images, or too small")
+    elif frames < count:
+        warnings.append(f"{frames} images for {count} tiles: several were cut from one image")
+    if tiles < FEWEST_TILES:
+        warnings.append(f"{tiles} tiles are few to calibrate with; give {FEWEST_TILES} or more")
+    unlike = 1 + sum(distance > ALIKE for distance in distances)
+    if unlike <= len(chosen) / 2 and len(chosen) > 1:
+        warnings.append(f"the {len(chosen)} chosen images are so alike that they count as {unlike}")
+    sizes = [(found.names[i], *found.sizes[i]) for i in chosen]
+    small = [
+        f"{name} ({width}x{height})"
+        for name, height, width in sizes
+        if height < tile[0] or width < tile[1]
+    ]
+    if small:
+        warnings.append(
+            f"{len(small)} smaller than the tile of {tile[1]}x{tile[0]}, mirrored at the border: "
+            f"{_some(small)}"
+        )
+    plain = [name for name, target in zip(names, targets) if target.std((1, 2)).max() < PLAIN]
+    if len(plain) > tiles / 4:
+        warnings.append(f"{len(plain)} of {tiles} tiles are nearly constant: {_some(plain)}")
+    return warnings
+
+
+def _some(items: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return "; ".join(items[:NAMED]) + more

@@ -1,0 +1,1 @@
+"""Many frames, one after another."""

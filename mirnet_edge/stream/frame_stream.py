@@ -1,0 +1,224 @@
+"""A stream of frames: restored in order while the source is read and the caller works."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+)
+from types import TracebackType
+from typing import Any, Generic, Literal, TypeVar
+
+from numpy.typing import NDArray
+
+from mirnet_edge.errors import StreamError
+from mirnet_edge.frames.pixel_formats import PixelFormat
+from mirnet_edge.stream.sinks import open_sink
+from mirnet_edge.stream.sources import open_source
+from mirnet_edge.stream.throughput import StreamStatistics as StreamStatistics
+from mirnet_edge.stream.transfer import PATIENCE_S, Transfer, numbered
+from mirnet_edge.stream.transfer import Pipeline as Pipeline
+from mirnet_edge.stream.transfer import StreamFrame as StreamFrame
+from mirnet_edge.stream.transfer import Ticket as Ticket
+
+Drop = Literal["never", "oldest"]
+T = TypeVar("T")
+
+
+class SyncPipeline:
+    """A pipeline of a function that restores one frame at a time and returns a fresh array."""
+
+    depth = 1
+
+    def __init__(self, restore: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        self._restore = restore
+
+    def submit(self, frame: Any) -> NDArray[Any]:
+        return self._restore(frame)
+
+    def collect(self, ticket: NDArray[Any]) -> NDArray[Any]:
+        return ticket
+
+
+class FrameStream:
+    """Restored frames of a source, for ``for`` and ``async for``: arrays, each its own memory.
+
+    Args:
+        pipeline: what restores them; not closed by the stream.
+        frames: see `open_source`; or, for ``async for``, an async iterable, which is read in the
+            caller's event loop. An item is a frame, or a (timestamp, frame) pair. Frames wait, so
+            each must keep its pixels until it is restored: a source that reads into the same buffer
+            again and again yields copies.
+        queue: how many frames may wait between source and pipeline. One gives the least latency,
+            but leaves one frame at a time in flight: a second is needed to fill a deeper pipeline.
+        drop: what happens when they do: "never" makes the source wait, "oldest" throws away the
+            one that waited longest, so that a live camera never lags.
+        timestamps: seconds, one a frame of the source; None takes those of the source, else the
+            time at which a frame was read.
+        pixels: format of the restored frames, which folders and videos that they are written to
+            ask for (see `open_sink`).
+
+    Raises:
+        StreamError: no such source or setting. While iterating: the source failed.
+        MirnetEdgeError: while iterating: what the pipeline raised; else EngineError. The message
+            starts with the frame's number, and the frames before it are delivered first.
+
+    Reading starts when the first frame is asked for. The stream is closed when a loop over it is
+    left, however that happens; `close`, which any thread may call, and ``with`` do so too. Closing
+    waits for frames in flight. A cancelled ``anext(stream)``, as by a time limit, leaves the stream
+    open and loses no frame; a cancelled ``async for`` closes it.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        frames: Any,
+        *,
+        queue: int = 2,
+        drop: Drop = "never",
+        timestamps: Iterable[float] | None = None,
+        pixels: PixelFormat | None = None,
+    ) -> None:
+        if not isinstance(queue, int) or queue < 1:
+            raise StreamError(f"queue={queue!r}: need a whole number of frames, at least 1")
+        if drop not in ("never", "oldest"):
+            raise StreamError(f'drop={drop!r}: need "never" or "oldest"')
+        if pipeline.depth < 1:
+            raise StreamError(f"a pipeline of depth {pipeline.depth} takes no frame; need 1")
+        is_async = isinstance(frames, AsyncIterable) and not isinstance(frames, Iterable)
+        source = frames if is_async else open_source(frames)
+        self._pixels = pixels
+        self._transfer = Transfer(pipeline, source, queue, drop == "oldest", timestamps)
+        # Not __del__: it runs before the interpreter stops the threads, and sees no half-made self.
+        self._finalizer = weakref.finalize(self, self._transfer.close, PATIENCE_S)
+
+    def frames(self) -> StreamFrames[StreamFrame]:
+        """The same frames as `StreamFrame`, for ``for`` and ``async for``."""
+        return StreamFrames(self, lambda frame: frame)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter(StreamFrames(self, lambda frame: frame.image))
+
+    def __aiter__(self) -> AsyncIterator[NDArray[Any]]:
+        return aiter(StreamFrames(self, lambda frame: frame.image))
+
+    def __next__(self) -> NDArray[Any]:
+        frame = self._take()
+        if frame is None:
+            raise StopIteration
+        return frame.image
+
+    async def __anext__(self) -> NDArray[Any]:
+        frame = await self._take_async()
+        if frame is None:
+            raise StopAsyncIteration
+        return frame.image
+
+    def to(self, sink: Any) -> StreamStatistics:
+        """Give every restored frame to ``sink``: a callable, an object with ``write()``, a folder
+        or a ``cv2.VideoWriter`` (see `open_sink`).
+
+        Raises:
+            StreamError, OutputError: it is no such sink; the stream is left as it is.
+            MirnetEdgeError: as while iterating, or what the sink raised; else StreamError. The
+                message starts with the frame's number.
+        """
+        opened = open_sink(sink, self._pixels)
+        with self:
+            for frame in self.frames():
+                try:
+                    opened.write(frame)
+                except Exception as error:
+                    failure = numbered(error, frame.index, "the sink failed", StreamError)
+                    raise failure from failure.__cause__
+        return self.statistics()
+
+    @property
+    def dropped(self) -> int:
+        """Frames thrown away because too many waited."""
+        return self._transfer.dropped
+
+    def statistics(self) -> StreamStatistics:
+        """What was done so far; at any time, from any thread."""
+        return self._transfer.statistics()
+
+    def close(self) -> None:
+        """Stop, and wait for the threads. A second call does nothing."""
+        self._transfer.close()
+
+    async def aclose(self) -> None:
+        """`close`, without blocking the event loop."""
+        await asyncio.to_thread(self._transfer.close)
+        await self._transfer.reader_task_ended()
+
+    def __enter__(self) -> FrameStream:
+        return self
+
+    async def __aenter__(self) -> FrameStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _take(self) -> StreamFrame | None:
+        """The next frame; None after the last. Whatever else happens closes the stream."""
+        frame = None
+        try:
+            frame = self._transfer.take()
+        finally:
+            if frame is None:
+                self.close()
+        return frame
+
+    async def _take_async(self) -> StreamFrame | None:
+        """`_take`, but giving up the wait leaves the stream open; a loop's end closes it."""
+        try:
+            frame = await self._transfer.take_async()
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException:
+            await self.aclose()
+            raise
+        if frame is None:
+            await self.aclose()
+        return frame
+
+
+class StreamFrames(Generic[T]):
+    """A stream's frames in one of their forms; leaving a loop over them closes the stream."""
+
+    def __init__(self, stream: FrameStream, form: Callable[[StreamFrame], T]) -> None:
+        self._stream, self._form = stream, form
+
+    def __iter__(self) -> Iterator[T]:
+        try:
+            while (frame := self._stream._take()) is not None:
+                yield self._form(frame)
+        finally:
+            self._stream.close()
+
+    async def __aiter__(self) -> AsyncGenerator[T, None]:
+        try:
+            while (frame := await self._stream._take_async()) is not None:
+                yield self._form(frame)
+        finally:
+            await self._stream.aclose()

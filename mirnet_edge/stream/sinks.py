@@ -1,0 +1,153 @@
+"""Where the frames of a stream go: callables, writers, folders of images, videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge.errors import OutputError, StreamError
+from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, write_image
+from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, pixel_format, to_rgb
+from mirnet_edge.stream.sources import swap_red_blue
+from mirnet_edge.stream.transfer import StreamFrame
+
+
+class FrameSink(Protocol):
+    """Takes restored frames, one after the other."""
+
+    def write(self, frame: StreamFrame) -> None: ...
+
+
+def open_sink(sink: Any, pixels: PixelFormat | None = None) -> FrameSink:
+    """What takes frames, of whatever can.
+
+    Args:
+        sink: a folder, made if it is missing, for 000000.png and so on, by the frame's number in
+            the source; an open ``cv2.VideoWriter``, which the caller releases; a callable; or an
+            object with ``write()``. These two are given the arrays as they are, the others
+            pictures: RGB of whatever colours, which a VideoWriter gets as BGR; gray stays gray.
+        pixels: format of the frames; None takes gray, RGB or RGBA by their channels.
+
+    Raises:
+        StreamError: it is none of these, or is not open. While it is written to: a frame that a
+            video cannot hold.
+        OutputError: the folder cannot be made. While it is written to: a file that exists or cannot
+            be written, or a frame that PNG cannot hold.
+    """
+    if isinstance(sink, (str, os.PathLike)):
+        return ImageFolder(os.fspath(sink), pixels)
+    write = getattr(sink, "write", sink)
+    if not callable(write):
+        raise StreamError(
+            f"a {type(sink).__name__} is no sink: give a callable, an object with write(), a "
+            "folder or a cv2.VideoWriter"
+        )
+    if callable(getattr(sink, "isOpened", None)):
+        return Video(sink, pixels)
+    return PassedOn(write)
+
+
+class PassedOn:
+    """A callable that is given each array as it is."""
+
+    def __init__(self, take: Callable[[Any], Any]) -> None:
+        self._take = take
+
+    def write(self, frame: StreamFrame) -> None:
+        self._take(frame.image)
+
+
+class ImageFolder:
+    """PNG files named by the frame's number, of uint8 or gray uint16; none is replaced.
+
+    Raises:
+        StreamError: the name is that of a file or a network stream.
+        OutputError: the folder cannot be made.
+    """
+
+    def __init__(self, name: str, pixels: PixelFormat | None = None) -> None:
+        self.path, self._pixels = Path(name), pixels
+        is_file = self.path.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
+        if (is_file and not self.path.is_dir()) or "://" in name or "appsrc" in name:
+            raise StreamError(
+                f"{name} names no folder: images go to a folder; for a video or a network stream "
+                "give a cv2.VideoWriter"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(
+                f"cannot make the folder {name}: {reason}; choose another folder"
+            ) from error
+
+    def write(self, frame: StreamFrame) -> None:
+        path = self.path / f"{frame.index:06}.png"
+        if path.exists():
+            raise OutputError(f"{path} exists, and a stream replaces no file; give a new folder")
+        image = _picture(frame.image, self._pixels)
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if image.dtype != np.uint8 and not (image.dtype == np.uint16 and channels == 1):
+            raise OutputError(
+                f"cannot write {path}: a frame of {image.dtype}, shape {image.shape}; PNG files "
+                "are of uint8, or uint16 if gray; convert it in a callable, and give that"
+            )
+        write_image(path, image)
+
+
+class Video:
+    """An OpenCV writer, given BGR or gray uint8 and not released.
+
+    Args:
+        writer: with ``write()`` and ``isOpened()``.
+        pixels: see `open_sink`.
+
+    Raises:
+        StreamError: it is not open.
+    """
+
+    def __init__(self, writer: Any, pixels: PixelFormat | None = None) -> None:
+        self._writer, self._pixels = writer, pixels
+        self._name = f"the {type(writer).__name__}"
+        self._shape: tuple[int, ...] | None = None
+        if not writer.isOpened():
+            raise StreamError(
+                f"{self._name} is not open; are its codec and size possible, and its folder there?"
+            )
+
+    def write(self, frame: StreamFrame) -> None:
+        image = _picture(frame.image, self._pixels)
+        shape = image.shape
+        if image.dtype != np.uint8 or (image.ndim == 3 and shape[2] != 3):
+            raise StreamError(
+                f"a frame of {image.dtype}, shape {shape}: {self._name} takes uint8 of 3 channels, "
+                "or gray; convert it in a callable that writes to it, and give that"
+            )
+        # What it cannot take OpenCV 5 tells by False; OpenCV 4 leaves it out in silence.
+        if self._shape not in (None, shape):
+            raise StreamError(
+                f"a frame of shape {shape} after {self._shape}: all of a video have one; resize it"
+            )
+        self._shape = shape
+        if self._writer.write(np.ascontiguousarray(swap_red_blue(image))) is False:
+            raise StreamError(
+                f"{self._name} refused a frame of shape {shape}; open it for size "
+                f"{(shape[1], shape[0])} with isColor={image.ndim == 3}"
+            )
+
+
+def _picture(image: Any, pixels: PixelFormat | None) -> NDArray[Any]:
+    """On the host, (H, W) gray or with the channels gray and alpha, RGB or RGBA."""
+    picture: NDArray[Any] = image if isinstance(image, np.ndarray) else image.copy_to_host()
+    if pixels is not None and pixels.is_yuv:
+        colours = to_rgb(picture, pixels)
+        picture = np.empty(colours.shape, np.uint8)
+        from_rgb(colours, pixel_format("rgb"), picture)
+    elif pixels is not None and pixels.name in ("bgr", "bgra"):
+        picture = swap_red_blue(picture)
+    return picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture

@@ -1,0 +1,366 @@
+"""The two threads of a stream, what they hand to each other, and the one lock around it.
+
+    source → reader thread → waiting → worker thread: submit, collect → ready → caller
+
+At most ``queue`` frames wait, the one being read included, and at most ``depth + 1`` are in the
+pipeline or ready: the source is never more than ``queue + depth + 1`` frames ahead of the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from mirnet_edge.errors import EngineError, MirnetEdgeError, StreamError, first_line
+from mirnet_edge.stream.sources import FrameSource
+from mirnet_edge.stream.throughput import LATEST_FRAMES, StreamStatistics
+
+Ticket = Any
+T = TypeVar("T")
+
+PATIENCE_S = 1.0
+"""A source that blocks cannot be interrupted. After this time its thread is left to end by itself,
+with the frame that it waits for; cameras give several a second."""
+
+
+class Pipeline(Protocol):
+    """What restores frames, several at once if it can.
+
+    Attributes:
+        depth: how many frames may be in flight.
+    """
+
+    @property
+    def depth(self) -> int: ...
+
+    def submit(self, frame: Any) -> Ticket:
+        """Start on a frame; may return before it is restored. Called from one thread only."""
+
+    def collect(self, ticket: Ticket) -> NDArray[Any]:
+        """Wait for that frame and return it in an array of its own. Called from the thread of
+        `submit`, once for every ticket, in their order, also when the stream is being closed."""
+
+
+@dataclass(frozen=True, eq=False)
+class StreamFrame:
+    """One restored frame.
+
+    Attributes:
+        index: its number in the source, from 0; dropped frames have theirs too.
+        timestamp: in seconds: the source's, else when it was read (`time.monotonic`).
+        image: as restored; its own memory.
+        latency_ms: from leaving the source to being ready.
+    """
+
+    index: int
+    timestamp: float
+    image: NDArray[Any]
+    latency_ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """One frame of the source; ``read_at`` is of `time.monotonic`."""
+
+    index: int
+    timestamp: float
+    frame: Any
+    read_at: float
+
+
+class Transfer:
+    """Source to caller by way of the pipeline. It knows nothing of its `FrameStream`, so that the
+    threads do not keep alive a stream that nobody holds.
+
+    Args:
+        source: closed at the end, by the thread that reads it.
+        capacity: how many frames may wait.
+        drop_oldest: whether then the oldest is thrown away, rather than the source waiting.
+        timestamps: one a frame, or None.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        source: FrameSource | AsyncIterable[Any],
+        capacity: int,
+        drop_oldest: bool,
+        timestamps: Iterable[float] | None,
+    ) -> None:
+        self._pipeline, self._depth, self._source = pipeline, pipeline.depth, source
+        self._capacity, self._drop_oldest = capacity, drop_oldest
+        self._timestamps = None if timestamps is None else iter(timestamps)
+        self._changed = threading.Condition()  # its lock is held for moments only
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._worker: threading.Thread | None = None
+        self._reader: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._started = self._stopped = False
+        self._source_ended = self._ended = False
+        self._error: BaseException | None = None
+        self._waiting: deque[_Read] = deque()
+        self._ready: deque[StreamFrame] = deque()
+        self._read = self.dropped = self._restored = 0
+        self._latest: deque[tuple[float, float]] = deque(maxlen=LATEST_FRAMES)
+
+    # The caller
+
+    def take(self) -> StreamFrame | None:
+        """The next restored frame, None after the last; raises the error that ended the rest."""
+        if isinstance(self._source, AsyncIterable):
+            raise StreamError("an async source is read in an event loop: use async for")
+        self._start(self._source)
+        return self._when(self._try_take)
+
+    async def take_async(self) -> StreamFrame | None:
+        """`take` that lets the event loop run. Cancelling it takes no frame."""
+        self._start(self._source)
+        return await self._when_async(self._try_take)
+
+    def _start(self, source: FrameSource | AsyncIterable[Any]) -> None:
+        with self._changed:
+            if self._started or self._stopped:
+                return
+            self._started = True
+            # Daemons: a source that blocks for ever must not keep the interpreter from ending.
+            self._worker = threading.Thread(
+                target=self._work, name="mirnet-edge worker", daemon=True
+            )
+            self._worker.start()
+            if isinstance(source, AsyncIterable):
+                self._task = asyncio.get_running_loop().create_task(self._read_all_async(source))
+                return
+            self._reader = threading.Thread(
+                target=self._read_all, args=(source,), name="mirnet-edge reader", daemon=True
+            )
+            self._reader.start()
+
+    def _try_take(self) -> tuple[StreamFrame | None] | None:
+        if self._ready:
+            frame = self._ready.popleft()
+            self._wake()
+            return (frame,)
+        if not self._ended and not self._stopped:
+            return None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return (None,)
+
+    def close(self, patience_s: float | None = None) -> None:
+        """Stop, and wait for the worker, for no longer than ``patience_s`` if that is given. The
+        interpreter's last moments and the garbage collector give it; a caller who is about to
+        free what the pipeline uses must not."""
+        with self._changed:
+            unused = not self._started and not self._stopped
+            self._stopped, self._error = True, None
+            self._waiting.clear()
+            self._ready.clear()
+            self._wake()
+        if unused and not isinstance(self._source, AsyncIterable):
+            self._source.close()
+        if self._task is not None:
+            with suppress(RuntimeError):  # its event loop is closed, and the task with it
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        for thread, limit_s in ((self._worker, patience_s), (self._reader, PATIENCE_S)):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(limit_s)
+
+    async def reader_task_ended(self) -> None:
+        """Wait for the task that reads an async source."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            await asyncio.wait([self._task])
+
+    def statistics(self) -> StreamStatistics:
+        """See `StreamStatistics`."""
+        with self._changed:
+            latest = list(self._latest)
+            read, dropped, restored = self._read, self.dropped, self._restored
+        return StreamStatistics.of(read, dropped, restored, latest)
+
+    # The reader
+
+    def _read_all(self, source: FrameSource) -> None:
+        try:
+            frames = iter(source)
+            with suppress(StopIteration):
+                while self._when(self._try_room):
+                    self._add(next(frames))
+        except BaseException as error:
+            self._end_source(error)
+        try:
+            source.close()
+        except BaseException as error:
+            self._end_source(error)
+        self._end_source()
+
+    async def _read_all_async(self, source: AsyncIterable[Any]) -> None:
+        frames = None
+        try:
+            frames = aiter(source)
+            with suppress(StopAsyncIteration):
+                while await self._when_async(self._try_room):
+                    self._add(await anext(frames))
+                    await asyncio.sleep(0)  # a source that never waits must not take the loop
+        except Exception as error:
+            self._end_source(error)
+        finally:
+            try:
+                if isinstance(frames, AsyncGenerator):
+                    await frames.aclose()
+            except Exception as error:
+                self._end_source(error)
+            self._end_source()
+
+    def _try_room(self) -> tuple[bool] | None:
+        if self._stopped or self._ended:
+            return (False,)
+        return (True,) if self._drop_oldest or len(self._waiting) < self._capacity else None
+
+    def _add(self, item: Any) -> None:
+        read_at = time.monotonic()
+        timestamp, frame = _with_timestamp(item, read_at)
+        if self._timestamps is not None:
+            given = next(self._timestamps, None)
+            if given is None:
+                raise StreamError(f"there are only {self._read} timestamps; give one a frame")
+            timestamp = float(given)
+        with self._changed:
+            if self._stopped:
+                return
+            if len(self._waiting) >= self._capacity:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append(_Read(self._read, timestamp, frame, read_at))
+            self._read += 1
+            self._wake()
+
+    def _end_source(self, error: BaseException | None = None) -> None:
+        with self._changed:
+            if self._source_ended:
+                return
+            self._source_ended = True
+            if error is not None and not self._stopped:
+                self._error = numbered(error, self._read, "the source failed", StreamError)
+            self._wake()
+
+    # The worker
+
+    def _work(self) -> None:
+        tickets: deque[tuple[_Read, Ticket]] = deque()
+        failed: tuple[int, BaseException] | None = None
+        while True:
+            read = None if failed else self._when(lambda: self._try_submit(len(tickets)))
+            if read is None and not tickets:
+                break
+            try:
+                if read is not None:
+                    tickets.append((read, self._pipeline.submit(read.frame)))
+                else:
+                    read, ticket = tickets.popleft()
+                    image = self._pipeline.collect(ticket)
+                    if failed is None or read.index < failed[0]:
+                        self._deliver(read, image)
+            except BaseException as error:
+                # What was submitted before it is still to be delivered, and may fail itself.
+                if read is not None and (failed is None or read.index < failed[0]):
+                    failed = read.index, error
+        self._end_work(failed)
+
+    def _try_submit(self, in_flight: int) -> tuple[_Read | None] | None:
+        """The frame to submit; or None inside the tuple: collect what is in flight, or end."""
+        if self._stopped or in_flight >= self._depth:
+            return (None,)
+        if self._waiting and in_flight + len(self._ready) <= self._depth:
+            read = self._waiting.popleft()
+            self._wake()
+            return (read,)
+        if in_flight or (self._source_ended and not self._waiting):
+            return (None,)
+        return None
+
+    def _deliver(self, read: _Read, image: NDArray[Any]) -> None:
+        now = time.monotonic()
+        latency_ms = 1000 * (now - read.read_at)
+        with self._changed:
+            self._restored += 1
+            self._latest.append((latency_ms, now))
+            if not self._stopped:
+                self._ready.append(StreamFrame(read.index, read.timestamp, image, latency_ms))
+            self._wake()
+
+    def _end_work(self, failed: tuple[int, BaseException] | None) -> None:
+        with self._changed:
+            self._ended = True
+            self._waiting.clear()
+            if failed is not None and not self._stopped:
+                index, error = failed
+                self._error = numbered(error, index, "restoring it failed", EngineError)
+            self._wake()
+
+    # The lock
+
+    def _when(self, attempt: Callable[[], tuple[T] | None]) -> T:
+        """What is in the tuple that ``attempt``, made whenever something changed, returns."""
+        with self._changed:
+            while (found := attempt()) is None:
+                self._changed.wait()
+            return found[0]
+
+    async def _when_async(self, attempt: Callable[[], tuple[T] | None]) -> T:
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._changed:
+                found = attempt()
+                if found is not None:
+                    return found[0]
+                sleeper: asyncio.Future[None] = loop.create_future()
+                self._sleepers.add(sleeper)
+            try:
+                await sleeper
+            finally:  # cancelled, it would stay as long as the source gives nothing
+                with self._changed:
+                    self._sleepers.discard(sleeper)
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        sleepers, self._sleepers = self._sleepers, set()
+        for sleeper in sleepers:
+            with suppress(RuntimeError):  # its event loop is closed
+                sleeper.get_loop().call_soon_threadsafe(_rouse, sleeper)
+
+
+def _rouse(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
+def _with_timestamp(item: Any, read_at: float) -> tuple[float, Any]:
+    is_pair = isinstance(item, tuple) and len(item) == 2
+    if is_pair and isinstance(item[0], Real) and hasattr(item[1], "shape"):
+        return float(item[0]), item[1]
+    return read_at, item
+
+
+def numbered(
+    error: BaseException, index: int, what: str, foreign: type[MirnetEdgeError]
+) -> BaseException:
+    """The error with its frame's number: ours stays the object it is, others become the cause of
+    a ``foreign``. What is no Exception, such as SystemExit, stays as it is."""
+    if isinstance(error, MirnetEdgeError):
+        error.args = (f"frame {index}: {error}",)
+        return error
+    if not isinstance(error, Exception):
+        return error
+    failure = foreign(f"frame {index}: {what}: {type(error).__name__}: {first_line(error)}")
+    failure.__cause__ = error
+    return failure

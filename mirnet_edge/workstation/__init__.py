@@ -1,0 +1,1 @@
+"""What a workstation does, with torch: train, evaluate, export."""

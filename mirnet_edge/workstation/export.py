@@ -1,0 +1,277 @@
+"""PyTorch to ONNX, proved equal before the file is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mirnet_edge._files import atomic_path, require_new
+from mirnet_edge._imports import require
+from mirnet_edge.engines.onnx_engine import OnnxEngine
+from mirnet_edge.errors import EngineError, ExportError, OutputError, first_line
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graph.cost import peak_activation_bytes
+from mirnet_edge.graph.rewrite import PassReport
+from mirnet_edge.graph.rewrite import rewrite as rewritten
+from mirnet_edge.model.checkpoints import facts_of
+from mirnet_edge.model.layers import Network
+from mirnet_edge.tiling.geometry import round_up
+
+INPUT, OUTPUT = "input", "output"
+OPSETS = (17, 18)
+IR_VERSION = 8  # of opset 17; newer ones shut out older runtimes for nothing
+TOLERANCE = 1e-4
+CHECK_SIZES = ((24, 40), (36, 100), (68, 44))
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        facts: in its metadata.
+        opset, nodes: of the graph.
+        size_bytes: of the file.
+        error: largest difference from PyTorch over the checked inputs, as a fraction of the
+            output's range.
+        seconds: the whole export took.
+        passes: what each rewrite changed (see `mirnet_edge.graph.rewrite`); the first entry is the
+            graph before them.
+    """
+
+    path: Path
+    facts: ModelFacts
+    opset: int
+    nodes: int
+    size_bytes: int
+    error: float
+    seconds: float
+    passes: tuple[PassReport, ...] = ()
+
+
+def export_onnx(
+    model: Network,
+    path: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    opset: int = 17,
+    task: str | None = None,
+    rewrite: bool = True,
+    overwrite: bool = True,
+) -> ExportReport:
+    """Write a network as an ONNX file that any engine of the package runs.
+
+    The graph is simplified by onnxsim, made cheaper by exact rewrites
+    (`mirnet_edge.graph.rewrite`), then run by ONNX Runtime on three inputs and compared with
+    PyTorch, before the file is moved into place. It has one input ``input`` (1, in, H, W) and one
+    output ``output`` (1, out, H, W), float32, values in [0, 1], the output not clamped.
+
+    Args:
+        model: from `load_model` or `create_model`.
+        size: (height, width) of the input, multiples of 4; None leaves them open.
+        opset: 17 or 18. TensorRT 8.6 reads 17.
+        task: overrides the task in the model's facts.
+        rewrite: False keeps the graph as PyTorch's exporter and onnxsim made it.
+
+    Raises:
+        ExportError: a size or opset that cannot be; the exporter failed; or the graph differs from
+            PyTorch by more than 1e-4 of the output's range.
+        OutputError: the file exists and ``overwrite`` is False, or cannot be written.
+    """
+    started = time.monotonic()
+    path = Path(path)
+    _check_arguments(model, path, size, opset)
+    require_new(path, overwrite)
+    model = copy.deepcopy(model).eval().cpu()
+    proto = _simplified(_traced(model, size))
+    proto, passes = rewritten(proto) if rewrite else (proto, [])
+    proto = _checked(proto, opset)
+    facts = facts_of(model, task or model.facts.task)
+    height, width = size or (256, 256)
+    peak = peak_activation_bytes(proto, height, width)
+    facts = replace(facts, bytes_per_pixel=round(peak / (height * width)))
+    _describe(proto, facts, size)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+        error = _difference(model, temporary, size)
+    return ExportReport(
+        path,
+        facts,
+        opset,
+        len(proto.graph.node),
+        path.stat().st_size,
+        error,
+        time.monotonic() - started,
+        tuple(passes),
+    )
+
+
+def _check_arguments(model: Network, path: Path, size: tuple[int, int] | None, opset: int) -> None:
+    if path.suffix.lower() != ".onnx":
+        raise ExportError(f"{path}: the name must end in .onnx")
+    if not path.parent.is_dir():  # before minutes of tracing
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
+    if opset not in OPSETS:
+        raise ExportError(f"opset={opset}: need one of {OPSETS}")
+    multiple, least = model.config.size_multiple, model.config.min_size_px
+    if size and any(pixels % multiple or pixels < least for pixels in size):
+        raise ExportError(
+            f"size={size}: height and width must be multiples of {multiple}, at least {least}"
+        )
+
+
+def _traced(model: Network, size: tuple[int, int] | None) -> Any:
+    """The graph as torch's exporter writes it, opset 18."""
+    require("onnxscript", "exporting to ONNX")
+    config = model.config
+    height, width = size or (8 * config.size_multiple, 10 * config.size_multiple)
+    example = torch.rand(1, config.in_channels, height, width)
+    open_sizes = None
+    if size is None:
+        multiple, least = config.size_multiple, config.min_size_px // config.size_multiple
+        open_sizes = (
+            {
+                axis: multiple * torch.export.Dim(name, min=max(least, 2), max=1 << 14)
+                for axis, name in ((2, "rows"), (3, "columns"))
+            },
+        )
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=open_sizes,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=18,
+                verbose=False,
+            )
+        except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+            raise ExportError(
+                f"torch {torch.__version__} could not export this network: {error}"
+            ) from error
+    if program is None:
+        raise ExportError(f"torch {torch.__version__} exported nothing")
+    return program.model_proto
+
+
+def _simplified(proto: Any) -> Any:
+    """Constants folded, in opset 17."""
+    onnxsim = require("onnxsim", "exporting to ONNX")
+    try:
+        simplified, same = onnxsim.simplify(proto)
+    except Exception as error:
+        raise ExportError(f"onnxsim {onnxsim.__version__} failed: {error}") from error
+    if not same:
+        raise ExportError("onnxsim changed what the graph computes; please report this network")
+    _lower_to_17(simplified)
+    simplified.ir_version = IR_VERSION
+    return simplified
+
+
+def _checked(proto: Any, opset: int) -> Any:
+    """Raised to ``opset`` and checked."""
+    onnx = require("onnx", "exporting to ONNX")
+    try:
+        if opset != OPSETS[0]:
+            converter = require("onnx.version_converter", "exporting to ONNX")
+            proto = converter.convert_version(proto, opset)
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise ExportError(f"the exported graph is no valid ONNX: {first_line(error)}") from error
+    return proto
+
+
+def _lower_to_17(proto: Any) -> None:
+    """Say in opset 17 what an opset 18 graph says, in place.
+
+    Of the operators of both networks, opset 18 changed the reductions (axes became an input),
+    Resize and Pad (options that these graphs leave at their defaults). onnx's own converter has no
+    way down for Pad.
+    """
+    onnx = require("onnx", "exporting to ONNX")
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    newer = {"noop_with_empty_axes", "antialias", "keep_aspect_ratio_policy"}
+    for node in proto.graph.node:
+        kept = [item for item in node.attribute if item.name not in newer]
+        if node.op_type.startswith("Reduce") and len(node.input) == 2:
+            axes = onnx.numpy_helper.to_array(constants[node.input.pop()])
+            kept.append(onnx.helper.make_attribute("axes", axes.tolist()))
+        elif node.op_type == "Split":
+            kept = [item for item in kept if item.name != "num_outputs"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    used = {name for node in proto.graph.node for name in node.input}
+    unused = [tensor for tensor in proto.graph.initializer if tensor.name not in used]
+    for tensor in unused:
+        proto.graph.initializer.remove(tensor)
+    proto.opset_import[0].version = 17
+
+
+def _describe(proto: Any, facts: ModelFacts, size: tuple[int, int] | None) -> None:
+    if size is None:
+        for value in (proto.graph.input[0], proto.graph.output[0]):
+            dims = value.type.tensor_type.shape.dim
+            dims[2].dim_param, dims[3].dim_param = "height", "width"
+    proto.producer_name, proto.producer_version = "mirnet_edge", facts.version
+    del proto.metadata_props[:]
+    for key, text in facts.to_metadata().items():
+        proto.metadata_props.add(key=key, value=text)
+
+
+def _difference(model: Network, path: Path, size: tuple[int, int] | None) -> float:
+    """Largest relative difference between PyTorch and ONNX Runtime over three inputs.
+
+    Raises:
+        ExportError: it is more than `TOLERANCE`, or the graph does not run.
+    """
+    config = model.config
+    worst = 0.0
+    random = np.random.Generator(np.random.PCG64(0))
+    engine = OnnxEngine(path, provider="CPUExecutionProvider")
+    for sides in (size,) * 3 if size else CHECK_SIZES:
+        least, multiple = config.min_size_px, config.size_multiple
+        height, width = (round_up(max(side, least), multiple) for side in sides)
+        tiles = random.random((1, config.in_channels, height, width), np.float32)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(tiles)).numpy()
+        try:
+            found = engine.run(tiles)
+        except EngineError as error:
+            raise ExportError(f"the exported graph does not run: {error}") from error
+        difference = float(np.abs(found - expected).max() / np.ptp(expected))
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"the exported graph differs from PyTorch by {difference:.2e} of the output's "
+                f"range on a {height}x{width} input; at most {TOLERANCE:.0e} is accepted. Nothing "
+                "was written."
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on packages that we do not use off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,134 @@
+"""Exported graphs against PyTorch, for every preset, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import TINY
+
+import mirnet_edge as me
+from mirnet_edge.graph.cost import peak_activation_bytes
+from mirnet_edge.model.config import Config
+from mirnet_edge.workstation import export as export_module
+
+ODD_SIZES = {"open": [(8, 132), (52, 36), (84, 20)], "fixed": [(44, 68)]}
+EXPORTS = [("edge-s", "open"), ("edge-s", "fixed"), ("mirnet-v2", "open")]
+"""The largest preset takes a minute to export; a small one of its kind is among `TINY` below."""
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max() / np.ptp(expected))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "kind"), EXPORTS)
+def test_preset_in_onnx_runtime_equals_pytorch(preset: str, kind: str, tmp_path: Path) -> None:
+    network = me.create_model(preset, seed=0)
+    path = tmp_path / "model.onnx"
+    report = me.export_onnx(network, path, size=ODD_SIZES[kind][0] if kind == "fixed" else None)
+    assert report.error <= 1e-4
+    engine = me.OnnxEngine(path)
+    assert (engine.fixed_size is None) == (kind == "open")
+    for height, width in ODD_SIZES[kind]:
+        tiles = np.random.default_rng(height).random((1, 3, height, width), np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(tiles)).numpy()
+        assert relative_error(engine.run(tiles), expected) <= 1e-4
+
+
+@pytest.mark.parametrize("config", TINY.values(), ids=TINY)
+def test_any_network_exports_with_opset_18(config: Config, tmp_path: Path) -> None:
+    network = me.create_model(config, seed=0)
+    size = (4 * config.size_multiple, 6 * config.size_multiple)
+    me.export_onnx(network, tmp_path / "x.onnx", size=size, opset=18)
+    tiles = np.random.default_rng(0).random((1, config.in_channels, *size), np.float32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(tiles)).numpy()
+    found = me.OnnxEngine(tmp_path / "x.onnx").run(tiles)
+    assert relative_error(found, expected) <= 1e-4
+    assert onnx.load(tmp_path / "x.onnx").opset_import[0].version == 18
+
+
+def test_facts_travel_in_the_metadata(tmp_path: Path) -> None:
+    network = me.create_model("edge-s", seed=0)
+    size = ODD_SIZES["fixed"][0]
+    report = me.export_onnx(network, tmp_path / "x.onnx", size=size, task="denoise")
+    facts = me.OnnxEngine(tmp_path / "x.onnx").facts
+    assert facts == report.facts
+    assert facts.task == "denoise"
+    assert facts.preset == "edge-s"
+    assert facts.local_support_px == 88
+    assert facts.bytes_per_pixel
+    assert len(facts.weights_sha256) == 64
+    assert report.size_bytes == (tmp_path / "x.onnx").stat().st_size
+
+
+def test_graph_is_opset_17_with_named_sizes_and_no_newer_options(tiny_onnx: Path) -> None:
+    proto = onnx.load(tiny_onnx)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.opset_import[0].version == 17
+    assert proto.ir_version == 8
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == [1, 3, "height", "width"]
+    assert {"Shape", "Loop", "If"}.isdisjoint(node.op_type for node in proto.graph.node)
+
+
+def test_graph_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(proto: onnx.ModelProto) -> onnx.ModelProto:
+        spoiled = simplify(proto)
+        weights = next(t for t in spoiled.graph.initializer if t.name == "conv_out.weight")
+        values = onnx.numpy_helper.to_array(weights) * np.float32(1.1)
+        weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+        return spoiled
+
+    simplify = export_module._simplified
+    monkeypatch.setattr(export_module, "_simplified", spoil)
+    with pytest.raises(me.ExportError, match=r"differs from PyTorch by \d\.\d+e-0\d"):
+        me.export_onnx(me.create_model(TINY["mirnet-v2"], seed=0), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": (30, 32)}, r"size=\(30, 32\)"),
+        ({"size": (0, 32)}, r"size=\(0, 32\)"),
+        ({"opset": 16}, "opset=16"),
+    ],
+)
+def test_impossible_exports_are_refused(
+    arguments: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    network = me.create_model(TINY["mirnet-v2"])
+    with pytest.raises(me.ExportError, match=message):
+        me.export_onnx(network, tmp_path / "x.onnx", **arguments)  # type: ignore[arg-type]
+
+
+def test_names_and_existing_files_are_checked_first(tmp_path: Path) -> None:
+    network = me.create_model(TINY["mirnet-v2"])
+    with pytest.raises(me.ExportError, match=r"must end in \.onnx"):
+        me.export_onnx(network, tmp_path / "x.pb")
+    (tmp_path / "x.onnx").write_bytes(b"mine")
+    with pytest.raises(me.OutputError, match="exists"):
+        me.export_onnx(network, tmp_path / "x.onnx", overwrite=False)
+    assert (tmp_path / "x.onnx").read_bytes() == b"mine"
+    with pytest.raises(me.OutputError, match="no folder"):
+        me.export_onnx(network, tmp_path / "missing" / "x.onnx")
+
+
+def test_peak_memory_counts_what_is_alive() -> None:
+    """input -> Relu a -> Relu b; then a + b: three maps of 8x8 are alive when the sum is made."""
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        make("Relu", ["x"], ["a"]),
+        make("Relu", ["a"], ["b"]),
+        make("Add", ["a", "b"], ["y"]),
+    ]
+    x, y = (info(name, onnx.TensorProto.FLOAT, [1, 1, "h", "w"]) for name in "xy")
+    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], [y]))
+    assert peak_activation_bytes(proto, 8, 8) == 3 * 8 * 8 * 4
+    assert peak_activation_bytes(proto, 16, 8) == 3 * 16 * 8 * 4

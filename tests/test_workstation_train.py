@@ -1,0 +1,239 @@
+"""Training: resumable to the bit, sampled right, and it learns."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mirnet_edge as me
+from mirnet_edge.frames.noise import add_gaussian_noise
+from mirnet_edge.workstation.curve import Point, plot_curve
+from mirnet_edge.workstation.patches import PatchSampler
+from mirnet_edge.workstation.tasks.denoise import Denoise
+from mirnet_edge.workstation.train import charbonnier
+
+SHORT = me.TrainSettings(steps=6, batch=2, patch_px=16, learning_rate=2e-3, warmup_steps=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clean")
+    random = np.random.default_rng(0)
+    for index, size in enumerate([(40, 56), (33, 21), (8, 8)]):
+        small = random.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC).save(
+            path / f"{index}.png"
+        )
+    (path / "broken.png").write_text("no image")
+    return path
+
+
+def weights_of(trainer: me.Trainer) -> dict[str, torch.Tensor]:
+    return {name: t.clone() for name, t in trainer.state.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_resumed_training_equals_uninterrupted(folder: Path, tmp_path: Path, stop: int) -> None:
+    whole = me.Trainer(SHORT, [folder], tmp_path / "whole", device="cpu")
+    whole.run()
+    me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu").run(until=stop)
+    parts = me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu")
+    assert parts.state.step == stop
+    parts.run()
+    for name, tensor in weights_of(whole).items():
+        assert torch.equal(tensor, parts.state.network.state_dict()[name]), name
+
+
+def test_what_a_run_leaves_behind(folder: Path, tmp_path: Path) -> None:
+    trainer = me.Trainer(SHORT, [folder], tmp_path, validation=folder, device="cpu")
+    assert sum("broken.png" in reason for reason in trainer.skipped) == 1
+    assert sum("8x8, smaller than a patch" in reason for reason in trainer.skipped) == 1
+    trainer.run(validate_every=3)
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert [point["step"] for point in curve] == [3, 6]
+    assert all(point["psnr"] > 5 for point in curve)
+    with Image.open(tmp_path / "curve.png") as curve_picture:
+        assert curve_picture.width > 100
+    model = me.load_model(tmp_path / "model.safetensors")
+    assert model.facts.task == "denoise"
+    assert model.facts.preset == "edge-s"
+    assert model.training_facts["steps_done"] == 6
+    assert model.training_facts["settings"]["learning_rate"] == 2e-3
+    for name, tensor in weights_of(trainer).items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_interruption_saves_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    def interrupt(state: object, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    settings = me.TrainSettings(steps=30, batch=1, patch_px=16)
+    trainer = me.Trainer(settings, [folder], tmp_path, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(report=interrupt)
+    assert me.Trainer(settings, [folder], tmp_path, device="cpu").state.step == 10
+
+
+def test_training_lowers_the_loss(folder: Path, tmp_path: Path) -> None:
+    settings = me.TrainSettings(steps=60, batch=4, patch_px=16, learning_rate=3e-3)
+    trainer = me.Trainer(settings, [folder], tmp_path, device="cpu")
+    trainer.run(validate_every=20)
+    first, *_, last = trainer.state.curve
+    assert last.loss < 0.8 * first.loss, (first.loss, last.loss)
+
+
+def test_other_settings_are_refused_but_more_steps_are_not(folder: Path, tmp_path: Path) -> None:
+    me.Trainer(SHORT, [folder], tmp_path, device="cpu").run(until=1)
+    other = me.TrainSettings(**{**vars(SHORT), "batch": 3})
+    with pytest.raises(me.ConfigError, match="batch 2 -> 3"):
+        me.Trainer(other, [folder], tmp_path, device="cpu")
+    longer = me.TrainSettings(**{**vars(SHORT), "steps": 8})
+    assert me.Trainer(longer, [folder], tmp_path, device="cpu").state.step == 1
+
+
+def test_damaged_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(me.CheckpointError, match="delete it to start anew"):
+        me.Trainer(SHORT, [folder], tmp_path, device="cpu")
+
+
+def test_folder_without_large_enough_images_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(me.DataError, match="no image to train on; 4 left out"):
+        me.Trainer(me.TrainSettings(patch_px=64), [folder], tmp_path, device="cpu")
+    with pytest.raises(me.DataError, match="no such file"):
+        me.Trainer(SHORT, [tmp_path / "missing"], tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("arguments", [{"steps": 0}, {"batch": -1}, {"learning_rate": 0.0}])
+def test_impossible_settings_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(me.ConfigError, match="must be positive"):
+        me.TrainSettings(**arguments)  # type: ignore[arg-type]
+
+
+def test_patch_must_be_a_multiple_of_four(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(me.ConfigError, match="multiple of 4"):
+        me.Trainer(me.TrainSettings(patch_px=18), [folder], tmp_path, device="cpu")
+
+
+def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
+    settings = me.TrainSettings(steps=1000, warmup_steps=10, learning_rate=1e-3)
+    assert settings.learning_rate_at(0) == pytest.approx(1e-4, rel=1e-3)
+    assert settings.learning_rate_at(500) == pytest.approx((1e-3 + 1e-6) / 2)
+    assert settings.learning_rate_at(1000) == pytest.approx(1e-6)
+
+
+def test_patches_are_the_eight_symmetries_of_real_crops() -> None:
+    """Every pixel holds its own coordinates, so a patch tells where it was cut and how turned."""
+    y, x = np.mgrid[0:40, 0:60]
+    image = np.stack([y, x, np.full_like(y, 7)], axis=2).astype(np.uint8)
+    sampler = PatchSampler([image], 8, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    patches = (sampler.draw(400, generator) * 255).round().byte().numpy().transpose(0, 2, 3, 1)
+    seen = set()
+    for patch in patches:
+        top, left = patch[..., 0].min(), patch[..., 1].min()
+        crop = image[top : top + 8, left : left + 8]
+        turned = {
+            (turns, mirror): np.rot90(crop[:, ::-1] if mirror else crop, turns)
+            for turns in range(4)
+            for mirror in (False, True)
+        }
+        matches = [key for key, value in turned.items() if np.array_equal(value, patch)]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) == 8
+
+
+def test_patches_come_from_all_images_and_reach_their_borders() -> None:
+    images = [np.full((8 + i, 9, 3), i, np.uint8) for i in range(3)]
+    images[2][-1] = 99
+    sampler = PatchSampler(images, 8, torch.device("cpu"))
+    patches = sampler.draw(200, torch.Generator().manual_seed(0)) * 255
+    assert {0, 1, 2, 99} == set(patches.round().int().flatten().tolist())
+
+
+def test_noise_has_the_asked_strength_and_half_is_clipped() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.full((400, 3, 16, 16), 0.5)
+    noise = Denoise(sigma=(25, 25), clipped=0).degrade(clean, generator) - clean
+    assert float(noise.std()) == pytest.approx(25 / 255, rel=0.01)
+    spread = (Denoise(clipped=0).degrade(clean, generator) - clean).flatten(1).std(1) * 255
+    assert float(spread.min()) < 2
+    assert float(spread.max()) > 48
+    dark = Denoise(sigma=(50, 50)).degrade(torch.zeros(400, 3, 8, 8), generator)
+    clipped = (dark.flatten(1).min(1).values == 0).float().mean()
+    assert float(clipped) == pytest.approx(0.5, abs=0.1)
+
+
+def test_benchmark_noise_is_seeded() -> None:
+    image = np.full((64, 64, 3), 128, np.uint8)
+    first, again, other = (add_gaussian_noise(image, 25, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert float((first - 128 / 255).std()) == pytest.approx(25 / 255, rel=0.03)
+
+
+def test_charbonnier_is_the_smoothed_absolute_error() -> None:
+    restored, clean = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0])
+    expected = (np.sqrt(1 + 1e-6) + 1e-3) / 2
+    assert float(charbonnier(restored, clean)) == pytest.approx(expected)
+
+
+def test_curve_without_validation_is_drawn(tmp_path: Path) -> None:
+    plot_curve([Point(1, 0.1, None, 1e-3, 1.0)], tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(folder: Path, tmp_path: Path) -> None:
+    """Interrupted within a step, after the weights moved: the whole step is in the checkpoint."""
+    whole = me.Trainer(SHORT, [folder], tmp_path / "whole", device="cpu")
+    whole.run()
+    parts = me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu")
+    update = parts.state.optimizer.step
+
+    def interrupted_update() -> None:
+        update()
+        if parts.state.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    parts.state.optimizer.step = interrupted_update  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        parts.run()
+    resumed = me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu")
+    assert resumed.state.step == 4
+    resumed.run()
+    for name, tensor in weights_of(whole).items():
+        assert torch.equal(tensor, resumed.state.network.state_dict()[name]), name
+
+
+def test_loss_that_is_no_number_keeps_the_last_checkpoint(folder: Path, tmp_path: Path) -> None:
+    trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu")
+    trainer.run(until=2)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        trainer.state.network.conv_in.weight.fill_(float("nan"))  # type: ignore[union-attr,operator]
+    with pytest.raises(me.ConfigError, match="loss is nan at step 6"):
+        trainer.run()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_training_starts_from_given_weights(folder: Path, tmp_path: Path) -> None:
+    trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu", initial="edge-s-denoise")
+    bundled = me.load_model("edge-s-denoise")
+    for name, tensor in weights_of(trainer).items():
+        assert torch.equal(tensor, bundled.state_dict()[name]), name
+    trainer.run(until=1)
+    facts = me.load_model(tmp_path / "model.safetensors").training_facts
+    assert facts["data"]["initial_weights_sha256"] == bundled.facts.weights_sha256
+    moved = me.Trainer(SHORT, [folder], tmp_path, device="cpu", initial="edge-s-denoise")
+    assert moved.state.step == 1  # the checkpoint goes before
+    other = me.TrainSettings(**{**vars(SHORT), "preset": "edge-m"})
+    with pytest.raises(me.ConfigError, match="edge-s network, but edge-m"):
+        me.Trainer(other, [folder], tmp_path / "m", device="cpu", initial="edge-s-denoise")
