@@ -12,6 +12,11 @@ from mirnet_edge.errors import ConfigError
 if TYPE_CHECKING:
     pass
 
+CLIPPED_SHARE = 0.5
+"""Of noisy training and calibration images, the share that is clamped to [0, 1] and rounded to
+8 bits, as every frame of a camera is; the others keep the noise's tails, as the literature's
+benchmarks do."""
+
 
 def add_gaussian_noise(image: NDArray[np.uint8], sigma: float, seed: int) -> NDArray[np.float32]:
     """A uint8 image as float32 in [0, 1] with white Gaussian noise of ``sigma``/255 added, neither

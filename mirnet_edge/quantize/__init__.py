@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DENOISING_SIGMA = 25.0
 """Of the noise added to the bundled clean images for a denoiser: the middle of what it is trained
-for (`tasks.Denoise`)."""
+for (`workstation.tasks.denoise`)."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from PIL import Image
 
 from mirnet_edge.errors import CalibrationError, ImageError
 from mirnet_edge.frames.layout import FrameLayout
-from mirnet_edge.frames.noise import add_gaussian_noise, to_uint8, unit_range
+from mirnet_edge.frames.noise import CLIPPED_SHARE, add_gaussian_noise, to_uint8, unit_range
 from mirnet_edge.quantize.calibration.diversity import describe, farthest_first
 from mirnet_edge.quantize.calibration.sources import FrameSource, Pixels, Source, Video, open_frames
-from mirnet_edge.workstation.tasks.denoise import Denoise
 
 MOST_STILLS, MOST_VIDEO_FRAMES = 1024, 256
 """Candidates looked at; of more, evenly spaced ones. A look at a video's frame is a seek."""
@@ -86,7 +85,8 @@ class CalibrationSet:
             count: tiles wanted; there may be fewer.
             sigma: standard deviation of white Gaussian noise to add, in units of 1/255; None
                 leaves the frames as they are. Every other tile is then clamped and rounded as a
-                camera's frame is: the share of them that `tasks.Denoise` trains with.
+                camera's frame is: the share of them that training clips
+                (`frames.noise.CLIPPED_SHARE`).
             seed: of the first choice and the noise; the same seed gives the same set.
             in_channels: of the network. Files are shown to a gray network by their luminance.
             progress: called with (frames looked at, frames).
@@ -244,9 +244,9 @@ def _crop(frame: Pixels, top: int, left: int, tile: tuple[int, int]) -> Pixels:
 
 
 def _noisy(crop: Pixels, index: int, sigma: float, seed: int) -> NDArray[np.float32]:
-    """The crop with noise; clamped and rounded where the running share of `Denoise` says so."""
+    """The crop with noise; clamped and rounded where the running share `CLIPPED_SHARE` says so."""
     noisy = add_gaussian_noise(crop, sigma, seed + index)
-    share = Denoise().clipped
+    share = CLIPPED_SHARE
     if math.floor((index + 1) * share) > math.floor(index * share):
         return unit_range(to_uint8(noisy))
     return noisy

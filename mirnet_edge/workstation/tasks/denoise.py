@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mirnet_edge.frames.noise import CLIPPED_SHARE
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
@@ -21,7 +23,7 @@ class Denoise:
     """
 
     sigma: tuple[float, float] = (0.0, 50.0)
-    clipped: float = 0.5
+    clipped: float = CLIPPED_SHARE
 
     def degrade(self, clean: Tensor, generator: Generator) -> Tensor:
         """(N, C, H, W) in [0, 1] to the same with noise. ``generator`` on the same device."""
