@@ -6,9 +6,8 @@ import functools
 import itertools
 import threading
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -130,9 +129,12 @@ def open_device(index: int = 0) -> Device:
         return _devices[index]
 
 
-class Owner(ABC):
+class Owner:
     """Owns something on a device and gives it back once: at `close`, at the end of a with block,
     when nothing refers to it any more, or when the process ends, newest first.
+
+    A subclass makes its parts inside `_making` and hands each to `_own`, or registers what frees it
+    as a callback of `_owned`.
 
     Attributes:
         device: where it is.
@@ -142,6 +144,7 @@ class Owner(ABC):
 
     def __init__(self, device: Device) -> None:
         self.device = device
+        self._owned = ExitStack()
 
     @property
     def closed(self) -> bool:
@@ -157,9 +160,24 @@ class Owner(ABC):
         if self._closed:
             raise DeviceError(f"this {type(self).__name__} is closed; make a new one")
 
-    @abstractmethod
+    @contextmanager
+    def _making(self) -> Iterator[None]:
+        """A block in which the parts are made. Where it fails, those made so far are given back."""
+        self._opened()
+        try:
+            yield
+        except BaseException:
+            with suppress(DeviceError):  # what failed first says more
+                self.close()
+            raise
+
+    def _own(self, part: Owned) -> Owned:
+        """The part, to be closed with this and before all that was owned earlier."""
+        return self._owned.enter_context(part)
+
     def _release(self) -> None:
-        """Give back what is owned; called once, with the context current."""
+        """Give back what is owned, newest first; called once, with the context current."""
+        self._owned.close()
 
     def close(self) -> None:
         """Give back what is owned. A second call does nothing.

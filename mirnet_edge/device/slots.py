@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import numpy as np
 
 from mirnet_edge.cuda import Device, Event, MirroredBuffer, Owner, PinnedBuffer
@@ -35,10 +33,8 @@ class FrameSlot(Owner):
     def __init__(self, device: Device, layout: ArrayLayout, block_words: int) -> None:
         super().__init__(device)
         self.free = True
-        self._owned = ExitStack()
-        self._opened()
-        try:
-            own = self._owned.enter_context
+        with self._making():
+            own = self._own
             self.source = own(MirroredBuffer(device, layout.shape, layout.dtype))
             self.target = own(MirroredBuffer(device, layout.shape, layout.dtype))
             self.clock = own(PinnedBuffer(device, (CLOCK_WORDS,), np.uint64))
@@ -47,11 +43,5 @@ class FrameSlot(Owner):
             )
             self.started, self.uploaded, self.begun = (own(Event(device)) for _ in "abc")
             self.gathering, self.computed, self.downloaded = (own(Event(device)) for _ in "abc")
-        except Exception:
-            self.close()
-            raise
         self.source_frame: DeviceFrame = layout.frame_at(self.source.address)
         self.target_frame: DeviceFrame = layout.frame_at(self.target.address)
-
-    def _release(self) -> None:
-        self._owned.close()
