@@ -173,7 +173,8 @@ class Owner:
 
     def _own(self, part: Owned) -> Owned:
         """The part, to be closed with this and before all that was owned earlier."""
-        return self._owned.enter_context(part)
+        self._owned.enter_context(part)
+        return part
 
     def _release(self) -> None:
         """Give back what is owned, newest first; called once, with the context current."""
