@@ -93,3 +93,8 @@ def ranges_of(proto: Any, amax: float = 2.0) -> Ranges:
         name: TensorRange(amax + index / 100, -amax, amax) for index, name in enumerate(names)
     }
     return Ranges(graph_sha256(proto), "minmax", tensors, "0" * 64, 1)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Of the extent of what is expected."""
+    return float(np.abs(found - expected).max() / np.ptp(expected))

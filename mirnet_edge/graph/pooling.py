@@ -13,16 +13,26 @@ not with a tile's, so the results are those of the frame either way.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mirnet_edge.errors import GraphError
-from mirnet_edge.facts import ModelFacts
-from mirnet_edge.graph.rewrite.edit import SPATIAL_AXES, GraphEditor, Node, Value, is_frame_mean
+from mirnet_edge.graph.file import read_facts
+from mirnet_edge.graph.rewrite.edit import (
+    SPATIAL_AXES,
+    GraphEditor,
+    attribute,
+    input_of,
+    is_frame_mean,
+)
 from mirnet_edge.graph.rewrite.pools import softmax_mean, softmax_sums
 from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
 from mirnet_edge.pooling.vectors import Pool
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnx_ir import Node, Value
 
 OUTSIDE = -3e4
 """Added to logits outside the kept region: their exponentials are 0, unless they are 29,900 above
@@ -37,15 +47,19 @@ REDUCTIONS = {
 
 @dataclass(frozen=True)
 class _Place:
-    """A pool in a graph under change: the map it reads, its logits, its result."""
+    """A pool in a graph under change: the map it reads, its logits where it has any, the node that
+    writes its result."""
 
-    kind: Literal["mean", "softmax"]
     features: Value
     logits: Value | None
-    mean: Value
+    writer: Node
+
+    @property
+    def mean(self) -> Value:
+        return self.writer.outputs[0]
 
 
-def pools_of(proto: Any) -> tuple[Pool, ...]:
+def pools_of(proto: ModelProto) -> tuple[Pool, ...]:
     """The pools of a plain graph, in the order in which it computes them.
 
     Raises:
@@ -55,7 +69,7 @@ def pools_of(proto: Any) -> tuple[Pool, ...]:
     return _described(editor, _places(editor), proto)
 
 
-def apply_graph(proto: Any) -> Any:
+def apply_graph(proto: ModelProto) -> ModelProto:
     """A copy of a plain graph that is given its pooled vectors.
 
     Inputs: the image, then ``statistic.k`` (1, C, 1, 1) float32 for each of `pools_of`. Output: as
@@ -69,10 +83,10 @@ def apply_graph(proto: Any) -> Any:
     for index, pool in enumerate(_described(editor, places, proto)):
         given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
         editor.replace(places[index].mean, given)
-    return _finished(editor, proto)
+    return editor.to_proto()
 
 
-def gather_graph(proto: Any) -> Any:
+def gather_graph(proto: ModelProto) -> ModelProto:
     """A copy of a plain graph that also returns what a tile contributes to its pooled vectors.
 
     Inputs: the image (N, C, H, W); ``rows`` (N, 1, H, 1) and ``columns`` (N, 1, 1, W), weights of
@@ -91,23 +105,22 @@ def gather_graph(proto: Any) -> Any:
     editor = GraphEditor(proto)
     places = _places(editor)
     pools = _described(editor, places, proto)
-    region = _Region(editor, _multiple(proto))
+    region = _Region(editor, read_facts(proto).size_multiple)
     for index, (pool, place) in enumerate(zip(pools, places)):
         given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
-        reader = place.mean.producer()
         gathered = region.gathered(place, pool, f"{GATHERED}.{index}", f"{LOG_MASS}.{index}")
-        editor.replace(place.mean, region.chosen(reader, gathered, given, f"chosen.{index}"))
-    return _finished(editor, proto)
+        chosen = region.chosen(place.writer, gathered, given, f"chosen.{index}")
+        editor.replace(place.mean, chosen)
+    return editor.to_proto()
 
 
 def _places(editor: GraphEditor) -> list[_Place]:
     places: list[_Place] = []
     for node in editor.nodes("Softmax", *REDUCTIONS):
-        if is_frame_mean(node):
-            places.append(_Place("mean", node.inputs[0], None, node.outputs[0]))
+        if is_frame_mean(editor, node):
+            places.append(_Place(input_of(node), None, node))
         elif node.op_type == "Softmax" and (found := softmax_mean(editor, node)) is not None:
-            logits, features, mean = found
-            places.append(_Place("softmax", features, logits, mean))
+            places.append(_Place(found.features, found.logits, found.view))
         elif _reduces_positions(editor, node):
             raise GraphError(
                 f"{node.op_type} {node.name!r} reduces over the frame in no way that is known; "
@@ -117,15 +130,15 @@ def _places(editor: GraphEditor) -> list[_Place]:
 
 
 def _reduces_positions(editor: GraphEditor, node: Node) -> bool:
-    before, after = editor.dims(node.inputs[0]), editor.dims(node.outputs[0])
+    before, after = editor.dims(input_of(node)), editor.dims(node.outputs[0])
     if node.op_type == "Softmax":
-        axis = node.attributes["axis"].value if "axis" in node.attributes else -1
+        axis = attribute(node, "axis", -1)
         return axis % len(before) > 1 and before[axis] > 1
     return len(before) == 4 and before[2:] != after[2:]
 
 
-def _described(editor: GraphEditor, places: list[_Place], proto: Any) -> tuple[Pool, ...]:
-    multiple = _multiple(proto)
+def _described(editor: GraphEditor, places: list[_Place], proto: ModelProto) -> tuple[Pool, ...]:
+    multiple = read_facts(proto).size_multiple
     height = editor.dims(editor.image)[2]
     pools = []
     for place in places:
@@ -137,20 +150,9 @@ def _described(editor: GraphEditor, places: list[_Place], proto: Any) -> tuple[P
                 f"tiles lie on multiples of {multiple}; make the statistics graphs before "
                 "rewriting for TensorRT"
             )
-        pools.append(Pool(place.mean.name, place.kind, channels, scale))
+        kind: Literal["mean", "softmax"] = "mean" if place.logits is None else "softmax"
+        pools.append(Pool(str(place.mean.name), kind, channels, scale))
     return tuple(pools)
-
-
-def _multiple(proto: Any) -> int:
-    metadata = {item.key: item.value for item in proto.metadata_props}
-    return ModelFacts.from_metadata(metadata).size_multiple
-
-
-def _finished(editor: GraphEditor, proto: Any) -> Any:
-    changed = editor.to_proto()
-    del changed.metadata_props[:]
-    changed.metadata_props.extend(proto.metadata_props)
-    return changed
 
 
 class _Region:
@@ -165,7 +167,7 @@ class _Region:
 
     def __init__(self, editor: GraphEditor, multiple: int) -> None:
         self._editor, self._multiple = editor, multiple
-        batch, _, height, width = editor.image.shape
+        batch, _, height, width = editor.image.shape or ()
         self._batch = batch
         self._staged = editor.fixed and isinstance(batch, int)
         self._first = next(editor.nodes())
@@ -186,7 +188,7 @@ class _Region:
     def gathered(self, place: _Place, pool: Pool, name: str, mass_name: str) -> Value:
         """The mean over the region of what ``place`` reads; it and its mass become outputs of the
         graph."""
-        reader, mass = place.mean.producer(), None
+        reader, mass = place.writer, None
         if place.logits is None:
             mean = self._mean(reader, place.features, pool.scale, name)
         else:
@@ -218,9 +220,7 @@ class _Region:
         kept = self._editor.add(
             before, "Mul", [blocks, self._inside(self._multiple)], f"{name}/kept"
         )
-        mean = self._editor.add(
-            before, "ReduceMean", [kept], f"{name}/mean", axes=SPATIAL_AXES, keepdims=1
-        )
+        mean = self._editor.reduce(before, "ReduceMean", kept, f"{name}/mean")
         return self._editor.add(before, "Div", [mean, self._share()], name)
 
     def _staged_sums(
@@ -242,7 +242,7 @@ class _Region:
             return add("Reshape", [value, constant], part)
 
         axes = self._editor.constant(f"{name}/axes", np.array(SPATIAL_AXES, np.int64))
-        largest = add("ReduceMax", [logits], "largest", axes=SPATIAL_AXES, keepdims=1)
+        largest = self._editor.reduce(before, "ReduceMax", logits, f"{name}/largest")
         powers = add("Exp", [add("Sub", [logits, largest], "below")], "exp")
         total = add("ReduceSum", [powers, axes], "sum", keepdims=1)
         flat = reshaped(features, [0, 0, -1], "flat")
@@ -269,13 +269,10 @@ class _Region:
     def _share(self) -> Value:
         """The region's share of the tile: (N, 1, 1, 1)."""
         if "share" not in self._made:
-            sides = [
-                self._add(
-                    "ReduceMean", [self._side(axis, self._multiple)],
-                    f"{self._weights[axis].name}/share", axes=SPATIAL_AXES, keepdims=1,
-                )
-                for axis in (2, 3)
-            ]  # fmt: skip
+            sides = []
+            for axis in (2, 3):
+                side, name = self._side(axis, self._multiple), f"{self._weights[axis].name}/share"
+                sides.append(self._editor.reduce(self._first, "ReduceMean", side, name))
             self._made["share"] = self._add("Mul", sides, "share")
         return self._made["share"]
 
@@ -318,9 +315,7 @@ class _Region:
         weights = self._weights[axis]
         name = f"{weights.name}/largest"
         if name not in self._made:
-            self._made[name] = self._add(
-                "ReduceMax", [weights], name, axes=SPATIAL_AXES, keepdims=1
-            )
+            self._made[name] = self._editor.reduce(self._first, "ReduceMax", weights, name)
         return self._made[name]
 
     def _add(self, kind: str, inputs: list[Value], name: str, **attributes: Any) -> Value:

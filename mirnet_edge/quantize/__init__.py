@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.errors import CalibrationError, GraphError
 from mirnet_edge.facts import PREFIX, ModelFacts
-from mirnet_edge.graph.file import has_qdq, load_graph, with_shape
-from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.graph.file import has_qdq, load_graph, read_facts
+from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import Progress, QuantizationPlan
 from mirnet_edge.quantize.ranges import METHODS
@@ -99,10 +99,10 @@ def quantize_onnx(
     for path in (output, ranges_path, plan_path):
         require_new(path, overwrite)
     original = _float_graph(onnx)
-    facts = ModelFacts.from_metadata({item.key: item.value for item in original.metadata_props})
+    facts = read_facts(original)
     found = quantized_graph(
         original,
-        _rewritten(original, tile),
+        rewritten_for_tensorrt(original, 1, tile),
         lambda: _calibration_set(calibration, facts, tile, sigma),
         use_record=calibration is None and sigma is None,
         method=method,
@@ -141,11 +141,6 @@ def _float_graph(onnx: str | os.PathLike[str]) -> Any:
     if has_qdq(proto):
         raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
     return proto
-
-
-def _rewritten(proto: Any, tile: tuple[int, int]) -> Any:
-    """For TensorRT, at the size of the tile."""
-    return with_shape(rewrite(with_shape(proto, 1, *tile), "tensorrt")[0], 1, *tile)
 
 
 def _require_layers(plan: QuantizationPlan) -> None:

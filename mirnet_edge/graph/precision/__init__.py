@@ -7,14 +7,18 @@ is told by flags which layers may be narrower; `islands.fp32_islands` says which
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import ConfigError, GraphError, first_line
 from mirnet_edge.graph.file import has_qdq
 from mirnet_edge.graph.precision.islands import fp32_islands
 from mirnet_edge.graph.precision.typing_pass import IoType, retyped
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Precision = Literal["fp32", "fp16", "int8"]
 """Of the arithmetic that an engine is asked for. "int8" means INT8 for the layers that the graph's
@@ -27,8 +31,8 @@ IR_OF_OPSET_19 = 9
 
 
 def typed_graph(
-    proto: Any, precision: Precision, *, strongly_typed: bool, io: IoType = "float32"
-) -> Any:
+    proto: ModelProto, precision: Precision, *, strongly_typed: bool, io: IoType = "float32"
+) -> ModelProto:
     """The graph that a builder gives to TensorRT for a precision.
 
     Args:
@@ -52,9 +56,7 @@ def typed_graph(
             "that was quantized"
         )
     if not strongly_typed:
-        same = type(proto)()
-        same.CopyFrom(proto)
-        return same
+        return copy.deepcopy(proto)
     if precision == "int8":
         return to_strongly_typed(proto, io=io)
     if precision == "fp16":
@@ -62,7 +64,9 @@ def typed_graph(
     return retyped(proto, [node.name for node in proto.graph.node], io)
 
 
-def to_fp16(proto: Any, *, islands: Collection[str] | None = None, io: IoType = "float32") -> Any:
+def to_fp16(
+    proto: ModelProto, *, islands: Collection[str] | None = None, io: IoType = "float32"
+) -> ModelProto:
     """A copy of a float32 graph in which every float tensor and constant is float16, but for those
     of FP32 islands; Casts stand at the islands' borders only, and at the graph's where ``io`` is
     "float32".
@@ -77,7 +81,7 @@ def to_fp16(proto: Any, *, islands: Collection[str] | None = None, io: IoType = 
     return retyped(proto, fp32_islands(proto) if islands is None else islands, io)
 
 
-def to_strongly_typed(proto: Any, *, io: IoType = "float32") -> Any:
+def to_strongly_typed(proto: ModelProto, *, io: IoType = "float32") -> ModelProto:
     """A copy of a float32 graph with Q/DQ pairs, for TensorRT 10 and later: the pairs quantize
     float16 tensors with float16 scales, and everything else is as `to_fp16` makes it.
 

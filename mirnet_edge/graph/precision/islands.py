@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mirnet_edge.errors import GraphError
-from mirnet_edge.graph.file import dims_of
+from mirnet_edge.graph.file import attribute_of, shapes_by_name
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 FP16_MAX = 65504.0
 FP16_LEAST_NORMAL = 2.0**-14
@@ -35,7 +38,7 @@ HANDED_OUT = EXPONENTS | NORMALIZERS
 """What leads to an output in FP32 besides the image, as far as its tensors are small."""
 
 
-def fp32_islands(proto: Any) -> dict[str, str]:
+def fp32_islands(proto: ModelProto) -> dict[str, str]:
     """Names of the nodes that need FP32, in the graph's order, each with the reason.
 
     Args:
@@ -48,18 +51,16 @@ def fp32_islands(proto: Any) -> dict[str, str]:
 
 
 class _Finder:
-    def __init__(self, proto: Any) -> None:
+    def __init__(self, proto: ModelProto) -> None:
         graph = proto.graph
         self.nodes = list(graph.node)
         self.constants = {tensor.name for tensor in graph.initializer}
-        self.shapes = {
-            value.name: dims_of(value) for value in (*graph.input, *graph.value_info, *graph.output)
-        } | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        self.shapes = shapes_by_name(proto)
         batch, _, height, width = self._shape(graph.input[0].name)
         self.mask_size = batch * height * width
         self.handed_out = [value.name for value in graph.output[1:]]
         self.producer = {name: node for node in self.nodes for name in node.output}
-        self.consumers: dict[str, list[Any]] = defaultdict(list)
+        self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in self.nodes:
             if not node.name:
                 raise GraphError(
@@ -88,7 +89,7 @@ class _Finder:
             joined = sum(self._join_between(node) for node in self.nodes) > 0
         return {node.name: self.found[node.name] for node in self.nodes if node.name in self.found}
 
-    def _reason(self, node: Any) -> str | None:
+    def _reason(self, node: NodeProto) -> str | None:
         """Why the node itself needs FP32."""
         if node.op_type == "Softmax":
             return self._reason_of_softmax(node)
@@ -100,7 +101,7 @@ class _Finder:
             return self._reason_of_product(node)
         return None
 
-    def _reason_of_product(self, node: Any) -> str | None:
+    def _reason_of_product(self, node: NodeProto) -> str | None:
         """Of two computed matrices, which is a sum over positions with weights. A large one stays:
         its weights are made to be held by FP16."""
         if any(self._is_far_softmax(name) for name in node.input):
@@ -110,10 +111,8 @@ class _Finder:
             return None
         return f"weighted sum of {positions} values, of which FP16 keeps 11 bits"
 
-    def _reason_of_softmax(self, node: Any) -> str | None:
-        shape = self._shape(node.input[0])
-        axis = next((item.i for item in node.attribute if item.name == "axis"), -1)
-        positions = shape[axis]
+    def _reason_of_softmax(self, node: NodeProto) -> str | None:
+        positions = self._shape(node.input[0])[attribute_of(node, "axis", -1)]
         if positions <= FEW:
             return None
         return (
@@ -121,21 +120,21 @@ class _Finder:
             f"below FP16's least normal value {FP16_LEAST_NORMAL:.1e}"
         )
 
-    def _is_summed(self, node: Any) -> bool:
+    def _is_summed(self, node: NodeProto) -> bool:
         consumers = self.consumers[node.output[0]]
         return any(item.op_type in MEANS | SUMS and self._extent(item) > FEW for item in consumers)
 
-    def _reason_of_reduction(self, node: Any) -> str | None:
+    def _reason_of_reduction(self, node: NodeProto) -> str | None:
         extent = self._extent(node)
         allowed = FEW_IN_A_LARGE_MAP if self._is_large(node.input[0]) else FEW
         if extent <= allowed:
             return None
         return f"sum of {extent} values: FP16 overflows at {FP16_MAX:.0f} and keeps 11 bits"
 
-    def _extent(self, node: Any) -> int:
+    def _extent(self, node: NodeProto) -> int:
         """How many values of a reduction's input make one of its output."""
         if node.op_type == "AveragePool":
-            return math.prod(next(i.ints for i in node.attribute if i.name == "kernel_shape"))
+            return math.prod(attribute_of(node, "kernel_shape", [1]))
         return self._size(node.input[0]) // max(self._size(node.output[0]), 1)
 
     def _is_far_softmax(self, name: str) -> bool:
@@ -145,7 +144,7 @@ class _Finder:
             node = self.producer.get(node.input[0])
         return node is not None and node.op_type == "Softmax" and node.name in self.found
 
-    def _join_producers(self, node: Any) -> None:
+    def _join_producers(self, node: NodeProto) -> None:
         """The argument of an exponential is computed in FP32 too: an error of it is a relative
         error of the weight."""
         for name in node.input:
@@ -156,7 +155,7 @@ class _Finder:
                 self.found[producer.name] = "argument of an exponential"
                 self._join_producers(producer)
 
-    def _join_sums(self, node: Any) -> None:
+    def _join_sums(self, node: NodeProto) -> None:
         """The sum of exponentials, taken in one stage or more, and what is divided by it."""
         for consumer in self.consumers[node.output[0]]:
             if consumer.op_type in MEANS | SUMS and self._is_small(consumer):
@@ -164,7 +163,7 @@ class _Finder:
                 self._join_sums(consumer)
                 self._join_normalizers(consumer)
 
-    def _join_normalizers(self, node: Any) -> None:
+    def _join_normalizers(self, node: NodeProto) -> None:
         """A sum stays in FP32 until it divides, is divided, or scales a tensor."""
         for consumer in self.consumers[node.output[0]]:
             if consumer.op_type not in NORMALIZERS or not self._is_small(consumer):
@@ -185,7 +184,7 @@ class _Finder:
         for source in producer.input:
             self._join_handed_out(source)
 
-    def _join_between(self, node: Any) -> bool:
+    def _join_between(self, node: NodeProto) -> bool:
         """A small node whose producers and consumers are all in islands joins them: two casts
         less. Whether it did."""
         if node.name in self.found or node.op_type not in EXPONENTS | NORMALIZERS:
@@ -201,7 +200,7 @@ class _Finder:
             self.found[node.name] = "between nodes that need FP32"
         return joins
 
-    def _is_small(self, node: Any) -> bool:
+    def _is_small(self, node: NodeProto) -> bool:
         return not any(self._is_large(name) for name in (*node.input, *node.output) if name)
 
     def _is_large(self, name: str) -> bool:
@@ -213,7 +212,7 @@ class _Finder:
         return math.prod(self._shape(name))
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        shape: tuple[int, ...] | None = self.shapes.get(name)
+        shape = self.shapes.get(name)
         if shape is None or 0 in shape:
             raise GraphError(
                 f"the shape of tensor {name!r} is not known; fix the input's size first "

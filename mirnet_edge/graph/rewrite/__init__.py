@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mirnet_edge.errors import GraphError
 from mirnet_edge.graph.cost import bytes_moved
+from mirnet_edge.graph.file import with_shape
 from mirnet_edge.graph.rewrite.convolutions import (
     blur_pools,
     convolutions_before_upsampling,
@@ -28,7 +29,10 @@ from mirnet_edge.graph.rewrite.pools import (
     staged_means,
 )
 
-__all__ = ["ASSUMED_SIZE", "PASSES", "Pass", "PassReport", "rewrite"]
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["ASSUMED_SIZE", "PASSES", "Pass", "PassReport", "rewrite", "rewritten_for_tensorrt"]
 
 Target = Literal["any", "tensorrt"]
 
@@ -81,12 +85,12 @@ class PassReport:
 
 
 def rewrite(
-    proto: Any, target: Target = "any", without: Collection[str] = ()
-) -> tuple[Any, list[PassReport]]:
+    proto: ModelProto, target: Target = "any", without: Collection[str] = ()
+) -> tuple[ModelProto, list[PassReport]]:
     """Apply all passes for ``target`` to a graph.
 
     Args:
-        proto: ``onnx.ModelProto`` of opset 17; of fixed size (see `graph.file.with_shape`) for the
+        proto: of opset 17; of fixed size (see `graph.file.with_shape`) for the
             passes that count on one.
         target: "tensorrt" applies the passes of "any" too.
         without: names of passes to leave out.
@@ -112,10 +116,7 @@ def rewrite(
         editor = GraphEditor(proto)
         changes = item.run(editor)
         if changes:
-            metadata = list(proto.metadata_props)
             proto = editor.to_proto()
-            del proto.metadata_props[:]
-            proto.metadata_props.extend(metadata)
             reports.append(_report(item.name, changes, proto))
         else:
             before = reports[-1]
@@ -123,5 +124,15 @@ def rewrite(
     return proto, reports
 
 
-def _report(name: str, changes: int, proto: Any) -> PassReport:
+def rewritten_for_tensorrt(proto: ModelProto, batch: int, tile: tuple[int, int]) -> ModelProto:
+    """A copy for a batch of tiles, rewritten for TensorRT, with every tensor's shape inferred.
+
+    Raises:
+        GraphError: the graph takes no such tiles, or cannot be rewritten.
+    """
+    # Sized before, since some passes count on a fixed size, and after, for the shapes they made.
+    return with_shape(rewrite(with_shape(proto, batch, *tile), "tensorrt")[0], batch, *tile)
+
+
+def _report(name: str, changes: int, proto: ModelProto) -> PassReport:
     return PassReport(name, changes, len(proto.graph.node), bytes_moved(sized(proto)))
