@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from graph_samples import QUANTIZABLE, network, parsed, ranges_of
+from graph_samples import QUANTIZABLE, network, parsed, ranges_of, relative_error, run
 from onnx import TensorProto, numpy_helper
 
 import mirnet_edge as me
@@ -29,20 +29,6 @@ from mirnet_edge.quantize.qdq import insert_qdq
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
-def run(proto: Any, seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    """The output for a random input of the graph's shape and type, as float32."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    value = session.get_inputs()[0]
-    tiles = np.random.Generator(np.random.PCG64(seed)).random(value.shape, np.float32) * scale
-    tiles = tiles.astype(np.float16).astype(np.float32)
-    kind = np.float16 if value.type == "tensor(float16)" else np.float32
-    return session.run(None, {value.name: tiles.astype(kind)})[0].astype(np.float32)
-
-
 def types(proto: Any) -> dict[str, int]:
     graph = proto.graph
     values = (*graph.input, *graph.value_info, *graph.output)
@@ -53,10 +39,6 @@ def types(proto: Any) -> dict[str, int]:
 
 def casts(proto: Any) -> list[Any]:
     return [node for node in proto.graph.node if node.op_type == "Cast"]
-
-
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / np.ptp(expected))
 
 
 def tiny(path: Path, rewritten: bool, height: int = 36, width: int = 44) -> Any:
@@ -70,7 +52,7 @@ def test_a_network_in_fp16_computes_the_same(tiny_onnx: Path, io: Any, rewritten
     proto = tiny(tiny_onnx, rewritten)
     half = to_fp16(proto, io=io)
     onnx.checker.check_model(half, full_check=True)
-    error = difference(run(half), run(proto))
+    error = relative_error(run(half), run(proto))
     assert 0 < error <= 3e-3
     assert half.metadata_props == proto.metadata_props
     wanted = FLOAT if io == "float32" else HALF
@@ -212,7 +194,7 @@ def test_constant_nodes_are_typed_too() -> None:
     )
     half = to_fp16(proto, io="float16")
     assert set(types(half).values()) == {HALF}
-    assert difference(run(half), run(proto)) < 2e-3
+    assert relative_error(run(half), run(proto)) < 2e-3
 
 
 def test_fp32_with_fp16_input_and_output_casts_at_the_border() -> None:

@@ -13,6 +13,7 @@ import onnx
 import onnx.parser
 import pytest
 from conftest import RawGraph, run_graph
+from graph_samples import relative_error
 
 import mirnet_edge as me
 from mirnet_edge.graph.cost import bytes_moved
@@ -38,10 +39,6 @@ APPLIES_TO = {
 
 def operators(proto: Any) -> Counter[str]:
     return Counter(node.op_type for node in proto.graph.node)
-
-
-def error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / np.ptp(expected))
 
 
 def parsed(text: str, **weights: tuple[int, ...]) -> Any:
@@ -86,7 +83,7 @@ def test_a_pass_alone_computes_the_same(
         changes += reports[-1].changes
         onnx.checker.check_model(changed, full_check=True)
         expected = plain_output(network, height, width)
-        assert error(run_graph(changed, seed=1), expected) <= 1e-5
+        assert relative_error(run_graph(changed, seed=1), expected) <= 1e-5
     assert (changes > 0) == (network in APPLIES_TO[name])
 
 
@@ -104,7 +101,7 @@ def test_all_passes_compute_the_same_for_every_tile_of_a_batch(
         assert found.shape[0] == batch == len(tiles)
         plain = with_shape(raw, 1, height, width)
         expected = np.concatenate([run_graph(plain, seed=2, index=i) for i in range(batch)])
-        assert error(found, expected) <= 1e-5
+        assert relative_error(found, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -114,7 +111,7 @@ def test_passes_for_any_runtime_keep_sizes_open(
     changed, _ = rewrite(raw_graph(network), "any")
     for height, width in SIZES:
         found = run_graph(with_shape(changed, 1, height, width), seed=1)
-        assert error(found, plain_output(network, height, width)) <= 1e-5
+        assert relative_error(found, plain_output(network, height, width)) <= 1e-5
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -194,7 +191,7 @@ def test_any_two_convolutions_of_blocks_are_one() -> None:
     )
     changed, _ = rewrite(graph, "tensorrt")
     assert [tuple(t.dims) for t in changed.graph.initializer] == [(4, 2, 6, 6)]
-    assert error(run_graph(changed, seed=0), run_graph(graph, seed=0)) <= 1e-5
+    assert relative_error(run_graph(changed, seed=0), run_graph(graph, seed=0)) <= 1e-5
 
 
 def test_three_way_gates_survive_logits_that_overflow_their_exponential() -> None:
@@ -233,7 +230,7 @@ def test_three_way_gates_survive_logits_that_overflow_their_exponential() -> Non
     assert next(r for r in reports if r.name == "weighted_sums").changes == 1
     found = run_graph(changed, seed=0)
     assert np.isfinite(found).all()
-    assert error(found, run_graph(graph, seed=0)) <= 1e-5
+    assert relative_error(found, run_graph(graph, seed=0)) <= 1e-5
 
 
 def test_the_spatial_softmax_survives_logits_that_overflow_its_exponential() -> None:
@@ -267,7 +264,7 @@ def test_the_spatial_softmax_survives_logits_that_overflow_its_exponential() -> 
     assert next(r for r in reports if r.name == "spatial_softmaxes").changes == 1
     found, expected = run_graph(changed, seed=0, scale=9), run_graph(proto, seed=0, scale=9)
     assert np.isfinite(found).all()
-    assert error(found, expected) <= 1e-5
+    assert relative_error(found, expected) <= 1e-5
 
 
 def test_reports_say_what_each_pass_did(raw_graph: RawGraph) -> None:

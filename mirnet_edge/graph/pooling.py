@@ -167,7 +167,7 @@ class _Region:
 
     def __init__(self, editor: GraphEditor, multiple: int) -> None:
         self._editor, self._multiple = editor, multiple
-        batch, _, height, width = editor.image.shape or ()
+        batch, _, height, width = tuple(editor.image.shape or ())
         self._batch = batch
         self._staged = editor.fixed and isinstance(batch, int)
         self._first = next(editor.nodes())

@@ -8,10 +8,11 @@ made to either side.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from mirnet_edge._files import atomic_path
 from mirnet_edge._version import __version__
 from mirnet_edge.errors import CalibrationError, first_line
+from mirnet_edge.frame_path import Progress
 from mirnet_edge.graph.file import dims_of, graph_sha256, with_shape
 from mirnet_edge.quantize.calibration import tiles_sha256
 from mirnet_edge.quantize.ranges.histogram import Histogram, entropy_clip, mse_clip, percentile_clip
@@ -151,7 +153,7 @@ def collect_ranges(
     *,
     percentile: float = 99.99,
     tensors: Sequence[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Ranges:
     """Run the tiles through a graph on ONNX Runtime, one by one, and measure its tensors.
 
@@ -179,7 +181,12 @@ def collect_ranges(
     names = convolution_inputs(proto) if tensors is None else list(dict.fromkeys(tensors))
     groups = grouped(sized, names)
     runs = len(tiles) * (1 if method == "minmax" else 1 + len(groups))
-    step = _counter(progress, runs)
+    count = itertools.count(1)
+
+    def step() -> None:
+        if progress:
+            progress(next(count), runs)
+
     ends = extremes(sized, names, tiles, step)
     amax = {name: _amax(low, high) for name, (low, high) in ends.items()}
     if method != "minmax":
@@ -226,15 +233,3 @@ def _check_tiles(proto: ModelProto, tiles: NDArray[np.float32]) -> None:
             f"the graph's inputs are {[(item.name, dims_of(item)) for item in proto.graph.input]}; "
             f"the tiles need one of shape (N, {tiles.shape[1]}, H, W)"
         )
-
-
-def _counter(progress: Callable[[int, int], None] | None, runs: int) -> Callable[[], None]:
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, runs)
-
-    return step
