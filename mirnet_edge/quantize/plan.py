@@ -8,25 +8,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge._version import __version__
-from mirnet_edge.errors import CalibrationError, GraphError, first_line
+from mirnet_edge.errors import CalibrationError, GraphError
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import graph_sha256
 from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
-from mirnet_edge.quantize.ranges import METHODS, Ranges, collect_ranges
+from mirnet_edge.quantize.ranges import FORMAT, METHODS, Ranges, collect_ranges, load_json
 from mirnet_edge.quantize.sensitivity import Group, Judge, groups_of, search, sensitivity
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FORMAT = 1
 SENSITIVITY_TILES = 4
 """Of the calibration set, at most, to order the groups by; what is chosen is measured on all."""
 SENSITIVITY_MACS = 10e12
@@ -90,25 +88,14 @@ class QuantizationPlan:
         Raises:
             CalibrationError: no such file, or no plan of this format.
         """
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            stored = fields.pop("format")
-            if stored != FORMAT:
-                raise CalibrationError(
-                    f"{path}: no quantization plan of format {FORMAT} (but {stored}); make it "
-                    "again with: mirnet-edge quantize"
-                )
+
+        def made(fields: dict[str, Any]) -> QuantizationPlan:
             groups = tuple(
                 Group(**{**group, "nodes": tuple(group["nodes"])}) for group in fields.pop("groups")
             )
             return cls(groups=groups, **fields)
-        except FileNotFoundError as error:
-            raise CalibrationError(f"{path}: no such file") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CalibrationError(
-                f"{path}: no quantization plan of format {FORMAT} ({first_line(error)}); make it "
-                "again with: mirnet-edge quantize"
-            ) from error
+
+        return load_json(path, "quantization plan", made)
 
 
 def make_plan(

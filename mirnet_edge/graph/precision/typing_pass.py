@@ -45,7 +45,7 @@ def retyped(proto: ModelProto, float32_nodes: Collection[str], io: IoType) -> Mo
 
     Raises:
         ConfigError: there is no such type.
-        GraphError: a constant is beyond FP16's range, or Q/DQ pairs of an opset below 19.
+        GraphError: a constant is beyond FP16's range.
     """
     if io not in TYPE_OF_IO:
         raise ConfigError(f"io={io!r}: need one of {', '.join(TYPE_OF_IO)}")
@@ -116,8 +116,6 @@ class _Typing:
         del graph.value_info[:]
 
     def _type_node(self, node: NodeProto) -> None:
-        if node.op_type in PAIR:
-            self._require_opset_19()
         own = FLOAT if node.name in self.float32_nodes else FLOAT16
         for index, name in enumerate(node.input):
             wanted = FLOAT if (node.op_type, index) in ALWAYS_FLOAT32 else own
@@ -168,14 +166,6 @@ class _Typing:
                 values = _scales_as_float16(values) if is_scale else as_float16(name, values)
             self.stored[stored] = self.onnx.numpy_helper.from_array(values, stored)
         return stored
-
-    def _require_opset_19(self) -> None:
-        version = self.proto.opset_import[0].version
-        if version < 19:
-            raise GraphError(
-                f"Q/DQ pairs of opset {version} cannot be FP16; raise the graph to opset 19 first "
-                "(precision.to_strongly_typed)"
-            )
 
 
 def as_float16(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:

@@ -12,10 +12,10 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from mirnet_edge.quantize.ranges.observe import extremes, grouped, histograms
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+T = TypeVar("T")
 METHODS = ("minmax", "percentile", "entropy", "mse")
 FORMAT = 1
 NEGLIGIBLE, AMAX_OF_NOTHING = 1e-30, 1.0
@@ -91,21 +92,7 @@ class Ranges:
         Raises:
             CalibrationError: no such file, or one that holds no ranges of this format.
         """
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise CalibrationError(f"{path}: no such file; {_RECORD}") from error
-        except (OSError, ValueError) as error:
-            raise CalibrationError(f"{path}: no JSON ({first_line(error)}); {_RECORD}") from error
-        try:
-            return _ranges_from(fields)
-        except CalibrationError as error:
-            raise CalibrationError(f"{path}: {error}; {_RECORD}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise CalibrationError(
-                f"{path}: no calibration ranges ({reason}); {_RECORD}"
-            ) from error
+        return load_json(path, "calibration ranges", _ranges_from)
 
     def require(self, graph_sha256: str) -> None:
         """Refuse a graph that these ranges were not measured in.
@@ -123,9 +110,30 @@ class Ranges:
 _RECORD = "record the ranges again with: mirnet-edge quantize"
 
 
+def load_json(path: str | os.PathLike[str], what: str, make: Callable[[dict[str, Any]], T]) -> T:
+    """What ``make`` makes of the fields of a JSON file of this `FORMAT`.
+
+    Raises:
+        CalibrationError: no such file, or one from which it cannot be made.
+    """
+    try:
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        stored = fields.pop("format")
+        if stored != FORMAT:
+            raise CalibrationError(f"its format is {stored!r}")
+        return make(fields)
+    except FileNotFoundError as error:
+        raise CalibrationError(f"{path}: no such file; {_RECORD}") from error
+    # Whoever wrote the file, nothing in it may end in a traceback: it is a user's, and old ones are
+    # of other fields.
+    except (CalibrationError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        kind = "" if isinstance(error, CalibrationError) else f"{type(error).__name__}: "
+        raise CalibrationError(
+            f"{path}: no {what} of format {FORMAT} ({kind}{first_line(error)}); {_RECORD}"
+        ) from error
+
+
 def _ranges_from(fields: dict[str, Any]) -> Ranges:
-    if fields["format"] != FORMAT:
-        raise CalibrationError(f"ranges of format {fields['format']!r}, not {FORMAT}")
     if fields["method"] not in METHODS:
         raise CalibrationError(f"its method is {fields['method']!r}")
     tensors = {}
