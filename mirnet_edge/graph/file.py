@@ -35,6 +35,7 @@ def load_graph(path: str | os.PathLike[str]) -> ModelProto:
         raise GraphError(f"{path}: no such file")
     try:
         proto: ModelProto = onnx.load(str(path))
+        # An empty file, too, is read as a graph: one of nothing.
         onnx.checker.check_model(proto)
     except Exception as error:
         raise GraphError(f"{path}: no valid ONNX ({first_line(error)}); export it again") from error
@@ -88,6 +89,7 @@ def shapes_of(proto: ModelProto, batch: int, height: int, width: int) -> ModelPr
         GraphError: as `with_shape`.
     """
     onnx = require("onnx", "reading graphs")
+    # Inference copies all that it is given into C++ and back, weights as well.
     light = onnx.ModelProto(ir_version=proto.ir_version)
     light.opset_import.extend(proto.opset_import)
     graph = light.graph
@@ -113,6 +115,7 @@ def shapes_of(proto: ModelProto, batch: int, height: int, width: int) -> ModelPr
 def _inferred(light: ModelProto, batch: int, height: int, width: int) -> ModelProto:
     onnx = require("onnx", "reading graphs")
     _set_input(light.graph, batch, height, width)
+    # A stored shape of another size would contradict the inferred one.
     for value in light.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:

@@ -124,7 +124,7 @@ def _places(editor: GraphEditor) -> list[_Place]:
         elif _reduces_positions(editor, node):
             raise GraphError(
                 f"{node.op_type} {node.name!r} reduces over the frame in no way that is known; "
-                "make the statistics graphs before rewriting for TensorRT"
+                "make the apply and gather graphs before rewriting for TensorRT"
             )
     return places
 
@@ -147,7 +147,7 @@ def _described(editor: GraphEditor, places: list[_Place], proto: ModelProto) -> 
         if multiple % scale:
             raise GraphError(
                 f"pool {place.mean.name!r} reads a map of 1/{scale} of the frame's height, but "
-                f"tiles lie on multiples of {multiple}; make the statistics graphs before "
+                f"tiles lie on multiples of {multiple}; make the apply and gather graphs before "
                 "rewriting for TensorRT"
             )
         kind: Literal["mean", "softmax"] = "mean" if place.logits is None else "softmax"
@@ -170,6 +170,7 @@ class _Region:
         batch, _, height, width = tuple(editor.image.shape or ())
         self._batch = batch
         self._staged = editor.fixed and isinstance(batch, int)
+        # In front of all nodes, where every pool finds what it reads.
         self._first = next(editor.nodes())
         rows = editor.input(ROWS, (batch, 1, height, 1))
         columns = editor.input(COLUMNS, (batch, 1, 1, width))
@@ -195,8 +196,12 @@ class _Region:
             logits = self._editor.add(
                 reader, "Add", [place.logits, self._outside(pool.scale)], f"{name}/inside"
             )
-            sums = self._staged_sums if self._staged else self._sums
-            summed, total, shift = sums(reader, logits, place.features, name)
+            # In stages where the size is fixed, as FP16 holds them; else in a form for any size.
+            summed, total, shift = (
+                softmax_sums(self._editor, logits, place.features, name, (reader, reader))
+                if self._staged
+                else self._sums(reader, logits, place.features, name)
+            )
             mean = self._editor.add(reader, "Div", [summed, total], name)
             power = self._editor.add(reader, "Log", [total], f"{name}/log")
             power = self._editor.add(reader, "Add", [power, shift], f"{name}/power")
@@ -223,12 +228,6 @@ class _Region:
         mean = self._editor.reduce(before, "ReduceMean", kept, f"{name}/mean")
         return self._editor.add(before, "Div", [mean, self._share()], name)
 
-    def _staged_sums(
-        self, before: Node, logits: Value, features: Value, name: str
-    ) -> tuple[Value, Value, Value]:
-        """As FP16 holds them, which counts on a fixed size."""
-        return softmax_sums(self._editor, logits, features, name, (before, before))
-
     def _sums(
         self, before: Node, logits: Value, features: Value, name: str
     ) -> tuple[Value, Value, Value]:
@@ -245,6 +244,7 @@ class _Region:
         largest = self._editor.reduce(before, "ReduceMax", logits, f"{name}/largest")
         powers = add("Exp", [add("Sub", [logits, largest], "below")], "exp")
         total = add("ReduceSum", [powers, axes], "sum", keepdims=1)
+        # 0 copies a dimension, so that batch and channels may be open.
         flat = reshaped(features, [0, 0, -1], "flat")
         product = add("MatMul", [flat, reshaped(powers, [0, -1, 1], "column")], "product")
         return reshaped(product, [0, 0, 1, 1], "vector"), total, largest

@@ -99,6 +99,7 @@ def quantize_onnx(
         output.with_name(f"{output.name}.{kind}.json") for kind in ("ranges", "plan")
     )
     _check(output, method, budget_db)
+    # Before the minutes of measuring, not after them.
     for path in (output, ranges_path, plan_path):
         require_new(path, overwrite)
     original = _float_graph(onnx)
@@ -106,6 +107,7 @@ def quantize_onnx(
     found = quantized_graph(
         original,
         rewritten_for_tensorrt(original, 1, tile),
+        # Called to measure only: a record needs no images.
         lambda: _calibration_set(calibration, facts, tile, sigma),
         use_record=calibration is None and sigma is None,
         method=method,

@@ -134,6 +134,7 @@ def make_plan(
     ranges, quantized, losses = _best_ranges(proto, judge, names, methods, step)
     macs = sum(macs_of(proto).values())
     groups = groups_of(proto, names)
+    # Each group is run on these tiles alone: with large networks, one tile must do.
     affordable = int(SENSITIVITY_MACS / (macs * len(groups)))
     count = min(max(affordable, 1), SENSITIVITY_TILES)
     groups = sensitivity(quantized, judge, groups, count, partial(step, "sensitivity"))

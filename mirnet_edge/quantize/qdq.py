@@ -150,6 +150,7 @@ def insert_qdq(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> Mod
         quantized = _quantized(quantized, ranges, nodes)
     except Exception as error:
         raise GraphError(f"ONNX Runtime cannot insert Q/DQ pairs: {first_line(error)}") from error
+    # The quantizer leaves marks of its own: its name, and a note that shapes are known.
     del quantized.metadata_props[:]
     quantized.metadata_props.extend(proto.metadata_props)
     quantized.producer_name, quantized.producer_version = (

@@ -73,6 +73,7 @@ def quantized_graph(
         try:
             found = recorded_plan(original, sized, method, budget_db)
         except CalibrationError as error:
+            # An old record costs the user minutes, not the command.
             found, notes = None, (f"recorded ranges not used, measured instead: {error}",)
         if found is not None:
             plan, ranges = found
@@ -122,6 +123,7 @@ def recorded_plan(
     if method not in ("auto", plan.method) or not _serves(plan, budget_db):
         return None
     sha256, macs = graph_sha256(sized), macs_of(sized)
+    # Multiplications are those of this tile; what the groups cost stays as it was measured.
     groups = tuple(
         replace(group, macs=sum(macs[name] for name in group.nodes)) for group in plan.groups
     )

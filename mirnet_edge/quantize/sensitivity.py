@@ -122,6 +122,7 @@ class Judge:
         return float(self._lost(self._base[:count] + added).mean())
 
     def _lost(self, errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        # A restoration without an error is no division by zero.
         least = np.finfo(np.float64).tiny
         base = self._base[: len(errors)]
         lost: NDArray[np.float64] = 10 * np.log10(
@@ -220,6 +221,7 @@ def search(
             progress(done, rounds)
         return loss
 
+    # Where all groups fit the budget, this is the only graph measured.
     loss = measure(len(order))
     if loss.upper_db <= budget_db:
         return order, loss

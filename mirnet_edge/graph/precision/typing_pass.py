@@ -51,6 +51,7 @@ def retyped(proto: ModelProto, float32_nodes: Collection[str], io: IoType) -> Mo
         raise ConfigError(f"io={io!r}: need one of {', '.join(TYPE_OF_IO)}")
     onnx = require("onnx", "typing graphs")
     typed = copy.deepcopy(proto)
+    # Of initializers alone a second copy can be stored in the other type.
     constants_to_initializers(typed)
     _Typing(onnx, typed, set(float32_nodes), TYPE_OF_IO[io]).run()
     return _checked(onnx, typed)
@@ -81,6 +82,7 @@ class _Typing:
             value.name: io_type if value.name in images else FLOAT
             for value in (*graph.input, *graph.output)
         }
+        # Nodes do not say which of their tensors are floats; inference does.
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph
         self.floats = {
             value.name

@@ -137,6 +137,7 @@ class GraphEditor:
     def replace(self, old: Value, new: Value) -> None:
         """Let all readers of ``old`` read ``new``, and remove the nodes that nothing reads then."""
         if old.is_graph_output():
+            # Its name stays: it is how the graph is called.
             new.name, old.name = old.name, self._unique(f"{old.name}/replaced")
             # An output says its type; of other values ONNX keeps none that it cannot infer.
             new.shape, new.type = old.shape, old.type

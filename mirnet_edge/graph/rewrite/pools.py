@@ -136,6 +136,7 @@ def staged_means(editor: GraphEditor) -> int:
     """The mean of a large map is the mean of the means of its blocks. One reduction of 256x256
     positions keeps as many thread blocks busy as there are channels; 16x16 blocks first keep 256
     times as many."""
+    # Which blocks divide a map is known of a fixed size only.
     if not editor.fixed:
         return 0
     changed = 0
@@ -149,6 +150,7 @@ def _stage(editor: GraphEditor, mean: Node) -> int:
     value = input_of(mean)
     *_, height, width = editor.dims(value)
     blocks = [_block(height), _block(width)]
+    # A side that is a prime number has no blocks.
     if height * width < STAGED_FROM_PX or 1 in blocks:
         return 0
     coarse = editor.add(

@@ -216,6 +216,7 @@ def _cut(
             best = max(range(len(options)), key=lambda i: _novelty(descriptors[i], taken))
             top, left, crop = options.pop(best)
             taken.append(descriptors.pop(best))
+            # A copy below: of a view, the whole frame would stay in memory.
             whole = crop.shape == frame.shape
             crops.append(
                 (frames.names[index] + ("" if whole else f" at {left},{top}"), crop.copy())

@@ -188,6 +188,7 @@ def collect_ranges(
     sized = with_shape(proto, 1, *tiles.shape[2:])
     names = convolution_inputs(proto) if tensors is None else list(dict.fromkeys(tensors))
     groups = grouped(sized, names)
+    # Each group of tensors that leaves the graph takes a pass of its own.
     runs = len(tiles) * (1 if method == "minmax" else 1 + len(groups))
     count = itertools.count(1)
 

@@ -53,11 +53,13 @@ def extremes(
     """Least and greatest value of each tensor, by reductions added to the graph."""
     onnx = require("onnx", "calibration")
     reduced = copy.deepcopy(sized)
+    # Reduced inside the graph: two numbers leave it for each tensor instead of a map.
     added = [(operator, name) for name in names for operator in ("ReduceMin", "ReduceMax")]
     outputs = [f"mirnet_edge.{operator}.{name}" for operator, name in added]
     for (operator, name), output in zip(added, outputs):
         reduced.graph.node.append(onnx.helper.make_node(operator, [name], [output], keepdims=0))
     results = [value.name for value in sized.graph.output]
+    # The results are measured for nothing, and looked at: what is not finite ends up there.
     measured = [*(name for _, name in added), *results]
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     run = _watch(reduced, [*outputs, *results])
