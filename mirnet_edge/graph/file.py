@@ -232,11 +232,6 @@ def set_nodes(proto: ModelProto, nodes: Iterable[NodeProto]) -> None:
     proto.graph.node.extend(kept)
 
 
-def is_fixed(proto: ModelProto) -> bool:
-    """Whether the size of the graph's input is fixed."""
-    return 0 not in dims_of(proto.graph.input[0])[2:]
-
-
 def has_qdq(proto: ModelProto) -> bool:
     """Whether a graph has Q/DQ pairs."""
     return any(node.op_type == PAIR[0] for node in proto.graph.node)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mirnet_edge.errors import GraphError
-from mirnet_edge.graph.file import read_facts
 from mirnet_edge.graph.rewrite.edit import (
     SPATIAL_AXES,
     GraphEditor,
@@ -50,13 +49,10 @@ class _Place:
     """A pool in a graph under change: the map it reads, its logits where it has any, the node that
     writes its result."""
 
+    pool: Pool
     features: Value
     logits: Value | None
     writer: Node
-
-    @property
-    def mean(self) -> Value:
-        return self.writer.outputs[0]
 
 
 def pools_of(proto: ModelProto) -> tuple[Pool, ...]:
@@ -65,8 +61,7 @@ def pools_of(proto: ModelProto) -> tuple[Pool, ...]:
     Raises:
         GraphError: it reduces over the frame in a way that is no known pool.
     """
-    editor = GraphEditor(proto)
-    return _described(editor, _places(editor), proto)
+    return tuple(place.pool for place in _places(GraphEditor(proto)))
 
 
 def apply_graph(proto: ModelProto) -> ModelProto:
@@ -79,10 +74,9 @@ def apply_graph(proto: ModelProto) -> ModelProto:
         GraphError: as `pools_of`.
     """
     editor = GraphEditor(proto)
-    places = _places(editor)
-    for index, pool in enumerate(_described(editor, places, proto)):
-        given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
-        editor.replace(places[index].mean, given)
+    for index, place in enumerate(_places(editor)):
+        given = editor.input(f"{STATISTIC}.{index}", (1, place.pool.channels, 1, 1))
+        editor.replace(place.writer.outputs[0], given)
     return editor.to_proto()
 
 
@@ -104,13 +98,12 @@ def gather_graph(proto: ModelProto) -> ModelProto:
     """
     editor = GraphEditor(proto)
     places = _places(editor)
-    pools = _described(editor, places, proto)
-    region = _Region(editor, read_facts(proto).size_multiple)
-    for index, (pool, place) in enumerate(zip(pools, places)):
-        given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
-        gathered = region.gathered(place, pool, f"{GATHERED}.{index}", f"{LOG_MASS}.{index}")
+    region = _Region(editor)
+    for index, place in enumerate(places):
+        given = editor.input(f"{STATISTIC}.{index}", (1, place.pool.channels, 1, 1))
+        gathered = region.gathered(place, f"{GATHERED}.{index}", f"{LOG_MASS}.{index}")
         chosen = region.chosen(place.writer, gathered, given, f"chosen.{index}")
-        editor.replace(place.mean, chosen)
+        editor.replace(place.writer.outputs[0], chosen)
     return editor.to_proto()
 
 
@@ -118,9 +111,9 @@ def _places(editor: GraphEditor) -> list[_Place]:
     places: list[_Place] = []
     for node in editor.nodes("Softmax", *REDUCTIONS):
         if is_frame_mean(editor, node):
-            places.append(_Place(input_of(node), None, node))
+            places.append(_place(editor, input_of(node), None, node))
         elif node.op_type == "Softmax" and (found := softmax_mean(editor, node)) is not None:
-            places.append(_Place(found.features, found.logits, found.view))
+            places.append(_place(editor, found.features, found.logits, found.view))
         elif _reduces_positions(editor, node):
             raise GraphError(
                 f"{node.op_type} {node.name!r} reduces over the frame in no way that is known; "
@@ -137,22 +130,21 @@ def _reduces_positions(editor: GraphEditor, node: Node) -> bool:
     return len(before) == 4 and before[2:] != after[2:]
 
 
-def _described(editor: GraphEditor, places: list[_Place], proto: ModelProto) -> tuple[Pool, ...]:
-    multiple = read_facts(proto).size_multiple
-    height = editor.dims(editor.image)[2]
-    pools = []
-    for place in places:
-        _, channels, rows, _ = editor.dims(place.features)
-        scale = height // rows
-        if multiple % scale:
-            raise GraphError(
-                f"pool {place.mean.name!r} reads a map of 1/{scale} of the frame's height, but "
-                f"tiles lie on multiples of {multiple}; make the apply and gather graphs before "
-                "rewriting for TensorRT"
-            )
-        kind: Literal["mean", "softmax"] = "mean" if place.logits is None else "softmax"
-        pools.append(Pool(str(place.mean.name), kind, channels, scale))
-    return tuple(pools)
+def _place(editor: GraphEditor, features: Value, logits: Value | None, writer: Node) -> _Place:
+    _, channels, rows, _ = editor.dims(features)
+    name, scale, multiple = (
+        writer.outputs[0].name,
+        editor.dims(editor.image)[2] // rows,
+        editor.facts.size_multiple,
+    )
+    if multiple % scale:
+        raise GraphError(
+            f"pool {name!r} reads a map of 1/{scale} of the frame's height, but tiles lie on "
+            f"multiples of {multiple}; make the apply and gather graphs before rewriting for "
+            "TensorRT"
+        )
+    kind: Literal["mean", "softmax"] = "mean" if logits is None else "softmax"
+    return _Place(Pool(str(name), kind, channels, scale), features, logits, writer)
 
 
 class _Region:
@@ -160,13 +152,11 @@ class _Region:
 
     All in products, sums and pools. With comparisons, selections and products of maps with a vector
     TensorRT 8.6.0 made one "ForeignNode" of all that lay between them, and found no kernel for it.
-
-    Args:
-        multiple: pixels on whose multiples the region begins and ends.
     """
 
-    def __init__(self, editor: GraphEditor, multiple: int) -> None:
-        self._editor, self._multiple = editor, multiple
+    def __init__(self, editor: GraphEditor) -> None:
+        # The pixels on whose multiples the region begins and ends.
+        self._editor, self._multiple = editor, editor.facts.size_multiple
         batch, _, height, width = tuple(editor.image.shape or ())
         self._batch = batch
         self._staged = editor.fixed and isinstance(batch, int)
@@ -186,10 +176,10 @@ class _Region:
         other = self._editor.add(before, "Mul", [given, self._given], f"{name}/given")
         return self._editor.add(before, "Add", [own, other], name)
 
-    def gathered(self, place: _Place, pool: Pool, name: str, mass_name: str) -> Value:
+    def gathered(self, place: _Place, name: str, mass_name: str) -> Value:
         """The mean over the region of what ``place`` reads; it and its mass become outputs of the
         graph."""
-        reader, mass = place.writer, None
+        reader, pool, mass = place.writer, place.pool, None
         if place.logits is None:
             mean = self._mean(reader, place.features, pool.scale, name)
         else:

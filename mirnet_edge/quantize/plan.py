@@ -164,6 +164,7 @@ def _best_ranges(
     quantized with them, and what each method loses."""
     losses: dict[str, float] = {}
     found: tuple[Ranges, ModelProto] | None = None
+    # Of no other tensors: each takes a histogram, and a share of a pass.
     inputs = _inputs_of(proto, names)
     for method in methods:
         report = partial(step, f"ranges, {method}")

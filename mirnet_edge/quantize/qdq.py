@@ -207,6 +207,7 @@ def keep_pairs(proto: ModelProto, nodes: Collection[str]) -> ModelProto:
     }
     chosen = set(nodes)
     for node in graph.node:
+        # A DequantizeLinear goes on reading its own pair.
         if node.name not in chosen and node.op_type != "DequantizeLinear":
             for index, name in enumerate(node.input):
                 node.input[index] = source_of_dq.get(name, name)
@@ -227,6 +228,7 @@ def _in_order(graph: GraphProto) -> Iterator[NodeProto]:
             continue
         for name in node.input:
             if name in pairs:
+                # Taken out: a pair that serves several readers stands before the first alone.
                 dequantize = pairs.pop(name)
                 yield pairs.pop(dequantize.input[0])
                 yield dequantize

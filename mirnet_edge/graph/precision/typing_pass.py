@@ -127,6 +127,7 @@ class _Typing:
             elif self.type_of.get(name, wanted) != wanted:
                 node.input[index] = self._cast(name, wanted)
         for attribute in node.attribute:
+            # What the graph itself casts to float32 gets the type that floats have now.
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == FLOAT:
                 attribute.i = own
         self.type_of |= {name: own for name in node.output if name in self.floats}
@@ -164,8 +165,10 @@ class _Typing:
         stored = name if wanted == FLOAT16 else f"{name}_as_float32"
         if stored not in self.stored:
             values = self.onnx.numpy_helper.to_array(self.constants[name])
-            if wanted == FLOAT16:
-                values = _scales_as_float16(values) if is_scale else as_float16(name, values)
+            if wanted == FLOAT16 and is_scale:
+                values = np.maximum(values, np.float32(LEAST_SCALE)).astype(np.float16)
+            elif wanted == FLOAT16:
+                values = as_float16(name, values)
             self.stored[stored] = self.onnx.numpy_helper.from_array(values, stored)
         return stored
 
@@ -191,11 +194,6 @@ def as_float16(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
             f"{LOST_TO_UNDERFLOW:.0%} of it to underflow",
             stacklevel=2,
         )
-    return half
-
-
-def _scales_as_float16(scales: NDArray[np.float32]) -> NDArray[np.float16]:
-    half: NDArray[np.float16] = np.maximum(scales, np.float32(LEAST_SCALE)).astype(np.float16)
     return half
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import GraphError
-from mirnet_edge.graph.file import dims_of, is_fixed, shapes_by_name, shapes_of
+from mirnet_edge.graph.file import dims_of, read_facts, shapes_by_name, shapes_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -31,23 +31,28 @@ class GraphEditor:
         proto: of one (N, C, H, W) input.
 
     Attributes:
-        fixed: whether the input's size is fixed, so that passes may count on it.
+        image: the first input.
+        fixed: whether its size is fixed, so that passes may count on it.
+        facts: of the network.
     """
 
     def __init__(self, proto: ModelProto) -> None:
         self._ir = require("onnx_ir", "rewriting graphs")
         # onnx_ir infers no shapes without onnxscript, so onnx does before the graph is taken in.
         self._dims = shapes_by_name(sized(proto))
-        self.fixed = is_fixed(proto)
+        self.fixed = 0 not in dims_of(proto.graph.input[0])[2:]
+        self.facts = read_facts(proto)
         self._metadata = list(proto.metadata_props)
         self._model = self._ir.from_proto(proto)
         self._graph = self._model.graph
+        self.image: Value = self._graph.inputs[0]
         self._names = {value.name for node in self._graph for value in node.outputs}
         self._names |= set(self._graph.initializers)
 
     def nodes(self, *kinds: str) -> Iterator[Node]:
         """The nodes of these operators (none: of all) that are there now, in order; those that fall
         away before their turn are left out."""
+        # A list of its own: passes add and remove nodes on their way.
         for node in list(self._graph):
             if (not kinds or node.op_type in kinds) and node.graph is not None:
                 yield node
@@ -87,12 +92,6 @@ class GraphEditor:
         self._graph.register_initializer(value)
         self._dims[tensor.name] = array.shape
         return value
-
-    @property
-    def image(self) -> Value:
-        """The graph's first input, (N, C, H, W)."""
-        image: Value = self._graph.inputs[0]
-        return image
 
     def input(self, name: str, shape: Sequence[Dim]) -> Value:
         """A new float32 input of the graph, after those there are; dimensions as onnx_ir takes

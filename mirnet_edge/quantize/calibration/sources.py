@@ -175,6 +175,7 @@ class Video:
         if not 0 <= index - self._next <= LOOK_AHEAD_FRAMES:
             self._capture.set(self._cv2.CAP_PROP_POS_FRAMES, index)
             self._next = index
+        # Only grabbed: of frames that are passed over no pixels are converted.
         while self._next < index and self._capture.grab():
             self._next += 1
         found, image_bgr = self._capture.read()

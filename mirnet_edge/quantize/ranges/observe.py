@@ -36,6 +36,7 @@ def grouped(sized: ModelProto, names: Sequence[str]) -> list[list[str]]:
         (sized.graph.input[0].name, *(name for node in sized.graph.node for name in node.output))
     )
     groups: list[list[str]] = []
+    # As if one were full: the first tensor begins another.
     filled = GROUP_BYTES
     for name in [name for name in order if name in set(names)]:
         size_bytes = 4 * math.prod(dims_of(float32[name]))
