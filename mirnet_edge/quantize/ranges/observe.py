@@ -32,13 +32,12 @@ def grouped(sized: ModelProto, names: Sequence[str]) -> list[list[str]]:
     if unknown or not names:
         found = f"{unknown[0]!r} is none of its {len(float32)} float32" if unknown else "it has no"
         raise CalibrationError(f"cannot calibrate the graph: {found} tensors to measure")
-    order = dict.fromkeys(
-        (sized.graph.input[0].name, *(name for node in sized.graph.node for name in node.output))
-    )
+    made = (name for node in graph.node for name in node.output)
+    wanted = set(names)
     groups: list[list[str]] = []
     # As if one were full: the first tensor begins another.
     filled = GROUP_BYTES
-    for name in [name for name in order if name in set(names)]:
+    for name in [name for name in (graph.input[0].name, *made) if name in wanted]:
         size_bytes = 4 * math.prod(dims_of(float32[name]))
         if filled + size_bytes > GROUP_BYTES:
             groups.append([])
