@@ -129,14 +129,13 @@ def graph_of(folder: Path, name: str) -> Path:
 
 def with_every_candidate_in_int8(folder: Path, network: str, onnx: Path) -> Path:
     """The graph with Q/DQ pairs, for random weights, which have no accuracy to lose."""
-    from mirnet_edge.graph.file import load_graph, with_shape
-    from mirnet_edge.graph.rewrite import rewrite
+    from mirnet_edge.graph.file import load_graph
+    from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
     from mirnet_edge.quantize.qdq import candidates, insert_qdq
     from mirnet_edge.quantize.ranges import collect_ranges
 
     path = folder / f"{network}.int8.onnx"
-    proto = rewrite(with_shape(load_graph(onnx), 1, TILE, TILE), "tensorrt")[0]
-    proto = with_shape(proto, 1, TILE, TILE)
+    proto = rewritten_for_tensorrt(load_graph(onnx), 1, (TILE, TILE))
     tiles = np.load(folder / "photos.npz")["tiles"][:1]
     ranges = collect_ranges(proto, tiles, "minmax")
     path.write_bytes(insert_qdq(proto, ranges, candidates(proto)).SerializeToString())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 from mirnet_edge.errors import MissingDependencyError
 
@@ -23,7 +23,7 @@ EXTRA_OF_PACKAGE = {
 }
 
 
-def require(package: str, purpose: str) -> Any:
+def require(package: str, purpose: str) -> ModuleType:
     """Import ``package`` (a dotted module path) and return it.
 
     Raises:

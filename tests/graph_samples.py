@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import numpy_helper, parser
 
 from mirnet_edge.graph.file import graph_sha256
@@ -93,3 +94,22 @@ def ranges_of(proto: Any, amax: float = 2.0) -> Ranges:
         name: TensorRange(amax + index / 100, -amax, amax) for index, name in enumerate(names)
     }
     return Ranges(graph_sha256(proto), "minmax", tensors, "0" * 64, 1)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Of the extent of what is expected."""
+    return float(np.abs(found - expected).max() / np.ptp(expected))
+
+
+def run(proto: Any, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    """The output for a random input of the graph's shape and type, as float32."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    value = session.get_inputs()[0]
+    tiles = np.random.Generator(np.random.PCG64(seed)).random(value.shape, np.float32) * scale
+    tiles = tiles.astype(np.float16).astype(np.float32)
+    kind = np.float16 if value.type == "tensor(float16)" else np.float32
+    return session.run(None, {value.name: tiles.astype(kind)})[0].astype(np.float32)

@@ -19,12 +19,13 @@ from mirnet_edge import errors
 from mirnet_edge._files import file_sha256
 from mirnet_edge.build import job
 from mirnet_edge.build.applied import run_applied
-from mirnet_edge.build.graphs import open_source, rewritten
+from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.process import BuildAnswer
 from mirnet_edge.build.statistics_engines import MAKERS, with_pairs_of
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, Kind, card_path, kind_path
 from mirnet_edge.graph.file import has_qdq, load_graph, with_shape
+from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.pooling.vectors import Pool, Weights
 from mirnet_edge.quantize import quantize_onnx
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
@@ -183,7 +184,7 @@ def test_pairs_are_those_of_the_plain_graph(kind: Kind) -> None:
     names = candidates(source.rewritten)
     ranges = graph_samples.ranges_of(source.rewritten)
     plain = insert_qdq(source.rewritten, ranges, names)
-    bare = rewritten(with_shape(MAKERS[kind](source.sized), 1, 64, 64), 1, (64, 64))
+    bare = rewritten_for_tensorrt(MAKERS[kind](source.sized), 1, (64, 64))
     paired, notes = with_pairs_of(plain, bare)
     assert notes == ()
     assert scales_of(paired) == scales_of(plain)

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import RawGraph
-from graph_samples import parsed, ranges_of
+from graph_samples import parsed, ranges_of, relative_error
 from onnx import numpy_helper
 
 import mirnet_edge as me
@@ -32,10 +32,6 @@ def made(raw: Any, form: str) -> Any:
     if form == "sized, tensorrt":
         return rewrite(with_shape(raw, 1, *SIZE), "tensorrt")[0]
     return raw
-
-
-def error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / np.ptp(expected))
 
 
 def session_of(proto: Any) -> onnxruntime.InferenceSession:
@@ -64,7 +60,7 @@ def assert_tiles_stay_apart(proto: Any, channels: int, size: tuple[int, int] = S
     onnx.checker.check_model(batched, full_check=True)
     tiles = random_tiles(channels, *size)
     expected = np.concatenate([run(single, tile[None]) for tile in tiles])
-    assert error(run(batched, tiles), expected) <= TOLERANCE
+    assert relative_error(run(batched, tiles), expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("form", ["raw", "any", "tensorrt", "sized, tensorrt"])
@@ -109,7 +105,7 @@ def test_a_graph_for_a_batch_takes_another(raw_graph: RawGraph) -> None:
     expected = run(with_shape(for_three, 3, *SIZE), tiles)
     for batch in (1, 2):
         found = run(with_shape(for_three, batch, *SIZE), tiles[:batch])
-        assert error(found, expected[:batch]) <= TOLERANCE
+        assert relative_error(found, expected[:batch]) <= TOLERANCE
 
 
 @pytest.mark.parametrize("form", ["raw", "any", "sized, tensorrt"])

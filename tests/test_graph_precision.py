@@ -11,15 +11,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from graph_samples import QUANTIZABLE, network, parsed, ranges_of
+from graph_samples import QUANTIZABLE, network, parsed, ranges_of, relative_error, run
 from onnx import TensorProto, numpy_helper
 
 import mirnet_edge as me
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.graph.file import load_graph, with_shape
 from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
-from mirnet_edge.graph.precision import PRECISIONS, to_fp16, to_strongly_typed, typed_graph
+from mirnet_edge.graph.precision import PRECISIONS, typed_graph
 from mirnet_edge.graph.precision.islands import fp32_islands
+from mirnet_edge.graph.precision.typing_pass import IoType, retyped
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.metrics import psnr
 from mirnet_edge.pooling.vectors import Weights
@@ -29,18 +30,11 @@ from mirnet_edge.quantize.qdq import insert_qdq
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
-def run(proto: Any, seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    """The output for a random input of the graph's shape and type, as float32."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    value = session.get_inputs()[0]
-    tiles = np.random.Generator(np.random.PCG64(seed)).random(value.shape, np.float32) * scale
-    tiles = tiles.astype(np.float16).astype(np.float32)
-    kind = np.float16 if value.type == "tensor(float16)" else np.float32
-    return session.run(None, {value.name: tiles.astype(kind)})[0].astype(np.float32)
+def to_fp16(proto: Any, islands: Any = None, io: IoType = "float32") -> Any:
+    """With islands of one's own, or those that are found."""
+    if islands is not None:
+        return retyped(proto, islands, io)
+    return typed_graph(proto, "fp16", strongly_typed=True, io=io)
 
 
 def types(proto: Any) -> dict[str, int]:
@@ -55,10 +49,6 @@ def casts(proto: Any) -> list[Any]:
     return [node for node in proto.graph.node if node.op_type == "Cast"]
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / np.ptp(expected))
-
-
 def tiny(path: Path, rewritten: bool, height: int = 36, width: int = 44) -> Any:
     proto = with_shape(load_graph(path), 1, height, width)
     return with_shape(rewrite(proto, "tensorrt")[0], 1, height, width) if rewritten else proto
@@ -70,7 +60,7 @@ def test_a_network_in_fp16_computes_the_same(tiny_onnx: Path, io: Any, rewritten
     proto = tiny(tiny_onnx, rewritten)
     half = to_fp16(proto, io=io)
     onnx.checker.check_model(half, full_check=True)
-    error = difference(run(half), run(proto))
+    error = relative_error(run(half), run(proto))
     assert 0 < error <= 3e-3
     assert half.metadata_props == proto.metadata_props
     wanted = FLOAT if io == "float32" else HALF
@@ -212,7 +202,7 @@ def test_constant_nodes_are_typed_too() -> None:
     )
     half = to_fp16(proto, io="float16")
     assert set(types(half).values()) == {HALF}
-    assert difference(run(half), run(proto)) < 2e-3
+    assert relative_error(run(half), run(proto)) < 2e-3
 
 
 def test_fp32_with_fp16_input_and_output_casts_at_the_border() -> None:
@@ -228,7 +218,7 @@ def test_fp32_with_fp16_input_and_output_casts_at_the_border() -> None:
 def test_int8_is_strongly_typed_with_fp16_scales() -> None:
     proto = network()
     quantized = insert_qdq(proto, ranges_of(proto), QUANTIZABLE)
-    typed = to_strongly_typed(with_shape(quantized, 1, 20, 28))
+    typed = typed_graph(with_shape(quantized, 1, 20, 28), "int8", strongly_typed=True)
     of = types(typed)
     assert typed.opset_import[0].version >= 19
     assert typed.ir_version >= 9
@@ -249,7 +239,7 @@ def test_dead_channels_keep_a_scale_that_fp16_holds() -> None:
     values[3] *= 1e-7
     weight.CopyFrom(numpy_helper.from_array(values, "w_one"))
     quantized = insert_qdq(proto, ranges_of(proto), QUANTIZABLE)
-    typed = to_strongly_typed(with_shape(quantized, 1, 20, 28))
+    typed = typed_graph(with_shape(quantized, 1, 20, 28), "int8", strongly_typed=True)
     scales = next(t for t in typed.graph.initializer if t.name == "w_one_scale")
     assert numpy_helper.to_array(scales).min() == np.float16(2**-20)
     assert np.isfinite(run(typed)).all()
@@ -311,13 +301,8 @@ def test_a_weight_that_fp16_loses_is_warned_of() -> None:
             me.ConfigError,
             "io='int8': need one of float32, float16",
         ),
-        (
-            lambda _, quantized: to_fp16(quantized),
-            me.GraphError,
-            "Q/DQ pairs of opset 17 cannot be FP16",
-        ),
     ],
-    ids=["precision", "no pairs", "pairs", "io", "opset"],
+    ids=["precision", "no pairs", "pairs", "io"],
 )
 def test_what_cannot_be_typed_is_refused(call: Any, error: Any, message: str) -> None:
     proto = network()

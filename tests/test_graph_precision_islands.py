@@ -49,7 +49,7 @@ STAGED = SOFTMAX % (
 )
 
 
-def pool(nodes: str, channels: int = 8) -> dict[str, str]:
+def pool(nodes: str, channels: int = 8) -> list[str]:
     """Islands of a graph of pools on a map of 40 x 60."""
     return fp32_islands(
         parsed(
@@ -60,10 +60,7 @@ def pool(nodes: str, channels: int = 8) -> dict[str, str]:
 
 
 def test_a_softmax_over_the_frame_and_its_product_are_one_island() -> None:
-    islands = fp32_islands(parsed(PLAIN))
-    assert list(islands) == ["softmax", "turn", "product"]
-    assert "2400 values" in islands["softmax"]
-    assert "4.2e-04" in islands["softmax"]
+    assert fp32_islands(parsed(PLAIN)) == ["softmax", "turn", "product"]
 
 
 def test_the_staged_softmax_keeps_the_large_map_in_fp16() -> None:
@@ -74,11 +71,11 @@ def test_the_staged_softmax_keeps_the_large_map_in_fp16() -> None:
 
 
 def test_a_softmax_over_few_values_is_none() -> None:
-    assert pool("[gates] output = Softmax <axis = 1> (input)") == {}
+    assert pool("[gates] output = Softmax <axis = 1> (input)") == []
 
 
 def test_exponentials_that_are_not_summed_over_the_frame_are_none() -> None:
-    assert pool("[one] a = Exp (input) [two] output = Add (a, input)") == {}
+    assert pool("[one] a = Exp (input) [two] output = Add (a, input)") == []
 
 
 @pytest.mark.parametrize(
@@ -114,13 +111,8 @@ def test_pools(nodes: str, expected: set[str]) -> None:
     assert set(pool(nodes)) == expected
 
 
-def test_the_reason_tells_the_number_of_values() -> None:
-    islands = pool("[mean] output = ReduceMean <axes = [1,2,3]> (input)")
-    assert islands["mean"] == "sum of 19200 values: FP16 overflows at 65504 and keeps 11 bits"
-
-
 def test_convolutions_and_gates_are_none() -> None:
-    assert fp32_islands(network()) == {}
+    assert fp32_islands(network()) == []
 
 
 def statistics_graph(path: Path, make: Callable[[Any], Any], size: tuple[int, int]) -> Any:
@@ -130,7 +122,7 @@ def statistics_graph(path: Path, make: Callable[[Any], Any], size: tuple[int, in
 
 
 def test_given_statistics_need_no_island(tiny_onnx: Path) -> None:
-    assert fp32_islands(statistics_graph(tiny_onnx, apply_graph, (64, 96))) == {}
+    assert fp32_islands(statistics_graph(tiny_onnx, apply_graph, (64, 96))) == []
 
 
 def test_gathered_vectors_and_masses_are_made_in_fp32_and_maps_read_in_fp16() -> None:
@@ -151,8 +143,7 @@ def test_gathered_vectors_and_masses_are_made_in_fp32_and_maps_read_in_fp16() ->
         assert f"{name}/product" not in islands, "reads a map"
     for name in pools - softmax:
         assert (nodes[name].op_type, nodes[f"{name}/kept"].op_type) == ("Div", "Mul")
-        reason = "sum of 64 values: FP16 overflows at 65504 and keeps 11 bits"
-        assert islands[f"{name}/kept/mean"] == reason
+        assert f"{name}/kept/mean" in islands, "a sum of 64 values"
         assert not {f"{name}/blocks", f"{name}/kept"} & set(islands), "read a map"
     wide = {name for name in pools - softmax if f"{name}/kept/blocks" in islands}
     assert len(wide) == 8, "those of 16 channels, whose map of blocks is small"
@@ -164,7 +155,7 @@ def test_gathered_vectors_and_masses_are_made_in_fp32_and_maps_read_in_fp16() ->
 def test_a_product_of_computed_matrices_is_a_sum_over_positions() -> None:
     rows = "[rows] r = ReduceMean <axes = [1], keepdims = 1> (input)"
     turned = "[turned] t = Transpose <perm = [0,1,3,2]> (r)"
-    assert pool(f"{rows} {turned} [product] output = MatMul (r, t)").keys() >= {"product"}
+    assert pool(f"{rows} {turned} [product] output = MatMul (r, t)")[-1] == "product"
     assert "product" not in pool(f"{rows} {turned} [product] output = MatMul (input, t)")
 
 

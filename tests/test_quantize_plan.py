@@ -10,9 +10,9 @@ from graph_samples import QUANTIZABLE, network, parsed
 
 import mirnet_edge as me
 from mirnet_edge.graph.file import graph_sha256
-from mirnet_edge.quantize.plan import PlannedGroup, QuantizationPlan, make_plan
+from mirnet_edge.quantize.plan import QuantizationPlan, make_plan
 from mirnet_edge.quantize.qdq import macs_of
-from mirnet_edge.quantize.sensitivity import Judge
+from mirnet_edge.quantize.sensitivity import Group, Judge
 
 PLAN = QuantizationPlan(
     graph_sha256="ab" * 32,
@@ -24,8 +24,8 @@ PLAN = QuantizationPlan(
     all_int8_loss_db={"entropy": 0.2, "minmax": 0.3},
     macs=400,
     groups=(
-        PlannedGroup("a.weight", ("x", "y"), 300, 0.01, True),
-        PlannedGroup("b.weight", ("z",), 60, 0.12, False),
+        Group("a.weight", ("x", "y"), 300, 0.01, True),
+        Group("b.weight", ("z",), 60, 0.12, False),
     ),
 )
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graph_samples import QUANTIZABLE, network, parsed, ranges_of
+from graph_samples import QUANTIZABLE, network, parsed, ranges_of, run
 from onnx import numpy_helper
-from test_precision import run
 
 import mirnet_edge as me
 from mirnet_edge.graph.file import graph_sha256, with_shape

@@ -284,8 +284,8 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "ranges of format 2, not 1"),
-        ({"format": None}, "ranges of format None"),
+        ({"format": 2}, "no calibration ranges of format 1 .its format is 2"),
+        ({"format": None}, "its format is None"),
         ({"method": "guess"}, "its method is 'guess'"),
         ({"tensors": {"a": {"amax": 0, "minimum": 0, "maximum": 0}}}, "'a' has amax 0"),
         ({"tensors": {"a": {"amax": 1, "minimum": 1, "maximum": 0}}}, r"lies in \[1\.0, 0\.0\]"),
@@ -310,7 +310,7 @@ def test_a_file_of_something_else_is_an_error(
 def test_a_file_that_is_no_json_object_is_an_error(text: str, tmp_path: Path) -> None:
     path = tmp_path / "ranges.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(CalibrationError, match=r"ranges\.json: no (JSON|calibration ranges)"):
+    with pytest.raises(CalibrationError, match=r"ranges\.json: no calibration ranges"):
         Ranges.load(path)
 
 

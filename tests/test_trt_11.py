@@ -17,11 +17,11 @@ import pytest
 from test_cli import ENVIRONMENT
 
 import mirnet_edge as me
-from mirnet_edge.build.graphs import open_source, rewritten, typed_graphs
+from mirnet_edge.build.graphs import open_source, typed_graphs
 from mirnet_edge.build.statistics_engines import MAKERS
 from mirnet_edge.engines.card import Kind
-from mirnet_edge.graph.file import with_shape
 from mirnet_edge.graph.precision import Precision
+from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.model.config import PRESETS
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
 
@@ -75,8 +75,8 @@ def test_preset_parses_and_builds(exported: Path, precision: Precision, tmp_path
 
 @pytest.mark.parametrize("kind", ["apply", "gather"])
 def test_statistics_graphs_parse_and_build(exported: Path, kind: Kind, tmp_path: Path) -> None:
-    proto = with_shape(MAKERS[kind](open_source(exported, TILE, 1).sized), 1, *TILE)
-    parses_and_builds(rewritten(proto, 1, TILE), "fp16", tmp_path)
+    proto = rewritten_for_tensorrt(MAKERS[kind](open_source(exported, TILE, 1).sized), 1, TILE)
+    parses_and_builds(proto, "fp16", tmp_path)
 
 
 def parses_and_builds(proto: Any, precision: Precision, folder: Path) -> None:

@@ -8,17 +8,27 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirnet_edge.build.process import STRONG, WEAK
 from mirnet_edge.errors import GraphError, TilingError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.graph.file import graph_sha256, has_qdq, load_graph, with_shape
+from mirnet_edge.graph.file import (
+    attribute_of,
+    graph_sha256,
+    has_qdq,
+    load_graph,
+    read_facts,
+    with_shape,
+)
 from mirnet_edge.graph.precision import Precision, typed_graph
 from mirnet_edge.graph.precision.islands import fp32_islands
 from mirnet_edge.graph.precision.typing_pass import IoType
-from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.quantize.qdq import CONVOLUTIONS, keep_pairs
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 HEAVY = {"Conv", "ConvTranspose", "MatMul", "Resize", "AveragePool"}
 """Operators on whole maps that read neighbours or mix channels. Element-wise ones follow them."""
@@ -45,9 +55,9 @@ class SourceGraph:
     tile: tuple[int, int]
     sha256: str
     facts: ModelFacts
-    reference: Any
-    sized: Any
-    rewritten: Any
+    reference: ModelProto
+    sized: ModelProto
+    rewritten: ModelProto
     quantized: bool
     rewrites: bool
 
@@ -63,8 +73,8 @@ class TypedGraphs:
         quantized: convolutions that read Q/DQ pairs.
     """
 
-    strong: Any
-    weak: Any
+    strong: ModelProto
+    weak: ModelProto
     islands: frozenset[str]
     halves: frozenset[str]
     quantized: frozenset[str]
@@ -90,9 +100,12 @@ def open_source(
         TilingError: the network does not take such a tile.
     """
     proto = load_graph(path)
-    facts = ModelFacts.from_metadata({item.key: item.value for item in proto.metadata_props})
+    facts = read_facts(proto)
     _check_tile(facts, tile)
     sized, quantized = with_shape(proto, batch, *tile), has_qdq(proto)
+    rewritten = sized
+    if rewrites and not quantized:
+        rewritten = rewritten_for_tensorrt(proto, batch, tile)
     return SourceGraph(
         path=path,
         tile=tile,
@@ -100,19 +113,10 @@ def open_source(
         facts=facts,
         reference=with_shape(proto, 1, *tile),
         sized=sized,
-        rewritten=rewritten(sized, batch, tile) if rewrites and not quantized else sized,
+        rewritten=rewritten,
         quantized=quantized,
         rewrites=rewrites,
     )
-
-
-def rewritten(sized: Any, batch: int, tile: tuple[int, int]) -> Any:
-    """A sized graph after rewrites for TensorRT, sized.
-
-    Raises:
-        GraphError: it cannot be rewritten.
-    """
-    return with_shape(rewrite(sized, "tensorrt")[0], batch, *tile)
 
 
 def _check_tile(facts: ModelFacts, tile: tuple[int, int]) -> None:
@@ -128,7 +132,7 @@ def _check_tile(facts: ModelFacts, tile: tuple[int, int]) -> None:
         raise TilingError(f"tile {height}x{width}: this network takes {least} pixels or more")
 
 
-def typed_graphs(proto: Any, precision: Precision, io: IoType) -> TypedGraphs:
+def typed_graphs(proto: ModelProto, precision: Precision, io: IoType) -> TypedGraphs:
     """A sized graph, with Q/DQ pairs for "int8", in both typings.
 
     Raises:
@@ -148,16 +152,16 @@ def typed_graphs(proto: Any, precision: Precision, io: IoType) -> TypedGraphs:
     )
 
 
-def is_grouped(node: Any) -> bool:
+def is_grouped(node: NodeProto) -> bool:
     """Whether it is a convolution of several groups.
 
     None of these is held to FP16: TensorRT 8.6 has no FP16 kernel for some of them with the
     activation fused in, and then builds nothing (MIRNet-v2's, as exported and not rewritten).
     """
-    return any(item.name == "group" and item.i > 1 for item in node.attribute)
+    return attribute_of(node, "group", 1) > 1
 
 
-def quantized_convolutions(proto: Any) -> frozenset[str]:
+def quantized_convolutions(proto: ModelProto) -> frozenset[str]:
     """Names of the convolutions whose input is a Q/DQ pair."""
     dequantized = {
         name
@@ -172,7 +176,7 @@ def quantized_convolutions(proto: Any) -> frozenset[str]:
     )
 
 
-def fewer_pairs(proto: Any) -> Iterator[tuple[Any, str]]:
+def fewer_pairs(proto: ModelProto) -> Iterator[tuple[ModelProto, str]]:
     """A quantized graph, and the same with fewer and fewer of its convolutions in INT8: what to try
     in turn where TensorRT refuses Q/DQ pairs without naming them. With each, a note on what was
     left out, "" for the graph itself, which is all that is tried of one without pairs.
@@ -183,7 +187,7 @@ def fewer_pairs(proto: Any) -> Iterator[tuple[Any, str]]:
     """
     yield proto, ""
     writers = {name: node for node in proto.graph.node for name in node.output}
-    readers: dict[str, list[Any]] = defaultdict(list)
+    readers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in proto.graph.node:
         for name in set(node.input):
             readers[name].append(node)
@@ -216,7 +220,7 @@ def fewer_pairs(proto: Any) -> Iterator[tuple[Any, str]]:
             )
 
 
-def without_qdq(proto: Any) -> Any:
+def without_qdq(proto: ModelProto) -> ModelProto:
     """A copy of a quantized graph with its Q/DQ pairs taken out: what was quantized.
 
     Raises:
@@ -232,7 +236,7 @@ def without_qdq(proto: Any) -> Any:
     return keep_pairs(proto, ())
 
 
-def build_key(graph: Any, settings: Mapping[str, Any], identity: tuple[str, ...]) -> str:
+def build_key(graph: ModelProto, settings: Mapping[str, Any], identity: tuple[str, ...]) -> str:
     """Hash of all that decides what an engine is."""
     decided = {"graph": graph_sha256(graph), "settings": dict(settings), "target": list(identity)}
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,6 @@ from mirnet_edge.build.graphs import (
     TypedGraphs,
     build_key,
     fewer_pairs,
-    rewritten,
     typed_graphs,
     without_qdq,
 )
@@ -38,6 +37,7 @@ from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, Kind, Measured, TensorFacts
 from mirnet_edge.errors import BuildError, CalibrationError, RefusedPairsError
 from mirnet_edge.graph.file import graph_sha256, load_graph, with_shape
+from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.pooling.vectors import Pool
 from mirnet_edge.quantize import DENOISING_SIGMA
 from mirnet_edge.quantize.calibration import CalibrationSet
@@ -218,7 +218,7 @@ class BuildJob:
     def _for_one_tile(self, tile: tuple[int, int]) -> Any:
         """What is planned on, whatever the batch."""
         proto = self.source.reference
-        return rewritten(proto, 1, tile) if self.source.rewrites else proto
+        return rewritten_for_tensorrt(proto, 1, tile) if self.source.rewrites else proto
 
     def attempts(self, proto: Any, settings: Settings) -> Attempts:
         """What to build of a sized graph, in turn (see `graphs.fewer_pairs`), less what TensorRT

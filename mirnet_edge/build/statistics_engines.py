@@ -9,7 +9,7 @@ from typing import Any
 
 from mirnet_edge._files import require_new
 from mirnet_edge._imports import require
-from mirnet_edge.build.graphs import build_key, rewritten, typed_graphs
+from mirnet_edge.build.graphs import build_key, typed_graphs
 from mirnet_edge.build.job import BuildJob
 from mirnet_edge.build.placing import cached
 from mirnet_edge.build.settings import Settings
@@ -17,6 +17,7 @@ from mirnet_edge.engines.card import Kind, kind_path
 from mirnet_edge.errors import GraphError
 from mirnet_edge.graph.file import dims_of, graph_sha256, has_qdq, with_shape
 from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
+from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.quantize.qdq import CONVOLUTIONS, insert_qdq
 from mirnet_edge.quantize.ranges import Ranges, TensorRange
 
@@ -54,7 +55,7 @@ class StatisticsEngines:
         for kind, make in MAKERS.items():
             proto = with_shape(make(source.sized), settings.batch, *settings.tile)
             if source.rewrites:
-                proto = rewritten(proto, settings.batch, settings.tile)
+                proto = rewritten_for_tensorrt(proto, settings.batch, settings.tile)
             keyed = proto
             if settings.precision != "int8":  # else the pairs come later, and cost minutes
                 keyed = typed_graphs(proto, settings.precision, settings.io).strong

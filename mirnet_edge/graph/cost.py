@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mirnet_edge._imports import require
-from mirnet_edge.errors import ExportError
-from mirnet_edge.graph.file import PAIR, dims_of
+from mirnet_edge.errors import GraphError
+from mirnet_edge.graph.file import PAIR, dims_of, shapes_of
 
-BYTES_OF_TYPE = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}
-"""Size of one value by ``onnx.TensorProto.DataType``: float32, (u)int8, int32, int64, bool,
-float16, float64."""
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant", "Shape"}
 """Operators that move no bytes."""
 POINTWISE = {
@@ -21,7 +21,7 @@ POINTWISE = {
 """Operators that treat each element by itself."""
 
 
-def bytes_moved(proto: Any) -> int:
+def bytes_moved(proto: ModelProto) -> int:
     """Bytes that kernels read and write: each tensor once for every kernel that touches it,
     constants included.
 
@@ -33,12 +33,8 @@ def bytes_moved(proto: Any) -> int:
         proto: with all shapes known (see `with_shape`).
     """
     graph = proto.graph
-    sizes = {
-        value.name: math.prod(dims_of(value)) * BYTES_OF_TYPE[value.type.tensor_type.elem_type]
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    sizes |= {
-        tensor.name: math.prod(tensor.dims) * BYTES_OF_TYPE[tensor.data_type]
+    sizes = _size_bytes(proto) | {
+        tensor.name: math.prod(tensor.dims) * _itemsize(tensor.data_type)
         for tensor in graph.initializer
     }
     readers: dict[str, list[int]] = {}
@@ -47,6 +43,7 @@ def bytes_moved(proto: Any) -> int:
             readers.setdefault(name, []).append(index)
     kernel = list(range(len(graph.node)))
     touched: set[tuple[int, str]] = set()
+    # From the end, so that a chain of operators is one kernel, whatever its length.
     for index, node in reversed(list(enumerate(graph.node))):
         into = readers.get(node.output[0], [])
         fused = (
@@ -60,30 +57,31 @@ def bytes_moved(proto: Any) -> int:
         if node.op_type not in VIEWS:
             written = () if fused else node.output
             touched |= {(kernel[index], name) for name in (*node.input, *written)}
+    # A node may leave an input out, which then has the name "".
     return sum(sizes.get(name, 0) for _, name in touched)
 
 
-def peak_activation_bytes(proto: Any, height: int, width: int) -> int:
+def peak_activation_bytes(proto: ModelProto, height: int, width: int) -> int:
     """Most bytes of intermediate tensors alive at one time when the nodes run in file order and
     each tensor is freed after its last use, for one ``height`` x ``width`` input.
 
     Args:
-        proto: ``onnx.ModelProto`` whose first input is (N, C, H, W).
+        proto: its first input is (N, C, H, W).
 
     Raises:
-        ExportError: onnx cannot tell the shape of a tensor.
+        GraphError: the graph is for another size, or a shape cannot be inferred.
     """
-    onnx = require("onnx", "reading graphs")
-    sized = onnx.ModelProto()
-    sized.CopyFrom(proto)
-    dims = sized.graph.input[0].type.tensor_type.shape.dim
-    dims[2].dim_value, dims[3].dim_value = height, width
-    for value in sized.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del sized.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
-
-    sizes = {value.name: _bytes_of(value) for value in (*graph.value_info, *graph.output)}
+    sized = shapes_of(proto, dims_of(proto.graph.input[0])[0] or 1, height, width)
+    graph, sizes = sized.graph, _size_bytes(sized)
+    unknown = [name for name, size in sizes.items() if not size]
+    if unknown:
+        raise GraphError(
+            f"the shape of tensor {unknown[0]!r} cannot be inferred, so neither can the memory of "
+            "the graph; please report this network"
+        )
+    # The tile itself is counted by who holds it.
+    for value in graph.input:
+        del sizes[value.name]
     last_use = {name: index for index, node in enumerate(graph.node) for name in node.input}
     alive = peak = 0
     for index, node in enumerate(graph.node):
@@ -93,12 +91,15 @@ def peak_activation_bytes(proto: Any, height: int, width: int) -> int:
     return peak
 
 
-def _bytes_of(value: Any) -> int:
-    """All tensors of the networks are float32 or small int64 shape tensors."""
-    dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    if 0 in dims:
-        raise ExportError(
-            f"the shape of tensor {value.name!r} cannot be inferred, so neither can the memory of "
-            "the graph; please report this network"
-        )
-    return 4 * int(math.prod(dims))
+def _size_bytes(proto: ModelProto) -> dict[str, int]:
+    """Of every tensor that is no constant; 0 where a shape is not known."""
+    graph = proto.graph
+    return {
+        value.name: math.prod(dims_of(value)) * _itemsize(value.type.tensor_type.elem_type)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+
+
+def _itemsize(element_type: int) -> int:
+    helper = require("onnx.helper", "reading graphs")
+    return int(helper.tensor_dtype_to_np_dtype(element_type).itemsize)

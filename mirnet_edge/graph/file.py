@@ -1,23 +1,30 @@
-"""ONNX graphs as files and values: read, identify, give a size, count the bytes they move."""
+"""ONNX graphs as files and values: read, identify, give a size."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import GraphError, first_line
+from mirnet_edge.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 LARGEST_SHAPE_CONSTANT = 64
 """Elements of the constants that shapes may depend on: axes, scales, target shapes."""
 PAIR = ("QuantizeLinear", "DequantizeLinear")
+T = TypeVar("T")
 
 
-def load_graph(path: str | os.PathLike[str]) -> Any:
-    """The ``onnx.ModelProto`` in a file.
+def load_graph(path: str | os.PathLike[str]) -> ModelProto:
+    """Read an ONNX file.
 
     Raises:
         GraphError: no such file, or one that is no ONNX.
@@ -27,14 +34,15 @@ def load_graph(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise GraphError(f"{path}: no such file")
     try:
-        proto = onnx.load(str(path))
+        proto: ModelProto = onnx.load(str(path))
+        # An empty file, too, is read as a graph: one of nothing.
         onnx.checker.check_model(proto)
     except Exception as error:
         raise GraphError(f"{path}: no valid ONNX ({first_line(error)}); export it again") from error
     return proto
 
 
-def graph_sha256(proto: Any) -> str:
+def graph_sha256(proto: ModelProto) -> str:
     """Of what the graph computes: operators, constants, inputs and outputs; not of its metadata,
     documentation, or the inferred shapes that some tools store."""
     onnx = require("onnx", "reading graphs")
@@ -50,7 +58,7 @@ def graph_sha256(proto: Any) -> str:
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
-def with_shape(proto: Any, batch: int, height: int, width: int) -> Any:
+def with_shape(proto: ModelProto, batch: int, height: int, width: int) -> ModelProto:
     """A copy whose input is (batch, C, height, width), with every tensor's shape inferred.
 
     Reshapes to a constant shape that begins with the batch the graph was made for copy the batch
@@ -60,10 +68,8 @@ def with_shape(proto: Any, batch: int, height: int, width: int) -> Any:
         GraphError: the graph is for another size, a shape cannot be inferred, or a Reshape mixes
             the tiles of such a batch.
     """
-    onnx = require("onnx", "reading graphs")
     inferred = shapes_of(proto, batch, height, width).graph
-    sized = onnx.ModelProto()
-    sized.CopyFrom(proto)
+    sized = copy.deepcopy(proto)
     for kind in ("node", "input", "output", "value_info"):
         del getattr(sized.graph, kind)[:]
         getattr(sized.graph, kind).extend(getattr(inferred, kind))
@@ -76,13 +82,14 @@ def with_shape(proto: Any, batch: int, height: int, width: int) -> Any:
     return sized
 
 
-def shapes_of(proto: Any, batch: int, height: int, width: int) -> Any:
+def shapes_of(proto: ModelProto, batch: int, height: int, width: int) -> ModelProto:
     """What `with_shape` returns, but with empty weights: quick also for large networks.
 
     Raises:
         GraphError: as `with_shape`.
     """
     onnx = require("onnx", "reading graphs")
+    # Inference copies all that it is given into C++ and back, weights as well.
     light = onnx.ModelProto(ir_version=proto.ir_version)
     light.opset_import.extend(proto.opset_import)
     graph = light.graph
@@ -98,20 +105,23 @@ def shapes_of(proto: Any, batch: int, height: int, width: int) -> Any:
     made_for = dims_of(graph.input[0])[0] or 1
     if batch == made_for:
         return _inferred(light, batch, height, width)
-    before = _all_dims(_inferred(light, made_for, height, width))
+    before = shapes_by_name(_inferred(light, made_for, height, width))
     _copy_batch(graph, made_for, before)
     sized = _inferred(light, batch, height, width)
     _check_reshapes(sized, before, made_for, batch)
     return sized
 
 
-def _inferred(light: Any, batch: int, height: int, width: int) -> Any:
+def _inferred(light: ModelProto, batch: int, height: int, width: int) -> ModelProto:
     onnx = require("onnx", "reading graphs")
     _set_input(light.graph, batch, height, width)
+    # A stored shape of another size would contradict the inferred one.
     for value in light.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
-        sized = onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
+        sized: ModelProto = onnx.shape_inference.infer_shapes(
+            light, strict_mode=True, data_prop=True
+        )
     except Exception as error:
         raise GraphError(
             f"the graph does not take {batch}x{height}x{width}: {first_line(error)}"
@@ -122,26 +132,17 @@ def _inferred(light: Any, batch: int, height: int, width: int) -> Any:
     return sized
 
 
-def _all_dims(sized: Any) -> dict[str, tuple[int, ...]]:
-    graph = sized.graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {
-        **{value.name: dims_of(value) for value in values},
-        **{tensor.name: tuple(tensor.dims) for tensor in graph.initializer},
-    }
-
-
-def _copy_batch(graph: Any, made_for: int, dims: dict[str, tuple[int, ...]]) -> None:
+def _copy_batch(graph: GraphProto, made_for: int, dims: dict[str, tuple[int, ...]]) -> None:
     """Let Reshapes copy their input's first dimension where that and the target's are the batch
     that the graph was made for; other readers of a target keep it as it is."""
     numpy_helper = require("onnx.numpy_helper", "reading graphs")
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    copying: dict[str, Any] = {}
+    copying: dict[str, TensorProto] = {}
     for node in graph.node:
         if node.op_type != "Reshape" or node.input[1] not in tensors:
             continue
         target = numpy_helper.to_array(tensors[node.input[1]]).copy()
-        zero_copies = not any(item.name == "allowzero" and item.i for item in node.attribute)
+        zero_copies = not attribute_of(node, "allowzero", 0)
         if (
             target.tolist()[:1] != [made_for]
             or list(dims.get(node.input[0], ()))[:1] != [made_for]
@@ -161,10 +162,10 @@ def _copy_batch(graph: Any, made_for: int, dims: dict[str, tuple[int, ...]]) -> 
 
 
 def _check_reshapes(
-    sized: Any, before: dict[str, tuple[int, ...]], made_for: int, batch: int
+    sized: ModelProto, before: dict[str, tuple[int, ...]], made_for: int, batch: int
 ) -> None:
     """Of each Reshape, input and output both begin with the batch, or neither depends on it."""
-    now = _all_dims(sized)
+    now = shapes_by_name(sized)
 
     def same(name: str) -> bool:
         return before.get(name) == now.get(name)
@@ -184,7 +185,7 @@ def _check_reshapes(
             )
 
 
-def _set_input(graph: Any, batch: int, height: int, width: int) -> None:
+def _set_input(graph: GraphProto, batch: int, height: int, width: int) -> None:
     dims = graph.input[0].type.tensor_type.shape.dim
     for axis, name, wanted in ((0, "batch", batch), (2, "height", height), (3, "width", width)):
         if axis > 0 and dims[axis].dim_value not in (0, wanted):
@@ -196,17 +197,41 @@ def _set_input(graph: Any, batch: int, height: int, width: int) -> None:
         dims[axis].dim_value = wanted
 
 
-def dims_of(value: Any) -> tuple[int, ...]:
-    """Shape of an ``onnx.ValueInfoProto``; 0 where it is not known."""
+def dims_of(value: ValueInfoProto) -> tuple[int, ...]:
+    """Shape of a tensor; 0 where it is not known."""
     return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
-def is_fixed(proto: Any) -> bool:
-    """Whether the size of the graph's input is fixed."""
-    dims = proto.graph.input[0].type.tensor_type.shape.dim
-    return all(dims[axis].dim_value > 0 for axis in (2, 3))
+def shapes_by_name(proto: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Of all tensors whose shapes a graph holds, constants included."""
+    graph = proto.graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    return {value.name: dims_of(value) for value in values} | constants
 
 
-def has_qdq(proto: Any) -> bool:
+def attribute_of(node: NodeProto, name: str, default: T) -> T:
+    """Value of a node's attribute."""
+    for item in node.attribute:
+        if item.name == name:
+            value: T = require("onnx.helper", "reading graphs").get_attribute_value(item)
+            return value
+    return default
+
+
+def read_facts(proto: ModelProto) -> ModelFacts:
+    """What a graph's metadata says of its network."""
+    return ModelFacts.from_metadata({item.key: item.value for item in proto.metadata_props})
+
+
+def set_nodes(proto: ModelProto, nodes: Iterable[NodeProto]) -> None:
+    """Let a graph have these nodes, which may be its own."""
+    # Copied before the old ones go, and with them what they are made of.
+    kept = copy.deepcopy(list(nodes))
+    del proto.graph.node[:]
+    proto.graph.node.extend(kept)
+
+
+def has_qdq(proto: ModelProto) -> bool:
     """Whether a graph has Q/DQ pairs."""
     return any(node.op_type == PAIR[0] for node in proto.graph.node)

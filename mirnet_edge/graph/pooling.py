@@ -13,16 +13,25 @@ not with a tile's, so the results are those of the frame either way.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mirnet_edge.errors import GraphError
-from mirnet_edge.facts import ModelFacts
-from mirnet_edge.graph.rewrite.edit import SPATIAL_AXES, GraphEditor, Node, Value, is_frame_mean
+from mirnet_edge.graph.rewrite.edit import (
+    SPATIAL_AXES,
+    GraphEditor,
+    attribute,
+    input_of,
+    is_frame_mean,
+)
 from mirnet_edge.graph.rewrite.pools import softmax_mean, softmax_sums
 from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
 from mirnet_edge.pooling.vectors import Pool
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnx_ir import Node, Value
 
 OUTSIDE = -3e4
 """Added to logits outside the kept region: their exponentials are 0, unless they are 29,900 above
@@ -37,25 +46,25 @@ REDUCTIONS = {
 
 @dataclass(frozen=True)
 class _Place:
-    """A pool in a graph under change: the map it reads, its logits, its result."""
+    """A pool in a graph under change: the map it reads, its logits where it has any, the node that
+    writes its result."""
 
-    kind: Literal["mean", "softmax"]
+    pool: Pool
     features: Value
     logits: Value | None
-    mean: Value
+    writer: Node
 
 
-def pools_of(proto: Any) -> tuple[Pool, ...]:
+def pools_of(proto: ModelProto) -> tuple[Pool, ...]:
     """The pools of a plain graph, in the order in which it computes them.
 
     Raises:
         GraphError: it reduces over the frame in a way that is no known pool.
     """
-    editor = GraphEditor(proto)
-    return _described(editor, _places(editor), proto)
+    return tuple(place.pool for place in _places(GraphEditor(proto)))
 
 
-def apply_graph(proto: Any) -> Any:
+def apply_graph(proto: ModelProto) -> ModelProto:
     """A copy of a plain graph that is given its pooled vectors.
 
     Inputs: the image, then ``statistic.k`` (1, C, 1, 1) float32 for each of `pools_of`. Output: as
@@ -65,14 +74,13 @@ def apply_graph(proto: Any) -> Any:
         GraphError: as `pools_of`.
     """
     editor = GraphEditor(proto)
-    places = _places(editor)
-    for index, pool in enumerate(_described(editor, places, proto)):
-        given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
-        editor.replace(places[index].mean, given)
-    return _finished(editor, proto)
+    for index, place in enumerate(_places(editor)):
+        given = editor.input(f"{STATISTIC}.{index}", (1, place.pool.channels, 1, 1))
+        editor.replace(place.writer.outputs[0], given)
+    return editor.to_proto()
 
 
-def gather_graph(proto: Any) -> Any:
+def gather_graph(proto: ModelProto) -> ModelProto:
     """A copy of a plain graph that also returns what a tile contributes to its pooled vectors.
 
     Inputs: the image (N, C, H, W); ``rows`` (N, 1, H, 1) and ``columns`` (N, 1, 1, W), weights of
@@ -90,67 +98,53 @@ def gather_graph(proto: Any) -> Any:
     """
     editor = GraphEditor(proto)
     places = _places(editor)
-    pools = _described(editor, places, proto)
-    region = _Region(editor, _multiple(proto))
-    for index, (pool, place) in enumerate(zip(pools, places)):
-        given = editor.input(f"{STATISTIC}.{index}", (1, pool.channels, 1, 1))
-        reader = place.mean.producer()
-        gathered = region.gathered(place, pool, f"{GATHERED}.{index}", f"{LOG_MASS}.{index}")
-        editor.replace(place.mean, region.chosen(reader, gathered, given, f"chosen.{index}"))
-    return _finished(editor, proto)
+    region = _Region(editor)
+    for index, place in enumerate(places):
+        given = editor.input(f"{STATISTIC}.{index}", (1, place.pool.channels, 1, 1))
+        gathered = region.gathered(place, f"{GATHERED}.{index}", f"{LOG_MASS}.{index}")
+        chosen = region.chosen(place.writer, gathered, given, f"chosen.{index}")
+        editor.replace(place.writer.outputs[0], chosen)
+    return editor.to_proto()
 
 
 def _places(editor: GraphEditor) -> list[_Place]:
     places: list[_Place] = []
     for node in editor.nodes("Softmax", *REDUCTIONS):
-        if is_frame_mean(node):
-            places.append(_Place("mean", node.inputs[0], None, node.outputs[0]))
+        if is_frame_mean(editor, node):
+            places.append(_place(editor, input_of(node), None, node))
         elif node.op_type == "Softmax" and (found := softmax_mean(editor, node)) is not None:
-            logits, features, mean = found
-            places.append(_Place("softmax", features, logits, mean))
+            places.append(_place(editor, found.features, found.logits, found.view))
         elif _reduces_positions(editor, node):
             raise GraphError(
                 f"{node.op_type} {node.name!r} reduces over the frame in no way that is known; "
-                "make the statistics graphs before rewriting for TensorRT"
+                "make the apply and gather graphs before rewriting for TensorRT"
             )
     return places
 
 
 def _reduces_positions(editor: GraphEditor, node: Node) -> bool:
-    before, after = editor.dims(node.inputs[0]), editor.dims(node.outputs[0])
+    before, after = editor.dims(input_of(node)), editor.dims(node.outputs[0])
     if node.op_type == "Softmax":
-        axis = node.attributes["axis"].value if "axis" in node.attributes else -1
+        axis = attribute(node, "axis", -1)
         return axis % len(before) > 1 and before[axis] > 1
     return len(before) == 4 and before[2:] != after[2:]
 
 
-def _described(editor: GraphEditor, places: list[_Place], proto: Any) -> tuple[Pool, ...]:
-    multiple = _multiple(proto)
-    height = editor.dims(editor.image)[2]
-    pools = []
-    for place in places:
-        _, channels, rows, _ = editor.dims(place.features)
-        scale = height // rows
-        if multiple % scale:
-            raise GraphError(
-                f"pool {place.mean.name!r} reads a map of 1/{scale} of the frame's height, but "
-                f"tiles lie on multiples of {multiple}; make the statistics graphs before "
-                "rewriting for TensorRT"
-            )
-        pools.append(Pool(place.mean.name, place.kind, channels, scale))
-    return tuple(pools)
-
-
-def _multiple(proto: Any) -> int:
-    metadata = {item.key: item.value for item in proto.metadata_props}
-    return ModelFacts.from_metadata(metadata).size_multiple
-
-
-def _finished(editor: GraphEditor, proto: Any) -> Any:
-    changed = editor.to_proto()
-    del changed.metadata_props[:]
-    changed.metadata_props.extend(proto.metadata_props)
-    return changed
+def _place(editor: GraphEditor, features: Value, logits: Value | None, writer: Node) -> _Place:
+    _, channels, rows, _ = editor.dims(features)
+    name, scale, multiple = (
+        writer.outputs[0].name,
+        editor.dims(editor.image)[2] // rows,
+        editor.facts.size_multiple,
+    )
+    if multiple % scale:
+        raise GraphError(
+            f"pool {name!r} reads a map of 1/{scale} of the frame's height, but tiles lie on "
+            f"multiples of {multiple}; make the apply and gather graphs before rewriting for "
+            "TensorRT"
+        )
+    kind: Literal["mean", "softmax"] = "mean" if logits is None else "softmax"
+    return _Place(Pool(str(name), kind, channels, scale), features, logits, writer)
 
 
 class _Region:
@@ -158,16 +152,15 @@ class _Region:
 
     All in products, sums and pools. With comparisons, selections and products of maps with a vector
     TensorRT 8.6.0 made one "ForeignNode" of all that lay between them, and found no kernel for it.
-
-    Args:
-        multiple: pixels on whose multiples the region begins and ends.
     """
 
-    def __init__(self, editor: GraphEditor, multiple: int) -> None:
-        self._editor, self._multiple = editor, multiple
-        batch, _, height, width = editor.image.shape
+    def __init__(self, editor: GraphEditor) -> None:
+        # The pixels on whose multiples the region begins and ends.
+        self._editor, self._multiple = editor, editor.facts.size_multiple
+        batch, _, height, width = tuple(editor.image.shape or ())
         self._batch = batch
         self._staged = editor.fixed and isinstance(batch, int)
+        # In front of all nodes, where every pool finds what it reads.
         self._first = next(editor.nodes())
         rows = editor.input(ROWS, (batch, 1, height, 1))
         columns = editor.input(COLUMNS, (batch, 1, 1, width))
@@ -183,18 +176,22 @@ class _Region:
         other = self._editor.add(before, "Mul", [given, self._given], f"{name}/given")
         return self._editor.add(before, "Add", [own, other], name)
 
-    def gathered(self, place: _Place, pool: Pool, name: str, mass_name: str) -> Value:
+    def gathered(self, place: _Place, name: str, mass_name: str) -> Value:
         """The mean over the region of what ``place`` reads; it and its mass become outputs of the
         graph."""
-        reader, mass = place.mean.producer(), None
+        reader, pool, mass = place.writer, place.pool, None
         if place.logits is None:
             mean = self._mean(reader, place.features, pool.scale, name)
         else:
             logits = self._editor.add(
                 reader, "Add", [place.logits, self._outside(pool.scale)], f"{name}/inside"
             )
-            sums = self._staged_sums if self._staged else self._sums
-            summed, total, shift = sums(reader, logits, place.features, name)
+            # In stages where the size is fixed, as FP16 holds them; else in a form for any size.
+            summed, total, shift = (
+                softmax_sums(self._editor, logits, place.features, name, (reader, reader))
+                if self._staged
+                else self._sums(reader, logits, place.features, name)
+            )
             mean = self._editor.add(reader, "Div", [summed, total], name)
             power = self._editor.add(reader, "Log", [total], f"{name}/log")
             power = self._editor.add(reader, "Add", [power, shift], f"{name}/power")
@@ -218,16 +215,8 @@ class _Region:
         kept = self._editor.add(
             before, "Mul", [blocks, self._inside(self._multiple)], f"{name}/kept"
         )
-        mean = self._editor.add(
-            before, "ReduceMean", [kept], f"{name}/mean", axes=SPATIAL_AXES, keepdims=1
-        )
+        mean = self._editor.reduce(before, "ReduceMean", kept, f"{name}/mean")
         return self._editor.add(before, "Div", [mean, self._share()], name)
-
-    def _staged_sums(
-        self, before: Node, logits: Value, features: Value, name: str
-    ) -> tuple[Value, Value, Value]:
-        """As FP16 holds them, which counts on a fixed size."""
-        return softmax_sums(self._editor, logits, features, name, (before, before))
 
     def _sums(
         self, before: Node, logits: Value, features: Value, name: str
@@ -242,9 +231,10 @@ class _Region:
             return add("Reshape", [value, constant], part)
 
         axes = self._editor.constant(f"{name}/axes", np.array(SPATIAL_AXES, np.int64))
-        largest = add("ReduceMax", [logits], "largest", axes=SPATIAL_AXES, keepdims=1)
+        largest = self._editor.reduce(before, "ReduceMax", logits, f"{name}/largest")
         powers = add("Exp", [add("Sub", [logits, largest], "below")], "exp")
         total = add("ReduceSum", [powers, axes], "sum", keepdims=1)
+        # 0 copies a dimension, so that batch and channels may be open.
         flat = reshaped(features, [0, 0, -1], "flat")
         product = add("MatMul", [flat, reshaped(powers, [0, -1, 1], "column")], "product")
         return reshaped(product, [0, 0, 1, 1], "vector"), total, largest
@@ -269,13 +259,10 @@ class _Region:
     def _share(self) -> Value:
         """The region's share of the tile: (N, 1, 1, 1)."""
         if "share" not in self._made:
-            sides = [
-                self._add(
-                    "ReduceMean", [self._side(axis, self._multiple)],
-                    f"{self._weights[axis].name}/share", axes=SPATIAL_AXES, keepdims=1,
-                )
-                for axis in (2, 3)
-            ]  # fmt: skip
+            sides = []
+            for axis in (2, 3):
+                side, name = self._side(axis, self._multiple), f"{self._weights[axis].name}/share"
+                sides.append(self._editor.reduce(self._first, "ReduceMean", side, name))
             self._made["share"] = self._add("Mul", sides, "share")
         return self._made["share"]
 
@@ -318,9 +305,7 @@ class _Region:
         weights = self._weights[axis]
         name = f"{weights.name}/largest"
         if name not in self._made:
-            self._made[name] = self._add(
-                "ReduceMax", [weights], name, axes=SPATIAL_AXES, keepdims=1
-            )
+            self._made[name] = self._editor.reduce(self._first, "ReduceMax", weights, name)
         return self._made[name]
 
     def _add(self, kind: str, inputs: list[Value], name: str, **attributes: Any) -> Value:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
+from mirnet_edge.errors import GraphError, first_line
 from mirnet_edge.system import usable_cores
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from onnxruntime import SessionOptions
 
 
@@ -28,3 +33,38 @@ def session_options(threads: int | None = None) -> SessionOptions:
     # the same speed.
     options.enable_mem_pattern = False
     return options
+
+
+class TileSession:
+    """A graph of one input on the CPU, for tiles one by one.
+
+    Raises:
+        GraphError: ONNX Runtime cannot load the graph.
+    """
+
+    def __init__(self, proto: ModelProto) -> None:
+        self._ort = require("onnxruntime", "running graphs")
+        self._input = proto.graph.input[0].name
+        try:
+            # On the CPU everywhere, so that what is measured is the same on every machine.
+            self._session = self._ort.InferenceSession(
+                proto.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise self._refused("the graph", error) from error
+
+    def run(self, tile: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """The graph's outputs for a (C, H, W) tile.
+
+        Raises:
+            GraphError: ONNX Runtime cannot run it.
+        """
+        try:
+            outputs: list[NDArray[Any]] = self._session.run(None, {self._input: tile[None]})
+        except Exception as error:
+            raise self._refused(f"the graph on tiles of shape {tile.shape}", error) from error
+        return outputs
+
+    def _refused(self, what: str, error: Exception) -> GraphError:
+        version = self._ort.__version__
+        return GraphError(f"ONNX Runtime {version} cannot run {what}: {first_line(error)}")

@@ -7,19 +7,22 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.errors import CalibrationError, GraphError
 from mirnet_edge.facts import PREFIX, ModelFacts
-from mirnet_edge.graph.file import has_qdq, load_graph, with_shape
-from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.frame_path import StageProgress
+from mirnet_edge.graph.file import has_qdq, load_graph, read_facts
+from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.quantize.calibration import CalibrationSet
-from mirnet_edge.quantize.plan import Progress, QuantizationPlan
+from mirnet_edge.quantize.plan import QuantizationPlan
 from mirnet_edge.quantize.ranges import METHODS
 from mirnet_edge.quantize.recorded import quantized_graph
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from mirnet_edge.quantize.calibration.sources import Source
 
 DENOISING_SIGMA = 25.0
@@ -60,7 +63,7 @@ def quantize_onnx(
     budget_db: float = 0.1,
     sigma: float | None = None,
     tile: tuple[int, int] = (256, 256),
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     overwrite: bool = True,
 ) -> QuantizeReport:
     """Write a copy of an exported graph whose layers are INT8 where that costs little.
@@ -96,13 +99,15 @@ def quantize_onnx(
         output.with_name(f"{output.name}.{kind}.json") for kind in ("ranges", "plan")
     )
     _check(output, method, budget_db)
+    # Before the minutes of measuring, not after them.
     for path in (output, ranges_path, plan_path):
         require_new(path, overwrite)
     original = _float_graph(onnx)
-    facts = ModelFacts.from_metadata({item.key: item.value for item in original.metadata_props})
+    facts = read_facts(original)
     found = quantized_graph(
         original,
-        _rewritten(original, tile),
+        rewritten_for_tensorrt(original, 1, tile),
+        # Called to measure only: a record needs no images.
         lambda: _calibration_set(calibration, facts, tile, sigma),
         use_record=calibration is None and sigma is None,
         method=method,
@@ -136,16 +141,11 @@ def _check(output: Path, method: str, budget_db: float) -> None:
         raise CalibrationError(f"budget_db={budget_db}: it may not be negative")
 
 
-def _float_graph(onnx: str | os.PathLike[str]) -> Any:
+def _float_graph(onnx: str | os.PathLike[str]) -> ModelProto:
     proto = load_graph(onnx)
     if has_qdq(proto):
         raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
     return proto
-
-
-def _rewritten(proto: Any, tile: tuple[int, int]) -> Any:
-    """For TensorRT, at the size of the tile."""
-    return with_shape(rewrite(with_shape(proto, 1, *tile), "tensorrt")[0], 1, *tile)
 
 
 def _require_layers(plan: QuantizationPlan) -> None:
@@ -175,7 +175,7 @@ def _calibration_set(
     return CalibrationSet.open(source, tile=tile, sigma=sigma, in_channels=facts.in_channels)
 
 
-def _describe(proto: Any, plan: QuantizationPlan) -> None:
+def _describe(proto: ModelProto, plan: QuantizationPlan) -> None:
     """Say in the file's metadata what was quantized, for ``mirnet-edge info``."""
     text = json.dumps(
         {

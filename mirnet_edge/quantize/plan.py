@@ -5,52 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge._version import __version__
-from mirnet_edge.errors import CalibrationError, GraphError, first_line
+from mirnet_edge.errors import CalibrationError, GraphError
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import graph_sha256
 from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
-from mirnet_edge.quantize.ranges import METHODS, Ranges, collect_ranges
+from mirnet_edge.quantize.ranges import FORMAT, METHODS, Ranges, collect_ranges, load_json
 from mirnet_edge.quantize.sensitivity import Group, Judge, groups_of, search, sensitivity
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 SENSITIVITY_TILES = 4
 """Of the calibration set, at most, to order the groups by; what is chosen is measured on all."""
 SENSITIVITY_MACS = 10e12
 """Multiplications to spend on that order, unless one tile for each group takes more: about two
 minutes on two cores."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with the step, how much of it is done, and how much there is."""
-
-
-@dataclass(frozen=True)
-class PlannedGroup:
-    """Layers quantized together or not at all.
-
-    Attributes:
-        name: of their weight or module.
-        nodes: names of the graph's nodes.
-        macs: multiplications.
-        cost_db: PSNR that they cost when they alone are quantized (see
-            `sensitivity.Judge.cost_db`).
-        int8: whether they are.
-    """
-
-    name: str
-    nodes: tuple[str, ...]
-    macs: int
-    cost_db: float
-    int8: bool
 
 
 @dataclass(frozen=True)
@@ -79,7 +58,7 @@ class QuantizationPlan:
     against: str
     all_int8_loss_db: dict[str, float]
     macs: int
-    groups: tuple[PlannedGroup, ...]
+    groups: tuple[Group, ...]
     version: str = __version__
 
     @property
@@ -109,37 +88,25 @@ class QuantizationPlan:
         Raises:
             CalibrationError: no such file, or no plan of this format.
         """
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            stored = fields.pop("format")
-            if stored != FORMAT:
-                raise CalibrationError(
-                    f"{path}: no quantization plan of format {FORMAT} (but {stored}); make it "
-                    "again with: mirnet-edge quantize"
-                )
+
+        def made(fields: dict[str, Any]) -> QuantizationPlan:
             groups = tuple(
-                PlannedGroup(**{**group, "nodes": tuple(group["nodes"])})
-                for group in fields.pop("groups")
+                Group(**{**group, "nodes": tuple(group["nodes"])}) for group in fields.pop("groups")
             )
             return cls(groups=groups, **fields)
-        except FileNotFoundError as error:
-            raise CalibrationError(f"{path}: no such file") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CalibrationError(
-                f"{path}: no quantization plan of format {FORMAT} ({first_line(error)}); make it "
-                "again with: mirnet-edge quantize"
-            ) from error
+
+        return load_json(path, "quantization plan", made)
 
 
 def make_plan(
-    proto: Any,
+    proto: ModelProto,
     tiles: NDArray[np.float32],
     targets: NDArray[np.float32] | None,
     *,
     methods: Sequence[str] = METHODS,
     budget_db: float = 0.1,
-    progress: Progress | None = None,
-) -> tuple[QuantizationPlan, Ranges, Any]:
+    progress: StageProgress | None = None,
+) -> tuple[QuantizationPlan, Ranges, ModelProto]:
     """Choose ranges and layers, and quantize.
 
     Every method's ranges are tried with all candidates in INT8; the one that loses least is kept.
@@ -162,11 +129,12 @@ def make_plan(
             "no convolution of this network gains from INT8: all are the first or last one, below "
             "16 channels, on a 1x1 map, or behind a pad; build it in fp16"
         )
-    step: Progress = progress or _nothing
+    step = progress or (lambda *_: None)
     judge = Judge(proto, tiles, targets)
     ranges, quantized, losses = _best_ranges(proto, judge, names, methods, step)
     macs = sum(macs_of(proto).values())
     groups = groups_of(proto, names)
+    # Each group is run on these tiles alone: with large networks, one tile must do.
     affordable = int(SENSITIVITY_MACS / (macs * len(groups)))
     count = min(max(affordable, 1), SENSITIVITY_TILES)
     groups = sensitivity(quantized, judge, groups, count, partial(step, "sensitivity"))
@@ -180,18 +148,23 @@ def make_plan(
         against="fp32" if targets is None else "targets",
         all_int8_loss_db=losses,
         macs=macs,
-        groups=tuple(_planned(group, group in chosen) for group in groups),
+        groups=tuple(dataclasses.replace(group, int8=group in chosen) for group in groups),
     )
     return plan, ranges, insert_qdq(proto, ranges, plan.int8_nodes)
 
 
 def _best_ranges(
-    proto: Any, judge: Judge, names: Sequence[str], methods: Sequence[str], step: Progress
-) -> tuple[Ranges, Any, dict[str, float]]:
+    proto: ModelProto,
+    judge: Judge,
+    names: Sequence[str],
+    methods: Sequence[str],
+    step: StageProgress,
+) -> tuple[Ranges, ModelProto, dict[str, float]]:
     """Ranges of the method that loses least with all the named convolutions in INT8, the graph
     quantized with them, and what each method loses."""
     losses: dict[str, float] = {}
-    found: tuple[Ranges, Any] | None = None
+    found: tuple[Ranges, ModelProto] | None = None
+    # Of no other tensors: each takes a histogram, and a share of a pass.
     inputs = _inputs_of(proto, names)
     for method in methods:
         report = partial(step, f"ranges, {method}")
@@ -205,15 +178,7 @@ def _best_ranges(
     return *found, losses
 
 
-def _nothing(stage: str, done: int, total: int) -> None:
-    """Progress that nobody asked for."""
-
-
-def _inputs_of(proto: Any, names: Sequence[str]) -> list[str]:
+def _inputs_of(proto: ModelProto, names: Sequence[str]) -> list[str]:
     """What the named convolutions read."""
     wanted = set(names)
     return list(dict.fromkeys(n.input[0] for n in proto.graph.node if n.name in wanted))
-
-
-def _planned(group: Group, int8: bool) -> PlannedGroup:
-    return PlannedGroup(group.name, group.nodes, group.macs, group.cost_db, int8)

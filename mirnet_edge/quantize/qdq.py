@@ -8,21 +8,24 @@ float, so that the activation function behind it is fused before the next pair:
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import CalibrationError, GraphError, first_line
-from mirnet_edge.graph.file import PAIR, dims_of, graph_sha256
+from mirnet_edge.graph.file import PAIR, attribute_of, graph_sha256, set_nodes, shapes_by_name
 
 if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
     from mirnet_edge.quantize.ranges import Ranges
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -49,12 +52,12 @@ class _Surroundings:
     constants: frozenset[str]
 
     @classmethod
-    def of(cls, proto: Any) -> _Surroundings:
+    def of(cls, proto: ModelProto) -> _Surroundings:
         graph = proto.graph
         outputs = [node.output[0] for node in graph.node if node.op_type in CONVOLUTIONS]
         readers = Counter(name for node in graph.node for name in set(node.input))
         return cls(
-            shapes=_shapes(proto),
+            shapes=shapes_by_name(proto),
             ends=frozenset((*outputs[:1], *outputs[-1:])),
             shared=frozenset(name for name in outputs if readers[name] > 1),
             padded=frozenset(n.output[0] for n in graph.node if n.op_type == "Pad"),
@@ -62,7 +65,7 @@ class _Surroundings:
         )
 
 
-LEFT_OUT: dict[str, Callable[[Any, _Surroundings], bool]] = {
+LEFT_OUT: dict[str, Callable[[NodeProto, _Surroundings], bool]] = {
     "first or last": lambda node, around: node.output[0] in around.ends,
     # attention masks and the squeezed sides of gates among them
     "few channels": lambda node, around: min(_channels(node, around.shapes)) < LEAST_CHANNELS,
@@ -79,7 +82,7 @@ LEFT_OUT: dict[str, Callable[[Any, _Surroundings], bool]] = {
 """Which convolutions stay in floating point, by the reason."""
 
 
-def candidates(proto: Any) -> list[str]:
+def candidates(proto: ModelProto) -> list[str]:
     """Names of the convolutions that may be quantized, in the graph's order: those that no rule of
     `LEFT_OUT` is for.
 
@@ -95,9 +98,9 @@ def candidates(proto: Any) -> list[str]:
     ]
 
 
-def macs_of(proto: Any) -> dict[str, int]:
+def macs_of(proto: ModelProto) -> dict[str, int]:
     """Multiplications of each convolution, by node name."""
-    shapes = _shapes(proto)
+    shapes = shapes_by_name(proto)
     macs = {}
     for node in proto.graph.node:
         if node.op_type in CONVOLUTIONS:
@@ -108,22 +111,13 @@ def macs_of(proto: Any) -> dict[str, int]:
     return macs
 
 
-def _channels(node: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int]:
+def _channels(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> tuple[int, int]:
     """In and out, of each group."""
     first, second = shapes[node.input[1]][:2]
-    groups = next((item.i for item in node.attribute if item.name == "group"), 1)
-    return first // groups, second
+    return first // attribute_of(node, "group", 1), second
 
 
-def _shapes(proto: Any) -> dict[str, tuple[int, ...]]:
-    graph = proto.graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {value.name: dims_of(value) for value in values} | {
-        tensor.name: tuple(tensor.dims) for tensor in graph.initializer
-    }
-
-
-def insert_qdq(proto: Any, ranges: Ranges, nodes: Collection[str]) -> Any:
+def insert_qdq(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> ModelProto:
     """A copy in which the named convolutions are quantized to INT8.
 
     Placed by ONNX Runtime's ``QDQQuantizer`` with the ranges given. One pair for each tensor serves
@@ -149,14 +143,14 @@ def insert_qdq(proto: Any, ranges: Ranges, nodes: Collection[str]) -> Any:
                 f"the ranges lack the tensor {node.input[0]!r}, which {name!r} reads; record them "
                 "again with: mirnet-edge quantize"
             )
-    quantized = type(proto)()
-    quantized.CopyFrom(proto)
+    quantized = copy.deepcopy(proto)
     if not nodes:
         return quantized
     try:
         quantized = _quantized(quantized, ranges, nodes)
     except Exception as error:
         raise GraphError(f"ONNX Runtime cannot insert Q/DQ pairs: {first_line(error)}") from error
+    # The quantizer leaves marks of its own: its name, and a note that shapes are known.
     del quantized.metadata_props[:]
     quantized.metadata_props.extend(proto.metadata_props)
     quantized.producer_name, quantized.producer_version = (
@@ -166,7 +160,7 @@ def insert_qdq(proto: Any, ranges: Ranges, nodes: Collection[str]) -> Any:
     return keep_pairs(quantized, nodes)
 
 
-def _quantized(proto: Any, ranges: Ranges, nodes: Collection[str]) -> Any:
+def _quantized(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> ModelProto:
     """With pairs before all readers of each tensor; changes ``proto``."""
     quantization = require("onnxruntime.quantization", "quantizing graphs")
     calibrate = require("onnxruntime.quantization.calibrate", "quantizing graphs")
@@ -196,15 +190,15 @@ def _quantized(proto: Any, ranges: Ranges, nodes: Collection[str]) -> Any:
                 "OpTypesToExcludeOutputQuantization": list(CONVOLUTIONS),
             },
         )
-        return quantizer.quantize_model()
+        quantized: ModelProto = quantizer.quantize_model()
+        return quantized
 
 
-def keep_pairs(proto: Any, nodes: Collection[str]) -> Any:
+def keep_pairs(proto: ModelProto, nodes: Collection[str]) -> ModelProto:
     """A copy of a graph with Q/DQ pairs in which only the named nodes read them; the other readers
     get the float tensors back, and pairs without a reader go."""
-    copy = type(proto)()
-    copy.CopyFrom(proto)
-    graph = copy.graph
+    kept = copy.deepcopy(proto)
+    graph = kept.graph
     source_of_q = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
     source_of_dq = {
         node.output[0]: source_of_q[node.input[0]]
@@ -213,22 +207,20 @@ def keep_pairs(proto: Any, nodes: Collection[str]) -> Any:
     }
     chosen = set(nodes)
     for node in graph.node:
+        # A DequantizeLinear goes on reading its own pair.
         if node.name not in chosen and node.op_type != "DequantizeLinear":
             for index, name in enumerate(node.input):
                 node.input[index] = source_of_dq.get(name, name)
-    ordered = [type(node).FromString(node.SerializeToString()) for node in _in_order(graph)]
-    del graph.node[:]
-    graph.node.extend(ordered)
+    set_nodes(kept, _in_order(graph))
     used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    if len(kept) < len(graph.initializer):
-        kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-    return copy
+    # Copied once more: to remove one by one compares each with all before it, weights and all.
+    constants = copy.deepcopy([tensor for tensor in graph.initializer if tensor.name in used])
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+    return kept
 
 
-def _in_order(graph: Any) -> Iterator[Any]:
+def _in_order(graph: GraphProto) -> Iterator[NodeProto]:
     """The nodes as they were, each pair just before its first reader, those without left out."""
     pairs = {node.output[0]: node for node in graph.node if node.op_type in PAIR}
     for node in graph.node:
@@ -236,6 +228,7 @@ def _in_order(graph: Any) -> Iterator[Any]:
             continue
         for name in node.input:
             if name in pairs:
+                # Taken out: a pair that serves several readers stands before the first alone.
                 dequantize = pairs.pop(name)
                 yield pairs.pop(dequantize.input[0])
                 yield dequantize

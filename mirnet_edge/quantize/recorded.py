@@ -6,17 +6,21 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mirnet_edge._files import resource_folder
 from mirnet_edge.bundled import BundledModel, bundled_models
 from mirnet_edge.errors import CalibrationError
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import graph_sha256, load_graph
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.quantize.calibration import CalibrationSet
-from mirnet_edge.quantize.plan import Progress, QuantizationPlan, make_plan
+from mirnet_edge.quantize.plan import QuantizationPlan, make_plan
 from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
 from mirnet_edge.quantize.ranges import METHODS, Ranges
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 RECORD_AGAIN = "in a checkout, record again with: python benchmarks/record_ranges.py"
 
@@ -32,7 +36,7 @@ class QuantizedGraph:
         notes: sentences for the user: why a record was not used.
     """
 
-    proto: Any
+    proto: ModelProto
     plan: QuantizationPlan
     ranges: Ranges
     images: CalibrationSet | None
@@ -40,14 +44,14 @@ class QuantizedGraph:
 
 
 def quantized_graph(
-    original: Any,
-    sized: Any,
+    original: ModelProto,
+    sized: ModelProto,
     images: Callable[[], CalibrationSet],
     *,
     use_record: bool,
     method: str = "auto",
     budget_db: float = 0.1,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> QuantizedGraph:
     """Quantize by the record of a bundled model where there is one that fits; else measure.
 
@@ -69,6 +73,7 @@ def quantized_graph(
         try:
             found = recorded_plan(original, sized, method, budget_db)
         except CalibrationError as error:
+            # An old record costs the user minutes, not the command.
             found, notes = None, (f"recorded ranges not used, measured instead: {error}",)
         if found is not None:
             plan, ranges = found
@@ -87,7 +92,7 @@ def quantized_graph(
 
 
 def recorded_plan(
-    original: Any, sized: Any, method: str = "auto", budget_db: float = 0.1
+    original: ModelProto, sized: ModelProto, method: str = "auto", budget_db: float = 0.1
 ) -> tuple[QuantizationPlan, Ranges] | None:
     """What is recorded for a bundled model, as if measured for ``sized``.
 
@@ -118,6 +123,7 @@ def recorded_plan(
     if method not in ("auto", plan.method) or not _serves(plan, budget_db):
         return None
     sha256, macs = graph_sha256(sized), macs_of(sized)
+    # Multiplications are those of this tile; what the groups cost stays as it was measured.
     groups = tuple(
         replace(group, macs=sum(macs[name] for name in group.nodes)) for group in plan.groups
     )
@@ -140,7 +146,7 @@ def record_sha256(sha256: str) -> str | None:
     return hashlib.sha256(b"".join(map(Path.read_bytes, files))).hexdigest() if files else None
 
 
-def record_key(original: Any) -> str:
+def record_key(original: ModelProto) -> str:
     """What the files of a record hold as ``graph_sha256``: of the graph of open sizes, after all
     rewrites for TensorRT that need no fixed one. Those that do change reductions alone."""
     return graph_sha256(rewrite(original, "tensorrt")[0])
@@ -159,7 +165,9 @@ def _serves(plan: QuantizationPlan, budget_db: float) -> bool:
     return within and (complete or budget_db <= plan.budget_db)
 
 
-def _require_fresh(name: str, plan: QuantizationPlan, ranges: Ranges, key: str, sized: Any) -> None:
+def _require_fresh(
+    name: str, plan: QuantizationPlan, ranges: Ranges, key: str, sized: ModelProto
+) -> None:
     for kind, stored in (("ranges", ranges.graph_sha256), ("plan", plan.graph_sha256)):
         if stored != key:
             raise CalibrationError(

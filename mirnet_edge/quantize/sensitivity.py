@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge._imports import require
-from mirnet_edge.errors import CalibrationError, GraphError, first_line
-from mirnet_edge.graph.session import session_options
+from mirnet_edge.errors import CalibrationError
+from mirnet_edge.frame_path import Progress
+from mirnet_edge.graph.session import TileSession
 from mirnet_edge.quantize.qdq import keep_pairs, macs_of
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 MOST_GROUPS = 64
 """Layers are quantized by groups of the network's modules, so that no more are to be tried."""
 ASSUMED_PSNR_DB = 32.0
 """Of the task, where there are no clean images to measure it: an error of the restored image that
 quantization adds to."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class Group:
         macs: multiplications of all of them.
         cost_db: PSNR to be lost when they alone are quantized (see `Judge.cost_db`); NaN before it
             is measured.
+        int8: whether a plan quantizes them.
     """
 
     name: str
     nodes: tuple[str, ...]
     macs: int
     cost_db: float = math.nan
+    int8: bool = False
 
 
 class Judge:
@@ -78,7 +81,7 @@ class Judge:
     """
 
     def __init__(
-        self, proto: Any, tiles: NDArray[np.float32], targets: NDArray[np.float32] | None
+        self, proto: ModelProto, tiles: NDArray[np.float32], targets: NDArray[np.float32] | None
     ) -> None:
         if not len(tiles):
             raise CalibrationError("no tiles: the loss of a graph is measured on one or more")
@@ -96,7 +99,7 @@ class Judge:
             else _errors(reference.clip(0, 1), targets)
         )
 
-    def loss(self, proto: Any, count: int | None = None) -> Loss:
+    def loss(self, proto: ModelProto, count: int | None = None) -> Loss:
         """Of a quantized graph, over the first ``count`` tiles (None: all)."""
         outputs = run_tiles(proto, self.tiles[:count])
         if self.targets is None:
@@ -106,7 +109,7 @@ class Judge:
         spread = float(lost.std(ddof=1)) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
         return Loss(float(lost.mean()), spread)
 
-    def cost_db(self, proto: Any, count: int | None = None) -> float:
+    def cost_db(self, proto: ModelProto, count: int | None = None) -> float:
         """The loss to be expected of a quantized graph: as if the error it adds were independent
         of the restoration's own.
 
@@ -119,6 +122,7 @@ class Judge:
         return float(self._lost(self._base[:count] + added).mean())
 
     def _lost(self, errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        # A restoration without an error is no division by zero.
         least = np.finfo(np.float64).tiny
         base = self._base[: len(errors)]
         lost: NDArray[np.float64] = 10 * np.log10(
@@ -134,28 +138,17 @@ def _errors(images: NDArray[np.float32], references: NDArray[np.float32]) -> NDA
     return means
 
 
-def run_tiles(proto: Any, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+def run_tiles(proto: ModelProto, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
     """Outputs of a graph for (N, C, H, W) tiles, run one by one on the CPU.
 
     Raises:
         GraphError: ONNX Runtime cannot run it.
     """
-    ort = require("onnxruntime", "measuring quantized graphs")
-    name = proto.graph.input[0].name
-    try:
-        session = ort.InferenceSession(
-            proto.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-        )
-        outputs = [session.run(None, {name: tile[None]})[0] for tile in tiles]
-    except Exception as error:
-        raise GraphError(
-            f"ONNX Runtime {ort.__version__} cannot run the graph on tiles of shape "
-            f"{tiles.shape[1:]}: {first_line(error)}"
-        ) from error
-    return np.concatenate(outputs)
+    session = TileSession(proto)
+    return np.concatenate([session.run(tile)[0] for tile in tiles])
 
 
-def groups_of(proto: Any, nodes: Collection[str], most: int = MOST_GROUPS) -> list[Group]:
+def groups_of(proto: ModelProto, nodes: Collection[str], most: int = MOST_GROUPS) -> list[Group]:
     """Convolutions grouped by their weights (which several passes share) or, where that makes more
     than ``most`` groups, by the innermost modules that hold their weights and make no more."""
     macs = macs_of(proto)
@@ -175,7 +168,7 @@ def groups_of(proto: Any, nodes: Collection[str], most: int = MOST_GROUPS) -> li
 
 
 def sensitivity(
-    quantized: Any,
+    quantized: ModelProto,
     judge: Judge,
     groups: Sequence[Group],
     tiles: int | None = None,
@@ -199,7 +192,7 @@ def sensitivity(
 
 
 def search(
-    quantized: Any,
+    quantized: ModelProto,
     judge: Judge,
     groups: Sequence[Group],
     budget_db: float,
@@ -228,6 +221,7 @@ def search(
             progress(done, rounds)
         return loss
 
+    # Where all groups fit the budget, this is the only graph measured.
     loss = measure(len(order))
     if loss.upper_db <= budget_db:
         return order, loss

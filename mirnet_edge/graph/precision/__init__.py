@@ -7,14 +7,17 @@ is told by flags which layers may be narrower; `islands.fp32_islands` says which
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Literal
+import copy
+from typing import TYPE_CHECKING, Literal
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import ConfigError, GraphError, first_line
 from mirnet_edge.graph.file import has_qdq
 from mirnet_edge.graph.precision.islands import fp32_islands
 from mirnet_edge.graph.precision.typing_pass import IoType, retyped
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Precision = Literal["fp32", "fp16", "int8"]
 """Of the arithmetic that an engine is asked for. "int8" means INT8 for the layers that the graph's
@@ -27,9 +30,12 @@ IR_OF_OPSET_19 = 9
 
 
 def typed_graph(
-    proto: Any, precision: Precision, *, strongly_typed: bool, io: IoType = "float32"
-) -> Any:
+    proto: ModelProto, precision: Precision, *, strongly_typed: bool, io: IoType = "float32"
+) -> ModelProto:
     """The graph that a builder gives to TensorRT for a precision.
+
+    In FP16 and INT8 every float tensor and constant is float16, but for those of `fp32_islands`;
+    Casts stand at the islands' borders only, and at the graph's where ``io`` is "float32".
 
     Args:
         proto: float32, with all shapes known (see `graph.file.with_shape`), with Q/DQ pairs
@@ -40,7 +46,8 @@ def typed_graph(
 
     Raises:
         ConfigError: there is no such precision.
-        GraphError: Q/DQ pairs are missing or in the way, or a weight does not fit FP16.
+        GraphError: Q/DQ pairs are missing or in the way, onnx cannot raise the graph to opset 19,
+            a weight does not fit FP16, or a shape is not known.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r}: need one of {', '.join(PRECISIONS)}")
@@ -52,51 +59,28 @@ def typed_graph(
             "that was quantized"
         )
     if not strongly_typed:
-        same = type(proto)()
-        same.CopyFrom(proto)
-        return same
-    if precision == "int8":
-        return to_strongly_typed(proto, io=io)
-    if precision == "fp16":
-        return to_fp16(proto, io=io)
-    return retyped(proto, [node.name for node in proto.graph.node], io)
+        return copy.deepcopy(proto)
+    islands = (
+        [node.name for node in proto.graph.node] if precision == "fp32" else fp32_islands(proto)
+    )
+    return retyped(_with_typed_scales(proto) if precision == "int8" else proto, islands, io)
 
 
-def to_fp16(proto: Any, *, islands: Collection[str] | None = None, io: IoType = "float32") -> Any:
-    """A copy of a float32 graph in which every float tensor and constant is float16, but for those
-    of FP32 islands; Casts stand at the islands' borders only, and at the graph's where ``io`` is
-    "float32".
-
-    Args:
-        proto: with all shapes known (see `graph.file.with_shape`).
-        islands: names of the nodes that compute in FP32; None asks `fp32_islands`.
-
-    Raises:
-        GraphError: a weight is beyond FP16's range, or a shape is not known.
-    """
-    return retyped(proto, fp32_islands(proto) if islands is None else islands, io)
-
-
-def to_strongly_typed(proto: Any, *, io: IoType = "float32") -> Any:
-    """A copy of a float32 graph with Q/DQ pairs, for TensorRT 10 and later: the pairs quantize
-    float16 tensors with float16 scales, and everything else is as `to_fp16` makes it.
-
-    The graph is raised to opset 19 by onnx's own converter, because scales are float32 before.
-
-    Raises:
-        GraphError: as `to_fp16`, or onnx cannot raise the graph.
-    """
+def _with_typed_scales(proto: ModelProto) -> ModelProto:
+    """A graph with Q/DQ pairs raised, by onnx's own converter, to the opset whose scales may be
+    FP16."""
     onnx = require("onnx", "typing graphs")
     converter = require("onnx.version_converter", "typing graphs")
-    islands = fp32_islands(proto)
-    raised = proto
-    if proto.opset_import[0].version < QDQ_OPSET:
-        try:
-            raised = converter.convert_version(proto, QDQ_OPSET)
-        except Exception as error:
-            raise GraphError(
-                f"onnx {onnx.__version__} cannot raise the graph from opset "
-                f"{proto.opset_import[0].version} to {QDQ_OPSET}: {first_line(error)}"
-            ) from error
-        raised.ir_version = max(proto.ir_version, IR_OF_OPSET_19)
-    return retyped(raised, islands, io)
+    version = proto.opset_import[0].version
+    if version >= QDQ_OPSET:
+        return proto
+    try:
+        raised: ModelProto = converter.convert_version(proto, QDQ_OPSET)
+    except Exception as error:
+        raise GraphError(
+            f"onnx {onnx.__version__} cannot raise the graph from opset {version} to {QDQ_OPSET}: "
+            f"{first_line(error)}"
+        ) from error
+    # The converter leaves the version of the format, which onnx's checker then finds too old.
+    raised.ir_version = max(proto.ir_version, IR_OF_OPSET_19)
+    return raised

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Collection
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import ConfigError, GraphError, first_line
-from mirnet_edge.graph.file import PAIR
+from mirnet_edge.graph.file import PAIR, set_nodes
 from mirnet_edge.graph.precision.islands import FP16_MAX
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 IoType = Literal["float32", "float16"]
 FLOAT, FLOAT16 = 1, 10
@@ -28,7 +33,7 @@ LOST_TO_UNDERFLOW = 1e-2
 """Part of a constant's norm that FP16 may lose without a warning; ordinary rounding takes 3e-4."""
 
 
-def retyped(proto: Any, float32_nodes: Collection[str], io: IoType) -> Any:
+def retyped(proto: ModelProto, float32_nodes: Collection[str], io: IoType) -> ModelProto:
     """A copy whose named nodes compute in float32 and all others in float16, checked by onnx.
 
     A tensor has the type of the node that writes it. Where a reader needs the other type, one Cast
@@ -40,19 +45,19 @@ def retyped(proto: Any, float32_nodes: Collection[str], io: IoType) -> Any:
 
     Raises:
         ConfigError: there is no such type.
-        GraphError: a constant is beyond FP16's range, or Q/DQ pairs of an opset below 19.
+        GraphError: a constant is beyond FP16's range.
     """
     if io not in TYPE_OF_IO:
         raise ConfigError(f"io={io!r}: need one of {', '.join(TYPE_OF_IO)}")
     onnx = require("onnx", "typing graphs")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    constants_to_initializers(copy)
-    _Typing(onnx, copy, set(float32_nodes), TYPE_OF_IO[io]).run()
-    return _checked(onnx, copy)
+    typed = copy.deepcopy(proto)
+    # Of initializers alone a second copy can be stored in the other type.
+    constants_to_initializers(typed)
+    _Typing(onnx, typed, set(float32_nodes), TYPE_OF_IO[io]).run()
+    return _checked(onnx, typed)
 
 
-def constants_to_initializers(proto: Any) -> None:
+def constants_to_initializers(proto: ModelProto) -> None:
     """Turn Constant nodes into initializers, in place."""
     kept = []
     for node in proto.graph.node:
@@ -62,11 +67,13 @@ def constants_to_initializers(proto: Any) -> None:
             proto.graph.initializer[-1].name = node.output[0]
         else:
             kept.append(node)
-    _replace_nodes(proto, kept)
+    set_nodes(proto, kept)
 
 
 class _Typing:
-    def __init__(self, onnx: Any, proto: Any, float32_nodes: set[str], io_type: int) -> None:
+    def __init__(
+        self, onnx: ModuleType, proto: ModelProto, float32_nodes: set[str], io_type: int
+    ) -> None:
         self.onnx, self.proto = onnx, proto
         self.float32_nodes = float32_nodes
         graph = proto.graph
@@ -75,6 +82,7 @@ class _Typing:
             value.name: io_type if value.name in images else FLOAT
             for value in (*graph.input, *graph.output)
         }
+        # Nodes do not say which of their tensors are floats; inference does.
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph
         self.floats = {
             value.name
@@ -89,8 +97,8 @@ class _Typing:
             for value in graph.input
             if value.name in self.floats
         }
-        self.stored: dict[str, Any] = {}
-        self.nodes: list[Any] = []
+        self.stored: dict[str, TensorProto] = {}
+        self.nodes: list[NodeProto] = []
 
     def run(self) -> None:
         graph = self.proto.graph
@@ -106,12 +114,10 @@ class _Typing:
         initializers = [*others, *self.stored.values()]
         del graph.initializer[:]
         graph.initializer.extend(initializers)
-        _replace_nodes(self.proto, self.nodes)
+        set_nodes(self.proto, self.nodes)
         del graph.value_info[:]
 
-    def _type_node(self, node: Any) -> None:
-        if node.op_type in PAIR:
-            self._require_opset_19()
+    def _type_node(self, node: NodeProto) -> None:
         own = FLOAT if node.name in self.float32_nodes else FLOAT16
         for index, name in enumerate(node.input):
             wanted = FLOAT if (node.op_type, index) in ALWAYS_FLOAT32 else own
@@ -121,12 +127,13 @@ class _Typing:
             elif self.type_of.get(name, wanted) != wanted:
                 node.input[index] = self._cast(name, wanted)
         for attribute in node.attribute:
+            # What the graph itself casts to float32 gets the type that floats have now.
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == FLOAT:
                 attribute.i = own
         self.type_of |= {name: own for name in node.output if name in self.floats}
         self.nodes.append(node)
 
-    def _type_output(self, value: Any) -> None:
+    def _type_output(self, value: ValueInfoProto) -> None:
         """Give a graph's output its type; what wrote it writes another tensor if that differs."""
         io_type = self.io_type[value.name]
         if self.type_of.get(value.name, io_type) != io_type:
@@ -147,10 +154,10 @@ class _Typing:
             self.type_of[cast] = wanted
         return cast
 
-    def _cast_node(self, source: str, target: str, wanted: int) -> Any:
-        return self.onnx.helper.make_node(
-            "Cast", [source], [target], f"cast_{source}_to_{NAME_OF_TYPE[wanted]}", to=wanted
-        )
+    def _cast_node(self, source: str, target: str, wanted: int) -> NodeProto:
+        name = f"cast_{source}_to_{NAME_OF_TYPE[wanted]}"
+        cast: NodeProto = self.onnx.helper.make_node("Cast", [source], [target], name, to=wanted)
+        return cast
 
     def _constant(self, name: str, wanted: int, is_scale: bool) -> str:
         """Name of a constant in the wanted type; the FP32 copy of one that is stored in both types
@@ -158,18 +165,12 @@ class _Typing:
         stored = name if wanted == FLOAT16 else f"{name}_as_float32"
         if stored not in self.stored:
             values = self.onnx.numpy_helper.to_array(self.constants[name])
-            if wanted == FLOAT16:
-                values = _scales_as_float16(values) if is_scale else as_float16(name, values)
+            if wanted == FLOAT16 and is_scale:
+                values = np.maximum(values, np.float32(LEAST_SCALE)).astype(np.float16)
+            elif wanted == FLOAT16:
+                values = as_float16(name, values)
             self.stored[stored] = self.onnx.numpy_helper.from_array(values, stored)
         return stored
-
-    def _require_opset_19(self) -> None:
-        version = self.proto.opset_import[0].version
-        if version < 19:
-            raise GraphError(
-                f"Q/DQ pairs of opset {version} cannot be FP16; raise the graph to opset 19 first "
-                "(precision.to_strongly_typed)"
-            )
 
 
 def as_float16(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -196,22 +197,9 @@ def as_float16(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
     return half
 
 
-def _scales_as_float16(scales: NDArray[np.float32]) -> NDArray[np.float16]:
-    half: NDArray[np.float16] = np.maximum(scales, np.float32(LEAST_SCALE)).astype(np.float16)
-    return half
-
-
-def _replace_nodes(proto: Any, nodes: list[Any]) -> None:
-    copies = [type(node)() for node in nodes]
-    for copy, node in zip(copies, nodes):
-        copy.CopyFrom(node)
-    del proto.graph.node[:]
-    proto.graph.node.extend(copies)
-
-
-def _checked(onnx: Any, proto: Any) -> Any:
+def _checked(onnx: ModuleType, proto: ModelProto) -> ModelProto:
     try:
-        typed = onnx.shape_inference.infer_shapes(
+        typed: ModelProto = onnx.shape_inference.infer_shapes(
             proto, check_type=True, strict_mode=True, data_prop=True
         )
         onnx.checker.check_model(typed, full_check=True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.graph.rewrite.edit import (
     GraphEditor,
-    Node,
-    Value,
     attribute,
+    has_border,
+    input_of,
     is_plain_conv,
     is_pointwise_conv,
+    source_of,
 )
+
+if TYPE_CHECKING:
+    from onnx_ir import Node, Value
 
 
 def leaky_relus(editor: GraphEditor) -> int:
@@ -38,28 +42,24 @@ def convolutions_before_upsampling(editor: GraphEditor) -> int:
     the same in all channels: they commute, and the convolution is cheaper at the smaller size."""
     changed = 0
     for conv in editor.nodes("Conv"):
-        resize = conv.inputs[0].producer()
-        if not is_pointwise_conv(conv) or not is_doubling(editor, resize):
+        resize = source_of(conv, "Resize")
+        if resize is None or not is_pointwise_conv(conv) or not is_doubling(editor, resize):
             continue
-        name = conv.inputs[1].name
+        weight = input_of(conv, 1)
         small = editor.add(
-            conv, "Conv", [resize.inputs[0], conv.inputs[1]], f"{name}/small", kernel_shape=[1, 1]
+            conv, "Conv", [resize.inputs[0], weight], f"{weight.name}/small", kernel_shape=[1, 1]
         )
-        large = editor.add(
-            conv,
-            "Resize",
-            [small, *resize.inputs[1:]],
-            f"{name}/doubled",
-            **{key: item.value for key, item in resize.attributes.items()},
-        )
+        inputs = [small, *resize.inputs[1:]]
+        attributes = {key: item.value for key, item in resize.attributes.items()}
+        large = editor.add(conv, "Resize", inputs, f"{weight.name}/doubled", **attributes)
         editor.replace(conv.outputs[0], large)
         changed += 1
     return changed
 
 
-def is_doubling(editor: GraphEditor, node: Node | None) -> bool:
+def is_doubling(editor: GraphEditor, node: Node) -> bool:
     """Whether it is bilinear upsampling by two, corners not aligned."""
-    if node is None or node.op_type != "Resize" or attribute(node, "mode") != "linear":
+    if node.op_type != "Resize" or attribute(node, "mode", "nearest") != "linear":
         return False
     scales = editor.array(node.inputs[2]) if len(node.inputs) > 2 else None
     return (
@@ -84,31 +84,32 @@ def strided_convolutions(editor: GraphEditor) -> int:
 
 def _merge_blocks(editor: GraphEditor, conv: Node) -> int:
     """Merge ``conv`` with what feeds it, where both are maps of blocks; 1 if it was done."""
-    inner_node = conv.inputs[0].producer()
+    before = input_of(conv).producer()
     outer = _block_weights(editor, conv)
-    inner = None if inner_node is None else _block_weights(editor, inner_node)
-    if inner_node is None or outer is None or inner is None:
+    inner = None if before is None else _block_weights(editor, before)
+    if before is None or outer is None or inner is None:
         return 0
-    shared = editor.only_use(inner_node.outputs[0]) is None
-    if max(outer.shape[2], inner.shape[2]) < 2 or (shared and inner_node.op_type == "Conv"):
+    # A convolution that others read is computed anyway: merged, it would be computed twice.
+    shared = editor.only_use(before.outputs[0]) is None
+    if max(outer.shape[2], inner.shape[2]) < 2 or (shared and before.op_type == "Conv"):
         return 0
     weight = _composed(outer, inner)
     size = weight.shape[2]
-    shape = {"kernel_shape": [size, size], "strides": [size, size]}
-    _replace(editor, conv, inner_node.inputs[0], weight, "strided", shape)
+    shape: dict[str, Any] = {"kernel_shape": [size, size], "strides": [size, size]}
+    _replace(editor, conv, input_of(before), weight, "strided", shape)
     return 1
 
 
 def _block_weights(editor: GraphEditor, node: Node) -> NDArray[Any] | None:
     """(out, in, s, s) weights of a map from blocks of s x s pixels to one; None where it is no
     such map."""
-    size = list(attribute(node, "kernel_shape", []))
-    if not size or set(attribute(node, "pads", [0])) != {0} or size[0] != size[-1]:
+    size = list(attribute(node, "kernel_shape", [0]))
+    if len(size) != 2 or size[0] != size[1] or has_border(node):
         return None
     if list(attribute(node, "strides", [1, 1])) != size:
         return None
     if node.op_type == "AveragePool":
-        channels = editor.dims(node.inputs[0])[1]
+        channels = editor.dims(input_of(node))[1]
         eye = np.eye(channels, dtype=np.float32)[:, :, None, None]
         weight: NDArray[Any] = np.broadcast_to(eye, (channels, channels, *size)) / np.float32(
             size[0] * size[1]
@@ -119,6 +120,7 @@ def _block_weights(editor: GraphEditor, node: Node) -> NDArray[Any] | None:
 
 def _composed(outer: NDArray[Any], inner: NDArray[Any]) -> NDArray[np.float32]:
     """Weights of ``inner`` followed by ``outer``, of blocks of both sizes multiplied."""
+    # In FP64 products of two FP32 weights are exact: what is stored is rounded once.
     weight = np.einsum("ocYX,ciyx->oiYyXx", outer, inner, dtype=np.float64)
     out, inputs, rows, row, columns, column = weight.shape
     blocks: NDArray[np.float32] = weight.reshape(out, inputs, rows * row, columns * column).astype(
@@ -132,16 +134,17 @@ def blur_pools(editor: GraphEditor) -> int:
     W[o, c] f[c, y, x]; the map between them is never written."""
     changed = 0
     for conv in editor.nodes("Conv"):
-        blur = conv.inputs[0].producer()
-        if not is_pointwise_conv(conv) or blur is None or blur.op_type != "Conv":
+        blur = source_of(conv, "Conv")
+        if blur is None or not is_pointwise_conv(conv) or len(blur.inputs) != 2:
             continue
         filters, weight = editor.array(blur.inputs[1]), editor.array(conv.inputs[1])
-        if filters is None or weight is None or filters.shape[1] != 1 or len(blur.inputs) != 2:
+        if filters is None or weight is None or filters.shape[1] != 1:
             continue
-        if attribute(blur, "group", 1) != filters.shape[0] != weight.shape[1]:
+        # One filter a channel: of several, or of one gray channel, the products would be others.
+        if not attribute(blur, "group", 1) == filters.shape[0] == weight.shape[1]:
             continue
         dense = weight * filters[None, :, 0]
-        _replace(editor, conv, blur.inputs[0], dense, "blurred", _ungrouped(blur))
+        _replace(editor, conv, input_of(blur), dense, "blurred", _ungrouped(blur))
         changed += 1
     return changed
 
@@ -156,14 +159,15 @@ def dense_groups(editor: GraphEditor) -> int:
     for conv in editor.nodes("Conv"):
         groups = attribute(conv, "group", 1)
         weight = editor.array(conv.inputs[1])
+        # Depthwise ones stay: runtimes have kernels for them, and dense the arithmetic is C times.
         if groups == 1 or weight is None or weight.shape[1] == 1 or len(conv.inputs) != 2:
             continue
-        dense = np.zeros((weight.shape[0], groups * weight.shape[1], *weight.shape[2:]), np.float32)
+        out, into = weight.shape[0] // groups, weight.shape[1]
+        dense = np.zeros((weight.shape[0], groups * into, *weight.shape[2:]), np.float32)
         for group in range(groups):
-            out = slice(*(np.array([group, group + 1]) * (weight.shape[0] // groups)))
-            into = slice(*(np.array([group, group + 1]) * weight.shape[1]))
-            dense[out, into] = weight[out]
-        _replace(editor, conv, conv.inputs[0], dense, "dense", _ungrouped(conv))
+            rows = slice(group * out, (group + 1) * out)
+            dense[rows, group * into : (group + 1) * into] = weight[rows]
+        _replace(editor, conv, input_of(conv), dense, "dense", _ungrouped(conv))
         changed += 1
     return changed
 
@@ -177,7 +181,7 @@ def _replace(
     attributes: dict[str, Any],
 ) -> None:
     """Put a convolution of ``source`` with a new weight in the place of ``conv``."""
-    name = f"{conv.inputs[1].name}/{suffix}"
+    name = f"{input_of(conv, 1).name}/{suffix}"
     inputs = [source, editor.constant(name, weight)]
     new = editor.add(conv, "Conv", inputs, name, editor.dims(conv.outputs[0]), **attributes)
     editor.replace(conv.outputs[0], new)

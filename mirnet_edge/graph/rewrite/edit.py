@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
-from mirnet_edge.graph.file import dims_of, is_fixed, shapes_of
+from mirnet_edge.errors import GraphError
+from mirnet_edge.graph.file import dims_of, read_facts, shapes_by_name, shapes_of
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnx_ir import Node, SymbolicDim, Value
+
+    Dim = int | str | SymbolicDim | None
 
 ASSUMED_SIZE = (256, 256)
 """Height and width at which bytes are counted in a graph of open size."""
 SPATIAL_AXES = [2, 3]
-
-Value = Any
-Node = Any
+T = TypeVar("T")
 
 
 class GraphEditor:
     """One ONNX graph, opset 17, held as an ``onnx_ir.Model``.
 
     Args:
-        proto: ``onnx.ModelProto`` of one (N, C, H, W) input.
+        proto: of one (N, C, H, W) input.
 
     Attributes:
-        fixed: whether the input's size is fixed, so that passes may count on it.
+        image: the first input.
+        fixed: whether its size is fixed, so that passes may count on it.
+        facts: of the network.
     """
 
-    def __init__(self, proto: Any) -> None:
-        ir = require("onnx_ir", "rewriting graphs")
-        known = sized(proto)
-        graph = known.graph
-        self._dims = {
-            value.name: dims_of(value) for value in (*graph.input, *graph.value_info, *graph.output)
-        }
-        self._dims |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-        self.fixed = is_fixed(proto)
-        self._ir = ir
-        self._model = ir.from_proto(proto)
+    def __init__(self, proto: ModelProto) -> None:
+        self._ir = require("onnx_ir", "rewriting graphs")
+        # onnx_ir infers no shapes without onnxscript, so onnx does before the graph is taken in.
+        self._dims = shapes_by_name(sized(proto))
+        self.fixed = 0 not in dims_of(proto.graph.input[0])[2:]
+        self.facts = read_facts(proto)
+        self._metadata = list(proto.metadata_props)
+        self._model = self._ir.from_proto(proto)
         self._graph = self._model.graph
-        self._names = {value for node in self._graph for value in _output_names(node)}
+        self.image: Value = self._graph.inputs[0]
+        self._names = {value.name for node in self._graph for value in node.outputs}
         self._names |= set(self._graph.initializers)
 
     def nodes(self, *kinds: str) -> Iterator[Node]:
         """The nodes of these operators (none: of all) that are there now, in order; those that fall
         away before their turn are left out."""
+        # A list of its own: passes add and remove nodes on their way.
         for node in list(self._graph):
             if (not kinds or node.op_type in kinds) and node.graph is not None:
                 yield node
@@ -54,7 +60,7 @@ class GraphEditor:
     def dims(self, value: Value) -> tuple[int, ...]:
         """Shape of a value that was there when editing began; in a graph of open size, at
         `ASSUMED_SIZE`."""
-        return self._dims[value.name]
+        return self._dims[str(value.name)]
 
     def size(self, value: Value) -> int:
         """How many elements it has."""
@@ -77,37 +83,31 @@ class GraphEditor:
     def constant(self, name: str, array: NDArray[Any]) -> Value:
         """A new initializer."""
         tensor = self._ir.tensor(np.ascontiguousarray(array), name=self._unique(name))
-        value = self._ir.Value(
+        value: Value = self._ir.Value(
             name=tensor.name,
             shape=tensor.shape,
             type=self._ir.TensorType(tensor.dtype),
             const_value=tensor,
         )
         self._graph.register_initializer(value)
-        self._dims[tensor.name] = tuple(array.shape)
+        self._dims[tensor.name] = array.shape
         return value
 
-    @property
-    def image(self) -> Value:
-        """The graph's first input, (N, C, H, W)."""
-        return self._graph.inputs[0]
-
-    def input(self, name: str, shape: Sequence[int | str | None]) -> Value:
+    def input(self, name: str, shape: Sequence[Dim]) -> Value:
         """A new float32 input of the graph, after those there are; dimensions as onnx_ir takes
         them, a text for an open one."""
-        value = self._ir.Value(
-            name=self._unique(name),
-            shape=self._ir.Shape(shape),
-            type=self._ir.TensorType(self._ir.DataType.FLOAT),
-        )
-        self._graph.inputs.append(value)
+        value: Value = self._ir.Value(name=self._unique(name))
+        self._graph.inputs.append(self._float32(value, shape))
         return value
 
-    def output(self, value: Value, shape: Sequence[int | str | None]) -> None:
+    def output(self, value: Value, shape: Sequence[Dim]) -> None:
         """Make a float32 value the last output of the graph, under its name."""
+        self._graph.outputs.append(self._float32(value, shape))
+
+    def _float32(self, value: Value, shape: Sequence[Dim]) -> Value:
         value.shape = self._ir.Shape(shape)
         value.type = self._ir.TensorType(self._ir.DataType.FLOAT)
-        self._graph.outputs.append(value)
+        return value
 
     def add(
         self,
@@ -120,18 +120,28 @@ class GraphEditor:
     ) -> Value:
         """The output of a new node, put in front of ``before``; ``dims`` as `dims` tells later."""
         name = self._unique(name)
-        node = self._ir.node(kind, list(inputs), attributes=attributes, name=name)
+        node: Node = self._ir.node(kind, list(inputs), attributes=attributes, name=name)
         node.outputs[0].name = name
         if dims is not None:
             self._dims[name] = tuple(dims)
         self._graph.insert_before(before, node)
         return node.outputs[0]
 
+    def reduce(
+        self, before: Node, kind: str, value: Value, name: str, dims: Sequence[int] | None = None
+    ) -> Value:
+        """The output of a new reduction over height and width."""
+        return self.add(before, kind, [value], name, dims, axes=SPATIAL_AXES, keepdims=1)
+
     def replace(self, old: Value, new: Value) -> None:
         """Let all readers of ``old`` read ``new``, and remove the nodes that nothing reads then."""
         if old.is_graph_output():
+            # Its name stays: it is how the graph is called.
             new.name, old.name = old.name, self._unique(f"{old.name}/replaced")
+            # An output says its type; of other values ONNX keeps none that it cannot infer.
+            new.shape, new.type = old.shape, old.type
         self._ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        # At once, not at the end: whether a pass applies hangs on how many nodes read a value.
         self._sweep(old.producer())
 
     def _sweep(self, node: Node | None) -> None:
@@ -144,13 +154,17 @@ class GraphEditor:
         for producer in producers:
             self._sweep(producer)
 
-    def to_proto(self) -> Any:
-        """The changed graph, without constants that nothing reads."""
+    def to_proto(self) -> ModelProto:
+        """The changed graph with the metadata it came with, without constants that nothing
+        reads."""
         constants = self._graph.initializers
         for name in [name for name, value in constants.items() if not value.consumers()]:
             del constants[name]
-        proto = self._ir.to_proto(self._model)
+        proto: ModelProto = self._ir.to_proto(self._model)
+        # Shapes that were stored are of values that may be gone, or of another meaning.
         del proto.graph.value_info[:]
+        del proto.metadata_props[:]
+        proto.metadata_props.extend(self._metadata)
         return proto
 
     def _unique(self, name: str) -> str:
@@ -162,13 +176,43 @@ class GraphEditor:
         return found
 
 
-def attribute(node: Node, name: str, default: Any = None) -> Any:
+def input_of(node: Node, index: int = 0) -> Value:
+    """An input that the node's operator cannot do without.
+
+    Raises:
+        GraphError: the node has none there.
+    """
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None:
+        raise GraphError(
+            f"{node.op_type} {node.name!r} lacks its input {index}; export the graph again"
+        )
+    return value
+
+
+def source_of(node: Node, kind: str, index: int = 0) -> Node | None:
+    """The node that writes an input, None where it is another operator than ``kind``."""
+    source = input_of(node, index).producer()
+    return source if source is not None and source.op_type == kind else None
+
+
+def attribute(node: Node, name: str, default: T) -> T:
     """Value of a node's attribute."""
     found = node.attributes.get(name)
     return default if found is None else found.value
 
 
-def is_plain_conv(node: Node | None, kernel: int | None = None) -> bool:
+def has_border(node: Node) -> bool:
+    """Whether a Conv or a pool may read beyond its map, so that it does not mix positions alike
+    everywhere."""
+    return (
+        set(attribute(node, "pads", [0])) != {0}
+        or attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        or attribute(node, "ceil_mode", 0) != 0
+    )
+
+
+def is_plain_conv(node: Node | None, kernel: int | None = None) -> TypeGuard[Node]:
     """Whether it is a Conv without bias, dilation or groups, of square ``kernel`` where given."""
     return (
         node is not None
@@ -176,32 +220,30 @@ def is_plain_conv(node: Node | None, kernel: int | None = None) -> bool:
         and len(node.inputs) == 2
         and attribute(node, "group", 1) == 1
         and set(attribute(node, "dilations", [1])) == {1}
-        and (kernel is None or list(attribute(node, "kernel_shape", [])) == [kernel, kernel])
+        and (kernel is None or list(attribute(node, "kernel_shape", [0])) == [kernel, kernel])
     )
 
 
-def is_pointwise_conv(node: Node | None) -> bool:
+def is_pointwise_conv(node: Node | None) -> TypeGuard[Node]:
     """Whether it is a plain 1x1 Conv of stride 1."""
-    return is_plain_conv(node, 1) and set(attribute(node, "strides", [1])) == {1}
+    return (
+        is_plain_conv(node, 1)
+        and set(attribute(node, "strides", [1])) == {1}
+        and not has_border(node)
+    )
 
 
-def is_frame_mean(node: Node) -> bool:
+def is_frame_mean(editor: GraphEditor, node: Node) -> bool:
     """Whether it is the mean over height and width of each channel."""
     return (
         node.op_type == "ReduceMean"
-        and list(attribute(node, "axes", [])) == SPATIAL_AXES
+        and list(attribute(node, "axes", [0])) == SPATIAL_AXES
         and attribute(node, "keepdims", 1) == 1
+        and len(editor.dims(input_of(node))) == 4
     )
 
 
-def sized(proto: Any) -> Any:
+def sized(proto: ModelProto) -> ModelProto:
     """The shapes of ``proto`` (see `graph.file.shapes_of`), open ones at `ASSUMED_SIZE`."""
-    dims = proto.graph.input[0].type.tensor_type.shape.dim
-    height, width = ASSUMED_SIZE
-    return shapes_of(
-        proto, dims[0].dim_value or 1, dims[2].dim_value or height, dims[3].dim_value or width
-    )
-
-
-def _output_names(node: Node) -> list[str]:
-    return [output.name for output in node.outputs]
+    batch, _, height, width = dims_of(proto.graph.input[0])
+    return shapes_of(proto, batch or 1, height or ASSUMED_SIZE[0], width or ASSUMED_SIZE[1])

@@ -3,9 +3,20 @@ dual attention unit (DAU)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from mirnet_edge.graph.rewrite.edit import GraphEditor, Node, Value, attribute, is_pointwise_conv
+from mirnet_edge.graph.rewrite.edit import (
+    GraphEditor,
+    attribute,
+    input_of,
+    is_pointwise_conv,
+    source_of,
+)
+
+if TYPE_CHECKING:
+    from onnx_ir import Node, Value
 
 
 def weighted_sums(editor: GraphEditor) -> int:
@@ -17,41 +28,50 @@ def weighted_sums(editor: GraphEditor) -> int:
     """
     changed = 0
     for softmax in editor.nodes("Softmax"):
-        logits = _stacked(softmax)
-        gates = _unstacked(editor, softmax)
-        if logits is None or gates is None or len(logits) != len(gates):
+        logits = _stacked(editor, softmax)
+        gates = _unstacked(editor, softmax) if len(logits) > 1 else {}
+        if not gates or sorted(gates) != list(range(len(logits))):
             continue
-        if len(logits) == 2:
-            _two_way(editor, softmax, logits, gates)
-        else:
-            _many_way(editor, softmax, logits, gates)
+        combine = _two_way if len(logits) == 2 else _many_way
+        combine(editor, softmax, logits, [gates[k] for k in sorted(gates)])
         changed += 1
     return changed
 
 
-def _stacked(softmax: Node) -> list[Value] | None:
-    """The (N, C, 1, 1) logits that were stacked on axis 1 in front of a softmax over it."""
-    concat = softmax.inputs[0].producer()
-    if concat is None or concat.op_type != "Concat" or attribute(softmax, "axis", -1) != 1:
-        return None
-    unsqueezes = [value.producer() for value in concat.inputs]
-    if any(node is None or node.op_type != "Unsqueeze" for node in unsqueezes):
-        return None
-    return [node.inputs[0] for node in unsqueezes]
+def _stacked(editor: GraphEditor, softmax: Node) -> list[Value]:
+    """The (N, C, 1, 1) logits that were stacked on axis 1 in front of a softmax over it; none
+    where it is over another axis."""
+    concat = source_of(softmax, "Concat")
+    if concat is None or not 1 == attribute(softmax, "axis", -1) == attribute(concat, "axis", -1):
+        return []
+    batch, _, *rest = editor.dims(softmax.outputs[0])
+    logits = []
+    for index in range(len(concat.inputs)):
+        unsqueeze = source_of(concat, "Unsqueeze", index)
+        if unsqueeze is None or editor.dims(input_of(unsqueeze)) != (batch, *rest):
+            return []
+        logits.append(input_of(unsqueeze))
+    return logits
 
 
-def _unstacked(editor: GraphEditor, softmax: Node) -> list[Value] | None:
-    """The (N, C, 1, 1) gates that are sliced out of the softmax, in order."""
+def _unstacked(editor: GraphEditor, softmax: Node) -> dict[int, Value]:
+    """The (N, C, 1, 1) gates that are sliced out of the softmax, each by its place in it; none
+    where it is read otherwise."""
+    batch, _, *rest = editor.dims(softmax.outputs[0])
     gates: dict[int, Value] = {}
     for cut in softmax.outputs[0].consumers():
         squeeze = editor.only_use(cut.outputs[0])
-        if cut.op_type != "Slice" or squeeze is None or squeeze.op_type != "Squeeze":
-            return None
-        start = editor.array(cut.inputs[1])
-        if start is None:
-            return None
+        start = editor.array(cut.inputs[1]) if cut.op_type == "Slice" else None
+        if squeeze is None or squeeze.op_type != "Squeeze" or start is None or start.size != 1:
+            return {}
+        # A cut of this shape is along axis 1: along another, all gates would be left.
+        if editor.dims(cut.outputs[0]) != (batch, 1, *rest) or editor.dims(squeeze.outputs[0]) != (
+            batch,
+            *rest,
+        ):
+            return {}
         gates[int(start[0])] = squeeze.outputs[0]
-    return [gates[k] for k in sorted(gates)]
+    return gates
 
 
 def _two_way(editor: GraphEditor, softmax: Node, logits: list[Value], gates: list[Value]) -> None:
@@ -61,7 +81,8 @@ def _two_way(editor: GraphEditor, softmax: Node, logits: list[Value], gates: lis
     gate = editor.add(softmax, "Sigmoid", [difference], f"{softmax.name}/gate")
     found = _weighted_sum(editor, gates)
     if found is None:
-        one = editor.constant(f"{softmax.name}/one", np.ones((1, 1, 1, 1), np.float32))
+        ones = np.ones((1,) * len(editor.dims(gates[0])), np.float32)
+        one = editor.constant(f"{softmax.name}/one", ones)
         editor.replace(gates[0], gate)
         editor.replace(gates[1], editor.add(softmax, "Sub", [one, gate], f"{softmax.name}/other"))
         return
@@ -74,33 +95,32 @@ def _two_way(editor: GraphEditor, softmax: Node, logits: list[Value], gates: lis
 
 def _weighted_sum(editor: GraphEditor, gates: list[Value]) -> tuple[Value, Value, Node] | None:
     """(x_0, x_1, the node that adds gate_0 x_0 and gate_1 x_1), where that is all the gates do."""
-    products: list[Node] = [editor.only_use(gate) for gate in gates]
-    if any(product is None or product.op_type != "Mul" for product in products):
-        return None
-    totals: list[Node] = [editor.only_use(product.outputs[0]) for product in products]
+    maps: list[Value] = []
+    totals: list[Node | None] = []
+    for gate in gates:
+        product = editor.only_use(gate)
+        if product is None or product.op_type != "Mul":
+            return None
+        # None where a gate is multiplied with itself.
+        maps.extend(value for value in product.inputs if value is not None and value is not gate)
+        totals.append(editor.only_use(product.outputs[0]))
     total = totals[0]
-    if total is None or total is not totals[1] or total.op_type != "Add":
+    if total is None or total is not totals[1] or total.op_type != "Add" or len(maps) != 2:
         return None
-    first, second = (
-        next(value for value in product.inputs if value is not gate)
-        for product, gate in zip(products, gates)
-    )
-    return first, second, total
+    return maps[0], maps[1], total
 
 
 def _difference_of_convs(editor: GraphEditor, before: Node, logits: list[Value]) -> Value | None:
-    convs = [value.producer() for value in logits]
-    if not all(is_pointwise_conv(conv) for conv in convs):
+    first, second = (value.producer() for value in logits)
+    if not is_pointwise_conv(first) or not is_pointwise_conv(second):
         return None
-    if convs[0].inputs[0] is not convs[1].inputs[0]:
+    weights = [editor.array(conv.inputs[1]) for conv in (first, second)]
+    if first.inputs[0] is not second.inputs[0] or weights[0] is None or weights[1] is None:
         return None
-    weights = [editor.array(conv.inputs[1]) for conv in convs]
-    if weights[0] is None or weights[1] is None:
-        return None
-    name = convs[0].inputs[1].name
+    name = input_of(first, 1).name
     weight = editor.constant(f"{name}/difference", weights[0] - weights[1])
     return editor.add(
-        before, "Conv", [convs[0].inputs[0], weight], f"{name}/logit", kernel_shape=[1, 1]
+        before, "Conv", [first.inputs[0], weight], f"{name}/logit", kernel_shape=[1, 1]
     )
 
 
@@ -124,21 +144,22 @@ def attention_tails(editor: GraphEditor) -> int:
     """
     changed = 0
     for conv in editor.nodes("Conv"):
-        concat = conv.inputs[0].producer()
-        if not is_pointwise_conv(conv) or concat is None or concat.op_type != "Concat":
+        concat, weight = source_of(conv, "Concat"), editor.array(conv.inputs[1])
+        if concat is None or weight is None or not is_pointwise_conv(conv):
             continue
-        halves = [_gated(editor, value) for value in concat.inputs]
-        weight = editor.array(conv.inputs[1])
-        if len(halves) != 2 or None in halves or weight is None:
+        if len(concat.inputs) != 2 or attribute(concat, "axis", 0) != 1:
             continue
-        (features, spatial), (same, channel) = halves  # type: ignore[misc]
+        first, second = (_gated(editor, input_of(concat, index)) for index in (0, 1))
+        if first is None or second is None:
+            continue
+        (features, spatial), (same, channel) = first, second
         if features is not same or editor.dims(spatial)[1] != 1:
             continue
         n = editor.dims(features)[1]
-        name = conv.inputs[1].name
-        mix = {"kernel_shape": [1, 1]}
+        name = input_of(conv, 1).name
         w_s = editor.constant(f"{name}/spatial", weight[:, :n])
         w_c = editor.constant(f"{name}/channel", weight[:, n:])
+        mix: dict[str, Any] = {"kernel_shape": [1, 1]}
         mixed = editor.add(conv, "Conv", [features, w_s], f"{name}/spatial/mixed", **mix)
         scaled = editor.add(conv, "Mul", [mixed, spatial], f"{name}/spatial/gated")
         gated = editor.add(conv, "Mul", [features, channel], f"{name}/channel/gated")
@@ -153,7 +174,7 @@ def _gated(editor: GraphEditor, value: Value) -> tuple[Value, Value] | None:
     product = value.producer()
     if product is None or product.op_type != "Mul" or editor.only_use(value) is None:
         return None
-    features, gate = product.inputs
+    features, gate = input_of(product), input_of(product, 1)
     if editor.size(gate) > editor.size(features):
         features, gate = gate, features
     return features, gate

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mirnet_edge.graph.rewrite.convolutions import is_doubling
 from mirnet_edge.graph.rewrite.edit import (
-    SPATIAL_AXES,
     GraphEditor,
-    Node,
-    Value,
+    attribute,
+    input_of,
     is_frame_mean,
     is_pointwise_conv,
+    source_of,
 )
+
+if TYPE_CHECKING:
+    from onnx_ir import Node, Value
 
 
 def means_through_linear_maps(editor: GraphEditor) -> int:
@@ -29,9 +33,9 @@ def means_through_linear_maps(editor: GraphEditor) -> int:
     means = _Means(editor)
     changed = 0
     for node in editor.nodes("ReduceMean"):
-        if not is_frame_mean(node):
+        if not is_frame_mean(editor, node):
             continue
-        mean = means.of(node.inputs[0], node)
+        mean = means.of(input_of(node), node)
         if mean is not node.outputs[0]:
             editor.replace(node.outputs[0], mean)
             changed += 1
@@ -56,15 +60,8 @@ class _Means:
         elif value is reduction.inputs[0]:
             mean = reduction.outputs[0]
         else:
-            mean = self._editor.add(
-                reduction,
-                "ReduceMean",
-                [value],
-                f"{value.name}/mean",
-                (*self._editor.dims(value)[:2], 1, 1),
-                axes=SPATIAL_AXES,
-                keepdims=1,
-            )
+            dims = (*self._editor.dims(value)[:2], 1, 1)
+            mean = self._editor.reduce(reduction, "ReduceMean", value, f"{value.name}/mean", dims)
         self._known[value] = mean
         return mean
 
@@ -73,28 +70,27 @@ class _Means:
         node = value.producer()
         if node is None:
             return None
-        if node.op_type in ("Add", "Sub"):
-            return list(node.inputs) if all(map(self._known_rank, node.inputs)) else None
-        if node.op_type == "Mul":
-            return list(node.inputs) if any(map(self._is_vector, node.inputs)) else None
         if is_pointwise_conv(node) or is_doubling(self._editor, node):
-            return [node.inputs[0]]
-        return None
-
-    def _known_rank(self, value: Value) -> bool:
-        return len(self._editor.dims(value)) == 4
+            return [input_of(node)]
+        if node.op_type not in ("Add", "Sub", "Mul"):
+            return None
+        inputs = [input_of(node), input_of(node, 1)]
+        # What is broadcast from fewer axes has no mean over height and width.
+        if any(len(self._editor.dims(item)) != 4 for item in inputs):
+            return None
+        return inputs if node.op_type != "Mul" or any(map(self._is_vector, inputs)) else None
 
     def _is_vector(self, value: Value) -> bool:
         """Whether it is the same at all positions."""
-        return tuple(self._editor.dims(value)[2:]) == (1, 1)
+        return self._editor.dims(value)[2:] == (1, 1)
 
     def _rebuilt(self, value: Value, parts: list[Value], reduction: Node) -> Value:
         node = value.producer()
         means = [part if self._is_vector(part) else self.of(part, reduction) for part in parts]
-        if node.op_type == "Resize":
+        if node is None or node.op_type == "Resize":
             return means[0]
         inputs = [*means, *node.inputs[len(means) :]]
-        attributes = {"kernel_shape": [1, 1]} if node.op_type == "Conv" else {}
+        attributes: dict[str, Any] = {"kernel_shape": [1, 1]} if node.op_type == "Conv" else {}
         dims = (*self._editor.dims(value)[:2], 1, 1)
         return self._editor.add(
             reduction, node.op_type, inputs, f"{value.name}/mean", dims, **attributes
@@ -115,7 +111,7 @@ class _Means:
     def _is_needed(self, value: Value) -> bool:
         """Whether anything but means over the frame reads it, directly or through linear maps."""
         return value.is_graph_output() or any(
-            not is_frame_mean(node)
+            not is_frame_mean(self._editor, node)
             and (self._linear(node.outputs[0]) is None or self._is_needed(node.outputs[0]))
             for node in value.consumers()
         )
@@ -140,27 +136,27 @@ def staged_means(editor: GraphEditor) -> int:
     """The mean of a large map is the mean of the means of its blocks. One reduction of 256x256
     positions keeps as many thread blocks busy as there are channels; 16x16 blocks first keep 256
     times as many."""
+    # Which blocks divide a map is known of a fixed size only.
     if not editor.fixed:
         return 0
     changed = 0
     for node in editor.nodes("ReduceMean"):
-        if is_frame_mean(node) and node.inputs[0].producer() is not None:
+        if is_frame_mean(editor, node) and input_of(node).producer() is not None:
             changed += _stage(editor, node)
     return changed
 
 
 def _stage(editor: GraphEditor, mean: Node) -> int:
-    *_, height, width = editor.dims(mean.inputs[0])
+    value = input_of(mean)
+    *_, height, width = editor.dims(value)
     blocks = [_block(height), _block(width)]
+    # A side that is a prime number has no blocks.
     if height * width < STAGED_FROM_PX or 1 in blocks:
         return 0
-    value = mean.inputs[0]
     coarse = editor.add(
         mean, "AveragePool", [value], f"{value.name}/blocks", kernel_shape=blocks, strides=blocks
     )
-    fine = editor.add(
-        mean, "ReduceMean", [coarse], f"{value.name}/mean", axes=SPATIAL_AXES, keepdims=1
-    )
+    fine = editor.reduce(mean, "ReduceMean", coarse, f"{value.name}/mean")
     editor.replace(mean.outputs[0], fine)
     return 1
 
@@ -185,36 +181,48 @@ def spatial_softmaxes(editor: GraphEditor) -> int:
     changed = 0
     for softmax in editor.nodes("Softmax"):
         found = softmax_mean(editor, softmax)
-        if found is not None:
-            _rewrite_softmax(editor, softmax, *found)
-            changed += 1
+        if found is None:
+            continue
+        name, before = f"{softmax.name}", (softmax, found.product)
+        summed, total, _ = softmax_sums(editor, found.logits, found.features, name, before)
+        context = editor.add(found.product, "Div", [summed, total], f"{name}/context")
+        editor.replace(found.view.outputs[0], context)
+        changed += 1
     return changed
 
 
-def softmax_mean(editor: GraphEditor, softmax: Node) -> tuple[Value, Value, Value] | None:
-    """(logits (N, 1, H, W), features (N, C, H, W), their mean (N, C, 1, 1)) around a softmax over
-    all positions; None around any other."""
-    flat = softmax.inputs[0].producer()
-    transpose = editor.only_use(softmax.outputs[0])
-    if flat is None or flat.op_type != "Reshape" or transpose is None:
+class SoftmaxMean(NamedTuple):
+    """Around a softmax over all positions: the logits (N, 1, H, W), the features (N, C, H, W), the
+    product of both, and the node that makes it the mean (N, C, 1, 1)."""
+
+    logits: Value
+    features: Value
+    product: Node
+    view: Node
+
+
+def softmax_mean(editor: GraphEditor, softmax: Node) -> SoftmaxMean | None:
+    """What a softmax weights over all positions; None for any other, such as one of several
+    queries."""
+    flat, transpose = source_of(softmax, "Reshape"), editor.only_use(softmax.outputs[0])
+    if flat is None or transpose is None or transpose.op_type != "Transpose":
         return None
     product = editor.only_use(transpose.outputs[0])
-    if transpose.op_type != "Transpose" or product is None or product.op_type != "MatMul":
+    if product is None or product.op_type != "MatMul":
         return None
-    features, unsqueeze = product.inputs[0].producer(), editor.only_use(product.outputs[0])
-    if features is None or features.op_type != "Reshape" or unsqueeze is None:
+    table, view = source_of(product, "Reshape"), editor.only_use(product.outputs[0])
+    if table is None or view is None or view.op_type not in ("Unsqueeze", "Reshape"):
         return None
-    return flat.inputs[0], features.inputs[0], unsqueeze.outputs[0]
-
-
-def _rewrite_softmax(
-    editor: GraphEditor, softmax: Node, logits: Value, features: Value, mean: Value
-) -> None:
-    product = mean.producer().inputs[0].producer()
-    name = softmax.name
-    summed, total, _ = softmax_sums(editor, logits, features, name, (softmax, product))
-    context = editor.add(product, "Div", [summed, total], f"{name}/context")
-    editor.replace(mean, context)
+    found = SoftmaxMean(input_of(flat), input_of(table), product, view)
+    batch, channels, *frame = editor.dims(found.features)
+    weights = editor.dims(softmax.outputs[0])
+    fits = (
+        editor.dims(found.logits) == (batch, 1, *frame)
+        and weights == (batch, 1, math.prod(frame))
+        and attribute(softmax, "axis", -1) in (-1, 2)
+        and editor.dims(view.outputs[0]) == (batch, channels, 1, 1)
+    )
+    return found if fits else None
 
 
 def softmax_sums(
@@ -236,9 +244,7 @@ def softmax_sums(
     blocks = [_block(height), _block(width)]
     grid = {"kernel_shape": blocks, "strides": blocks}
     maxima = editor.add(softmax, "MaxPool", [logits], f"{name}/maxima", **grid)
-    largest = editor.add(
-        softmax, "ReduceMax", [maxima], f"{name}/largest", axes=SPATIAL_AXES, keepdims=1
-    )
+    largest = editor.reduce(softmax, "ReduceMax", maxima, f"{name}/largest")
     scale = np.full((1, 1, 1, 1), 0.5 * math.log(positions), np.float32)
     shift = editor.add(
         softmax, "Add", [largest, editor.constant(f"{name}/scale", scale)], f"{name}/shift"
@@ -246,9 +252,7 @@ def softmax_sums(
     below = editor.add(softmax, "Sub", [logits, shift], f"{name}/below")
     weights = editor.add(softmax, "Exp", [below], f"{name}/weights")
     means = editor.add(softmax, "AveragePool", [weights], f"{name}/sums", **grid)
-    average = editor.add(
-        softmax, "ReduceMean", [means], f"{name}/mean", axes=SPATIAL_AXES, keepdims=1
-    )
+    average = editor.reduce(softmax, "ReduceMean", means, f"{name}/mean")
     count = editor.constant(f"{name}/positions", np.full((1, 1, 1, 1), positions, np.float32))
     total = editor.add(softmax, "Mul", [average, count], f"{name}/sum")
     rows = editor.constant(f"{name}/rows", np.array([batch, channels, positions], np.int64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mirnet_edge.errors import CalibrationError, ImageError
+from mirnet_edge.frame_path import Progress
 from mirnet_edge.frames.layout import FrameLayout
 from mirnet_edge.frames.noise import CLIPPED_SHARE, add_gaussian_noise, to_uint8, unit_range
 from mirnet_edge.quantize.calibration.diversity import describe, farthest_first
-from mirnet_edge.quantize.calibration.sources import FrameSource, Pixels, Source, Video, open_frames
+from mirnet_edge.quantize.calibration.sources import (
+    IndexedFrames,
+    Pixels,
+    Source,
+    Video,
+    open_frames,
+)
 
 MOST_STILLS, MOST_VIDEO_FRAMES = 1024, 256
 """Candidates looked at; of more, evenly spaced ones. A look at a video's frame is a seek."""
@@ -31,8 +38,6 @@ ALIKE = 0.02
 PLAIN = 1.5 / 255
 """A tile whose values deviate less from their mean is nearly constant."""
 NAMED = 3
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +152,7 @@ class _Survey:
     unreadable: list[str]
 
 
-def _survey(frames: FrameSource, in_channels: int, progress: Progress | None) -> _Survey:
+def _survey(frames: IndexedFrames, in_channels: int, progress: Progress | None) -> _Survey:
     most = MOST_VIDEO_FRAMES if isinstance(frames, Video) else MOST_STILLS
     count = len(frames.names)
     candidates = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
@@ -190,7 +195,7 @@ def _with_channels(frame: Pixels, in_channels: int) -> Pixels:
 
 
 def _cut(
-    frames: FrameSource,
+    frames: IndexedFrames,
     chosen: Sequence[tuple[int, tuple[int, int]]],
     tile: tuple[int, int],
     count: int,
@@ -211,6 +216,7 @@ def _cut(
             best = max(range(len(options)), key=lambda i: _novelty(descriptors[i], taken))
             top, left, crop = options.pop(best)
             taken.append(descriptors.pop(best))
+            # A copy below: of a view, the whole frame would stay in memory.
             whole = crop.shape == frame.shape
             crops.append(
                 (frames.names[index] + ("" if whole else f" at {left},{top}"), crop.copy())

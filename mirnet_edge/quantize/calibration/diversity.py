@@ -21,8 +21,10 @@ def describe(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
     steps = [max(1, size // 128) for size in frame.shape[:2]]
     sample = frame[:: steps[0], :: steps[1]]
     colours = np.quantile(sample, SHARES, axis=(0, 1)) / 255
+    # In int16: differences of uint8 would wrap around.
     across = np.diff(frame[:: steps[0]].astype(np.int16), axis=1)[:, :: steps[1]]
     along = np.diff(frame[:, :: steps[1]].astype(np.int16), axis=0)[:: steps[0]]
+    # One zero more: a frame of a single pixel has no differences.
     differences = np.abs(np.concatenate([across.ravel(), along.ravel(), np.zeros(1, np.int16)]))
     detail = np.log2(1 + np.quantile(differences, SHARES)) / 8
     rows = np.array_split(sample, min(4, len(sample)))

@@ -26,8 +26,8 @@ Pixels = NDArray[np.uint8]
 Source = str | os.PathLike[str] | Iterable["str | os.PathLike[str] | Pixels"] | None
 
 
-class FrameSource(Protocol):
-    """Frames that can be read again.
+class IndexedFrames(Protocol):
+    """Frames that can be read again, in any order: they are looked at, then cut from.
 
     Attributes:
         names: of the frames, for messages.
@@ -46,7 +46,7 @@ class FrameSource(Protocol):
         """Free what is open. A second call does nothing."""
 
 
-def open_frames(source: Source, in_channels: int) -> FrameSource:
+def open_frames(source: Source, in_channels: int) -> IndexedFrames:
     """Frames of a folder (with those below it), a file or pattern, a video, a sequence of arrays
     and files, or (None) the bundled calibration set.
 
@@ -76,7 +76,7 @@ def open_frames(source: Source, in_channels: int) -> FrameSource:
     return Stills(items)
 
 
-def _folder_or_pattern(path: Path) -> FrameSource:
+def _folder_or_pattern(path: Path) -> IndexedFrames:
     is_folder = path.is_dir()
     try:
         files = find_images([Path(glob.escape(str(path))) / "**" / "*" if is_folder else path])
@@ -175,6 +175,7 @@ class Video:
         if not 0 <= index - self._next <= LOOK_AHEAD_FRAMES:
             self._capture.set(self._cv2.CAP_PROP_POS_FRAMES, index)
             self._next = index
+        # Only grabbed: of frames that are passed over no pixels are converted.
         while self._next < index and self._capture.grab():
             self._next += 1
         found, image_bgr = self._capture.read()

@@ -8,13 +8,14 @@ made to either side.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from mirnet_edge._files import atomic_path
 from mirnet_edge._version import __version__
 from mirnet_edge.errors import CalibrationError, first_line
+from mirnet_edge.frame_path import Progress
 from mirnet_edge.graph.file import dims_of, graph_sha256, with_shape
 from mirnet_edge.quantize.calibration import tiles_sha256
 from mirnet_edge.quantize.ranges.histogram import Histogram, entropy_clip, mse_clip, percentile_clip
@@ -30,6 +32,7 @@ from mirnet_edge.quantize.ranges.observe import extremes, grouped, histograms
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+T = TypeVar("T")
 METHODS = ("minmax", "percentile", "entropy", "mse")
 FORMAT = 1
 NEGLIGIBLE, AMAX_OF_NOTHING = 1e-30, 1.0
@@ -89,21 +92,7 @@ class Ranges:
         Raises:
             CalibrationError: no such file, or one that holds no ranges of this format.
         """
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise CalibrationError(f"{path}: no such file; {_RECORD}") from error
-        except (OSError, ValueError) as error:
-            raise CalibrationError(f"{path}: no JSON ({first_line(error)}); {_RECORD}") from error
-        try:
-            return _ranges_from(fields)
-        except CalibrationError as error:
-            raise CalibrationError(f"{path}: {error}; {_RECORD}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise CalibrationError(
-                f"{path}: no calibration ranges ({reason}); {_RECORD}"
-            ) from error
+        return load_json(path, "calibration ranges", _ranges_from)
 
     def require(self, graph_sha256: str) -> None:
         """Refuse a graph that these ranges were not measured in.
@@ -121,9 +110,30 @@ class Ranges:
 _RECORD = "record the ranges again with: mirnet-edge quantize"
 
 
+def load_json(path: str | os.PathLike[str], what: str, make: Callable[[dict[str, Any]], T]) -> T:
+    """What ``make`` makes of the fields of a JSON file of this `FORMAT`.
+
+    Raises:
+        CalibrationError: no such file, or one from which it cannot be made.
+    """
+    try:
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        stored = fields.pop("format")
+        if stored != FORMAT:
+            raise CalibrationError(f"its format is {stored!r}")
+        return make(fields)
+    except FileNotFoundError as error:
+        raise CalibrationError(f"{path}: no such file; {_RECORD}") from error
+    # Whoever wrote the file, nothing in it may end in a traceback: it is a user's, and old ones are
+    # of other fields.
+    except (CalibrationError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        kind = "" if isinstance(error, CalibrationError) else f"{type(error).__name__}: "
+        raise CalibrationError(
+            f"{path}: no {what} of format {FORMAT} ({kind}{first_line(error)}); {_RECORD}"
+        ) from error
+
+
 def _ranges_from(fields: dict[str, Any]) -> Ranges:
-    if fields["format"] != FORMAT:
-        raise CalibrationError(f"ranges of format {fields['format']!r}, not {FORMAT}")
     if fields["method"] not in METHODS:
         raise CalibrationError(f"its method is {fields['method']!r}")
     tensors = {}
@@ -151,7 +161,7 @@ def collect_ranges(
     *,
     percentile: float = 99.99,
     tensors: Sequence[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Ranges:
     """Run the tiles through a graph on ONNX Runtime, one by one, and measure its tensors.
 
@@ -178,8 +188,14 @@ def collect_ranges(
     sized = with_shape(proto, 1, *tiles.shape[2:])
     names = convolution_inputs(proto) if tensors is None else list(dict.fromkeys(tensors))
     groups = grouped(sized, names)
+    # Each group of tensors that leaves the graph takes a pass of its own.
     runs = len(tiles) * (1 if method == "minmax" else 1 + len(groups))
-    step = _counter(progress, runs)
+    count = itertools.count(1)
+
+    def step() -> None:
+        if progress:
+            progress(next(count), runs)
+
     ends = extremes(sized, names, tiles, step)
     amax = {name: _amax(low, high) for name, (low, high) in ends.items()}
     if method != "minmax":
@@ -226,15 +242,3 @@ def _check_tiles(proto: ModelProto, tiles: NDArray[np.float32]) -> None:
             f"the graph's inputs are {[(item.name, dims_of(item)) for item in proto.graph.input]}; "
             f"the tiles need one of shape (N, {tiles.shape[1]}, H, W)"
         )
-
-
-def _counter(progress: Callable[[int, int], None] | None, runs: int) -> Callable[[], None]:
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, runs)
-
-    return step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,6 @@ def expected_error(counts: NDArray[np.int64], edges: NDArray[np.float64], clip: 
     return float(counts @ np.diff(integral) / (edges[1] - edges[0]) / max(counts.sum(), 1))
 
 
-def _calibrate() -> Any:
+def _calibrate() -> ModuleType:
     require("onnx", "calibration")  # ONNX Runtime's module imports it
     return require("onnxruntime.quantization.calibrate", "calibration")

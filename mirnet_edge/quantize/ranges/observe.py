@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
-from mirnet_edge.errors import CalibrationError, first_line
+from mirnet_edge.errors import CalibrationError
 from mirnet_edge.graph.file import dims_of
-from mirnet_edge.graph.session import session_options
+from mirnet_edge.graph.session import TileSession
 from mirnet_edge.quantize.ranges.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ def grouped(sized: ModelProto, names: Sequence[str]) -> list[list[str]]:
     if unknown or not names:
         found = f"{unknown[0]!r} is none of its {len(float32)} float32" if unknown else "it has no"
         raise CalibrationError(f"cannot calibrate the graph: {found} tensors to measure")
+    made = (name for node in graph.node for name in node.output)
     wanted = set(names)
     groups: list[list[str]] = []
+    # As if one were full: the first tensor begins another.
     filled = GROUP_BYTES
-    for name in [name for name in dict.fromkeys(_order(sized)) if name in wanted]:
+    for name in [name for name in (graph.input[0].name, *made) if name in wanted]:
         size_bytes = 4 * math.prod(dims_of(float32[name]))
         if filled + size_bytes > GROUP_BYTES:
             groups.append([])
@@ -44,29 +47,24 @@ def grouped(sized: ModelProto, names: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _order(proto: ModelProto) -> Iterator[str]:
-    yield from (value.name for value in proto.graph.input)
-    for node in proto.graph.node:
-        yield from node.output
-
-
 def extremes(
     sized: ModelProto, names: Sequence[str], tiles: NDArray[np.float32], step: Callable[[], None]
 ) -> dict[str, tuple[float, float]]:
     """Least and greatest value of each tensor, by reductions added to the graph."""
     onnx = require("onnx", "calibration")
-    reduced = onnx.ModelProto()
-    reduced.CopyFrom(sized)
+    reduced = copy.deepcopy(sized)
+    # Reduced inside the graph: two numbers leave it for each tensor instead of a map.
     added = [(operator, name) for name in names for operator in ("ReduceMin", "ReduceMax")]
     outputs = [f"mirnet_edge.{operator}.{name}" for operator, name in added]
     for (operator, name), output in zip(added, outputs):
         reduced.graph.node.append(onnx.helper.make_node(operator, [name], [output], keepdims=0))
     results = [value.name for value in sized.graph.output]
+    # The results are measured for nothing, and looked at: what is not finite ends up there.
     measured = [*(name for _, name in added), *results]
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-    session = _Session(reduced, [*outputs, *results])
+    run = _watch(reduced, [*outputs, *results])
     for index, tile in enumerate(tiles):
-        found = session.run(tile)
+        found = run(tile)
         for name, values in zip(measured, found):
             if not np.isfinite(values).all():
                 raise CalibrationError(
@@ -87,60 +85,38 @@ def histograms(
     step: Callable[[], None],
 ) -> Iterator[tuple[str, Histogram]]:
     """The histogram of each tensor, one group of them at a time."""
-    onnx = require("onnx", "calibration")
     for group in groups:
         histograms = {name: Histogram(amax[name]) for name in group}
-        shown = onnx.ModelProto()
-        shown.CopyFrom(sized)
-        unneeded = _last_maker(sized, group) + 1
-        del shown.graph.node[unneeded:]
-        session = _Session(shown, group)
+        shown = copy.deepcopy(sized)
+        wanted = set(group)
+        makers = [i for i, node in enumerate(sized.graph.node) if wanted & {*node.output}]
+        # What comes later would be computed for nothing.
+        del shown.graph.node[max(makers, default=-1) + 1 :]
+        run = _watch(shown, group)
         for tile in tiles:
-            for name, values in zip(group, session.run(tile)):
+            for name, values in zip(group, run(tile)):
                 histograms[name].add(values)
             step()
         yield from histograms.items()
 
 
-def _last_maker(proto: ModelProto, names: Sequence[str]) -> int:
-    """Index of the last node that makes one of the tensors, -1 where none does."""
-    wanted = set(names)
-    makers = [i for i, node in enumerate(proto.graph.node) if not wanted.isdisjoint(node.output)]
-    return max(makers, default=-1)
+def _watch(
+    proto: ModelProto, names: Sequence[str]
+) -> Callable[[NDArray[np.float32]], list[NDArray[Any]]]:
+    """What runs a (C, H, W) tile and returns these tensors of the graph, its input among them;
+    changes ``proto``."""
+    image = proto.graph.input[0].name
+    made = [name for name in names if name != image]
+    del proto.graph.output[:]
+    for name in made:
+        proto.graph.output.add(name=name)
+    # ONNX Runtime takes no graph without outputs, and needs none to show the input.
+    session = TileSession(proto) if made else None
 
+    def run(tile: NDArray[np.float32]) -> list[NDArray[Any]]:
+        found = {image: tile[None]}
+        if session is not None:
+            found.update(zip(made, session.run(tile)))
+        return [found[name] for name in names]
 
-class _Session:
-    """A graph on ONNX Runtime that returns the tensors called ``outputs``."""
-
-    def __init__(self, proto: ModelProto, outputs: Sequence[str]) -> None:
-        ort = require("onnxruntime", "calibration")
-        self._input = proto.graph.input[0].name
-        self._outputs = list(outputs)
-        self._made = [name for name in outputs if name != self._input]
-        self._session: Any = None
-        if not self._made:
-            return
-        del proto.graph.output[:]
-        for name in self._made:
-            proto.graph.output.add(name=name)
-        try:
-            self._session = ort.InferenceSession(
-                proto.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise CalibrationError(
-                f"ONNX Runtime {ort.__version__} cannot run the graph: {first_line(error)}"
-            ) from error
-
-    def run(self, tile: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """The outputs for one (C, H, W) tile, in the order asked for."""
-        found = {self._input: tile[None]}
-        if self._session is not None:
-            try:
-                values = self._session.run(self._made, found)
-            except Exception as error:
-                raise CalibrationError(
-                    f"ONNX Runtime failed on a tile of shape {tile.shape}: {first_line(error)}"
-                ) from error
-            found.update(zip(self._made, values))
-        return [found[name] for name in self._outputs]
+    return run
