@@ -18,7 +18,7 @@ from mirnet_edge import build
 from mirnet_edge._files import file_sha256
 from mirnet_edge.build import job as build_job
 from mirnet_edge.build import worker as build_worker
-from mirnet_edge.build.process import BuildAnswer, BuildRequest, Progress
+from mirnet_edge.build.process import BuildAnswer, BuildRequest, PhaseProgress
 from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.facts import ModelFacts
@@ -77,8 +77,7 @@ class Sandbox:
             return
         fake = importlib.reload(fake_builder)  # it reads the environment when it is loaded
         self._monkeypatch.setitem(sys.modules, "tensorrt", fake)
-        self._monkeypatch.setitem(sys.modules, "mirnet_edge.trt.engine", fake.engine_module())
-        self._monkeypatch.setitem(sys.modules, "mirnet_edge.build.applied", fake.applied_module())
+        self._monkeypatch.setattr(build_worker, "TensorRTEngine", fake.FakeTensorRTEngine)
         self._monkeypatch.setattr(tensorrt_log, "_process_logger", None)
 
     def build(self, **options: Any) -> EngineCard:
@@ -105,7 +104,7 @@ class Sandbox:
         return any(phase == "building" for phase, _, _ in self.events)
 
 
-def build_here(folder: Path, progress: Progress | None = None) -> BuildAnswer:
+def build_here(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswer:
     """What `build.process.run_build` does, in this process."""
     return build_worker.build(BuildRequest.load(folder), folder, progress or (lambda *_: None))
 

@@ -131,8 +131,8 @@ sandbox.build()
 KILLED_IN_PLACE = """
 import os, signal, sys
 from pathlib import Path
-from mirnet_edge.build.placing import place
-from mirnet_edge.card import EngineCard
+from mirnet_edge.build.job import place
+from mirnet_edge.engines.card import EngineCard
 folder, steps = Path(sys.argv[1]), 0
 card = EngineCard.load(folder / "new.json")
 def watched(function):

@@ -18,7 +18,7 @@ from test_cli import ENVIRONMENT
 
 import mirnet_edge as me
 from mirnet_edge.build.graphs import open_source, rewritten, typed_graphs
-from mirnet_edge.build.statistics_engines import MAKERS
+from mirnet_edge.build.pooling_engines import MAKERS
 from mirnet_edge.engines.card import Kind
 from mirnet_edge.graph.file import with_shape
 from mirnet_edge.graph.precision import Precision

@@ -28,8 +28,8 @@ from mirnet_edge.graph.file import with_shape
 from mirnet_edge.graph.pooling import apply_graph
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
-from mirnet_edge.trt.blocks import BlockLayout
 from mirnet_edge.trt.engine import TensorRTEngine
+from mirnet_edge.trt.side_tensors import BlockLayout
 
 TILE = (16, 24)
 REGION = Weights.of(TILE, slice(4, 16), slice(0, 20))

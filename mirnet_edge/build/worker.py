@@ -13,7 +13,8 @@ import threading
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, TextIO
+from types import ModuleType
+from typing import TextIO
 
 import numpy as np
 
@@ -34,28 +35,21 @@ from mirnet_edge.errors import (
     MissingDependencyError,
     RefusedPairsError,
 )
+from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.network import (
     BuildLimits,
     NetworkSource,
+    PhaseProgress,
     Plan,
-    Progress,
     build_plan,
     has_precision_flags,
     has_strong_types,
     inspect_plan,
 )
 
+# In the errors of TensorRT 8.6.
 WITHOUT_KERNEL = re.compile(r"implementation for node (.+?)(?:\.\)|\. | due to |; |\.?$)")
 REFUSED_INT8 = re.compile(r"candidateRequirements|incorrectly marked as an int8 node")
-"""In the errors of TensorRT 8.6."""
-
-
-class Times(NamedTuple):
-    """Medians, and a note where there is no CUDA graph and ``graph_ms`` is ``enqueue_ms``."""
-
-    enqueue_ms: float
-    graph_ms: float
-    note: str
 
 
 class Events:
@@ -66,7 +60,7 @@ class Events:
         self._stream: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
-    def send(self, **event: Any) -> None:
+    def send(self, **event: object) -> None:
         """Write one event."""
         try:
             self._stream.write(json.dumps(event) + "\n")
@@ -93,7 +87,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def build(request: BuildRequest, folder: Path, progress: Progress) -> BuildAnswer:
+def build(request: BuildRequest, folder: Path, progress: PhaseProgress) -> BuildAnswer:
     """Build, write the plan, read it back, run it.
 
     Raises:
@@ -106,43 +100,37 @@ def build(request: BuildRequest, folder: Path, progress: Progress) -> BuildAnswe
     seconds = time.perf_counter() - start
     with (folder / PLAN).open("wb") as file:
         file.write(plan.serialized)
-    described = inspect_plan(trt, plan.serialized)
-    notes = list(plan.notes)
-    times: Times | None = None
-    if request.runs:
-        progress("measuring", 0, 0)
-        try:
-            times = measure(folder, request.runs)
-        except MissingDependencyError as error:
-            notes.append(f"not measured: {error}")
-        else:
-            notes.extend([times.note] if times.note else [])
-    return BuildAnswer(
+    facts, layers = inspect_plan(trt, plan.serialized)
+    built = BuildAnswer(
         strongly_typed=plan.strongly_typed,
+        layers=layers,
         build_seconds=seconds,
-        enqueue_ms=times.enqueue_ms if times else None,
-        graph_ms=times.graph_ms if times else None,
-        notes=notes,
-        **described,
+        notes=list(plan.notes),
+        **facts._asdict(),
     )
+    if not request.runs:
+        return built
+    progress("measuring", 0, 0)
+    try:
+        return measured(built, folder, request.runs)
+    except MissingDependencyError as error:  # no pycuda: it can be built without
+        built.notes.append(f"not measured: {error}")
+        return built
 
 
-def _build(trt: Any, request: BuildRequest, folder: Path, progress: Progress) -> Plan:
+def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: PhaseProgress) -> Plan:
     """Strongly typed where TensorRT can; by flags where it cannot, or fails (10.3 is not complete)
     and has flags."""
-    limits = BuildLimits(
-        request.workspace,
-        request.optimization_level,
-        Path(request.timing_cache) if request.timing_cache else None,
-    )
-    strong = NetworkSource(folder / STRONG, True, request.precision)
+    cache = Path(request.timing_cache) if request.timing_cache else None
+    limits = BuildLimits(request.workspace, request.optimization_level, cache)
+    strong = NetworkSource(folder / STRONG, strongly_typed=True, precision=request.precision)
     weak = NetworkSource(
         folder / WEAK,
-        False,
-        request.precision,
-        frozenset(request.islands),
-        frozenset(request.halves),
-        request.half_io,
+        strongly_typed=False,
+        precision=request.precision,
+        islands=frozenset(request.islands),
+        halves=frozenset(request.halves),
+        half_io=request.half_io,
     )
     if not has_strong_types(trt):
         return _build_by_flags(trt, weak, limits, progress)
@@ -157,7 +145,7 @@ def _build(trt: Any, request: BuildRequest, folder: Path, progress: Progress) ->
 
 
 def _build_by_flags(
-    trt: Any, source: NetworkSource, limits: BuildLimits, progress: Progress
+    trt: ModuleType, source: NetworkSource, limits: BuildLimits, progress: PhaseProgress
 ) -> Plan:
     """Once more without holding layers to FP16, where it fails with that.
 
@@ -189,34 +177,25 @@ def _why_not_held(error: str) -> str:
     )
 
 
-def measure(folder: Path, runs: int) -> Times:
+def measured(built: BuildAnswer, folder: Path, runs: int) -> BuildAnswer:
     """Time the plan, and write its outputs for the tiles, where there are any, to `OUTPUTS`."""
-    from mirnet_edge.trt.engine import TensorRTEngine
-
-    applies = (folder / VECTORS).is_file()
-    if applies:
-        from mirnet_edge.build.applied import run_applied
-
-        with np.load(folder / VECTORS) as vectors:
-            outputs = run_applied(folder / PLAN, np.load(folder / TILES), dict(vectors))
-        np.save(folder / OUTPUTS, outputs)
-    engine = TensorRTEngine(folder / PLAN, trust=True)
-    try:
-        if not applies and (folder / TILES).is_file():
+    with TensorRTEngine(folder / PLAN, trust=True) as engine:
+        if (folder / VECTORS).is_file():
+            with np.load(folder / VECTORS) as vectors:
+                np.save(folder / OUTPUTS, engine.run_given(np.load(folder / TILES), dict(vectors)))
+        elif (folder / TILES).is_file():
             np.save(folder / OUTPUTS, engine.run(np.load(folder / TILES)))
         enqueue_ms, graph_ms = engine.measure(runs)
-        note = engine.graph_note
-    finally:
-        engine.close()
-    if graph_ms:
-        return Times(median(enqueue_ms), median(graph_ms), "")
-    return Times(
-        median(enqueue_ms), median(enqueue_ms), f"timed without a CUDA graph, which failed: {note}"
+        if not graph_ms:
+            note = f"timed without a CUDA graph, which failed: {engine.graph_note}"
+            built.notes.append(note)
+    return dataclasses.replace(
+        built, enqueue_ms=median(enqueue_ms), graph_ms=median(graph_ms or enqueue_ms)
     )
 
 
 def _end_with_parent(folder: Path) -> None:
-    """Standard input ends when the parent does, however it ended."""
+    # Standard input ends when the parent does, however it ended; a signal would not always come.
     while os.read(0, 1):
         pass
     shutil.rmtree(folder, ignore_errors=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.errors import EngineError
@@ -18,6 +22,8 @@ CARD_FORMAT = 1
 Kind = Literal["plain", "apply", "gather"]
 """What an engine does: restore tiles with the statistics of each, with given ones, or with either
 and gather them (see `mirnet_edge.graph.pooling`)."""
+BESIDE: tuple[Kind, Kind] = ("apply", "gather")
+"""The kinds that lie beside a plain engine, in the order in which they are built and loaded."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,16 @@ class TensorFacts:
     dtype: str
     layout: str
 
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> TensorFacts:
+        """Read what `dataclasses.asdict` made, on its way through JSON."""
+        return cls(**{**stored, "shape": tuple(stored["shape"])})
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the tensor, without gaps."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -103,7 +119,7 @@ class EngineCard:
         strongly_typed: whether TensorRT took the types from the graph alone.
         tile: (height, width) of its input.
         batch: tiles of one run.
-        inputs, outputs: of the engine.
+        inputs, outputs: of the engine, the image first.
         layers: as built.
         activation_bytes: device memory of one execution context.
         options: of the build (workspace, optimization level, …).
@@ -143,8 +159,7 @@ class EngineCard:
     @property
     def device_bytes(self) -> DeviceBytes:
         """Of this engine alone, without those beside it."""
-        height, width = self.tile
-        tiles = 4 * 6 * self.batch * height * width
+        tiles = sum(tensors[0].size_bytes for tensors in (self.inputs, self.outputs))
         return DeviceBytes(self.engine_bytes, self.activation_bytes, tiles)
 
     @property
@@ -154,10 +169,7 @@ class EngineCard:
 
     def layers_by_precision(self) -> dict[str, int]:
         """How many layers run in each precision."""
-        counts: dict[str, int] = {}
-        for layer in self.layers:
-            counts[layer.precision] = counts.get(layer.precision, 0) + 1
-        return dict(sorted(counts.items()))
+        return dict(sorted(Counter(layer.precision for layer in self.layers).items()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the card as JSON, whole or not at all.
@@ -199,8 +211,8 @@ class EngineCard:
                     **stored,
                     "facts": _facts(stored["facts"]),
                     "tile": tuple(stored["tile"]),
-                    "inputs": tuple(map(_tensor, stored["inputs"])),
-                    "outputs": tuple(map(_tensor, stored["outputs"])),
+                    "inputs": tuple(map(TensorFacts.from_json, stored["inputs"])),
+                    "outputs": tuple(map(TensorFacts.from_json, stored["outputs"])),
                     "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
                     "measured": Measured(**stored["measured"]) if stored["measured"] else None,
                     "notes": tuple(stored["notes"]),
@@ -230,8 +242,9 @@ def _not_whole(path: Path, reason: str) -> EngineError:
 
 
 def _facts(stored: dict[str, Any]) -> ModelFacts:
-    return ModelFacts(**{**stored, "value_range": tuple(stored["value_range"])})
-
-
-def _tensor(stored: dict[str, Any]) -> TensorFacts:
-    return TensorFacts(**{**stored, "shape": tuple(stored["shape"])})
+    # Cards of other releases may hold facts that this one has no use for.
+    known = {item.name for item in dataclasses.fields(ModelFacts)} & stored.keys()
+    values: dict[str, Any] = {name: stored[name] for name in known}
+    for name, value in values.items():
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return ModelFacts(**values)

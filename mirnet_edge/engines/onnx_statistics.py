@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +12,14 @@ from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError, first_line
 from mirnet_edge.graph.file import load_graph
 from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
-from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.tensors import COLUMNS, OWN, ROWS, STATISTIC, gathered_partial
 from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
+
+if TYPE_CHECKING:
+    import onnx
+    from onnxruntime import InferenceSession
+
+Maker = Callable[["onnx.ModelProto"], "onnx.ModelProto"]
 
 
 class OnnxStatistics:
@@ -32,13 +38,13 @@ class OnnxStatistics:
         MissingDependencyError: onnx or onnx_ir is not installed.
     """
 
-    def __init__(self, path: Path, open_session: Callable[[bytes], Any]) -> None:
+    def __init__(self, path: Path, open_session: Callable[[bytes], InferenceSession]) -> None:
         self._path = path
         self._proto = load_graph(path)
         self._image: str = self._proto.graph.input[0].name
         self.pools = pools_of(self._proto)
         self._open_session = open_session
-        self._sessions: dict[Callable[[Any], Any], Any] = {}
+        self._sessions: dict[Maker, InferenceSession] = {}
 
     def gather(
         self, tiles: Tiles, region: Weights, statistics: Statistics | None
@@ -54,15 +60,7 @@ class OnnxStatistics:
         names = [output.name for output in session.get_outputs()]
         outputs = self._run(session, names, feeds, statistics or self._zeros())
         found = dict(zip(names, outputs))
-        partial = Partial(
-            tuple(found[f"{GATHERED}.{index}"] for index in range(len(self.pools))),
-            tuple(
-                float(found[f"{LOG_MASS}.{index}"].item()) if pool.kind == "softmax" else 0.0
-                for index, pool in enumerate(self.pools)
-            ),
-            region.area,
-        )
-        return outputs[0], partial
+        return outputs[0], gathered_partial(found, self.pools, region.area)
 
     def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
         """As `engines.protocol.StatisticsEngine.apply`.
@@ -71,26 +69,30 @@ class OnnxStatistics:
             EngineError: ONNX Runtime fails.
         """
         session = self._session(apply_graph)
-        restored: Tiles = self._run(session, None, {self._image: tiles}, statistics)[0]
-        return restored
+        return self._run(session, None, {self._image: tiles}, statistics)[0]
 
     def _zeros(self) -> Statistics:
         return Statistics(
             tuple(np.zeros((1, pool.channels, 1, 1), np.float32) for pool in self.pools)
         )
 
-    def _session(self, graph: Callable[[Any], Any]) -> Any:
+    def _session(self, graph: Maker) -> InferenceSession:
+        # Made when first asked for: a frame of one pass never needs the other graph's memory.
         if graph not in self._sessions:
             self._sessions[graph] = self._open_session(graph(self._proto).SerializeToString())
         return self._sessions[graph]
 
     def _run(
-        self, session: Any, names: list[str] | None, feeds: dict[str, Any], statistics: Statistics
-    ) -> list[Any]:
+        self,
+        session: InferenceSession,
+        names: list[str] | None,
+        feeds: dict[str, Tiles],
+        statistics: Statistics,
+    ) -> list[Tiles]:
         given = {f"{STATISTIC}.{index}": value for index, value in enumerate(statistics.vectors)}
         tiles = feeds[self._image]
         try:
-            outputs: list[Any] = session.run(names, feeds | given)
+            outputs: list[Tiles] = session.run(names, feeds | given)
         except Exception as error:
             raise EngineError(
                 f"{self._path.name}: ONNX Runtime failed with frame statistics on tiles of shape "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError, first_line
 from mirnet_edge.model.layers import Network
 
@@ -34,8 +33,8 @@ class TorchEngine:
         self.device = torch.device(device)
         self.facts = network.facts
 
-    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
+    def run(self, tiles: Tiles) -> Tiles:
+        """Restore (N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
 
         Raises:
             EngineError: closed, or out of memory.
@@ -50,7 +49,7 @@ class TorchEngine:
                 f"PyTorch failed on {self.device} with tiles of shape {tiles.shape}: "
                 f"{first_line(error)}. If memory ran out, take a smaller tile."
             ) from error
-        result: NDArray[np.float32] = output.float().cpu().numpy()
+        result: Tiles = output.float().cpu().numpy()
         return result
 
     def close(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
-from mirnet_edge.cuda import Graph, Owner, Stream
+from mirnet_edge.cuda import Graph, Owner
 from mirnet_edge.errors import DeviceError, EngineError, MissingDependencyError
 from mirnet_edge.trt.plan import LoadedPlan
+from mirnet_edge.trt.tile_buffers import TileBuffers
 
 
 class PlanRunner(Owner):
@@ -16,47 +16,68 @@ class PlanRunner(Owner):
     what is queued later can be captured: nothing of it is loaded any more.
 
     Args:
-        plan: outlives this.
-        addresses: device memory of each of its tensors, by name.
-        stream: to queue on.
+        plan, tiles: outlive this.
+        sides: device memory of its side tensors, by name.
+        own_context: make an execution context beside the plan's.
+
+    Attributes:
+        context: TensorRT's, which it runs.
 
     Raises:
         EngineError: TensorRT refuses an address or to run.
-        DeviceError: the GPU failed.
+        DeviceError: the GPU failed, or its memory does not suffice for a context.
     """
 
-    def __init__(self, plan: LoadedPlan, addresses: Mapping[str, int], *, stream: Stream) -> None:
+    def __init__(
+        self,
+        plan: LoadedPlan,
+        tiles: TileBuffers,
+        sides: Mapping[str, int],
+        own_context: bool = False,
+    ) -> None:
         super().__init__(plan.device)
-        self._plan = plan
-        self._addresses = addresses
-        self._stream = stream
+        self._plan, self._stream = plan, tiles.stream
         self._graph: Graph | None = None
         self._note: str | None = None
-        self.bind(plan.context)
-        self.enqueue()
-        stream.synchronize()
-        self._opened()
+        taken, given = plan.inputs[0].name, plan.outputs[0].name
+        addresses = {taken: tiles.image.address, given: tiles.restored.address, **sides}
+        with self._making():
+            # TensorRT wants a context gone before its engine, even where this object is kept.
+            self._owned.callback(setattr, self, "context", None)
+            self.context = plan.make_context() if own_context else plan.context
+            plan.log.clear()
+            for facts in (*plan.inputs, *plan.outputs):
+                if not self.context.set_tensor_address(facts.name, addresses[facts.name]):
+                    raise EngineError(f"{plan.path}: TensorRT: {plan.log.cause()}")
+            self.enqueue()
+            self._stream.synchronize()
 
     @property
     def captured(self) -> bool:
         """Whether there is a graph."""
         return self._graph is not None
 
-    def bind(self, context: Any) -> None:
-        """Give an execution context of the plan the addresses."""
-        self._plan.bind(context, self._addresses)
+    def enqueue(self) -> None:
+        """Queue one batch, layer by layer; nothing synchronizes.
 
-    def enqueue(self, context: Any = None) -> None:
-        """Queue one batch, layer by layer; nothing synchronizes. ``context`` is the plan's own, or
-        another that was bound."""
-        self._plan.enqueue(self._plan.context if context is None else context, self._stream)
+        Raises:
+            EngineError: TensorRT fails.
+        """
+        self._plan.log.clear()
+        with self.device.current():
+            queued = self.context.execute_async_v3(self._stream.handle)
+        if not queued:
+            raise EngineError(
+                f"{self._plan.path}: TensorRT failed to run: {self._plan.log.cause()}. If it is "
+                "the same after a restart, build the engine again"
+            )
 
     def capture(self) -> str:
         """Keep a graph of one batch, where that is possible; say why there is none. Tries once."""
         if self._note is None:
             self._note = ""
             try:
-                self._graph = Graph(self._stream, self.enqueue)
+                self._graph = self._own(Graph(self._stream, self.enqueue))
             except (MissingDependencyError, DeviceError, EngineError) as error:
                 self._note = str(error)
                 logging.getLogger(__name__).info(
@@ -72,5 +93,7 @@ class PlanRunner(Owner):
             self._graph.launch(self._stream)
 
     def _release(self) -> None:
-        if self._graph is not None:
-            self._graph.close()
+        # What is queued still reads the graph, the context and the memory of its owner, which is
+        # freed next; a device that is lost keeps none of them.
+        with self._owned:
+            self._stream.synchronize()

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.cuda import MirroredBuffer, Owner, Stream
-from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.errors import EngineError
+from mirnet_edge.trt.plan import LoadedPlan
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class TileBuffers(Owner):
     """One batch of tiles and one of restored ones; zeros at first.
 
     Args:
-        name: of the engine, for errors.
-        taken, given: the engine's image input and output.
+        plan: whose image input and output they are.
         stream: that all copies are queued on.
 
     Attributes:
@@ -45,24 +44,19 @@ class TileBuffers(Owner):
         DeviceError: not enough memory.
     """
 
-    def __init__(
-        self, name: str, taken: TensorFacts, given: TensorFacts, *, stream: Stream
-    ) -> None:
+    def __init__(self, plan: LoadedPlan, stream: Stream) -> None:
         super().__init__(stream.device)
-        self._name = name
-        self._stream = stream
+        self._name, self.stream = plan.path.name, stream
+        taken, given = plan.inputs[0], plan.outputs[0]
         self._kept = threading.local()
-        self._input = MirroredBuffer(self.device, taken.shape, taken.dtype)
-        try:
-            self._output = MirroredBuffer(self.device, given.shape, given.dtype)
-        except Exception:
-            self._input.close()
-            raise
+        with self._making():
+            self._input = self._own(MirroredBuffer(self.device, taken.shape, taken.dtype))
+            self._output = self._own(MirroredBuffer(self.device, given.shape, given.dtype))
+            self._owned.callback(stream.synchronize)  # before both go: a copy may still be queued
+            self._input.array.fill(0)
+            self._input.upload(stream=stream)
         self.image = DeviceTensor(self._input.address, taken.shape, taken.dtype)
         self.restored = DeviceTensor(self._output.address, given.shape, given.dtype)
-        self._opened()
-        self._input.array.fill(0)
-        self._input.upload(stream=stream)
 
     def run(self, tiles: NDArray[np.float32], queue: Callable[[], None]) -> NDArray[np.float32]:
         """Restore (N, C, H, W) float32, any N from 1, batch by batch, and wait for it; ``queue``
@@ -82,7 +76,7 @@ class TileBuffers(Owner):
             raise EngineError(f"{self._name}: tiles of {tiles.dtype}; need float32 in [0, 1]")
         result = self._result(len(tiles))
         with self.device.current():
-            self._stream.synchronize()  # an integrated GPU may still be using this very memory
+            self.stream.synchronize()  # an integrated GPU may still be using this very memory
             for first in range(0, len(tiles), batch):
                 self._run_batch(tiles[first : first + batch], result[first:], queue)
         return result
@@ -93,10 +87,10 @@ class TileBuffers(Owner):
         count = len(tiles)
         self._input.array[:count] = tiles
         self._input.array[count:] = 0
-        self._input.upload(stream=self._stream)
+        self._input.upload(stream=self.stream)
         queue()
-        self._output.download(stream=self._stream)
-        self._stream.synchronize()
+        self._output.download(stream=self.stream)
+        self.stream.synchronize()
         result[:count] = self._output.array[:count]
 
     def _result(self, count: int) -> NDArray[np.float32]:
@@ -108,7 +102,3 @@ class TileBuffers(Owner):
         if kept is None:
             kept = self._kept.result = np.empty((batch, *size), np.float32)
         return kept[:count]
-
-    def _release(self) -> None:
-        self._output.close()
-        self._input.close()
