@@ -13,10 +13,11 @@ import graph_samples
 import numpy as np
 import onnx
 import pytest
+from fake_plan_runner import FakeTensorRTEngine
 
 from mirnet_edge import build
 from mirnet_edge._files import file_sha256
-from mirnet_edge.build import job as build_job
+from mirnet_edge.build import process as build_process
 from mirnet_edge.build import worker as build_worker
 from mirnet_edge.build.process import BuildAnswer, BuildRequest, PhaseProgress
 from mirnet_edge.build.target import Target
@@ -56,7 +57,7 @@ class Sandbox:
             shim.mkdir()
             monkeypatch.syspath_prepend(str(fake_builder.write_shim(shim)))
         else:
-            monkeypatch.setattr(build_job, "run_build", build_here)
+            monkeypatch.setattr(build_process, "run_build", build_here)
         self._own_process = own_process
         self.release("8.6.1")
 
@@ -77,7 +78,7 @@ class Sandbox:
             return
         fake = importlib.reload(fake_builder)  # it reads the environment when it is loaded
         self._monkeypatch.setitem(sys.modules, "tensorrt", fake)
-        self._monkeypatch.setattr(build_worker, "TensorRTEngine", fake.FakeTensorRTEngine)
+        self._monkeypatch.setattr(build_worker, "TensorRTEngine", FakeTensorRTEngine)
         self._monkeypatch.setattr(tensorrt_log, "_process_logger", None)
 
     def build(self, **options: Any) -> EngineCard:

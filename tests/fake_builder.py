@@ -29,10 +29,10 @@ BUILD_S = 60.0
 SHIM = """
 import sys
 sys.path.insert(0, {tests!r})
-import fake_builder
+import fake_builder, fake_plan_runner
 from fake_builder import *
 __version__ = fake_builder.VERSION
-sys.modules["__main__"].TensorRTEngine = fake_builder.FakeTensorRTEngine
+sys.modules["__main__"].TensorRTEngine = fake_plan_runner.FakeTensorRTEngine
 """
 
 

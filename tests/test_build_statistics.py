@@ -17,7 +17,7 @@ from fake_tensorrt import make_plan, plan_of_graph
 import mirnet_edge as me
 from mirnet_edge import errors
 from mirnet_edge._files import file_sha256
-from mirnet_edge.build import job
+from mirnet_edge.build import process
 from mirnet_edge.build.graphs import open_source, rewritten
 from mirnet_edge.build.pairs import pairs_put
 from mirnet_edge.build.pooling_engines import MAKERS
@@ -151,13 +151,13 @@ def test_what_tensorrt_refused_of_the_plain_engine_is_not_tried_again(
     monkeypatch.setenv("FAKE_TENSORRT_TIMES", '{"int8": 0.7}')
     sandbox.release("8.6.1")
     sandbox.fault("marked sums")
-    builds, run_build = [], job.run_build
+    builds, run_build = [], process.run_build
 
     def counted(folder: Path, progress: PhaseProgress | None) -> BuildAnswer:
         builds.append(folder)
         return run_build(folder, progress)
 
-    monkeypatch.setattr(job, "run_build", counted)
+    monkeypatch.setattr(process, "run_build", counted)
     plain = sandbox.build(precision="int8", method="minmax", budget_db=3, statistics=True)
     assert len(builds) == 1 + 2 + 1 + 1, "FP16, INT8 twice, apply, gather"
     for card in cards(sandbox).values():

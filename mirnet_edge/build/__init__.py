@@ -10,7 +10,7 @@ from mirnet_edge.build.comparison import Comparison
 from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import BuildJob
 from mirnet_edge.build.pairs import Pairs
-from mirnet_edge.build.pooling_engines import PoolingEngines
+from mirnet_edge.build.pooling_engines import build_beside, plan_beside
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import find_target
 from mirnet_edge.bundled import bundled_model
@@ -118,13 +118,12 @@ def build_engine(
     comparison = Comparison(source, calibration, sigma, count, statistics, progress)
     pairs = Pairs(source, comparison, settings, progress)
     job = BuildJob(source, target, comparison, pairs, cache, progress)
-    beside = PoolingEngines(job, path, settings, overwrite) if statistics else None
+    beside = plan_beside(job, path, settings, overwrite) if statistics else []
     if precision == "int8":
         card = job.int8_engine(path, settings, overwrite, force)
     else:
         card = job.float_engine(path, settings, overwrite)
-    if beside is not None:
-        beside.build()
+    build_beside(job, beside)
     return card
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -22,52 +23,50 @@ from mirnet_edge.quantize.calibration.sources import Source
 from mirnet_edge.trt.network import PhaseProgress
 
 
+@dataclass
 class Comparison:
     """Calibration tiles, and their restoration on the CPU; both are made when first asked for.
 
-    Args:
+    Attributes:
         source: the graph.
         calibration: frames, None for the bundled ones.
         sigma: of noise to add to them.
         count: how many tiles of them.
         statistics: whether each tile's pooled vectors are wanted too.
         progress: called as "FP32 reference" before each tile.
-
-    Attributes:
         notes: for the cards, of the calibration set.
-        is_given: whether frames or noise are the user's, not the bundled ones.
     """
 
-    def __init__(
-        self,
-        source: SourceGraph,
-        calibration: Source,
-        sigma: float | None,
-        count: int,
-        statistics: bool,
-        progress: PhaseProgress | None,
-    ) -> None:
-        self._source, self._calibration, self._sigma = source, calibration, sigma
-        self._count, self._statistics, self._progress = count, statistics, progress
-        self.is_given = calibration is not None or sigma is not None
-        self.notes: list[str] = []
+    source: SourceGraph
+    calibration: Source
+    sigma: float | None
+    count: int
+    statistics: bool
+    progress: PhaseProgress | None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether neither frames nor noise are the user's."""
+        return self.calibration is None and self.sigma is None
 
     @cached_property
     def tiles(self) -> CalibrationSet | None:
-        """The tiles; None where the bundled set does not fit the network."""
-        facts, sigma = self._source.facts, self._sigma
-        if not self.is_given and facts.task == "denoise":
-            sigma = DENOISING_SIGMA  # as `quantize_onnx` chooses it
+        """What engines run; None where the bundled set does not fit the network."""
+        facts = self.source.facts
+        denoises = self.is_bundled and facts.task == "denoise"
         try:
             found = CalibrationSet.open(
-                self._calibration,
-                tile=self._source.tile,
-                count=self._count,
-                sigma=sigma,
+                self.calibration,
+                tile=self.source.tile,
+                count=self.count,
+                # As `quantize_onnx` chooses it: clean frames would leave a denoiser nothing to do.
+                sigma=DENOISING_SIGMA if denoises else self.sigma,
                 in_channels=facts.in_channels,
             )
         except CalibrationError as error:
-            if self._calibration is not None:
+            # The bundled frames are three-channel photos; a network of another kind is built too.
+            if self.calibration is not None:
                 raise
             self.notes.append(f"accuracy not measured: {error}")
             return None
@@ -75,11 +74,7 @@ class Comparison:
         return found
 
     def require_tiles(self) -> CalibrationSet:
-        """As `tiles`.
-
-        Raises:
-            CalibrationError: there are none.
-        """
+        """Return `tiles`; where there are none, a `CalibrationError` is raised."""
         if self.tiles is None:
             raise CalibrationError(
                 "no tiles to calibrate INT8 with; name a folder of frames that fit the network"
@@ -89,26 +84,22 @@ class Comparison:
     @cached_property
     def restored(self) -> tuple[Tiles, dict[str, NDArray[np.float32]]]:
         """The tiles restored; and with ``statistics`` the pooled vectors of each, (count, C, 1, 1)
-        by the names that an apply graph's inputs have.
-
-        Raises:
-            EngineError: ONNX Runtime fails.
-        """
-        tiles, graph = self.require_tiles().tiles, self._source.reference
-        if self._source.quantized:
+        by the names that an apply graph's inputs have."""
+        tiles, graph = self.require_tiles().tiles, self.source.reference
+        if self.source.quantized:
             graph = without_qdq(graph)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "reference.onnx"
             path.write_bytes(graph.SerializeToString())
             engine = OnnxEngine(path, provider="CPUExecutionProvider")
             # While the file is there: the graphs that gather are made of it.
-            pooling = engine.statistics if self._statistics else None
+            pooling = engine.statistics if self.statistics else None
         height, width = tiles.shape[2:]
         whole = Weights.of((height, width), slice(0, height), slice(0, width))
         outputs, vectors = [], []
         for index, tile in enumerate(tiles):
-            if self._progress is not None:
-                self._progress("FP32 reference", index, len(tiles))
+            if self.progress is not None:
+                self.progress("FP32 reference", index, len(tiles))
             if pooling is None:
                 outputs.append(engine.run(tile[None])[0])
             else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mirnet_edge._files import file_sha256, require_new
+from mirnet_edge.build import process
 from mirnet_edge.build.checks import prove_precision, reasons_against_int8
 from mirnet_edge.build.comparison import Comparison, accuracy
 from mirnet_edge.build.graphs import (
@@ -24,15 +25,7 @@ from mirnet_edge.build.graphs import (
     without_qdq,
 )
 from mirnet_edge.build.pairs import Pairs
-from mirnet_edge.build.process import (
-    OUTPUTS,
-    PLAN,
-    TILES,
-    VECTORS,
-    BuildAnswer,
-    BuildRequest,
-    run_build,
-)
+from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path
@@ -45,9 +38,7 @@ from mirnet_edge.trt.network import PhaseProgress
 if TYPE_CHECKING:
     import onnx
 
-RUNS = 200
-"""Timed, for medians."""
-
+RUNS = 200  # timed, for medians
 Attempts = Iterable[tuple[TypedGraphs, str]]
 """Graphs to build in turn, until TensorRT takes one, each with a note for the card."""
 
@@ -104,7 +95,7 @@ class BuildJob:
         """Build what needs no comparison; the card of what was put into place."""
         with work_folder(wanted.engine) as folder:
             card = self._built(attempts, wanted, folder)
-            place(folder / PLAN, wanted.engine, card)
+            place(folder / process.PLAN, wanted.engine, card)
         return card
 
     def int8_engine(
@@ -131,7 +122,11 @@ class BuildJob:
         with work_folder(engine) as folder:
             wanted = Wanted(engine, settings, key)
             card = self._built(self.attempts(proto, settings), wanted, folder)
-            card = _compared(card, fp16, said)
+            if card.measured is not None and fp16.measured is not None:
+                measured = replace(card.measured, fp16_graph_ms=fp16.measured.graph_ms)
+                card = replace(card, measured=measured)
+            if said:
+                card = replace(card, options={**card.options, "quantization": said})
             reasons = reasons_against_int8(card.measured, settings.budget_db)
             if reasons and not force:
                 raise BuildError(
@@ -141,7 +136,7 @@ class BuildJob:
             if reasons:
                 note = f"kept by force: {'; and '.join(reasons)}"
                 card = replace(card, notes=(*card.notes, note))
-            place(folder / PLAN, engine, card)
+            place(folder / process.PLAN, engine, card)
         return card
 
     @cached_property
@@ -184,10 +179,10 @@ class BuildJob:
         settings, tiles = wanted.settings, self.comparison.tiles
         graphs.save(folder)
         if tiles is not None:
-            np.save(folder / TILES, tiles.tiles)
+            np.save(folder / process.TILES, tiles.tiles)
             if wanted.kind == "apply":
                 vectors: dict[str, Any] = {**self.comparison.restored[1]}
-                np.savez(folder / VECTORS, **vectors)
+                np.savez(folder / process.VECTORS, **vectors)
         BuildRequest(
             precision=settings.precision,
             islands=sorted(graphs.islands),
@@ -198,15 +193,15 @@ class BuildJob:
             timing_cache=str(self.timing_cache.resolve()),
             runs=RUNS,
         ).save(folder)
-        answer = run_build(folder, self.progress)
+        answer = process.run_build(folder, self.progress)
         layers = read_layers(answer.layers)
         notes = prove_precision(layers, settings.precision, graphs.islands, graphs.quantized)
         measured = self._measured(answer, folder)
         of_job = (*self.comparison.notes, *self.pairs.notes)
         return EngineCard(
             key=wanted.key,
-            engine_sha256=file_sha256(folder / PLAN),
-            engine_bytes=(folder / PLAN).stat().st_size,
+            engine_sha256=file_sha256(folder / process.PLAN),
+            engine_bytes=(folder / process.PLAN).stat().st_size,
             source=self.source.path.name,
             graph_sha256=self.source.sha256,
             facts=self.source.facts,
@@ -232,20 +227,11 @@ class BuildJob:
         if answer.enqueue_ms is None or answer.graph_ms is None:
             return None
         measured, tiles = Measured(answer.enqueue_ms, answer.graph_ms), self.comparison.tiles
-        if tiles is None or not (folder / OUTPUTS).is_file():
+        if tiles is None or not (folder / process.OUTPUTS).is_file():
             return measured
-        outputs = np.load(folder / OUTPUTS)
+        outputs = np.load(folder / process.OUTPUTS)
         least, loss = accuracy(outputs, self.comparison.restored[0], tiles.targets)
         return replace(measured, psnr_vs_fp32_db=least, task_loss_db=loss, tiles=len(tiles.tiles))
-
-
-def _compared(card: EngineCard, fp16: EngineCard, said: dict[str, Any]) -> EngineCard:
-    """The card of an INT8 engine, with what it was compared with."""
-    measured = card.measured
-    if measured is not None and fp16.measured is not None:
-        measured = replace(measured, fp16_graph_ms=fp16.measured.graph_ms)
-    options = {**card.options, "quantization": said} if said else card.options
-    return replace(card, measured=measured, options=options)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Pairs:
     @property
     def _takes_record(self) -> bool:
         """As `quantize_onnx` does; records are of rewritten graphs."""
-        return not self.comparison.is_given and self.source.rewrites
+        return self.comparison.is_bundled and self.source.rewrites
 
     def decisive(self) -> dict[str, str]:
         """What makes an INT8 engine another one: the calibration set, and the record."""

@@ -25,54 +25,46 @@ MAKERS: dict[Kind, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 }
 
 
-class PoolingEngines:
-    """The apply and the gather engine of a job, planned before the plain one is built: what cannot
-    be is known before minutes are spent.
-
-    Args:
-        job: of the plain engine.
-        engine: where that one lies, or will.
-        settings: of all three.
-        overwrite: whether other engines may be replaced.
+def plan_beside(
+    job: BuildJob, engine: Path, settings: Settings, overwrite: bool
+) -> list[tuple[onnx.ModelProto, Wanted]]:
+    """Choose what `build_beside` has to build beside ``engine``, with the graph of each. What
+    cannot be is known before minutes are spent on the plain one.
 
     Raises:
         GraphError: the network's pools are not known, or the graph is quantized already.
         OutputError: an engine must not be replaced.
     """
+    source = job.source
+    if source.quantized:
+        raise GraphError(
+            f"{source.path} is quantized and so rewritten for TensorRT, from which no apply or "
+            "gather graph is made; build with statistics from the float graph, with "
+            "precision='int8' for INT8"
+        )
+    pools = pools_of(source.sized)
+    missing = []
+    for kind, make in MAKERS.items():
+        proto = with_shape(make(source.sized), settings.batch, *settings.tile)
+        if source.rewrites:
+            proto = rewritten(proto, settings.batch, settings.tile)
+        keyed = proto
+        if settings.precision != "int8":  # else the pairs come later, and cost minutes
+            keyed = typed_graphs(proto, settings.precision, settings.io).strong
+        decisive = {**job.decisive(settings), "kind": kind}
+        key, path = build_key(keyed, decisive, job.target.identity), kind_path(engine, kind)
+        if cached(path, key) is None:
+            require_new(path, overwrite)
+            missing.append((proto, Wanted(path, settings, key, kind, pools)))
+    return missing
 
-    def __init__(self, job: BuildJob, engine: Path, settings: Settings, overwrite: bool) -> None:
-        self._job = job
-        self._missing: list[tuple[onnx.ModelProto, Wanted]] = []
-        source = job.source
-        if source.quantized:
-            raise GraphError(
-                f"{source.path} is quantized and so rewritten for TensorRT, from which no apply or "
-                "gather graph is made; build with statistics from the float graph, with "
-                "precision='int8' for INT8"
-            )
-        pools = pools_of(source.sized)
-        for kind, make in MAKERS.items():
-            proto = keyed = with_shape(make(source.sized), settings.batch, *settings.tile)
-            if source.rewrites:
-                proto = keyed = rewritten(proto, settings.batch, settings.tile)
-            if settings.precision != "int8":  # else the pairs come later, and cost minutes
-                keyed = typed_graphs(proto, settings.precision, settings.io).strong
-            decisive = {**job.decisive(settings), "kind": kind}
-            key, path = build_key(keyed, decisive, job.target.identity), kind_path(engine, kind)
-            if cached(path, key) is None:
-                require_new(path, overwrite)
-                self._missing.append((proto, Wanted(path, settings, key, kind, pools)))
 
-    def build(self) -> None:
-        """Build those that are not there already.
-
-        Raises:
-            MirnetEdgeError: as `build_engine`.
-        """
-        for proto, wanted in self._missing:
-            if wanted.settings.precision == "int8":
-                proto, notes = self._job.pairs.put_into(proto)
-                wanted = replace(wanted, notes=notes)
-                if not has_qdq(proto):
-                    wanted = replace(wanted, settings=replace(wanted.settings, precision="fp16"))
-            self._job.build(self._job.attempts(proto, wanted.settings), wanted)
+def build_beside(job: BuildJob, missing: list[tuple[onnx.ModelProto, Wanted]]) -> None:
+    """Build what `plan_beside` chose, after the plain engine, whose pairs these take."""
+    for proto, wanted in missing:
+        if wanted.settings.precision == "int8":
+            proto, notes = job.pairs.put_into(proto)
+            wanted = replace(wanted, notes=notes)
+            if not has_qdq(proto):
+                wanted = replace(wanted, settings=replace(wanted.settings, precision="fp16"))
+        job.build(job.attempts(proto, wanted.settings), wanted)

@@ -19,16 +19,8 @@ from typing import TextIO
 import numpy as np
 
 from mirnet_edge._imports import require
-from mirnet_edge.build.process import (
-    OUTPUTS,
-    PLAN,
-    STRONG,
-    TILES,
-    VECTORS,
-    WEAK,
-    BuildAnswer,
-    BuildRequest,
-)
+from mirnet_edge.build import process
+from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.errors import (
     BuildError,
     MirnetEdgeError,
@@ -69,7 +61,7 @@ class Events:
             return
 
     def progress(self, phase: str, done: int, total: int) -> None:
-        """A step of TensorRT."""
+        """Tell a step of TensorRT."""
         self.send(progress=[phase, done, total])
 
 
@@ -98,7 +90,7 @@ def build(request: BuildRequest, folder: Path, progress: PhaseProgress) -> Build
     start = time.perf_counter()
     plan = _build(trt, request, folder, progress)
     seconds = time.perf_counter() - start
-    with (folder / PLAN).open("wb") as file:
+    with (folder / process.PLAN).open("wb") as file:
         file.write(plan.serialized)
     facts, layers = inspect_plan(trt, plan.serialized)
     built = BuildAnswer(
@@ -119,13 +111,15 @@ def build(request: BuildRequest, folder: Path, progress: PhaseProgress) -> Build
 
 
 def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: PhaseProgress) -> Plan:
-    """Strongly typed where TensorRT can; by flags where it cannot, or fails (10.3 is not complete)
-    and has flags."""
+    """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags:
+    10.3 takes some graphs only so."""
     cache = Path(request.timing_cache) if request.timing_cache else None
     limits = BuildLimits(request.workspace, request.optimization_level, cache)
-    strong = NetworkSource(folder / STRONG, strongly_typed=True, precision=request.precision)
+    strong = NetworkSource(
+        folder / process.STRONG, strongly_typed=True, precision=request.precision
+    )
     weak = NetworkSource(
-        folder / WEAK,
+        folder / process.WEAK,
         strongly_typed=False,
         precision=request.precision,
         islands=frozenset(request.islands),
@@ -147,7 +141,7 @@ def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: Phase
 def _build_by_flags(
     trt: ModuleType, source: NetworkSource, limits: BuildLimits, progress: PhaseProgress
 ) -> Plan:
-    """Once more without holding layers to FP16, where it fails with that.
+    """Build it; once more without holding layers to FP16, where it fails with that.
 
     Raises:
         RefusedPairsError: it fails for the graph's Q/DQ pairs.
@@ -163,28 +157,30 @@ def _build_by_flags(
         if source.halves:
             freed = dataclasses.replace(source, halves=())
             plan = _build_by_flags(trt, freed, limits, progress)
-            plan.notes.append(_why_not_held(str(error)))
+            found = WITHOUT_KERNEL.search(str(error))
+            reason = (
+                f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
+            )
+            plan.notes.append(
+                f"TensorRT {reason}; built without holding layers to FP16: the layer table tells "
+                "what runs in FP32"
+            )
             return plan
         raise
 
 
-def _why_not_held(error: str) -> str:
-    found = WITHOUT_KERNEL.search(error)
-    reason = f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
-    return (
-        f"TensorRT {reason}; built without holding layers to FP16: the layer table tells what runs "
-        "in FP32"
-    )
-
-
 def measured(built: BuildAnswer, folder: Path, runs: int) -> BuildAnswer:
-    """Time the plan, and write its outputs for the tiles, where there are any, to `OUTPUTS`."""
-    with TensorRTEngine(folder / PLAN, trust=True) as engine:
-        if (folder / VECTORS).is_file():
-            with np.load(folder / VECTORS) as vectors:
-                np.save(folder / OUTPUTS, engine.run_given(np.load(folder / TILES), dict(vectors)))
-        elif (folder / TILES).is_file():
-            np.save(folder / OUTPUTS, engine.run(np.load(folder / TILES)))
+    """Time the plan, and write its outputs for the tiles, where there are any, to
+    `process.OUTPUTS`."""
+    with TensorRTEngine(folder / process.PLAN, trust=True) as engine:
+        if (folder / process.VECTORS).is_file():
+            with np.load(folder / process.VECTORS) as vectors:
+                np.save(
+                    folder / process.OUTPUTS,
+                    engine.run_given(np.load(folder / process.TILES), dict(vectors)),
+                )
+        elif (folder / process.TILES).is_file():
+            np.save(folder / process.OUTPUTS, engine.run(np.load(folder / process.TILES)))
         enqueue_ms, graph_ms = engine.measure(runs)
         if not graph_ms:
             note = f"timed without a CUDA graph, which failed: {engine.graph_note}"
