@@ -21,7 +21,7 @@ from mirnet_edge.engines.card import card_path
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MissingDependencyError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.trt.engine import TensorRTEngine
-from mirnet_edge.trt.log import KEPT_ERRORS, Log
+from mirnet_edge.trt.log import KEPT_ERRORS, Log, lacks_memory
 
 FRAME = ["frame", [1, *SHAPE], "FLOAT", "LINEAR"]
 
@@ -150,6 +150,21 @@ def test_too_large_an_engine(
     with pytest.raises(DeviceMemoryError, match=said + r".* of 1,073,741,824 bytes.*smaller tile"):
         TensorRTEngine(write_plan(tmp_path, **changes))
     assert set(gpu.live.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("cause", "lacks"),
+    [
+        ("10: no implementation for node x due to insufficient workspace", True),
+        ("2: [virtualMemoryBuffer.cpp] Error Code 2: OutOfMemory (no further information)", True),
+        ("1: [defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)", True),
+        ("Requested amount of GPU memory (7 bytes) could not be allocated.", True),
+        ("4: the memory layout of x is not supported", False),
+        ("6: The engine plan file is not compatible with this version", False),
+    ],
+)
+def test_what_tensorrt_says_when_memory_does_not_suffice(cause: str, lacks: bool) -> None:
+    assert lacks_memory(cause) == lacks
 
 
 @pytest.mark.parametrize("function", ["cuStreamCreate", "cuMemHostAlloc", "cuMemAlloc"])
