@@ -20,10 +20,9 @@ from mirnet_edge.pooling.vectors import Pool
 
 CARD_FORMAT = 1
 Kind = Literal["plain", "apply", "gather"]
-"""What an engine does: restore tiles with the statistics of each, with given ones, or with either
-and gather them (see `mirnet_edge.graph.pooling`)."""
-BESIDE: tuple[Kind, Kind] = ("apply", "gather")
-"""The kinds that lie beside a plain engine, in the order in which they are built and loaded."""
+"""What an engine does: restore tiles with the pooled vectors of each, with given ones, or with
+either and gather them (see `mirnet_edge.graph.pooling`)."""
+BESIDE: tuple[Kind, Kind] = ("apply", "gather")  # a plain engine, in the order they are loaded
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ class TensorFacts:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> TensorFacts:
         """Read what `dataclasses.asdict` made, on its way through JSON."""
+        # JSON has no tuples, and a list would compare unequal to what was written.
         return cls(**{**stored, "shape": tuple(stored["shape"])})
 
     @property
@@ -168,7 +168,7 @@ class EngineCard:
         return sum(layer.bytes_moved for layer in self.layers)
 
     def layers_by_precision(self) -> dict[str, int]:
-        """How many layers run in each precision."""
+        """Count the layers that run in each precision."""
         return dict(sorted(Counter(layer.precision for layer in self.layers).items()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -198,14 +198,15 @@ class EngineCard:
                 f"{path}: no engine card ({error}); build the engine again"
             ) from error
         try:
+            # Before all else: what another format holds may be called the same and mean another.
             if stored["format"] != CARD_FORMAT:
                 raise EngineError(
                     f"{path}: a card of format {stored['format']}, this mirnet-edge reads format "
                     f"{CARD_FORMAT}; build the engine again"
                 )
-            kind = stored.get("kind", "plain")
+            kind = stored.get("kind", "plain")  # cards were of plain engines alone at first
             if kind not in get_args(Kind):
-                raise _not_whole(path, f"kind {kind!r}")
+                raise ValueError(f"kind {kind!r}")
             return cls(
                 **{
                     **stored,
@@ -221,30 +222,26 @@ class EngineCard:
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise _not_whole(path, str(error)) from error
+            raise EngineError(
+                f"{path}: not a whole engine card ({error}); build the engine again"
+            ) from error
 
 
 def card_path(engine: str | os.PathLike[str]) -> Path:
-    """Where the card of ``engine`` lies: ``x.engine.json`` beside ``x.engine``."""
+    """Tell where the card of ``engine`` lies: ``x.engine.json`` beside ``x.engine``."""
     engine = Path(engine)
     return engine.with_name(engine.name + ".json")
 
 
 def kind_path(engine: str | os.PathLike[str], kind: Kind) -> Path:
-    """Where the engine of another kind for the plain ``engine`` lies: ``x.apply.engine`` beside
-    ``x.engine``."""
+    """Tell where the engine of another kind lies: ``x.apply.engine`` beside ``x.engine``."""
     engine = Path(engine)
     return engine if kind == "plain" else engine.with_suffix(f".{kind}{engine.suffix}")
 
 
-def _not_whole(path: Path, reason: str) -> EngineError:
-    return EngineError(f"{path}: not a whole engine card ({reason}); build the engine again")
-
-
 def _facts(stored: dict[str, Any]) -> ModelFacts:
     # Cards of other releases may hold facts that this one has no use for.
-    known = {item.name for item in dataclasses.fields(ModelFacts)} & stored.keys()
+    known = stored.keys() & {item.name for item in dataclasses.fields(ModelFacts)}
     values: dict[str, Any] = {name: stored[name] for name in known}
-    for name, value in values.items():
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return ModelFacts(**values)
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return ModelFacts(**{**values, **lists})

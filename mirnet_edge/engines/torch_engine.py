@@ -28,7 +28,7 @@ class TorchEngine:
         self, network: Network, device: str | torch.device = "cpu", threads: int | None = None
     ) -> None:
         if threads:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(threads)  # torch has no number for one network alone
         self.network: Network | None = network.to(device)
         self.device = torch.device(device)
         self.facts = network.facts
@@ -44,7 +44,7 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 output = self.network(torch.from_numpy(tiles).to(self.device))
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:  # CUDA's lack of memory is the former
             raise EngineError(
                 f"PyTorch failed on {self.device} with tiles of shape {tiles.shape}: "
                 f"{first_line(error)}. If memory ran out, take a smaller tile."

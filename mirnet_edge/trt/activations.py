@@ -21,8 +21,7 @@ class ActivationMemory(Owner):
         stream: to run on; None makes one.
 
     Attributes:
-        stream: of every engine that works in it.
-        size_bytes: of the memory.
+        stream, size_bytes: of every engine that works in it; of the memory.
         lock: held while one of them queues work or captures it: what another thread queues on a
             stream that captures would become part of the graph.
 

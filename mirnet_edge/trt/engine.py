@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 
 from mirnet_edge.cuda import Event, MirroredBuffer, Owner, Stream, open_device
 from mirnet_edge.engines.card import BESIDE, DeviceBytes, kind_path
+from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.pooling.tensors import OWN, STATISTIC
 from mirnet_edge.trt.activations import ActivationMemory
+from mirnet_edge.trt.batches import PlanRunner, TileBuffers
 from mirnet_edge.trt.plan import LoadedPlan, load_tensorrt, read_plan
 from mirnet_edge.trt.pooling import TensorRTPooling
-from mirnet_edge.trt.runner import PlanRunner
 from mirnet_edge.trt.side_tensors import BlockLayout, keep_whole_tiles
-from mirnet_edge.trt.tile_buffers import TileBuffers
 
 WARM_UP_RUNS = 10
 
@@ -105,15 +106,13 @@ class TensorRTEngine(Owner):
         """For this engine and those beside it, so that three take no more than the largest."""
         if self.card is None or self.card.kind != "plain":
             return None
-        beside = [kind_path(self.path, kind) for kind in BESIDE]
-        there = [path for path in beside if path.is_file()]
+        there = [path for kind in BESIDE if (path := kind_path(self.path, kind)).is_file()]
         if not there:
             return None
         try:
-            memory = ActivationMemory.for_engines(self.path, *there, stream=self.stream)
+            return self._own(ActivationMemory.for_engines(self.path, *there, stream=self.stream))
         except EngineError:  # a damaged card, which matters only to `statistics`
             return None
-        return self._own(memory)
 
     def _allocate(self) -> None:
         self.inputs, self.outputs = self._plan.inputs, self._plan.outputs
@@ -121,11 +120,8 @@ class TensorRTEngine(Owner):
         taken, given = self.inputs[0], self.outputs[0]
         self.batch = taken.shape[0]
         self.fixed_size = (taken.shape[2], taken.shape[3])
-        self.facts = (
-            self.card.facts
-            if self.card
-            else ModelFacts(in_channels=taken.shape[1], out_channels=given.shape[1])
-        )
+        of_plan = ModelFacts(in_channels=taken.shape[1], out_channels=given.shape[1])
+        self.facts = self.card.facts if self.card else of_plan
         self._tiles = self._own(TileBuffers(self._plan, self.stream))
         self.image, self.restored = self._tiles.image, self._tiles.restored
         self._side_addresses: dict[str, int] = {}
@@ -156,8 +152,7 @@ class TensorRTEngine(Owner):
             EngineError: closed; an engine is missing, or of another network or size.
             DeviceError: not enough memory.
         """
-        with self.lock:
-            self._require_engine()
+        with self._in_use():
             if self._pooling is None:
                 self._pooling = self._own(
                     TensorRTPooling(
@@ -181,7 +176,7 @@ class TensorRTEngine(Owner):
             tiles=self.image.size_bytes + self.restored.size_bytes,
         )
 
-    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, tiles: Tiles) -> Tiles:
         """Restore (N, C, H, W) float32 in [0, 1], any N from 1, same shape, not clamped.
 
         The result is valid until the same thread calls this or `statistics` again.
@@ -196,18 +191,14 @@ class TensorRTEngine(Owner):
                 f"{self.path.name} restores with given statistics alone; open the plain engine "
                 "beside it, and call its .statistics.apply"
             )
-        with self.lock:
-            self._require_engine()
+        with self._in_use():
             return self._tiles.run(tiles, self._runner.launch)
 
-    def run_given(
-        self, tiles: NDArray[np.float32], vectors: Mapping[str, NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def run_given(self, tiles: Tiles, vectors: Mapping[str, NDArray[np.float32]]) -> Tiles:
         """Do as `run`, by an apply plan opened by itself: each tile fills a batch alone, with its
         pooled vectors, (N, C, 1, 1) float32 by the name of the input."""
         restored = []
-        with self.lock:
-            self._require_engine()
+        with self._in_use():
             views = self._layout.views(self._sides.array)
             for index, tile in enumerate(tiles):
                 for name, stack in vectors.items():
@@ -223,13 +214,15 @@ class TensorRTEngine(Owner):
         Raises:
             EngineError: closed, or TensorRT failed.
         """
-        with self.lock:
-            self._require_engine()
+        with self._in_use():
             self._runner.enqueue()
 
-    def _require_engine(self) -> None:
-        if self._closed:
-            raise EngineError("this engine is closed; open it again")
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self.lock:  # asked for inside, as another thread may be closing it
+            if self._closed:
+                raise EngineError("this engine is closed; open it again")
+            yield
 
     def measure(self, runs: int = 100) -> tuple[list[float], list[float]]:
         """Time batches on the device, copies left out.
@@ -238,8 +231,7 @@ class TensorRTEngine(Owner):
             (enqueue_ms, graph_ms): of each run, launched layer by layer, which counts gaps where
             the CPU is too slow, and as a CUDA graph (empty where there is none).
         """
-        with self.lock:
-            self._require_engine()
+        with self._in_use():
             return (
                 self._times(self._runner.enqueue, runs),
                 self._times(self._runner.launch, runs) if self.graph else [],
@@ -264,12 +256,11 @@ class TensorRTEngine(Owner):
         on, a second execution context takes `activation_bytes` more, where they are not shared.
         """
         total_ms: dict[str, float] = {}
-        with self.lock, self.device.current():
-            self._require_engine()
+        with self._in_use(), self.device.current():
             profiler = _make_profiler(self._plan.trt, total_ms)
             # A context of its own, so that the engine's never has a profiler. It runs once before
             # the profiler listens, and is gone before the profiler that it reports to.
-            runner = PlanRunner(self._plan, self._tiles, self._side_addresses, own_context=True)
+            runner = PlanRunner(self._plan, self._tiles, self._side_addresses, alone=True)
             with runner as profiled:
                 profiled.context.profiler = profiler
                 for _ in range(runs):

@@ -64,10 +64,6 @@ class Log:
         quoted = list(dict.fromkeys(self.errors))[-QUOTED_ERRORS:]
         return "; ".join(quoted) if quoted else "TensorRT gave no reason"
 
-    def _hear(self, text: str) -> None:
-        self.errors.append(text)
-        del self.errors[:-KEPT_ERRORS]
-
 
 def lacks_memory(cause: str) -> bool:
     """Whether TensorRT's words mean that memory did not suffice: it has no code for that."""
@@ -80,7 +76,6 @@ def _make_logger(trt: ModuleType) -> object:
         severity.INTERNAL_ERROR: logging.ERROR,
         severity.ERROR: logging.ERROR,
         severity.WARNING: logging.WARNING,
-        severity.INFO: logging.INFO,
         severity.VERBOSE: logging.DEBUG,
     }
 
@@ -94,8 +89,9 @@ def _make_logger(trt: ModuleType) -> object:
                 text = " ".join(str(msg).split())
                 with _guard:
                     listening = list(_logs)
-                for heard_by in listening:
-                    heard_by._hear(text)
+                for log in listening:
+                    log.errors.append(text)
+                    del log.errors[:-KEPT_ERRORS]
             if LOGGER.isEnabledFor(level):
                 LOGGER.log(level, "%s", msg)
 

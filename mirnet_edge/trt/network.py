@@ -142,11 +142,9 @@ class _PlanBuilder:
             ) from error
 
     def _network_flags(self) -> int:
-        # EXPLICIT_BATCH is the only mode from 10 on and gone in 11; the number of STRONGLY_TYPED
-        # differs between releases.
         flag = self._trt.NetworkDefinitionCreationFlag
         flags = 0
-        if hasattr(flag, "EXPLICIT_BATCH"):
+        if hasattr(flag, "EXPLICIT_BATCH"):  # the only mode from 10 on, and gone in 11
             flags |= 1 << int(flag.EXPLICIT_BATCH)
         if self._source.strongly_typed and hasattr(flag, "STRONGLY_TYPED"):
             flags |= 1 << int(flag.STRONGLY_TYPED)
@@ -169,7 +167,7 @@ class _PlanBuilder:
 
     def _set_limits(self, limits: BuildLimits) -> None:
         trt, config = self._trt, self._config
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or layers are names alone
         # FP32 is FP32: the islands are there for bits that TF32 lacks.
         config.clear_flag(trt.BuilderFlag.TF32)
         # TensorRT's own kernels alone: without cuBLAS and cuDNN an engine needs neither library

@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.cuda import DeviceBuffer, Event, MirroredBuffer, Owner, PinnedBuffer
-from mirnet_edge.engines.card import BESIDE, EngineCard, Kind, kind_path
+from mirnet_edge.engines.card import BESIDE, EngineCard, kind_path
 from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError
 from mirnet_edge.pooling.tensors import COLUMNS, OWN, ROWS, STATISTIC, gathered_partial
-from mirnet_edge.pooling.vectors import Partial, Pool, Statistics, Weights
+from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
 from mirnet_edge.trt.activations import ActivationMemory
+from mirnet_edge.trt.batches import PlanRunner, TileBuffers
 from mirnet_edge.trt.plan import LoadedPlan, read_plan
-from mirnet_edge.trt.runner import PlanRunner
 from mirnet_edge.trt.side_tensors import BlockLayout, keep_whole_tiles, side_shapes
-from mirnet_edge.trt.tile_buffers import TileBuffers
 
 # What engines of one network must agree in, so that one frame may pass through all of them.
 SHARED = ("graph_sha256", "tile", "batch")
@@ -36,8 +35,8 @@ class Sibling:
 
 
 class TensorRTPooling(Owner):
-    """Runs the apply and the gather plan of a network (see
-    `engines.protocol.StatisticsEngine`); made by ``TensorRTEngine.statistics``.
+    """Runs the apply and the gather plan of a network, a `StatisticsEngine`; made by
+    ``TensorRTEngine.statistics``.
 
     `gather` and `apply` take and return arrays of the host, and wait. The rest works on device
     memory: it queues on the engine's stream, allocates nothing, waits for nothing, and is for one
@@ -55,8 +54,7 @@ class TensorRTPooling(Owner):
         batch: tiles of one run.
         plan_bytes: of both plans.
         rows_address, columns_address: device memory of the kept regions that `enqueue_gather`
-            reads, (batch, H) and (batch, W) float32: weights as in `pooling.vectors.Weights`. The
-            whole tile at first.
+            reads, (batch, H) and (batch, W) float32, as in `Weights`. The whole tile at first.
         block_address, block_words: device memory of all that `enqueue_gather` returns of a batch,
             float32; `partials_of` reads a copy.
 
@@ -115,21 +113,19 @@ class TensorRTPooling(Owner):
     def _load(
         self, siblings: Sequence[Sibling], activations: ActivationMemory | None
     ) -> list[PlanRunner]:
-        own = self._own
+        own, stream = self._own, self._stream
         if activations is None:
-            paths = [sibling.path for sibling in siblings]
-            activations = own(ActivationMemory.for_engines(*paths, stream=self._stream))
+            paths = (sibling.path for sibling in siblings)
+            activations = own(ActivationMemory.for_engines(*paths, stream=stream))
         addresses = (
             self._given_layout.addresses(self._vectors.address)
             | self._regions_layout.addresses(self._regions.address)
             | self._block_layout.addresses(self.block_address)
         )
         runners = []
-        for kind, sibling in zip(BESIDE, siblings):
-            plan = own(
-                LoadedPlan(sibling.path, sibling.plan, sibling.card, self.device, activations)
-            )
-            check_tensors(plan, kind, self.pools, self._tiles)
+        for found in siblings:
+            plan = own(LoadedPlan(found.path, found.plan, found.card, self.device, activations))
+            check_tensors(plan, found.card, self._tiles)
             runners.append(own(PlanRunner(plan, self._tiles, addresses)))
         return runners
 
@@ -194,8 +190,7 @@ class TensorRTPooling(Owner):
                 f"partials of {len(areas)} tiles from a block of shape {block.shape}; need at most "
                 f"{self.batch} tiles and a block of shape ({self.block_words},)"
             )
-        block = block.copy()  # one at once: the caller's is overwritten by the next batch
-        views = self._block_layout.views(block)
+        views = self._block_layout.views(block.copy())  # the next batch overwrites the caller's
         return [
             gathered_partial(
                 {name: view[tile : tile + 1] for name, view in views.items()}, self.pools, area
@@ -210,8 +205,7 @@ class TensorRTPooling(Owner):
         same thread calls again.
 
         Raises:
-            EngineError: closed, not one tile, a tile, region or vectors of other sizes than the
-                engine's, or TensorRT failed.
+            EngineError: closed, not one tile, other sizes than the engine's, or TensorRT failed.
             DeviceError: the GPU failed.
         """
         _, _, height, width = self._tiles.image.shape
@@ -235,14 +229,7 @@ class TensorRTPooling(Owner):
         self._block.download(stream=self._stream)
 
     def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
-        """Do as `engines.protocol.StatisticsEngine.apply`, any number of tiles; the result is valid
-        until the same thread calls again.
-
-        Raises:
-            EngineError: closed, tiles or vectors of other sizes than the engine's, or TensorRT
-                failed.
-            DeviceError: the GPU failed.
-        """
+        """Do as `engines.protocol.StatisticsEngine.apply`, any number of tiles; see `gather`."""
         with self._lock:
             self.give(statistics)
             return self._tiles.run(tiles, lambda: self._launch(self._apply))
@@ -297,17 +284,17 @@ def read_siblings(plain: Path, card: EngineCard | None) -> list[Sibling]:
     return siblings
 
 
-def check_tensors(plan: LoadedPlan, kind: Kind, pools: Sequence[Pool], tiles: TileBuffers) -> None:
+def check_tensors(plan: LoadedPlan, card: EngineCard, tiles: TileBuffers) -> None:
     """Check that a plan takes and gives what its card and the plain engine say.
 
     Raises:
         EngineError: it does not.
     """
-    given, regions, gathered = side_shapes(pools, tiles.image.shape)
-    if kind == "gather":
-        expected = {**given, **regions, **gathered}
+    expected, regions, gathered = side_shapes(card.pools, tiles.image.shape)
+    if card.kind == "gather":
+        expected |= regions | gathered
     else:
-        expected = {name: shape for name, shape in given.items() if name != OWN}
+        del expected[OWN]
     found = {facts.name: facts.shape for facts in (*plan.inputs[1:], *plan.outputs[1:])}
     images = [(facts.shape, facts.dtype) for facts in (plan.inputs[0], plan.outputs[0])]
     wanted = [(side.shape, side.dtype) for side in (tiles.image, tiles.restored)]

@@ -24,23 +24,20 @@ Views = dict[str, NDArray[np.float32]]
 
 
 def place_of(name: str) -> tuple[bool, str, int]:
-    """A key to sort tensors by: the image first, then side tensors by name and number."""
+    """Make a key to sort tensors by: the image first, then side tensors by name and number."""
     found = SIDE_TENSOR.fullmatch(name)
-    number = found[1] if found else None
-    return found is not None, name.partition(".")[0], int(number or 0)
+    return found is not None, name.partition(".")[0], int((found and found[1]) or 0)
 
 
 def side_shapes(pools: Sequence[Pool], image: tuple[int, ...]) -> tuple[Shapes, Shapes, Shapes]:
-    """Shapes by name for an image (N, C, H, W): of what is given (each pooled vector and ``own``),
+    """Tell the shapes for an image (N, C, H, W): of what is given (each pooled vector and ``own``),
     of the kept regions, and of what is gathered."""
     batch, _, height, width = image
-    given: Shapes = {
-        f"{STATISTIC}.{index}": (1, pool.channels, 1, 1) for index, pool in enumerate(pools)
-    }
-    given[OWN] = (1, 1, 1, 1)
+    given: Shapes = {OWN: (1, 1, 1, 1)}
     regions: Shapes = {ROWS: (batch, 1, height, 1), COLUMNS: (batch, 1, 1, width)}
     gathered: Shapes = {}
     for index, pool in enumerate(pools):
+        given[f"{STATISTIC}.{index}"] = (1, pool.channels, 1, 1)
         gathered[f"{GATHERED}.{index}"] = (batch, pool.channels, 1, 1)
         if pool.kind == "softmax":
             gathered[f"{LOG_MASS}.{index}"] = (batch, 1, 1, 1)
