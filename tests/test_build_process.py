@@ -220,7 +220,7 @@ def test_killed_while_replacing_an_engine(steps: int, two_engines: Path, tmp_pat
 
 
 def test_requests_survive_the_way(tmp_path: Path) -> None:
-    request = BuildRequest("int8", ["a/b"], True, 2**30, 3, "x.timing_cache", 7)
+    request = BuildRequest("int8", ["a/b"], ["c"], ["input"], 2**30, 3, "x.timing_cache")
     request.save(tmp_path)
     assert BuildRequest.load(tmp_path) == request
 

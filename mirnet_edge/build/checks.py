@@ -58,7 +58,7 @@ def prove_precision(
 
 
 def _nodes_of(layer: LayerFacts) -> set[str]:
-    """The ONNX nodes fused into a layer."""
+    # TensorRT joins the names of the ONNX nodes that it fuses, by " + " or as arguments.
     return set(re.split(r"[^\w./:-]+", layer.name))
 
 

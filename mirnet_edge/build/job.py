@@ -38,7 +38,6 @@ from mirnet_edge.trt.network import PhaseProgress
 if TYPE_CHECKING:
     import onnx
 
-RUNS = 200  # timed, for medians
 Attempts = Iterable[tuple[TypedGraphs, str]]
 """Graphs to build in turn, until TensorRT takes one, each with a note for the card."""
 
@@ -65,10 +64,8 @@ class BuildJob:
     """What the engines of one call of `build_engine` share.
 
     Attributes:
-        source: the graph.
-        target: what is built for.
-        comparison: what they are compared with.
-        pairs: for INT8.
+        source, target: the graph, and what it is built for.
+        comparison, pairs: what engines are compared with; for INT8.
         timing_cache: file.
         progress: as `build_engine` takes it.
     """
@@ -79,6 +76,8 @@ class BuildJob:
     pairs: Pairs
     timing_cache: Path
     progress: PhaseProgress | None
+    # How many attempts TensorRT has refused: a refusal takes minutes, and the engines beside the
+    # plain one have the same pairs.
     _refused: int = field(default=0, init=False)
 
     def float_engine(self, engine: Path, settings: Settings, overwrite: bool) -> EngineCard:
@@ -150,12 +149,8 @@ class BuildJob:
         return {**settings.decisive(), **(self.pairs.decisive() if chooses else {})}
 
     def attempts(self, proto: onnx.ModelProto, settings: Settings) -> Attempts:
-        """What to build of a sized graph, in turn (see `graphs.fewer_pairs`), less what TensorRT
-        refused of the engines before: a refusal takes minutes, and they have the same pairs.
-
-        Raises:
-            GraphError: when iterated over: it does not fit the precision.
-        """
+        """Type what to build of a sized graph, in turn (see `graphs.fewer_pairs`), less what
+        TensorRT refused before. Where it does not fit, iterating raises a `GraphError`."""
         every = list(fewer_pairs(proto))
         for fewer, note in every[min(self._refused, len(every) - 1) :]:
             yield typed_graphs(fewer, settings.precision, settings.io), note
@@ -191,7 +186,6 @@ class BuildJob:
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
-            runs=RUNS,
         ).save(folder)
         answer = process.run_build(folder, self.progress)
         layers = read_layers(answer.layers)

@@ -41,7 +41,6 @@ class BuildRequest:
         workspace: bytes, None for TensorRT's own choice.
         optimization_level: 0 to 5, None for TensorRT's own.
         timing_cache: a file, None for no cache.
-        runs: timed after the build; 0 measures nothing.
     """
 
     precision: str
@@ -51,7 +50,6 @@ class BuildRequest:
     workspace: int | None = None
     optimization_level: int | None = None
     timing_cache: str | None = None
-    runs: int = 0
 
     def save(self, folder: Path) -> None:
         """Write it into the folder that both processes share."""
@@ -90,9 +88,9 @@ class BuildAnswer:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> BuildAnswer:
         """Read what `dataclasses.asdict` made, on its way through JSON."""
-        for key in ("inputs", "outputs"):
-            stored[key] = tuple(map(TensorFacts.from_json, stored[key]))
-        return cls(**stored)
+        sides = ("inputs", "outputs")
+        tensors = {side: tuple(map(TensorFacts.from_json, stored[side])) for side in sides}
+        return cls(**{**stored, **tensors})
 
 
 def run_build(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswer:
@@ -110,14 +108,16 @@ def run_build(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswe
             [sys.executable, "-m", "mirnet_edge.build.worker", str(folder)],
             stdin=subprocess.PIPE,  # stays open as long as this process lives
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=said,  # a file, as nobody reads a pipe while the events are listened to
+            # Where this process imports from, a checkout or a test's folders among it.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-    try:
-        answer = _listen(process, progress)
-        code = process.wait()
-    finally:
-        _end(process)
+    with process:  # which closes the pipes
+        try:
+            answer = _listen(process, progress)
+            code = process.wait()
+        finally:
+            _end(process)
     if isinstance(answer, BuildAnswer):
         return answer
     if answer is not None:
@@ -155,9 +155,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def _death(code: int, said: Path) -> str:

@@ -39,6 +39,7 @@ from mirnet_edge.trt.network import (
     inspect_plan,
 )
 
+RUNS = 200  # timed, for medians
 # In the errors of TensorRT 8.6.
 WITHOUT_KERNEL = re.compile(r"implementation for node (.+?)(?:\.\)|\. | due to |; |\.?$)")
 REFUSED_INT8 = re.compile(r"candidateRequirements|incorrectly marked as an int8 node")
@@ -50,7 +51,7 @@ class Events:
 
     def __init__(self) -> None:
         self._stream: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
+        os.dup2(2, 1)  # of the process, not of Python: libraries in C++ write there too
 
     def send(self, **event: object) -> None:
         """Write one event."""
@@ -100,19 +101,16 @@ def build(request: BuildRequest, folder: Path, progress: PhaseProgress) -> Build
         notes=list(plan.notes),
         **facts._asdict(),
     )
-    if not request.runs:
-        return built
     progress("measuring", 0, 0)
     try:
-        return measured(built, folder, request.runs)
+        return measured(built, folder)
     except MissingDependencyError as error:  # no pycuda: it can be built without
         built.notes.append(f"not measured: {error}")
         return built
 
 
 def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: PhaseProgress) -> Plan:
-    """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags:
-    10.3 takes some graphs only so."""
+    """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags."""
     cache = Path(request.timing_cache) if request.timing_cache else None
     limits = BuildLimits(request.workspace, request.optimization_level, cache)
     strong = NetworkSource(
@@ -130,7 +128,7 @@ def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: Phase
         return _build_by_flags(trt, weak, limits, progress)
     try:
         return build_plan(trt, strong, limits, progress)
-    except BuildError as error:
+    except BuildError as error:  # in 10.3, strong types are not complete
         if not has_precision_flags(trt):
             raise
         plan = _build_by_flags(trt, weak, limits, progress)
@@ -169,7 +167,7 @@ def _build_by_flags(
         raise
 
 
-def measured(built: BuildAnswer, folder: Path, runs: int) -> BuildAnswer:
+def measured(built: BuildAnswer, folder: Path) -> BuildAnswer:
     """Time the plan, and write its outputs for the tiles, where there are any, to
     `process.OUTPUTS`."""
     with TensorRTEngine(folder / process.PLAN, trust=True) as engine:
@@ -181,10 +179,9 @@ def measured(built: BuildAnswer, folder: Path, runs: int) -> BuildAnswer:
                 )
         elif (folder / process.TILES).is_file():
             np.save(folder / process.OUTPUTS, engine.run(np.load(folder / process.TILES)))
-        enqueue_ms, graph_ms = engine.measure(runs)
+        enqueue_ms, graph_ms = engine.measure(RUNS)
         if not graph_ms:
-            note = f"timed without a CUDA graph, which failed: {engine.graph_note}"
-            built.notes.append(note)
+            built.notes.append(f"timed without a CUDA graph, which failed: {engine.graph_note}")
     return dataclasses.replace(
         built, enqueue_ms=median(enqueue_ms), graph_ms=median(graph_ms or enqueue_ms)
     )
@@ -195,7 +192,7 @@ def _end_with_parent(folder: Path) -> None:
     while os.read(0, 1):
         pass
     shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+    os._exit(1)  # the main thread is inside TensorRT and would end it only when it has built
 
 
 if __name__ == "__main__":

@@ -277,8 +277,7 @@ class TensorRTEngine(Owner):
 def _make_profiler(trt: ModuleType, total_ms: dict[str, float]) -> object:
     class Profiler(trt.IProfiler):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
-            # pybind11 wants this very call; super() would not make TensorRT's half of the object.
-            trt.IProfiler.__init__(self)
+            trt.IProfiler.__init__(self)  # which makes TensorRT's half of the object
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             total_ms[layer_name] = total_ms.get(layer_name, 0.0) + ms
