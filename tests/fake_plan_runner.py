@@ -19,7 +19,8 @@ def _fault() -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _session(encoded: str) -> Any:
+def session(encoded: str) -> Any:
+    """On one thread of the CPU, of an encoded graph."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -38,7 +39,7 @@ class FakeTensorRTEngine:
 
     def __init__(self, path: Path, *, trust: bool = False) -> None:
         plan = json.loads(Path(path).read_bytes())
-        self._session = _session(plan["onnx"])
+        self._session = session(plan["onnx"])
         self._int8 = any(
             layer["Inputs"][0]["Format/Datatype"].count("Int8") for layer in plan["layers"]
         )

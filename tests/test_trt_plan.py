@@ -138,17 +138,29 @@ def test_an_address_that_tensorrt_refuses(trt: ModuleType, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "said", "gone"),
     [
-        ({"activation_bytes": 1 << 40}, r"needs 1,099,511,627,776 bytes.*OutOfMemory"),
-        ({"weights_bytes": 1 << 40}, r"could not load tiny\.engine: .*out of memory"),
+        (
+            {"activation_bytes": 1 << 40},
+            r"needs 1,099,511,627,776 bytes.*OutOfMemory",
+            ["ICudaEngine", "Runtime"],
+        ),
+        ({"weights_bytes": 1 << 40}, r"could not load tiny\.engine: .*out of memory", ["Runtime"]),
     ],
 )
 def test_too_large_an_engine(
-    changes: dict[str, Any], said: str, trt: ModuleType, gpu: FakeGpu, tmp_path: Path
+    changes: dict[str, Any],
+    said: str,
+    gone: list[str],
+    trt: ModuleType,
+    gpu: FakeGpu,
+    tmp_path: Path,
 ) -> None:
-    with pytest.raises(DeviceMemoryError, match=said + r".* of 1,073,741,824 bytes.*smaller tile"):
+    said += r".* of 1,073,741,824 bytes.*smaller tile"
+    with pytest.raises(DeviceMemoryError, match=said) as caught:
         TensorRTEngine(write_plan(tmp_path, **changes))
+    assert [name for name, _ in trt.gone] == gone, "in order, though the traceback is there"
+    assert caught.value is not None
     assert set(gpu.live.values()) == {0}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,11 +23,7 @@ class DeviceTensor:
     address: int
     shape: tuple[int, ...]
     dtype: str
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the memory."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+    size_bytes: int
 
 
 class TileBuffers(Owner):
@@ -56,8 +51,10 @@ class TileBuffers(Owner):
             self._owned.callback(stream.synchronize)  # before both go: a copy may still be queued
             self._input.array.fill(0)
             self._input.upload(stream=stream)
-        self.image = DeviceTensor(self._input.address, taken.shape, taken.dtype)
-        self.restored = DeviceTensor(self._output.address, given.shape, given.dtype)
+        self.image, self.restored = (
+            DeviceTensor(buffer.address, facts.shape, facts.dtype, facts.size_bytes)
+            for buffer, facts in ((self._input, taken), (self._output, given))
+        )
 
     def run(self, tiles: Tiles, queue: Callable[[], None]) -> Tiles:
         """Restore (N, C, H, W) float32, any N from 1, batch by batch, and wait for it; ``queue``

@@ -103,14 +103,12 @@ def _type(text: str) -> tuple[str, float]:
 
 
 def _channel_multiple(description: str) -> int:
-    """What the layout rounds the number of channels up to."""
-    wide = re.search(r"([\w-]+) wide channel", description, re.IGNORECASE)
-    if wide:
-        return _NUMBERS.get(wide[1].lower(), 1)
-    multiple = re.search(r"channel % (\d+) == 0", description) or re.search(
-        r"channel == (\d+)", description
+    """Read what the layout rounds the number of channels up to."""
+    found = re.search(
+        r"([\w-]+) wide channel|channel % (\d+) == 0|channel == (\d+)", description, re.IGNORECASE
     )
-    return max(int(multiple[1]), 1) if multiple else 1
+    wide, multiple, exact = found.groups() if found else ("", "1", "")
+    return _NUMBERS.get(wide.lower(), 1) if wide else max(int(multiple or exact), 1)
 
 
 def _convolves(layer: LayerFacts) -> bool:

@@ -125,8 +125,8 @@ class LoadedPlan(Owner):
             self.context = self.make_context()
 
     def _deserialize(self, plan: bytes, card: EngineCard | None) -> None:
-        # Some releases raise where others return None and log. No local variable holds the engine:
-        # a traceback would keep it beyond the runtime that it came from.
+        # Some releases raise where others return None and log. No variable of a function holds the
+        # engine, here and below: a traceback would keep it beyond the runtime that it came from.
         try:
             self.runtime = self.trt.Runtime(self.log.make_logger())
             self.engine = self.runtime.deserialize_cuda_engine(plan)
@@ -143,19 +143,18 @@ class LoadedPlan(Owner):
             DeviceMemoryError: TensorRT cannot make one, for want of memory above all.
             DeviceError: the memory given is too small.
         """
-        trt, engine, shared = self.trt, self.engine, self._activations
+        trt, shared = self.trt, self._activations
         self.log.clear()
         # Asked first: before 10, TensorRT takes the address alone and cannot see what is too small.
         address = shared.address_for(self.path.name, self.activation_bytes) if shared else 0
+        managed = hasattr(trt, "ExecutionContextAllocationStrategy")
         if shared is None:
-            context = engine.create_execution_context()
+            context = self.engine.create_execution_context()
+        elif managed or not hasattr(self.engine, "create_execution_context_without_device_memory"):
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self.engine.create_execution_context(strategy)
         else:
-            managed = hasattr(trt, "ExecutionContextAllocationStrategy")
-            if not managed and hasattr(engine, "create_execution_context_without_device_memory"):
-                context = engine.create_execution_context_without_device_memory()
-            else:
-                strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-                context = engine.create_execution_context(strategy)
+            context = self.engine.create_execution_context_without_device_memory()
         if context is None:
             raise self._no_memory(
                 f"TensorRT made no execution context, which needs {self.activation_bytes:,} bytes",
