@@ -23,6 +23,7 @@ from mirnet_edge.build.process import BuildAnswer, BuildRequest, PhaseProgress
 from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.quantize import QuantizeReport, quantize_onnx
 from mirnet_edge.trt import log as tensorrt_log
 
 TILE = (20, 28)
@@ -108,6 +109,13 @@ class Sandbox:
 def build_here(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswer:
     """What `build.process.run_build` does, in this process."""
     return build_worker.build(BuildRequest.load(folder), folder, progress or (lambda *_: None))
+
+
+def quantize(source: Path, target: Path) -> QuantizeReport:
+    """Quantize a file as a user would, on the same frames that builds get."""
+    return quantize_onnx(
+        source, target, calibration=frames(), method="minmax", budget_db=3, tile=TILE
+    )
 
 
 def exported_network() -> Any:

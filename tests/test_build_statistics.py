@@ -11,7 +11,7 @@ import graph_samples
 import numpy as np
 import onnx
 import pytest
-from build_sandbox import TILE, Sandbox, frames
+from build_sandbox import Sandbox, quantize
 from fake_tensorrt import make_plan, plan_of_graph
 
 import mirnet_edge as me
@@ -26,7 +26,6 @@ from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, Kind, card_path, kind_path
 from mirnet_edge.graph.file import has_qdq, load_graph, with_shape
 from mirnet_edge.pooling.vectors import Pool, Weights
-from mirnet_edge.quantize import quantize_onnx
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.network import PhaseProgress
@@ -166,11 +165,7 @@ def test_what_tensorrt_refused_of_the_plain_engine_is_not_tried_again(
 
 
 def test_a_quantized_file_has_no_statistics_engines(sandbox: Sandbox) -> None:
-    report = quantize_onnx(
-        *(sandbox.onnx, sandbox.folder / "net.int8.onnx"),
-        calibration=frames(), method="minmax", budget_db=3, tile=TILE,
-    )  # fmt: skip
-    sandbox.onnx = report.path
+    sandbox.onnx = quantize(sandbox.onnx, sandbox.folder / "net.int8.onnx").path
     with pytest.raises(errors.GraphError, match="from the float graph, with precision='int8'"):
         sandbox.build(precision="int8", statistics=True)
     assert not sandbox.built
