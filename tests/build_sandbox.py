@@ -13,15 +13,17 @@ import graph_samples
 import numpy as np
 import onnx
 import pytest
+from fake_plan_runner import FakeTensorRTEngine
 
 from mirnet_edge import build
 from mirnet_edge._files import file_sha256
-from mirnet_edge.build import job as build_job
+from mirnet_edge.build import process as build_process
 from mirnet_edge.build import worker as build_worker
-from mirnet_edge.build.process import BuildAnswer, BuildRequest, Progress
+from mirnet_edge.build.process import BuildAnswer, BuildRequest, PhaseProgress
 from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.quantize import QuantizeReport, quantize_onnx
 from mirnet_edge.trt import log as tensorrt_log
 
 TILE = (20, 28)
@@ -56,7 +58,7 @@ class Sandbox:
             shim.mkdir()
             monkeypatch.syspath_prepend(str(fake_builder.write_shim(shim)))
         else:
-            monkeypatch.setattr(build_job, "run_build", build_here)
+            monkeypatch.setattr(build_process, "run_build", build_here)
         self._own_process = own_process
         self.release("8.6.1")
 
@@ -77,8 +79,7 @@ class Sandbox:
             return
         fake = importlib.reload(fake_builder)  # it reads the environment when it is loaded
         self._monkeypatch.setitem(sys.modules, "tensorrt", fake)
-        self._monkeypatch.setitem(sys.modules, "mirnet_edge.trt.engine", fake.engine_module())
-        self._monkeypatch.setitem(sys.modules, "mirnet_edge.build.applied", fake.applied_module())
+        self._monkeypatch.setattr(build_worker, "TensorRTEngine", FakeTensorRTEngine)
         self._monkeypatch.setattr(tensorrt_log, "_process_logger", None)
 
     def build(self, **options: Any) -> EngineCard:
@@ -105,9 +106,16 @@ class Sandbox:
         return any(phase == "building" for phase, _, _ in self.events)
 
 
-def build_here(folder: Path, progress: Progress | None = None) -> BuildAnswer:
+def build_here(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswer:
     """What `build.process.run_build` does, in this process."""
     return build_worker.build(BuildRequest.load(folder), folder, progress or (lambda *_: None))
+
+
+def quantize(source: Path, target: Path) -> QuantizeReport:
+    """Quantize a file as a user would, on the same frames that builds get."""
+    return quantize_onnx(
+        source, target, calibration=frames(), method="minmax", budget_db=3, tile=TILE
+    )
 
 
 def exported_network() -> Any:

@@ -16,9 +16,12 @@ import onnx
 import onnxruntime
 import pytest
 from fake_gpu import FakeGpu
+from pooling_plans import TILE, WritePlans
 
 import mirnet_edge as me
 from mirnet_edge.cuda import Device, open_device
+from mirnet_edge.engines.onnx_statistics import OnnxStatistics
+from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config
 
 # A shell ignores it for what it starts in the background, where tests of Ctrl-C would then wait.
@@ -135,3 +138,28 @@ def photo() -> np.ndarray:
     from mirnet_edge.frames.images import read_image
 
     return read_image(PHOTO).pixels
+
+
+@pytest.fixture(scope="session")
+def pooled_network(raw_graph: RawGraph) -> Any:
+    """The graph of a tiny MIRNet-v2, whose means are plain and weighted; exported before there is
+    any TensorRT, at which torch looks."""
+    return rewrite(raw_graph("mirnet-v2"))[0]
+
+
+@pytest.fixture
+def write_pooled(pooled_network: Any, trt: ModuleType, tmp_path: Path) -> WritePlans:
+    """Write its three plans."""
+
+    def written(batch: int = 1, image: str = "FLOAT") -> Path:
+        return fake_tensorrt.write_plans(tmp_path, pooled_network, TILE, batch, image)
+
+    return written
+
+
+@pytest.fixture
+def portable_pooling(pooled_network: Any, tmp_path: Path) -> OnnxStatistics:
+    """The same network on ONNX Runtime."""
+    path = tmp_path / "net.onnx"
+    onnx.save(pooled_network, path)
+    return me.OnnxEngine(path, provider="CPUExecutionProvider").statistics

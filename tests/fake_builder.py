@@ -16,10 +16,7 @@ import sys
 import time
 from enum import IntEnum
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-from fake_plan_runner import FakeTensorRTEngine, run_applied
 
 VERSION = os.environ.get("FAKE_TENSORRT_VERSION", "8.6.1")
 FAULT = os.environ.get("FAKE_TENSORRT_FAULT", "")
@@ -32,11 +29,10 @@ BUILD_S = 60.0
 SHIM = """
 import sys
 sys.path.insert(0, {tests!r})
-import fake_builder
+import fake_builder, fake_plan_runner
 from fake_builder import *
 __version__ = fake_builder.VERSION
-sys.modules["mirnet_edge.trt.engine"] = fake_builder.engine_module()
-sys.modules["mirnet_edge.build.applied"] = fake_builder.applied_module()
+sys.modules["__main__"].TensorRTEngine = fake_plan_runner.FakeTensorRTEngine
 """
 
 
@@ -45,20 +41,6 @@ def write_shim(folder: Path) -> Path:
     text = SHIM.format(tests=str(Path(__file__).parent))
     (folder / "tensorrt.py").write_text(text, encoding="utf-8")
     return folder
-
-
-def engine_module() -> ModuleType:
-    """What stands for ``mirnet_edge.trt.engine``."""
-    module: Any = ModuleType("mirnet_edge.trt.engine")
-    module.TensorRTEngine = FakeTensorRTEngine
-    return module
-
-
-def applied_module() -> ModuleType:
-    """What stands for ``mirnet_edge.build.applied``."""
-    module: Any = ModuleType("mirnet_edge.build.applied")
-    module.run_applied = run_applied
-    return module
 
 
 __version__ = VERSION

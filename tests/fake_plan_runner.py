@@ -19,7 +19,8 @@ def _fault() -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _session(encoded: str) -> Any:
+def session(encoded: str) -> Any:
+    """On one thread of the CPU, of an encoded graph."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -38,7 +39,7 @@ class FakeTensorRTEngine:
 
     def __init__(self, path: Path, *, trust: bool = False) -> None:
         plan = json.loads(Path(path).read_bytes())
-        self._session = _session(plan["onnx"])
+        self._session = session(plan["onnx"])
         self._int8 = any(
             layer["Inputs"][0]["Format/Datatype"].count("Int8") for layer in plan["layers"]
         )
@@ -76,18 +77,20 @@ class FakeTensorRTEngine:
         graph_ms = times.get("int8" if self._int8 else "fp16", 1.0)
         return [graph_ms * 1.5] * runs, [] if _fault() == "nograph" else [graph_ms] * runs
 
-    def close(self) -> None:
+    def __enter__(self) -> FakeTensorRTEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         pass
 
-
-def run_applied(path: Path, tiles: np.ndarray, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What `build.applied.run_applied` does, on ONNX Runtime."""
-    session = _session(json.loads(path.read_bytes())["onnx"])
-    image = session.get_inputs()[0]
-    dtype = np.float16 if image.type == "tensor(float16)" else np.float32
-    outputs = []
-    for index, tile in enumerate(tiles):
-        batch = np.broadcast_to(tile, image.shape).astype(dtype)
-        given = {name: stack[index : index + 1] for name, stack in vectors.items()}
-        outputs.append(session.run(None, {image.name: batch, **given})[0][0].astype(np.float32))
-    return np.stack(outputs)
+    def run_given(self, tiles: np.ndarray, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """One tile after another, each with its own vectors."""
+        image = self._session.get_inputs()[0]
+        dtype = np.float16 if image.type == "tensor(float16)" else np.float32
+        outputs = []
+        for index, tile in enumerate(tiles):
+            batch = np.broadcast_to(tile, image.shape).astype(dtype)
+            given = {name: stack[index : index + 1] for name, stack in vectors.items()}
+            output = self._session.run(None, {image.name: batch, **given})[0]
+            outputs.append(output[0].astype(np.float32))
+        return np.stack(outputs)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
-import functools
 import hashlib
 import json
 import sys
@@ -19,9 +18,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from fake_gpu import FakeGpu
+from fake_plan_runner import session
 
 from mirnet_edge.engines.card import EngineCard, TensorFacts, card_path, kind_path
 from mirnet_edge.facts import ModelFacts
@@ -359,17 +358,7 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
 
 def session_of(plan: dict[str, Any]) -> Any:
     """What runs the graph in a plan; None for a plan without."""
-    return _session(plan["onnx"]) if "onnx" in plan else None
-
-
-@functools.lru_cache(maxsize=16)
-def _session(encoded: str) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        base64.b64decode(encoded), options, providers=["CPUExecutionProvider"]
-    )
+    return session(plan["onnx"]) if "onnx" in plan else None
 
 
 def install(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:

@@ -8,14 +8,14 @@ from typing import Any
 
 import graph_samples
 import pytest
-from build_sandbox import TILE, Sandbox, frames
+from build_sandbox import Sandbox, frames, quantize
 
 from mirnet_edge import errors
 from mirnet_edge.build.graphs import fewer_pairs, quantized_convolutions
 from mirnet_edge.bundled import BundledModel
 from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.graph.file import load_graph
-from mirnet_edge.quantize import quantize_onnx, recorded
+from mirnet_edge.quantize import recorded
 from mirnet_edge.quantize.qdq import insert_qdq
 from mirnet_edge.quantize.ranges import Ranges
 
@@ -71,10 +71,7 @@ def test_a_quantized_file_is_built_as_it_is(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_TENSORRT_TIMES", '{"int8": 0.5}')
-    report = quantize_onnx(
-        *(sandbox.onnx, sandbox.folder / "net.int8.onnx"),
-        calibration=frames(), method="minmax", budget_db=3, tile=TILE,
-    )  # fmt: skip
+    report = quantize(sandbox.onnx, sandbox.folder / "net.int8.onnx")
     sandbox.onnx = report.path
     card = sandbox.build(precision="int8", budget_db=3)
     assert card.layers_by_precision()["INT8"] == len(
@@ -190,10 +187,7 @@ class Record:
         (folder / "net").mkdir(parents=True)
         model = BundledModel("net", folder / "net", {"task": "test"})
         model.onnx.write_bytes(sandbox.onnx.read_bytes())
-        report = quantize_onnx(
-            *(sandbox.onnx, folder / "net.int8.onnx"),
-            calibration=frames(), method="minmax", budget_db=3, tile=TILE,
-        )  # fmt: skip
+        report = quantize(sandbox.onnx, folder / "net.int8.onnx")
         monkeypatch.setattr(recorded, "bundled_models", lambda: [model])
         monkeypatch.setattr(recorded, "resource_folder", lambda name: folder)
         key = recorded.record_key(load_graph(sandbox.onnx))

@@ -131,8 +131,8 @@ sandbox.build()
 KILLED_IN_PLACE = """
 import os, signal, sys
 from pathlib import Path
-from mirnet_edge.build.placing import place
-from mirnet_edge.card import EngineCard
+from mirnet_edge.build.job import place
+from mirnet_edge.engines.card import EngineCard
 folder, steps = Path(sys.argv[1]), 0
 card = EngineCard.load(folder / "new.json")
 def watched(function):
@@ -220,7 +220,7 @@ def test_killed_while_replacing_an_engine(steps: int, two_engines: Path, tmp_pat
 
 
 def test_requests_survive_the_way(tmp_path: Path) -> None:
-    request = BuildRequest("int8", ["a/b"], True, 2**30, 3, "x.timing_cache", 7)
+    request = BuildRequest("int8", ["a/b"], ["c"], ["input"], 2**30, 3, "x.timing_cache")
     request.save(tmp_path)
     assert BuildRequest.load(tmp_path) == request
 

@@ -11,25 +11,25 @@ import graph_samples
 import numpy as np
 import onnx
 import pytest
-from build_sandbox import TILE, Sandbox, frames
+from build_sandbox import Sandbox, quantize
 from fake_tensorrt import make_plan, plan_of_graph
 
 import mirnet_edge as me
 from mirnet_edge import errors
 from mirnet_edge._files import file_sha256
-from mirnet_edge.build import job
-from mirnet_edge.build.applied import run_applied
+from mirnet_edge.build import process
 from mirnet_edge.build.graphs import open_source
+from mirnet_edge.build.pairs import pairs_put
+from mirnet_edge.build.pooling_engines import MAKERS
 from mirnet_edge.build.process import BuildAnswer
-from mirnet_edge.build.statistics_engines import MAKERS, with_pairs_of
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, Kind, card_path, kind_path
 from mirnet_edge.graph.file import has_qdq, load_graph, with_shape
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.pooling.vectors import Pool, Weights
-from mirnet_edge.quantize import quantize_onnx
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
-from mirnet_edge.trt.network import Progress
+from mirnet_edge.trt.engine import TensorRTEngine
+from mirnet_edge.trt.network import PhaseProgress
 
 KINDS: list[Kind] = ["apply", "gather"]
 POOLS = (Pool("h", "mean", 16, 1),)
@@ -151,13 +151,13 @@ def test_what_tensorrt_refused_of_the_plain_engine_is_not_tried_again(
     monkeypatch.setenv("FAKE_TENSORRT_TIMES", '{"int8": 0.7}')
     sandbox.release("8.6.1")
     sandbox.fault("marked sums")
-    builds, run_build = [], job.run_build
+    builds, run_build = [], process.run_build
 
-    def counted(folder: Path, progress: Progress | None) -> BuildAnswer:
+    def counted(folder: Path, progress: PhaseProgress | None) -> BuildAnswer:
         builds.append(folder)
         return run_build(folder, progress)
 
-    monkeypatch.setattr(job, "run_build", counted)
+    monkeypatch.setattr(process, "run_build", counted)
     plain = sandbox.build(precision="int8", method="minmax", budget_db=3, statistics=True)
     assert len(builds) == 1 + 2 + 1 + 1, "FP16, INT8 twice, apply, gather"
     for card in cards(sandbox).values():
@@ -166,11 +166,7 @@ def test_what_tensorrt_refused_of_the_plain_engine_is_not_tried_again(
 
 
 def test_a_quantized_file_has_no_statistics_engines(sandbox: Sandbox) -> None:
-    report = quantize_onnx(
-        *(sandbox.onnx, sandbox.folder / "net.int8.onnx"),
-        calibration=frames(), method="minmax", budget_db=3, tile=TILE,
-    )  # fmt: skip
-    sandbox.onnx = report.path
+    sandbox.onnx = quantize(sandbox.onnx, sandbox.folder / "net.int8.onnx").path
     with pytest.raises(errors.GraphError, match="from the float graph, with precision='int8'"):
         sandbox.build(precision="int8", statistics=True)
     assert not sandbox.built
@@ -185,7 +181,7 @@ def test_pairs_are_those_of_the_plain_graph(kind: Kind) -> None:
     ranges = graph_samples.ranges_of(source.rewritten)
     plain = insert_qdq(source.rewritten, ranges, names)
     bare = rewritten_for_tensorrt(MAKERS[kind](source.sized), 1, (64, 64))
-    paired, notes = with_pairs_of(plain, bare)
+    paired, notes = pairs_put(bare, source.rewritten, ranges, names)
     assert notes == ()
     assert scales_of(paired) == scales_of(plain)
     assert len(scales_of(plain)) > len(names) > 50, "weights and activations"
@@ -193,18 +189,18 @@ def test_pairs_are_those_of_the_plain_graph(kind: Kind) -> None:
 
 def test_convolutions_that_read_other_tensors_are_noted() -> None:
     source = graph_samples.network()
-    plain = insert_qdq(source, graph_samples.ranges_of(source), ["one", "two"])
+    ranges, names = graph_samples.ranges_of(source), ["one", "two"]
     other = graph_samples.network()
     for node in other.graph.node:
         if node.name == "two":
             node.input[0] = "b"
-    paired, notes = with_pairs_of(plain, other)
+    paired, notes = pairs_put(other, source, ranges, names)
     assert len(scales_of(paired)) == 2
     assert "1 of the 2 convolutions" in notes[0]
     assert "are FP16: two" in notes[0]
     for node in other.graph.node:
         node.name += "'"
-    unpaired, notes = with_pairs_of(plain, other)
+    unpaired, notes = pairs_put(other, source, ranges, names)
     assert not has_qdq(unpaired)
     assert "2 of the 2 convolutions" in notes[0]
 
@@ -236,5 +232,7 @@ def test_a_plan_that_is_given_statistics_is_run(trt: ModuleType, tmp_path: Path)
     graph = with_shape(MAKERS["apply"](with_shape(plain, batch, *size)), batch, *size)
     plan = tmp_path / "x.engine"
     plan.write_bytes(make_plan(**plan_of_graph(graph)))
-    found = run_applied(plan, tiles, named)
+    with TensorRTEngine(plan, trust=True) as given:
+        found = given.run_given(tiles, named)
+        assert given.measure(1)[0], "it is timed by the same engine"
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-4)

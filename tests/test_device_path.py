@@ -31,7 +31,7 @@ from mirnet_edge.graph.file import with_shape
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.pooling.passes import MODES, StatisticsSettings
 from mirnet_edge.pooling.vectors import Partial
-from mirnet_edge.trt.statistics import TensorRTStatistics
+from mirnet_edge.trt.pooling import TensorRTPooling
 
 TILE = (32, 40)
 Write = Callable[..., Path]
@@ -574,7 +574,7 @@ def test_what_one_frame_pooled_does_not_spoil_those_in_flight(
         path = restore._path
         tickets = [path.submit(frame) for _ in range(2)]
         with monkeypatch.context() as patch:
-            patch.setattr(TensorRTStatistics, "partials_of", pooled_nothing)
+            patch.setattr(TensorRTPooling, "partials_of", pooled_nothing)
             with pytest.raises(me.EngineError, match="pooled NaN"):
                 path.collect(tickets[0])
         path.collect(tickets[1])
@@ -582,7 +582,7 @@ def test_what_one_frame_pooled_does_not_spoil_those_in_flight(
         assert restore.timings.samples > 0  # anew
 
 
-def pooled_nothing(engines: TensorRTStatistics, _: Any, areas: Any) -> list[Partial]:
+def pooled_nothing(engines: TensorRTPooling, _: Any, areas: Any) -> list[Partial]:
     vectors = tuple(np.full((1, p.channels, 1, 1), np.nan, np.float32) for p in engines.pools)
     return [Partial(vectors, (0.0,) * len(vectors), area) for area in areas]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_tensorrt import write_plan
 
-from mirnet_edge.engines.card import EngineCard, card_path, kind_path
+from mirnet_edge.engines.card import EngineCard, TensorFacts, card_path, kind_path
 from mirnet_edge.errors import EngineError
 from mirnet_edge.pooling.vectors import Pool
 
@@ -37,6 +37,31 @@ def test_kind_and_pools_are_kept(tmp_path: Path) -> None:
 def test_an_older_card_is_of_a_plain_engine(tmp_path: Path) -> None:
     card = EngineCard.load(stored(tmp_path, kind=None, pools=None))
     assert (card.kind, card.pools) == ("plain", ())
+
+
+def test_facts_of_another_release_are_left_out(tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    fields = json.loads(path.read_text("utf-8"))
+    fields["facts"] |= {"value_range": [0.0, 1.0], "made_up": 7}
+    path.write_text(json.dumps(fields), "utf-8")
+    facts = EngineCard.load(path).facts
+    assert (facts.task, facts.size_multiple) == ("denoise", 4)
+    assert not hasattr(facts, "made_up")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "value_bytes"), [("float32", 3, 4), ("float16", 3, 2), ("float32", 1, 4)]
+)
+def test_tiles_count_in_the_types_and_channels_they_have(
+    dtype: str, channels: int, value_bytes: int, tmp_path: Path
+) -> None:
+    taken = TensorFacts("frame", (2, 3, 8, 12), dtype, "linear")
+    given = TensorFacts("clean", (2, channels, 8, 12), dtype, "linear")
+    side = TensorFacts("own", (1, 1, 1, 1), "float32", "linear")
+    changes = {"inputs": (taken, side), "outputs": (given,), "batch": 2}
+    held = EngineCard.load(card_path(write_plan(tmp_path, changes))).device_bytes
+    assert held.tiles == 2 * 8 * 12 * (3 + channels) * value_bytes
+    assert held.total == held.weights + held.activations + held.tiles
 
 
 @pytest.mark.parametrize(

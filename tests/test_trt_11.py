@@ -18,7 +18,7 @@ from test_cli import ENVIRONMENT
 
 import mirnet_edge as me
 from mirnet_edge.build.graphs import open_source, typed_graphs
-from mirnet_edge.build.statistics_engines import MAKERS
+from mirnet_edge.build.pooling_engines import MAKERS
 from mirnet_edge.engines.card import Kind
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt

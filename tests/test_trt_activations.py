@@ -107,6 +107,14 @@ def test_closed_memory_is_refused(trt: ModuleType, tmp_path: Path) -> None:
         TensorRTEngine(path, activations=memory)
 
 
+def test_closing_waits_for_what_is_queued(trt: ModuleType, gpu: FakeGpu, tmp_path: Path) -> None:
+    memory = ActivationMemory.for_engines(*write_pair(tmp_path))
+    seen: list[int] = []
+    gpu.queue(memory.stream.handle, lambda: seen.append(gpu.live["memory"]))
+    memory.close()
+    assert seen == [1]
+
+
 def test_an_engine_that_needs_none(trt: ModuleType, tmp_path: Path) -> None:
     path = write_plan(tmp_path, {"activation_bytes": 0}, activation_bytes=0)
     with (

@@ -23,7 +23,7 @@ NAMES: dict[str, dict[str, list[str]]] = json.loads(
     (Path(__file__).parent / "tensorrt_names.json").read_text("utf-8")
 )
 """Members by class by release, read from the real bindings."""
-FILES = ("network", "timing_cache", "plan", "engine", "log")
+FILES = ("network", "timing_cache", "plan", "batches", "engine", "log")
 """Of the package ``trt``: where TensorRT's objects are used. Others use ``__version__`` alone."""
 CLASSES = {
     "builder": "Builder",

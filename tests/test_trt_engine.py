@@ -216,6 +216,15 @@ def test_everything_goes_in_order(trt: ModuleType, gpu: FakeGpu, tmp_path: Path)
             use()
 
 
+def test_closing_waits_for_what_is_queued(trt: ModuleType, gpu: FakeGpu, tmp_path: Path) -> None:
+    engine = TensorRTEngine(write_plan(tmp_path))
+    seen, live = [], dict(gpu.live)
+    engine.enqueue()
+    gpu.queue(engine.stream.handle, lambda: seen.append((dict(gpu.live), list(trt.gone))))
+    engine.close()
+    assert seen == [(live, [])], "graph, memory and context were there until the queue ended"
+
+
 def test_a_dropped_engine_is_closed_at_once(trt: ModuleType, gpu: FakeGpu, tmp_path: Path) -> None:
     TensorRTEngine(write_plan(tmp_path)).run(random_tiles(1))
     assert [name for name, _ in trt.gone] == ["IExecutionContext", "ICudaEngine", "Runtime"]

@@ -16,9 +16,16 @@ import onnx
 import pytest
 
 from mirnet_edge.bundled import MODELS_FOLDER
+from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.trt import log as tensorrt_log
-from mirnet_edge.trt.network import BuildLimits, NetworkSource, build_plan, inspect_plan
-from mirnet_edge.trt.node_names import describe_node, module_of_node
+from mirnet_edge.trt.network import (
+    BuildLimits,
+    NetworkSource,
+    build_plan,
+    describe_node,
+    inspect_plan,
+    module_of_node,
+)
 from mirnet_edge.trt.timing_cache import TimingCache, timing_cache_name
 
 
@@ -81,18 +88,12 @@ def test_strong_types_set_no_flag(trt: ModuleType, graph: Path) -> None:
 
 def test_a_plan_is_read_back(trt: ModuleType, graph: Path) -> None:
     plan = build_plan(trt, NetworkSource(graph, False, "fp32"), BuildLimits())
-    described = inspect_plan(trt, plan.serialized)
-    assert described["inputs"] == [
-        {
-            "name": "input",
-            "shape": [1, 3, 20, 28],
-            "dtype": "float32",
-            "layout": "Row major linear FP32 format (kLINEAR)",
-        }
-    ]
-    assert described["outputs"][0]["name"] == "output"
-    assert described["activation_bytes"] == 2**20
-    assert len(json.loads(described["layers"])["Layers"]) == 11, "convolutions and the reduction"
+    facts, layers = inspect_plan(trt, plan.serialized)
+    layout = "Row major linear FP32 format (kLINEAR)"
+    assert facts.inputs == (TensorFacts("input", (1, 3, 20, 28), "float32", layout),)
+    assert facts.outputs[0].name == "output"
+    assert facts.activation_bytes == 2**20
+    assert len(json.loads(layers)["Layers"]) == 11, "convolutions and the reduction"
 
 
 # Timings
@@ -109,8 +110,8 @@ def test_builds_at_the_same_time_keep_each_others_timings(trt: ModuleType, tmp_p
     caches = TimingCache(first, path), TimingCache(second, path)
     first.cache.entries.add("one")
     second.cache.entries.add("two")
-    for cache, config in zip(caches, (first, second)):
-        cache.save(config)
+    for cache in caches:
+        cache.save()
         assert cache.notes == []
     assert json.loads(path.read_bytes()) == ["one", "two"]
 
@@ -122,14 +123,14 @@ def test_a_damaged_cache_is_replaced(trt: ModuleType, tmp_path: Path) -> None:
     cache = TimingCache(config, path)
     assert "is damaged" in cache.notes[0]
     config.cache.entries.add("new")
-    cache.save(config)
+    cache.save()
     assert json.loads(path.read_bytes()) == ["new"]
 
 
 def test_a_cache_that_cannot_be_saved_is_noted(trt: ModuleType, tmp_path: Path) -> None:
     config = trt.Config()
     cache = TimingCache(config, tmp_path / "gone" / "t.timing_cache")
-    cache.save(config)
+    cache.save()
     assert "not saved" in cache.notes[0]
 
 

@@ -21,7 +21,7 @@ from mirnet_edge.engines.card import card_path
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MissingDependencyError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.trt.engine import TensorRTEngine
-from mirnet_edge.trt.log import KEPT_ERRORS, Log
+from mirnet_edge.trt.log import KEPT_ERRORS, Log, lacks_memory
 
 FRAME = ["frame", [1, *SHAPE], "FLOAT", "LINEAR"]
 
@@ -138,18 +138,45 @@ def test_an_address_that_tensorrt_refuses(trt: ModuleType, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "said", "gone"),
     [
-        ({"activation_bytes": 1 << 40}, r"needs 1,099,511,627,776 bytes.*OutOfMemory"),
-        ({"weights_bytes": 1 << 40}, r"could not load tiny\.engine: .*out of memory"),
+        (
+            {"activation_bytes": 1 << 40},
+            r"needs 1,099,511,627,776 bytes.*OutOfMemory",
+            ["ICudaEngine", "Runtime"],
+        ),
+        ({"weights_bytes": 1 << 40}, r"could not load tiny\.engine: .*out of memory", ["Runtime"]),
     ],
 )
 def test_too_large_an_engine(
-    changes: dict[str, Any], said: str, trt: ModuleType, gpu: FakeGpu, tmp_path: Path
+    changes: dict[str, Any],
+    said: str,
+    gone: list[str],
+    trt: ModuleType,
+    gpu: FakeGpu,
+    tmp_path: Path,
 ) -> None:
-    with pytest.raises(DeviceMemoryError, match=said + r".* of 1,073,741,824 bytes.*smaller tile"):
+    said += r".* of 1,073,741,824 bytes.*smaller tile"
+    with pytest.raises(DeviceMemoryError, match=said) as caught:
         TensorRTEngine(write_plan(tmp_path, **changes))
+    assert [name for name, _ in trt.gone] == gone, "in order, though the traceback is there"
+    assert caught.value is not None
     assert set(gpu.live.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("cause", "lacks"),
+    [
+        ("10: no implementation for node x due to insufficient workspace", True),
+        ("2: [virtualMemoryBuffer.cpp] Error Code 2: OutOfMemory (no further information)", True),
+        ("1: [defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)", True),
+        ("Requested amount of GPU memory (7 bytes) could not be allocated.", True),
+        ("4: the memory layout of x is not supported", False),
+        ("6: The engine plan file is not compatible with this version", False),
+    ],
+)
+def test_what_tensorrt_says_when_memory_does_not_suffice(cause: str, lacks: bool) -> None:
+    assert lacks_memory(cause) == lacks
 
 
 @pytest.mark.parametrize("function", ["cuStreamCreate", "cuMemHostAlloc", "cuMemAlloc"])

@@ -6,10 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
+from mirnet_edge.build.comparison import Comparison
 from mirnet_edge.build.graphs import open_source
-from mirnet_edge.build.job import TILES_CALIBRATED, TILES_COMPARED, BuildJob
+from mirnet_edge.build.job import BuildJob
+from mirnet_edge.build.pairs import Pairs
+from mirnet_edge.build.pooling_engines import build_beside, plan_beside
 from mirnet_edge.build.settings import Settings
-from mirnet_edge.build.statistics_engines import StatisticsEngines
 from mirnet_edge.build.target import find_target
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard
@@ -17,10 +19,13 @@ from mirnet_edge.errors import OutputError
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize.calibration.sources import Source
-from mirnet_edge.trt.network import Progress
+from mirnet_edge.trt.network import PhaseProgress
 from mirnet_edge.trt.timing_cache import timing_cache_name
 
 ENGINE_SUFFIX = ".engine"
+# Of an engine without and with INT8. The FP32 reference runs on the CPU: MIRNet-v2 takes seconds
+# for each tile of 256x256.
+TILES_COMPARED, TILES_CALIBRATED = 8, 16
 
 
 def build_engine(
@@ -41,7 +46,7 @@ def build_engine(
     statistics: bool = False,
     force: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: PhaseProgress | None = None,
     overwrite: bool = True,
 ) -> EngineCard:
     """Build ``engine`` for this machine's GPU, and its card beside it.
@@ -107,30 +112,23 @@ def build_engine(
     cache = Path(timing_cache) if timing_cache else path.parent / cache_name
     for folder in (path.parent, cache.parent):
         _require_writable(folder)
-    job = BuildJob(
-        source=open_source(
-            bundled.onnx if bundled else Path(onnx), settings.tile, settings.batch, rewrite
-        ),
-        target=target,
-        calibration=calibration,
-        sigma=sigma,
-        tile_count=TILES_CALIBRATED if precision == "int8" else TILES_COMPARED,
-        timing_cache=cache,
-        progress=progress,
-        statistics=statistics,
-    )
-    beside = StatisticsEngines(job, path, settings, overwrite) if statistics else None
+    model = bundled.onnx if bundled else Path(onnx)
+    source = open_source(model, settings.tile, settings.batch, rewrite)
+    count = TILES_CALIBRATED if precision == "int8" else TILES_COMPARED
+    comparison = Comparison(source, calibration, sigma, count, statistics, progress)
+    pairs = Pairs(source, comparison, settings, progress)
+    job = BuildJob(source, target, comparison, pairs, cache, progress)
+    beside = plan_beside(job, path, settings, overwrite) if statistics else []
     if precision == "int8":
         card = job.int8_engine(path, settings, overwrite, force)
     else:
         card = job.float_engine(path, settings, overwrite)
-    if beside is not None:
-        beside.build()
+    build_beside(job, beside)
     return card
 
 
 def _require_writable(folder: Path) -> None:
-    """Before minutes are spent on what could not be kept."""
+    # Before minutes are spent on what could not be kept; permission bits alone do not tell.
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What must hold of an engine before it is kept: its precision, its accuracy, its speed."""
+"""What must hold of an engine before it is kept: its precision, and what INT8 is worth."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import math
 import re
 from collections.abc import Collection, Iterable
 
-import numpy as np
-
 from mirnet_edge.engines.card import LayerFacts, Measured
-from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import BuildError
-from mirnet_edge.metrics import psnr
 from mirnet_edge.quantize.sensitivity import ASSUMED_PSNR_DB
 from mirnet_edge.trt.layer_info import UNKNOWN, convolutions
 
 NAMED = 3
+# What counts as the precision that was asked for.
 NARROW = {"fp16": ("FP16", "INT8"), "int8": ("INT8",), "fp32": ("FP32",)}
-"""What counts as the precision that was asked for."""
 
 
 def prove_precision(
@@ -26,8 +22,8 @@ def prove_precision(
     islands: Collection[str] = (),
     quantized: Collection[str] = (),
 ) -> list[str]:
-    """Notes on convolutions that run wider than they were asked to; flags alone can build FP32
-    silently.
+    """Look for convolutions that run wider than they were asked to, and note them: TensorRT takes
+    precision flags as a wish, and can build all in FP32 without a word.
 
     Args:
         layers: as built.
@@ -62,7 +58,7 @@ def prove_precision(
 
 
 def _nodes_of(layer: LayerFacts) -> set[str]:
-    """The ONNX nodes fused into a layer."""
+    # TensorRT joins the names of the ONNX nodes that it fuses, by " + " or as arguments.
     return set(re.split(r"[^\w./:-]+", layer.name))
 
 
@@ -71,32 +67,8 @@ def _some(layers: list[LayerFacts]) -> str:
     return names + (f" and {len(layers) - NAMED} more" if len(layers) > NAMED else "")
 
 
-def accuracy(
-    outputs: Tiles, references: Tiles, targets: Tiles | None
-) -> tuple[float, float | None]:
-    """The least PSNR of the outputs against the references, and the mean PSNR that they lose on
-    the targets, both clamped to [0, 1]; in dB.
-
-    Raises:
-        BuildError: an output is not finite.
-    """
-    if not np.isfinite(outputs).all():
-        raise BuildError(
-            "the engine's output is not finite on the calibration tiles: a value exceeds FP16's "
-            "range of 65504. Build it in fp32, and please report this network"
-        )
-    least = min(psnr(output, reference) for output, reference in zip(outputs, references))
-    if targets is None:
-        return least, None
-    losses = [
-        psnr(reference.clip(0, 1), target) - psnr(output.clip(0, 1), target)
-        for output, reference, target in zip(outputs, references, targets)
-    ]
-    return least, float(np.mean(losses))
-
-
 def reasons_against_int8(measured: Measured | None, budget_db: float) -> list[str]:
-    """Why an INT8 engine is not worth keeping; none where it is.
+    """Say why an INT8 engine is not worth keeping; nothing where it is.
 
     Where there were no clean tiles to lose PSNR on, its error on the worst tile is taken to add to
     that of a restoration of 32 dB, as in `sensitivity.Judge`.

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mirnet_edge import errors
+from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.errors import BuildError, MirnetEdgeError
-from mirnet_edge.trt.network import Progress
+from mirnet_edge.trt.network import PhaseProgress
 
 REQUEST, STRONG, WEAK = "request.json", "strong.onnx", "weak.onnx"
 PLAN, TILES, OUTPUTS, SAID = "plan.engine", "tiles.npy", "outputs.npy", "said.txt"
@@ -40,7 +41,6 @@ class BuildRequest:
         workspace: bytes, None for TensorRT's own choice.
         optimization_level: 0 to 5, None for TensorRT's own.
         timing_cache: a file, None for no cache.
-        runs: timed after the build; 0 measures nothing.
     """
 
     precision: str
@@ -50,15 +50,14 @@ class BuildRequest:
     workspace: int | None = None
     optimization_level: int | None = None
     timing_cache: str | None = None
-    runs: int = 0
 
     def save(self, folder: Path) -> None:
-        """Into the folder that both processes share."""
+        """Write it into the folder that both processes share."""
         (folder / REQUEST).write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> BuildRequest:
-        """From that folder."""
+        """Read it from that folder."""
         return cls(**json.loads((folder / REQUEST).read_text(encoding="utf-8")))
 
 
@@ -68,7 +67,7 @@ class BuildAnswer:
 
     Attributes:
         strongly_typed: whether the strong graph was built.
-        inputs, outputs: name, shape, dtype and layout of each tensor.
+        inputs, outputs: its tensors, the image first.
         layers: JSON of TensorRT's engine inspector.
         activation_bytes: device memory of one execution context.
         build_seconds: of TensorRT alone.
@@ -77,8 +76,8 @@ class BuildAnswer:
     """
 
     strongly_typed: bool
-    inputs: list[dict[str, Any]]
-    outputs: list[dict[str, Any]]
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
     layers: str
     activation_bytes: int
     build_seconds: float
@@ -86,8 +85,15 @@ class BuildAnswer:
     graph_ms: float | None = None
     notes: list[str] = field(default_factory=list)
 
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> BuildAnswer:
+        """Read what `dataclasses.asdict` made, on its way through JSON."""
+        sides = ("inputs", "outputs")
+        tensors = {side: tuple(map(TensorFacts.from_json, stored[side])) for side in sides}
+        return cls(**{**stored, **tensors})
 
-def run_build(folder: Path, progress: Progress | None = None) -> BuildAnswer:
+
+def run_build(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswer:
     """Build what lies in ``folder`` in a process of its own.
 
     Whatever ends this call early, Ctrl-C included, ends that process too. When this process is
@@ -102,14 +108,16 @@ def run_build(folder: Path, progress: Progress | None = None) -> BuildAnswer:
             [sys.executable, "-m", "mirnet_edge.build.worker", str(folder)],
             stdin=subprocess.PIPE,  # stays open as long as this process lives
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=said,  # a file, as nobody reads a pipe while the events are listened to
+            # Where this process imports from, a checkout or a test's folders among it.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-    try:
-        answer = _listen(process, progress)
-        code = process.wait()
-    finally:
-        _end(process)
+    with process:  # which closes the pipes
+        try:
+            answer = _listen(process, progress)
+            code = process.wait()
+        finally:
+            _end(process)
     if isinstance(answer, BuildAnswer):
         return answer
     if answer is not None:
@@ -118,9 +126,9 @@ def run_build(folder: Path, progress: Progress | None = None) -> BuildAnswer:
 
 
 def _listen(
-    process: subprocess.Popen[bytes], progress: Progress | None
+    process: subprocess.Popen[bytes], progress: PhaseProgress | None
 ) -> BuildAnswer | MirnetEdgeError | None:
-    """Read events until there are no more; the answer or the error among them."""
+    """Read events until there are no more; return the answer or the error among them."""
     last: BuildAnswer | MirnetEdgeError | None = None
     assert process.stdout is not None  # it is a pipe
     for line in process.stdout:
@@ -131,7 +139,7 @@ def _listen(
         if "progress" in event and progress is not None:
             progress(*event["progress"])
         elif "answer" in event:
-            last = BuildAnswer(**event["answer"])
+            last = BuildAnswer.from_json(event["answer"])
         elif "error" in event:
             kind = getattr(errors, event["error"], BuildError)
             last = kind(event["message"])
@@ -139,6 +147,7 @@ def _listen(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    # Whatever ended the call: a build that nobody waits for would keep the GPU for minutes.
     if process.poll() is None:
         process.terminate()
         try:
@@ -146,9 +155,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def _death(code: int, said: Path) -> str:

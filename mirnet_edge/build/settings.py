@@ -11,8 +11,8 @@ from mirnet_edge.graph.precision import PRECISIONS, Precision
 from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize.ranges import METHODS
 
-OPTIMIZATION_LEVELS = range(6)
-LEAST_WORKSPACE = 2**20
+OPTIMIZATION_LEVELS = range(6)  # TensorRT's
+LEAST_WORKSPACE = 2**20  # less is a number of MiB that was taken for bytes
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Settings:
             raise ConfigError(f"optimization_level={level}: need 0 to {OPTIMIZATION_LEVELS[-1]}")
         if self.method not in ("auto", *METHODS):
             raise ConfigError(f"method={self.method!r}: need auto or one of {', '.join(METHODS)}")
-        if not self.budget_db >= 0:
+        if not self.budget_db >= 0:  # NaN too
             raise ConfigError(f"budget_db={self.budget_db}: need 0 or more")
 
     def options(self) -> dict[str, Any]:
-        """What a card lists; of quantization only where it runs."""
+        """List what a card says; of quantization only where it runs."""
         options = asdict(self)
         quantization = () if self.precision == "int8" else ("method", "budget_db", "sigma")
         for name in ("precision", "tile", "batch", *quantization):
@@ -62,11 +62,7 @@ class Settings:
         return options
 
     def decisive(self) -> dict[str, Any]:
-        """What makes an engine another one, beside its graph and target."""
-        return {
-            **self.options(),
-            "precision": self.precision,
-            "tile": self.tile,
-            "batch": self.batch,
-            "version": __version__,
-        }
+        """List what makes an engine another one, beside its graph and target."""
+        # The version, as another release may type or rewrite the graph in other ways.
+        every = {name: getattr(self, name) for name in ("precision", "tile", "batch")}
+        return {**self.options(), **every, "version": __version__}

@@ -13,49 +13,36 @@ import threading
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, TextIO
+from types import ModuleType
+from typing import TextIO
 
 import numpy as np
 
 from mirnet_edge._imports import require
-from mirnet_edge.build.process import (
-    OUTPUTS,
-    PLAN,
-    STRONG,
-    TILES,
-    VECTORS,
-    WEAK,
-    BuildAnswer,
-    BuildRequest,
-)
+from mirnet_edge.build import process
+from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.errors import (
     BuildError,
     MirnetEdgeError,
     MissingDependencyError,
     RefusedPairsError,
 )
+from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.network import (
     BuildLimits,
     NetworkSource,
+    PhaseProgress,
     Plan,
-    Progress,
     build_plan,
     has_precision_flags,
     has_strong_types,
     inspect_plan,
 )
 
+RUNS = 200  # timed, for medians
+# In the errors of TensorRT 8.6.
 WITHOUT_KERNEL = re.compile(r"implementation for node (.+?)(?:\.\)|\. | due to |; |\.?$)")
 REFUSED_INT8 = re.compile(r"candidateRequirements|incorrectly marked as an int8 node")
-"""In the errors of TensorRT 8.6."""
-
-
-class Times(NamedTuple):
-    """Medians, and a note where there is no CUDA graph and ``graph_ms`` is ``enqueue_ms``."""
-
-    enqueue_ms: float
-    graph_ms: float
-    note: str
 
 
 class Events:
@@ -64,9 +51,9 @@ class Events:
 
     def __init__(self) -> None:
         self._stream: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
+        os.dup2(2, 1)  # of the process, not of Python: libraries in C++ write there too
 
-    def send(self, **event: Any) -> None:
+    def send(self, **event: object) -> None:
         """Write one event."""
         try:
             self._stream.write(json.dumps(event) + "\n")
@@ -75,7 +62,7 @@ class Events:
             return
 
     def progress(self, phase: str, done: int, total: int) -> None:
-        """A step of TensorRT."""
+        """Tell a step of TensorRT."""
         self.send(progress=[phase, done, total])
 
 
@@ -93,7 +80,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def build(request: BuildRequest, folder: Path, progress: Progress) -> BuildAnswer:
+def build(request: BuildRequest, folder: Path, progress: PhaseProgress) -> BuildAnswer:
     """Build, write the plan, read it back, run it.
 
     Raises:
@@ -104,51 +91,44 @@ def build(request: BuildRequest, folder: Path, progress: Progress) -> BuildAnswe
     start = time.perf_counter()
     plan = _build(trt, request, folder, progress)
     seconds = time.perf_counter() - start
-    with (folder / PLAN).open("wb") as file:
+    with (folder / process.PLAN).open("wb") as file:
         file.write(plan.serialized)
-    described = inspect_plan(trt, plan.serialized)
-    notes = list(plan.notes)
-    times: Times | None = None
-    if request.runs:
-        progress("measuring", 0, 0)
-        try:
-            times = measure(folder, request.runs)
-        except MissingDependencyError as error:
-            notes.append(f"not measured: {error}")
-        else:
-            notes.extend([times.note] if times.note else [])
-    return BuildAnswer(
+    facts, layers = inspect_plan(trt, plan.serialized)
+    built = BuildAnswer(
         strongly_typed=plan.strongly_typed,
+        layers=layers,
         build_seconds=seconds,
-        enqueue_ms=times.enqueue_ms if times else None,
-        graph_ms=times.graph_ms if times else None,
-        notes=notes,
-        **described,
+        notes=list(plan.notes),
+        **facts._asdict(),
     )
+    progress("measuring", 0, 0)
+    try:
+        return measured(built, folder)
+    except MissingDependencyError as error:  # no pycuda: it can be built without
+        built.notes.append(f"not measured: {error}")
+        return built
 
 
-def _build(trt: Any, request: BuildRequest, folder: Path, progress: Progress) -> Plan:
-    """Strongly typed where TensorRT can; by flags where it cannot, or fails (10.3 is not complete)
-    and has flags."""
-    limits = BuildLimits(
-        request.workspace,
-        request.optimization_level,
-        Path(request.timing_cache) if request.timing_cache else None,
+def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: PhaseProgress) -> Plan:
+    """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags."""
+    cache = Path(request.timing_cache) if request.timing_cache else None
+    limits = BuildLimits(request.workspace, request.optimization_level, cache)
+    strong = NetworkSource(
+        folder / process.STRONG, strongly_typed=True, precision=request.precision
     )
-    strong = NetworkSource(folder / STRONG, True, request.precision)
     weak = NetworkSource(
-        folder / WEAK,
-        False,
-        request.precision,
-        frozenset(request.islands),
-        frozenset(request.halves),
-        request.half_io,
+        folder / process.WEAK,
+        strongly_typed=False,
+        precision=request.precision,
+        islands=frozenset(request.islands),
+        halves=frozenset(request.halves),
+        half_io=request.half_io,
     )
     if not has_strong_types(trt):
         return _build_by_flags(trt, weak, limits, progress)
     try:
         return build_plan(trt, strong, limits, progress)
-    except BuildError as error:
+    except BuildError as error:  # in 10.3, strong types are not complete
         if not has_precision_flags(trt):
             raise
         plan = _build_by_flags(trt, weak, limits, progress)
@@ -157,9 +137,9 @@ def _build(trt: Any, request: BuildRequest, folder: Path, progress: Progress) ->
 
 
 def _build_by_flags(
-    trt: Any, source: NetworkSource, limits: BuildLimits, progress: Progress
+    trt: ModuleType, source: NetworkSource, limits: BuildLimits, progress: PhaseProgress
 ) -> Plan:
-    """Once more without holding layers to FP16, where it fails with that.
+    """Build it; once more without holding layers to FP16, where it fails with that.
 
     Raises:
         RefusedPairsError: it fails for the graph's Q/DQ pairs.
@@ -175,52 +155,44 @@ def _build_by_flags(
         if source.halves:
             freed = dataclasses.replace(source, halves=())
             plan = _build_by_flags(trt, freed, limits, progress)
-            plan.notes.append(_why_not_held(str(error)))
+            found = WITHOUT_KERNEL.search(str(error))
+            reason = (
+                f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
+            )
+            plan.notes.append(
+                f"TensorRT {reason}; built without holding layers to FP16: the layer table tells "
+                "what runs in FP32"
+            )
             return plan
         raise
 
 
-def _why_not_held(error: str) -> str:
-    found = WITHOUT_KERNEL.search(error)
-    reason = f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
-    return (
-        f"TensorRT {reason}; built without holding layers to FP16: the layer table tells what runs "
-        "in FP32"
-    )
-
-
-def measure(folder: Path, runs: int) -> Times:
-    """Time the plan, and write its outputs for the tiles, where there are any, to `OUTPUTS`."""
-    from mirnet_edge.trt.engine import TensorRTEngine
-
-    applies = (folder / VECTORS).is_file()
-    if applies:
-        from mirnet_edge.build.applied import run_applied
-
-        with np.load(folder / VECTORS) as vectors:
-            outputs = run_applied(folder / PLAN, np.load(folder / TILES), dict(vectors))
-        np.save(folder / OUTPUTS, outputs)
-    engine = TensorRTEngine(folder / PLAN, trust=True)
-    try:
-        if not applies and (folder / TILES).is_file():
-            np.save(folder / OUTPUTS, engine.run(np.load(folder / TILES)))
-        enqueue_ms, graph_ms = engine.measure(runs)
-        note = engine.graph_note
-    finally:
-        engine.close()
-    if graph_ms:
-        return Times(median(enqueue_ms), median(graph_ms), "")
-    return Times(
-        median(enqueue_ms), median(enqueue_ms), f"timed without a CUDA graph, which failed: {note}"
+def measured(built: BuildAnswer, folder: Path) -> BuildAnswer:
+    """Time the plan, and write its outputs for the tiles, where there are any, to
+    `process.OUTPUTS`."""
+    with TensorRTEngine(folder / process.PLAN, trust=True) as engine:
+        if (folder / process.VECTORS).is_file():
+            with np.load(folder / process.VECTORS) as vectors:
+                np.save(
+                    folder / process.OUTPUTS,
+                    engine.run_given(np.load(folder / process.TILES), dict(vectors)),
+                )
+        elif (folder / process.TILES).is_file():
+            np.save(folder / process.OUTPUTS, engine.run(np.load(folder / process.TILES)))
+        enqueue_ms, graph_ms = engine.measure(RUNS)
+        if not graph_ms:
+            built.notes.append(f"timed without a CUDA graph, which failed: {engine.graph_note}")
+    return dataclasses.replace(
+        built, enqueue_ms=median(enqueue_ms), graph_ms=median(graph_ms or enqueue_ms)
     )
 
 
 def _end_with_parent(folder: Path) -> None:
-    """Standard input ends when the parent does, however it ended."""
+    # Standard input ends when the parent does, however it ended; a signal would not always come.
     while os.read(0, 1):
         pass
     shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+    os._exit(1)  # the main thread is inside TensorRT and would end it only when it has built
 
 
 if __name__ == "__main__":

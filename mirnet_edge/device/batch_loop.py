@@ -24,7 +24,7 @@ from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, MissingDependencyError
 from mirnet_edge.tiling.geometry import Cover
 from mirnet_edge.trt.engine import TensorRTEngine
-from mirnet_edge.trt.statistics import TensorRTStatistics
+from mirnet_edge.trt.pooling import TensorRTPooling
 
 Work = Literal["plain", "apply", "gather", "sample"]
 """What is run on a batch: the engine as it is; with given statistics; the same, gathering as well;
@@ -47,7 +47,7 @@ class Machine:
     """
 
     engine: TensorRTEngine
-    statistics: TensorRTStatistics | None
+    statistics: TensorRTPooling | None
     kernels: TileKernels
     image: DeviceTiles
     restored: DeviceTiles

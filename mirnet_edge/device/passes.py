@@ -16,7 +16,7 @@ from mirnet_edge.errors import EngineError
 from mirnet_edge.pooling.samples import Sample
 from mirnet_edge.pooling.scene_cut import Grid
 from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
-from mirnet_edge.trt.statistics import TensorRTStatistics
+from mirnet_edge.trt.pooling import TensorRTPooling
 
 
 class DevicePasses:
@@ -37,7 +37,7 @@ class DevicePasses:
         plan: FramePlan,
         slot: FrameSlot,
         loop: BatchLoop,
-        statistics: TensorRTStatistics | None,
+        statistics: TensorRTPooling | None,
         luma: Callable[[], Grid],
     ) -> None:
         self.cover = plan.cover
@@ -120,7 +120,7 @@ class DevicePasses:
         return {index: found[index] for index in tiles}
 
     @property
-    def _given(self) -> TensorRTStatistics:
+    def _given(self) -> TensorRTPooling:
         if self._engines is None:
             raise EngineError("statistics without their engines; please report this")
         return self._engines

@@ -35,8 +35,8 @@ from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.pooling.samples import kept_regions, sample_tiles
 from mirnet_edge.tiling.geometry import Tiling
+from mirnet_edge.trt.batches import DeviceTensor
 from mirnet_edge.trt.engine import TensorRTEngine
-from mirnet_edge.trt.tile_buffers import DeviceTensor
 
 
 @dataclass(eq=False)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.errors import EngineError
@@ -16,8 +20,9 @@ from mirnet_edge.pooling.vectors import Pool
 
 CARD_FORMAT = 1
 Kind = Literal["plain", "apply", "gather"]
-"""What an engine does: restore tiles with the statistics of each, with given ones, or with either
-and gather them (see `mirnet_edge.graph.pooling`)."""
+"""What an engine does: restore tiles with the pooled vectors of each, with given ones, or with
+either and gather them (see `mirnet_edge.graph.pooling`)."""
+BESIDE: tuple[Kind, Kind] = ("apply", "gather")  # a plain engine, in the order they are loaded
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,17 @@ class TensorFacts:
     dtype: str
     layout: str
 
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> TensorFacts:
+        """Read what `dataclasses.asdict` made, on its way through JSON."""
+        # JSON has no tuples, and a list would compare unequal to what was written.
+        return cls(**{**stored, "shape": tuple(stored["shape"])})
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the tensor, without gaps."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -103,7 +119,7 @@ class EngineCard:
         strongly_typed: whether TensorRT took the types from the graph alone.
         tile: (height, width) of its input.
         batch: tiles of one run.
-        inputs, outputs: of the engine.
+        inputs, outputs: of the engine, the image first.
         layers: as built.
         activation_bytes: device memory of one execution context.
         options: of the build (workspace, optimization level, …).
@@ -143,8 +159,7 @@ class EngineCard:
     @property
     def device_bytes(self) -> DeviceBytes:
         """Of this engine alone, without those beside it."""
-        height, width = self.tile
-        tiles = 4 * 6 * self.batch * height * width
+        tiles = sum(tensors[0].size_bytes for tensors in (self.inputs, self.outputs))
         return DeviceBytes(self.engine_bytes, self.activation_bytes, tiles)
 
     @property
@@ -153,11 +168,8 @@ class EngineCard:
         return sum(layer.bytes_moved for layer in self.layers)
 
     def layers_by_precision(self) -> dict[str, int]:
-        """How many layers run in each precision."""
-        counts: dict[str, int] = {}
-        for layer in self.layers:
-            counts[layer.precision] = counts.get(layer.precision, 0) + 1
-        return dict(sorted(counts.items()))
+        """Count the layers that run in each precision."""
+        return dict(sorted(Counter(layer.precision for layer in self.layers).items()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the card as JSON, whole or not at all.
@@ -186,21 +198,22 @@ class EngineCard:
                 f"{path}: no engine card ({error}); build the engine again"
             ) from error
         try:
+            # Before all else: what another format holds may be called the same and mean another.
             if stored["format"] != CARD_FORMAT:
                 raise EngineError(
                     f"{path}: a card of format {stored['format']}, this mirnet-edge reads format "
                     f"{CARD_FORMAT}; build the engine again"
                 )
-            kind = stored.get("kind", "plain")
+            kind = stored.get("kind", "plain")  # cards were of plain engines alone at first
             if kind not in get_args(Kind):
-                raise _not_whole(path, f"kind {kind!r}")
+                raise ValueError(f"kind {kind!r}")
             return cls(
                 **{
                     **stored,
                     "facts": _facts(stored["facts"]),
                     "tile": tuple(stored["tile"]),
-                    "inputs": tuple(map(_tensor, stored["inputs"])),
-                    "outputs": tuple(map(_tensor, stored["outputs"])),
+                    "inputs": tuple(map(TensorFacts.from_json, stored["inputs"])),
+                    "outputs": tuple(map(TensorFacts.from_json, stored["outputs"])),
                     "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
                     "measured": Measured(**stored["measured"]) if stored["measured"] else None,
                     "notes": tuple(stored["notes"]),
@@ -209,29 +222,26 @@ class EngineCard:
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise _not_whole(path, str(error)) from error
+            raise EngineError(
+                f"{path}: not a whole engine card ({error}); build the engine again"
+            ) from error
 
 
 def card_path(engine: str | os.PathLike[str]) -> Path:
-    """Where the card of ``engine`` lies: ``x.engine.json`` beside ``x.engine``."""
+    """Tell where the card of ``engine`` lies: ``x.engine.json`` beside ``x.engine``."""
     engine = Path(engine)
     return engine.with_name(engine.name + ".json")
 
 
 def kind_path(engine: str | os.PathLike[str], kind: Kind) -> Path:
-    """Where the engine of another kind for the plain ``engine`` lies: ``x.apply.engine`` beside
-    ``x.engine``."""
+    """Tell where the engine of another kind lies: ``x.apply.engine`` beside ``x.engine``."""
     engine = Path(engine)
     return engine if kind == "plain" else engine.with_suffix(f".{kind}{engine.suffix}")
 
 
-def _not_whole(path: Path, reason: str) -> EngineError:
-    return EngineError(f"{path}: not a whole engine card ({reason}); build the engine again")
-
-
 def _facts(stored: dict[str, Any]) -> ModelFacts:
-    return ModelFacts(**{**stored, "value_range": tuple(stored["value_range"])})
-
-
-def _tensor(stored: dict[str, Any]) -> TensorFacts:
-    return TensorFacts(**{**stored, "shape": tuple(stored["shape"])})
+    # Cards of other releases may hold facts that this one has no use for.
+    known = stored.keys() & {item.name for item in dataclasses.fields(ModelFacts)}
+    values: dict[str, Any] = {name: stored[name] for name in known}
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return ModelFacts(**{**values, **lists})

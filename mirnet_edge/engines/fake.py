@@ -48,5 +48,5 @@ class FakeEngine:
         return tiles if self.function is None else self.function(tiles)
 
     def close(self) -> None:
-        """From now on, `run` raises."""
+        """Let `run` raise from now on."""
         self.closed = True

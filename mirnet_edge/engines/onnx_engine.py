@@ -5,25 +5,26 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from mirnet_edge._imports import require
 from mirnet_edge.engines.onnx_statistics import OnnxStatistics
+from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError, first_line
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.graph.session import session_options
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, NodeArg
+
+# Best first. TensorRT's provider is left out: it would build an engine for minutes at load, with
+# none of the checks of our own.
 PREFERRED_PROVIDERS = (
     "CUDAExecutionProvider",
     "ROCMExecutionProvider",
     "DmlExecutionProvider",
     "CPUExecutionProvider",
 )
-"""Best first. TensorRT's provider is left out: it would build an engine for minutes at load, with
-none of the checks of our own."""
 
 
 class OnnxEngine:
@@ -49,7 +50,6 @@ class OnnxEngine:
         threads: int | None = None,
         provider: str | None = None,
     ) -> None:
-        self._session: Any = None
         ort = require("onnxruntime", "running .onnx files")
         path = Path(path)
         if not path.is_file():
@@ -58,31 +58,33 @@ class OnnxEngine:
         self._open = partial(
             ort.InferenceSession,
             sess_options=session_options(threads),
+            # The CPU last, for nodes that the chosen one lacks; it may not be named twice.
             providers=list(dict.fromkeys((chosen, "CPUExecutionProvider"))),
         )
         self._statistics: OnnxStatistics | None = None
         try:
-            self._session = self._open(str(path))
+            session: InferenceSession = self._open(str(path))
         except Exception as error:
             raise EngineError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first_line(error)}). "
                 "If the file is damaged, export it again."
             ) from error
         self.path = path
-        self.provider: str = self._session.get_providers()[0]
+        self.provider: str = session.get_providers()[0]
         if provider is not None and self.provider != provider:
             raise EngineError(
                 f"{provider} is in this ONNX Runtime but does not start here, so it would run on "
                 f"{self.provider}; mirnet-edge doctor shows what is missing"
             )
-        self.facts = ModelFacts.from_metadata(self._session.get_modelmeta().custom_metadata_map)
-        self._input = self._check_signature()
+        self.facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map)
+        self._input = self._check_signature(session)
+        self._session: InferenceSession | None = session
         height, width = self._input.shape[2:]
         fixed = isinstance(height, int) and isinstance(width, int)
         self.fixed_size: tuple[int, int] | None = (height, width) if fixed else None
 
-    def _check_signature(self) -> Any:
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+    def _check_signature(self, session: InferenceSession) -> NodeArg:
+        inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
             names = ", ".join(f"{item.name}{item.shape}" for item in (*inputs, *outputs))
             raise EngineError(
@@ -97,22 +99,20 @@ class OnnxEngine:
             )
         return inputs[0]
 
-    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
+    def run(self, tiles: Tiles) -> Tiles:
+        """Restore (N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
 
         Raises:
             EngineError: closed, or ONNX Runtime refuses the shape or runs out of memory.
         """
-        if self._session is None:
-            raise EngineError("this engine is closed; open it again")
+        session = self._require_session()
         try:
-            outputs = self._session.run(None, {self._input.name: tiles})
+            result: Tiles = session.run(None, {self._input.name: tiles})[0]
         except Exception as error:
             raise EngineError(
                 f"{self.path.name}: ONNX Runtime failed on tiles of shape {tiles.shape} (the graph "
                 f"takes {self._input.shape}): {first_line(error)}"
             ) from error
-        result: NDArray[np.float32] = outputs[0]
         return result
 
     @property
@@ -125,11 +125,15 @@ class OnnxEngine:
             GraphError: the graph's pools are not known.
             MissingDependencyError: onnx or onnx_ir is not installed.
         """
-        if self._session is None:
-            raise EngineError("this engine is closed; open it again")
+        self._require_session()
         if self._statistics is None:
             self._statistics = OnnxStatistics(self.path, self._open)
         return self._statistics
+
+    def _require_session(self) -> InferenceSession:
+        if self._session is None:
+            raise EngineError("this engine is closed; open it again")
+        return self._session
 
     def close(self) -> None:
         """Free the sessions. A second call does nothing."""

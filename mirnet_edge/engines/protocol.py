@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,8 @@ class Engine(Protocol):
     """
 
     def run(self, tiles: Tiles) -> Tiles:
-        """(N, C, H, W) float32 in [0, 1] to the same shape, not clamped. The result may be a buffer
-        that the next call overwrites; the caller may change it."""
+        """Restore (N, C, H, W) float32 in [0, 1]; same shape, not clamped. The result may be a
+        buffer that the next call overwrites; the caller may change it."""
         ...
 
 
@@ -51,8 +51,8 @@ class StatisticsEngine(Protocol):
         ...
 
 
-def statistics_of_engine(engine: Any) -> StatisticsEngine:
-    """What restores tiles with given statistics.
+def statistics_of_engine(engine: object) -> StatisticsEngine:
+    """Find what restores tiles with given statistics.
 
     Raises:
         EngineError: the engine has no such thing.
@@ -67,7 +67,7 @@ def statistics_of_engine(engine: Any) -> StatisticsEngine:
     return found
 
 
-def facts_of_engine(engine: Any) -> ModelFacts:
-    """What the engine says of itself, or the defaults."""
+def facts_of_engine(engine: object) -> ModelFacts:
+    """Read what the engine says of itself; the defaults where it says nothing."""
     facts = getattr(engine, "facts", None)
     return facts if isinstance(facts, ModelFacts) else ModelFacts()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError, first_line
 from mirnet_edge.model.layers import Network
 
@@ -29,13 +28,13 @@ class TorchEngine:
         self, network: Network, device: str | torch.device = "cpu", threads: int | None = None
     ) -> None:
         if threads:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(threads)  # torch has no number for one network alone
         self.network: Network | None = network.to(device)
         self.device = torch.device(device)
         self.facts = network.facts
 
-    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
+    def run(self, tiles: Tiles) -> Tiles:
+        """Restore (N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
 
         Raises:
             EngineError: closed, or out of memory.
@@ -45,12 +44,12 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 output = self.network(torch.from_numpy(tiles).to(self.device))
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:  # CUDA's lack of memory is the former
             raise EngineError(
                 f"PyTorch failed on {self.device} with tiles of shape {tiles.shape}: "
                 f"{first_line(error)}. If memory ran out, take a smaller tile."
             ) from error
-        result: NDArray[np.float32] = output.float().cpu().numpy()
+        result: Tiles = output.float().cpu().numpy()
         return result
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack
 
 from mirnet_edge.cuda import Device, DeviceBuffer, Owner, Stream, open_device
 from mirnet_edge.engines.card import EngineCard, card_path
@@ -22,8 +21,7 @@ class ActivationMemory(Owner):
         stream: to run on; None makes one.
 
     Attributes:
-        stream: of every engine that works in it.
-        size_bytes: of the memory.
+        stream, size_bytes: of every engine that works in it; of the memory.
         lock: held while one of them queues work or captures it: what another thread queues on a
             stream that captures would become part of the graph.
 
@@ -33,24 +31,21 @@ class ActivationMemory(Owner):
 
     def __init__(self, device: Device, size_bytes: int, *, stream: Stream | None = None) -> None:
         super().__init__(device)
+        # Re-entrant: an engine holds it while it loads those beside it, which take it as well.
         self.lock = threading.RLock()
         self.size_bytes = size_bytes
-        self._owned = ExitStack()
-        self._opened()
-        try:
-            self.stream = stream or self._owned.enter_context(Stream(device))
-            # the driver gives no memory of 0 bytes, which is what a network of one layer needs
-            self._memory = self._owned.enter_context(DeviceBuffer(device, max(size_bytes, 1)))
-        except Exception:
-            self._closed = True
-            self._owned.close()
-            raise
+        with self._making():
+            self.stream = stream or self._own(Stream(device))
+            # The driver gives no memory of 0 bytes, which is what a network of one layer needs.
+            self._memory = self._own(DeviceBuffer(device, max(size_bytes, 1)))
+            # Registered last and so done first: what is queued may still work in the memory.
+            self._owned.callback(self.stream.synchronize)
 
     @classmethod
     def for_engines(
         cls, *paths: str | os.PathLike[str], stream: Stream | None = None
     ) -> ActivationMemory:
-        """As much as the largest of these needs, by the cards beside them; none is loaded.
+        """Make as much as the largest of these needs, by the cards beside them; none is loaded.
 
         Raises:
             EngineError: no engine, or one without a card.
@@ -62,7 +57,7 @@ class ActivationMemory(Owner):
         return cls(stream.device if stream else open_device(), size_bytes, stream=stream)
 
     def address_for(self, name: str, needed_bytes: int) -> int:
-        """Where an engine may work.
+        """Tell where an engine may work.
 
         Raises:
             DeviceError: closed, or too small for it.
@@ -76,7 +71,3 @@ class ActivationMemory(Owner):
                 "less than they need"
             )
         return self._memory.address
-
-    def _release(self) -> None:
-        with self._owned:
-            self.stream.synchronize()

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.cuda import Event, MirroredBuffer, Owner, Stream, open_device
-from mirnet_edge.engines.card import DeviceBytes, Kind, kind_path
+from mirnet_edge.engines.card import BESIDE, DeviceBytes, kind_path
+from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.pooling.tensors import COLUMNS, OWN, ROWS, STATISTIC
+from mirnet_edge.pooling.tensors import OWN, STATISTIC
 from mirnet_edge.trt.activations import ActivationMemory
-from mirnet_edge.trt.blocks import BlockLayout
+from mirnet_edge.trt.batches import PlanRunner, TileBuffers
 from mirnet_edge.trt.plan import LoadedPlan, load_tensorrt, read_plan
-from mirnet_edge.trt.runner import PlanRunner
-from mirnet_edge.trt.statistics import TensorRTStatistics
-from mirnet_edge.trt.tile_buffers import TileBuffers
+from mirnet_edge.trt.pooling import TensorRTPooling
+from mirnet_edge.trt.side_tensors import BlockLayout, keep_whole_tiles
 
 WARM_UP_RUNS = 10
-BESIDE: tuple[Kind, ...] = ("apply", "gather")
 
 
 class TensorRTEngine(Owner):
@@ -47,15 +46,13 @@ class TensorRTEngine(Owner):
             memory that is shared with the apply and the gather engine alone.
 
     Attributes:
-        path: of the plan.
-        card: that vouches for it, or None.
+        path, card: of the plan, and the card that vouches for it, or None.
         facts: of the network; without a card, its channels alone.
         fixed_size: (height, width) of the tiles it takes.
         batch: tiles of one run of the engine.
         inputs, outputs: names, shapes, dtypes and layouts, the image first.
         activation_bytes: device memory that its execution context needs.
-        graph: whether it is run as a CUDA graph.
-        graph_note: why it is not, else "".
+        graph, graph_note: whether it is run as a CUDA graph; why it is not, else "".
         stream: that everything is queued on.
         lock: held while something is queued or captured on it; a caller that queues work of its own
             there holds it too. Engines that share memory share it.
@@ -76,9 +73,8 @@ class TensorRTEngine(Owner):
         graph: bool = True,
         activations: ActivationMemory | None = None,
     ) -> None:
-        self._owned = ExitStack()
         self.lock = threading.RLock()
-        self._statistics: TensorRTStatistics | None = None
+        self._pooling: TensorRTPooling | None = None
         self.path = Path(path)
         if activations is not None:
             if stream not in (None, activations.stream):
@@ -87,39 +83,36 @@ class TensorRTEngine(Owner):
                     "engines that share it run on; leave out stream="
                 )
             stream = activations.stream
+        # Before the device is opened: what may not be loaded needs no GPU to be refused.
         plan, self.card = read_plan(self.path, trust)
         load_tensorrt()
         super().__init__(stream.device if stream else open_device())
-        self.stream = stream or self._owned.enter_context(Stream(self.device))
-        self._opened()
-        try:
+        # What is owned closes newest first: the runner, which waits for what is queued; the memory
+        # that it reads; TensorRT's objects; and what they work in.
+        with self._making():
+            self.stream = stream or self._own(Stream(self.device))
             self._activations = activations or self._shared_memory()
             if self._activations is not None:
                 self.lock = self._activations.lock
-            self._plan = self._owned.enter_context(
+            self._plan = self._own(
                 LoadedPlan(self.path, plan, self.card, self.device, self._activations)
             )
-            self._allocate()
             with self.lock:
+                self._allocate()
                 self.graph_note = self._runner.capture() if graph else "not asked for"
-        except Exception:
-            self.close()
-            raise
         self.graph = self._runner.captured
 
     def _shared_memory(self) -> ActivationMemory | None:
         """For this engine and those beside it, so that three take no more than the largest."""
         if self.card is None or self.card.kind != "plain":
             return None
-        beside = [kind_path(self.path, kind) for kind in BESIDE]
-        there = [path for path in beside if path.is_file()]
+        there = [path for kind in BESIDE if (path := kind_path(self.path, kind)).is_file()]
         if not there:
             return None
         try:
-            memory = ActivationMemory.for_engines(self.path, *there, stream=self.stream)
+            return self._own(ActivationMemory.for_engines(self.path, *there, stream=self.stream))
         except EngineError:  # a damaged card, which matters only to `statistics`
             return None
-        return self._owned.enter_context(memory)
 
     def _allocate(self) -> None:
         self.inputs, self.outputs = self._plan.inputs, self._plan.outputs
@@ -127,76 +120,64 @@ class TensorRTEngine(Owner):
         taken, given = self.inputs[0], self.outputs[0]
         self.batch = taken.shape[0]
         self.fixed_size = (taken.shape[2], taken.shape[3])
-        self.facts = (
-            self.card.facts
-            if self.card
-            else ModelFacts(in_channels=taken.shape[1], out_channels=given.shape[1])
-        )
-        self._tiles = self._owned.enter_context(
-            TileBuffers(self.path.name, taken, given, stream=self.stream)
-        )
+        of_plan = ModelFacts(in_channels=taken.shape[1], out_channels=given.shape[1])
+        self.facts = self.card.facts if self.card else of_plan
+        self._tiles = self._own(TileBuffers(self._plan, self.stream))
         self.image, self.restored = self._tiles.image, self._tiles.restored
-        addresses = {taken.name: self.image.address, given.name: self.restored.address}
-        with self.lock:
-            self._runner = self._owned.enter_context(
-                PlanRunner(self._plan, addresses | self._side_addresses(), stream=self.stream)
-            )
+        self._side_addresses: dict[str, int] = {}
+        if self.inputs[1:]:
+            self._allocate_sides()
+        self._runner = self._own(PlanRunner(self._plan, self._tiles, self._side_addresses))
 
-    def _side_addresses(self) -> dict[str, int]:
-        """Memory for the side tensors of an apply or gather plan: the whole of each tile counts,
-        and each has its own statistics."""
-        layout = BlockLayout(
-            {facts.name: facts.shape for facts in (*self.inputs[1:], *self.outputs[1:])}
-        )
-        if not layout.words:
-            return {}
-        memory = self._owned.enter_context(MirroredBuffer(self.device, (layout.words,), np.float32))
-        memory.array.fill(0)
-        for name, view in layout.views(memory.array).items():
-            if name in (ROWS, COLUMNS):
-                view[...] = len(view) / view.size
-            elif name == OWN:
-                view[...] = 1
-        memory.upload(stream=self.stream)
-        return layout.addresses(memory.address)
+    def _allocate_sides(self) -> None:
+        """For an apply or gather plan by itself: the whole of each tile counts, and each has its
+        own pooled vectors."""
+        sides = (*self.inputs[1:], *self.outputs[1:])
+        self._layout = layout = BlockLayout({facts.name: facts.shape for facts in sides})
+        self._sides = self._own(MirroredBuffer(self.device, (layout.words,), np.float32))
+        self._sides.array.fill(0)
+        views = layout.views(self._sides.array)
+        keep_whole_tiles(views)
+        if OWN in views:
+            views[OWN][...] = 1
+        self._sides.upload(stream=self.stream)
+        self._side_addresses = layout.addresses(self._sides.address)
 
     @property
-    def statistics(self) -> TensorRTStatistics:
-        """What restores tiles with the statistics of their frame: the apply and the gather engine
-        beside this one, loaded when first asked for, which runs each once on `image`.
+    def statistics(self) -> TensorRTPooling:
+        """Restore tiles with the statistics of their frame: the apply and the gather engine beside
+        this one, loaded when first asked for, which runs each once on `image`.
 
         Raises:
             EngineError: closed; an engine is missing, or of another network or size.
             DeviceError: not enough memory.
         """
-        with self.lock:
-            self._require_engine()
-            if self._statistics is None:
-                self._statistics = self._owned.enter_context(
-                    TensorRTStatistics(
+        with self._in_use():
+            if self._pooling is None:
+                self._pooling = self._own(
+                    TensorRTPooling(
                         self.path,
                         self.card,
                         self._tiles,
                         lock=self.lock,
-                        stream=self.stream,
                         activations=self._activations,
                         graph=self.graph,
                     )
                 )
-            return self._statistics
+            return self._pooling
 
     @property
     def device_bytes(self) -> DeviceBytes:
         """Device memory that it holds, with the engines beside it where they are loaded."""
-        shared, beside = self._activations, self._statistics
+        shared, beside = self._activations, self._pooling
         return DeviceBytes(
             weights=self._plan.size_bytes + (beside.plan_bytes if beside else 0),
             activations=shared.size_bytes if shared else self.activation_bytes,
             tiles=self.image.size_bytes + self.restored.size_bytes,
         )
 
-    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, C, H, W) float32 in [0, 1], any N from 1, to the same shape, not clamped.
+    def run(self, tiles: Tiles) -> Tiles:
+        """Restore (N, C, H, W) float32 in [0, 1], any N from 1, same shape, not clamped.
 
         The result is valid until the same thread calls this or `statistics` again.
 
@@ -210,9 +191,21 @@ class TensorRTEngine(Owner):
                 f"{self.path.name} restores with given statistics alone; open the plain engine "
                 "beside it, and call its .statistics.apply"
             )
-        with self.lock:
-            self._require_engine()
+        with self._in_use():
             return self._tiles.run(tiles, self._runner.launch)
+
+    def run_given(self, tiles: Tiles, vectors: Mapping[str, NDArray[np.float32]]) -> Tiles:
+        """Do as `run`, by an apply plan opened by itself: each tile fills a batch alone, with its
+        pooled vectors, (N, C, 1, 1) float32 by the name of the input."""
+        restored = []
+        with self._in_use():
+            views = self._layout.views(self._sides.array)
+            for index, tile in enumerate(tiles):
+                for name, stack in vectors.items():
+                    views[name][...] = stack[index]
+                self._sides.upload(stream=self.stream)  # which `run` below waits for
+                restored.append(self._tiles.run(tile[None], self._runner.launch)[0].copy())
+        return np.stack(restored)
 
     def enqueue(self) -> None:
         """Queue one batch, from `image` to `restored`, on `stream`, layer by layer. Nothing is
@@ -221,13 +214,15 @@ class TensorRTEngine(Owner):
         Raises:
             EngineError: closed, or TensorRT failed.
         """
-        with self.lock:
-            self._require_engine()
+        with self._in_use():
             self._runner.enqueue()
 
-    def _require_engine(self) -> None:
-        if self._closed:
-            raise EngineError("this engine is closed; open it again")
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self.lock:  # asked for inside, as another thread may be closing it
+            if self._closed:
+                raise EngineError("this engine is closed; open it again")
+            yield
 
     def measure(self, runs: int = 100) -> tuple[list[float], list[float]]:
         """Time batches on the device, copies left out.
@@ -236,8 +231,7 @@ class TensorRTEngine(Owner):
             (enqueue_ms, graph_ms): of each run, launched layer by layer, which counts gaps where
             the CPU is too slow, and as a CUDA graph (empty where there is none).
         """
-        with self.lock:
-            self._require_engine()
+        with self._in_use():
             return (
                 self._times(self._runner.enqueue, runs),
                 self._times(self._runner.launch, runs) if self.graph else [],
@@ -256,43 +250,36 @@ class TensorRTEngine(Owner):
         return times_ms
 
     def layer_times(self, runs: int = 10) -> dict[str, float]:
-        """Mean milliseconds of each layer by TensorRT's name for it, in the order they run.
+        """Measure mean milliseconds of each layer by TensorRT's name for it, in the order they run.
 
         TensorRT times each layer by itself, so the sum exceeds the time of a run. While this goes
         on, a second execution context takes `activation_bytes` more, where they are not shared.
         """
-        with self.lock, self.device.current():
-            self._require_engine()
-            profiler = _make_profiler(self._plan.trt)
-            context = self._plan.make_context()
-            self._runner.bind(context)
-            self._runner.enqueue(context)
-            self.stream.synchronize()
-            context.profiler = profiler
-            for _ in range(runs):
-                self._runner.enqueue(context)
-                self.stream.synchronize()
-            del context  # before the profiler, which it reports to
-            return {name: total / runs for name, total in profiler.total_ms.items()}
+        total_ms: dict[str, float] = {}
+        with self._in_use(), self.device.current():
+            profiler = _make_profiler(self._plan.trt, total_ms)
+            # A context of its own, so that the engine's never has a profiler. It runs once before
+            # the profiler listens, and is gone before the profiler that it reports to.
+            runner = PlanRunner(self._plan, self._tiles, self._side_addresses, alone=True)
+            with runner as profiled:
+                profiled.context.profiler = profiler
+                for _ in range(runs):
+                    profiled.enqueue()
+                    self.stream.synchronize()
+        return {name: total / runs for name, total in total_ms.items()}
 
     def close(self) -> None:
         """Wait for what runs, and free everything. A second call does nothing."""
         with self.lock:
             super().close()
 
-    def _release(self) -> None:
-        """Newest first; the plan's context, engine and runtime in TensorRT's order."""
-        with self._owned:
-            self.stream.synchronize()
 
-
-def _make_profiler(trt: Any) -> Any:
-    class Profiler(trt.IProfiler):  # type: ignore[misc]
+def _make_profiler(trt: ModuleType, total_ms: dict[str, float]) -> object:
+    class Profiler(trt.IProfiler):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
-            trt.IProfiler.__init__(self)
-            self.total_ms: dict[str, float] = {}
+            trt.IProfiler.__init__(self)  # which makes TensorRT's half of the object
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            self.total_ms[layer_name] = self.total_ms.get(layer_name, 0.0) + ms
+            total_ms[layer_name] = total_ms.get(layer_name, 0.0) + ms
 
     return Profiler()

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
 
 from mirnet_edge.engines.card import LayerFacts
 
@@ -30,6 +30,7 @@ _TYPES = (
     (r"int4", "INT4", 0.5),
     (r"fp4", "FP4", 0.5),
 )
+_DESCRIPTIONS = ("Format/Datatype", "Datatype", "DataType", "Type", "Format")
 _NUMBERS = {"two": 2, "four": 4, "eight": 8, "sixteen": 16, "thirty-two": 32}
 MOVES_NOTHING = {"noop", "constant", "shapecall", "shape_call", "signal", "wait"}
 """Layer types, in lower case, that are views, stored values or markers."""
@@ -38,83 +39,59 @@ COPIES = {"reformat", "noop", "constant", "shuffle", "slice", "concat", "copy", 
 
 
 def read_layers(text: str) -> tuple[LayerFacts, ...]:
-    """The layers in the JSON of ``EngineInspector.get_engine_information``, in the order they run;
-    none where it is no such JSON."""
-    described = _parsed(text)
-    layers = described.get("Layers") if isinstance(described, dict) else None
-    return tuple(map(_layer, layers)) if isinstance(layers, list) else ()
+    """Read the layers, in the order they run, of what ``EngineInspector.get_engine_information``
+    gives as JSON; none where it is no such JSON."""
+    # TensorRT prints NaN and infinity as no JSON has them.
+    for candidate in (text, re.sub(r"(?<=[:\[,])\s*-?(nan|inf)\b", " null", text)):
+        with suppress(ValueError):
+            described = json.loads(candidate, strict=False)
+            layers = described.get("Layers") if isinstance(described, dict) else None
+            return tuple(map(_layer, layers)) if isinstance(layers, list) else ()
+    return ()
 
 
 def convolutions(layers: Iterable[LayerFacts]) -> list[LayerFacts]:
-    """Those that convolve or multiply matrices, as far as their type or name tells."""
+    """Choose those that convolve or multiply matrices, as far as their type or name tells."""
     return [layer for layer in layers if _convolves(layer)]
 
 
-def _parsed(text: str) -> Any:
-    for candidate in (text, re.sub(r"(?<=[:\[,])\s*-?(nan|inf)\b", " null", text)):
-        try:
-            return json.loads(candidate, strict=False)
-        except ValueError:
-            continue
-    return None
-
-
-def _layer(described: Any) -> LayerFacts:
+def _layer(described: object) -> LayerFacts:
     if not isinstance(described, dict):  # with less verbosity a layer is its name
         return LayerFacts(str(described), "", UNKNOWN, 0)
     kind = str(described.get("LayerType", ""))
-    inputs, outputs = _tensors(described, "Inputs"), _tensors(described, "Outputs")
+    inputs, outputs = _tensors(described.get("Inputs")), _tensors(described.get("Outputs"))
+    weights = described.get("Weights")
+    of_weights = _type(str(weights.get("Type")))[0] if isinstance(weights, dict) else UNKNOWN
+    precisions = [of_weights, *(precision for precision, _ in (*inputs, *outputs))]
+    if of_weights != UNKNOWN and inputs and inputs[0][0] == "INT8":
+        precisions = ["INT8"]  # whatever its weights are listed as
     still = kind.lower() in MOVES_NOTHING
     return LayerFacts(
         name=str(described.get("Name", "")),
         kind=kind,
-        precision=_precision(described, inputs, outputs),
-        bytes_moved=0 if still else sum(map(_tensor_bytes, (*inputs, *outputs))),
+        precision=next((name for name in precisions if name != UNKNOWN), UNKNOWN),
+        bytes_moved=0 if still else sum(size_bytes for _, size_bytes in (*inputs, *outputs)),
         tactic=str(described.get("TacticName", "")),
     )
 
 
-def _tensors(described: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    listed = described.get(key)
-    return [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
-
-
-def _precision(
-    described: dict[str, Any], inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]
-) -> str:
-    """INT8 where an input of a layer with weights is; else the type of the weights, of the first
-    input, or of the first output."""
-    of_inputs = [_type(_description(tensor))[0] for tensor in inputs]
-    weights = described.get("Weights")
-    kind = weights.get("Type") if isinstance(weights, dict) else None
-    of_weights = _type(str(kind))[0] if kind else UNKNOWN
-    if of_weights != UNKNOWN and "INT8" in of_inputs[:1]:
-        return "INT8"
-    of_outputs = [_type(_description(tensor))[0] for tensor in outputs]
-    known = (name for name in (of_weights, *of_inputs, *of_outputs) if name != UNKNOWN)
-    return next(known, UNKNOWN)
-
-
-def _tensor_bytes(tensor: dict[str, Any]) -> int:
-    """Of one tensor, with the channels its layout pads it to."""
-    dims = tensor.get("Dimensions")
-    if not isinstance(dims, list) or not all(isinstance(dim, int) and dim >= 0 for dim in dims):
-        return 0
-    description = _description(tensor)
-    padded = list(dims)
-    if len(padded) >= 3:
-        multiple = _channel_multiple(description)
-        padded[-3] = -(-padded[-3] // multiple) * multiple
-    values: int = math.prod(padded)
-    return math.ceil(values * _type(description)[1])
-
-
-def _description(tensor: dict[str, Any]) -> str:
-    for key in ("Format/Datatype", "Datatype", "DataType", "Type", "Format"):
-        text = tensor.get(key)
-        if isinstance(text, str) and _type(text)[0] != UNKNOWN:
-            return text
-    return ""
+def _tensors(listed: object) -> list[tuple[str, int]]:
+    """Precision and bytes of each tensor, with the channels that its layout pads it to."""
+    tensors = []
+    for item in listed if isinstance(listed, list) else ():
+        if not isinstance(item, dict):
+            continue
+        texts = [text for key in _DESCRIPTIONS if isinstance(text := item.get(key), str)]
+        text = next((text for text in texts if _type(text)[0] != UNKNOWN), "")
+        precision, value_bytes = _type(text)
+        dims = item.get("Dimensions")
+        if not isinstance(dims, list) or not all(isinstance(d, int) and d >= 0 for d in dims):
+            dims = [0]
+        if len(dims) >= 3:
+            multiple = _channel_multiple(text)
+            dims = [*dims[:-3], -(-dims[-3] // multiple) * multiple, *dims[-2:]]
+        tensors.append((precision, math.ceil(math.prod(dims) * value_bytes)))
+    return tensors
 
 
 def _type(text: str) -> tuple[str, float]:
@@ -126,14 +103,12 @@ def _type(text: str) -> tuple[str, float]:
 
 
 def _channel_multiple(description: str) -> int:
-    """What the layout rounds the number of channels up to."""
-    wide = re.search(r"([\w-]+) wide channel", description, re.IGNORECASE)
-    if wide:
-        return _NUMBERS.get(wide[1].lower(), 1)
-    multiple = re.search(r"channel % (\d+) == 0", description) or re.search(
-        r"channel == (\d+)", description
+    """Read what the layout rounds the number of channels up to."""
+    found = re.search(
+        r"([\w-]+) wide channel|channel % (\d+) == 0|channel == (\d+)", description, re.IGNORECASE
     )
-    return max(int(multiple[1]), 1) if multiple else 1
+    wide, multiple, exact = found.groups() if found else ("", "1", "")
+    return _NUMBERS.get(wide.lower(), 1) if wide else max(int(multiple or exact), 1)
 
 
 def _convolves(layer: LayerFacts) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import weakref
-from typing import Any
+from types import ModuleType
 
 from mirnet_edge._imports import require
 
@@ -13,10 +14,15 @@ LOGGER = logging.getLogger("mirnet_edge.tensorrt")
 LOGGER.addHandler(logging.NullHandler())  # an error is raised with its text, not printed as well
 KEPT_ERRORS = 16
 QUOTED_ERRORS = 3
+_OUT_OF_MEMORY = re.compile(
+    r"insufficient (memory|workspace)|out of memory|OutOfMemory|cudaErrorMemoryAllocation"
+    r"|Requested amount of GPU memory|memory allocation|could not be allocated",
+    re.IGNORECASE,
+)
 
 _logs: weakref.WeakSet[Log] = weakref.WeakSet()
 _guard = threading.RLock()  # collecting garbage inside may free what logs as it goes
-_process_logger: Any = None
+_process_logger: object = None
 
 
 class Log:
@@ -36,8 +42,8 @@ class Log:
         with _guard:
             _logs.add(self)
 
-    def make_logger(self) -> Any:
-        """The ``trt.ILogger`` to give to a builder, parser or runtime.
+    def make_logger(self) -> object:
+        """Make the ``trt.ILogger`` to give to a builder, parser or runtime.
 
         Raises:
             MissingDependencyError: TensorRT is not installed.
@@ -54,37 +60,38 @@ class Log:
         self.errors.clear()
 
     def cause(self) -> str:
-        """The last errors in one line, to quote in an error of ours."""
+        """Join the last errors in one line, to quote in an error of ours."""
         quoted = list(dict.fromkeys(self.errors))[-QUOTED_ERRORS:]
         return "; ".join(quoted) if quoted else "TensorRT gave no reason"
 
-    def _hear(self, text: str) -> None:
-        self.errors.append(text)
-        del self.errors[:-KEPT_ERRORS]
+
+def lacks_memory(cause: str) -> bool:
+    """Whether TensorRT's words mean that memory did not suffice: it has no code for that."""
+    return _OUT_OF_MEMORY.search(cause) is not None
 
 
-def _make_logger(trt: Any) -> Any:
+def _make_logger(trt: ModuleType) -> object:
     severity = trt.ILogger.Severity
     levels = {
         severity.INTERNAL_ERROR: logging.ERROR,
         severity.ERROR: logging.ERROR,
         severity.WARNING: logging.WARNING,
-        severity.INFO: logging.INFO,
         severity.VERBOSE: logging.DEBUG,
     }
 
-    class ProcessLogger(trt.ILogger):  # type: ignore[misc]
+    class ProcessLogger(trt.ILogger):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
-        def log(self, severity: Any, msg: str) -> None:
+        def log(self, severity: object, msg: str) -> None:
             level = levels.get(severity, logging.INFO)
             if level >= logging.ERROR:
                 text = " ".join(str(msg).split())
                 with _guard:
                     listening = list(_logs)
-                for heard_by in listening:
-                    heard_by._hear(text)
+                for log in listening:
+                    log.errors.append(text)
+                    del log.errors[:-KEPT_ERRORS]
             if LOGGER.isEnabledFor(level):
                 LOGGER.log(level, "%s", msg)
 

@@ -7,12 +7,13 @@ name of its variable.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+from mirnet_edge._imports import require
 from mirnet_edge.errors import (
     BuildError,
     DeviceError,
@@ -21,17 +22,17 @@ from mirnet_edge.errors import (
     MirnetEdgeError,
     first_line,
 )
-from mirnet_edge.trt.log import Log
-from mirnet_edge.trt.node_names import describe_node
+from mirnet_edge.trt.log import Log, lacks_memory
+from mirnet_edge.trt.plan import PlanFacts, read_facts
 from mirnet_edge.trt.timing_cache import TimingCache
 
-Progress = Callable[[str, int, int], None]
+if TYPE_CHECKING:
+    import onnx
+
+PhaseProgress = Callable[[str, int, int], None]
 """Called with the phase, the steps done, and the steps there are (0 where nobody knows)."""
-OUT_OF_MEMORY = re.compile(
-    r"insufficient (memory|workspace)|out of memory|OutOfMemory|cudaErrorMemoryAllocation"
-    r"|Requested amount of GPU memory|memory allocation",
-    re.IGNORECASE,
-)
+NODES_BACK = 8
+"""How far from a node its module's weights are looked for."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +69,28 @@ class BuildLimits:
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialized engine and what is to be noted of its build."""
+    """A serialized engine (``IHostMemory``) and what is to be noted of its build."""
 
     serialized: Any
     strongly_typed: bool
     notes: list[str]
 
 
-def has_strong_types(trt: Any) -> bool:
+def has_strong_types(trt: ModuleType) -> bool:
     """Whether this TensorRT takes precision from the graph."""
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
-def has_precision_flags(trt: Any) -> bool:
+def has_precision_flags(trt: ModuleType) -> bool:
     """Whether this TensorRT can be told precision by flags."""
     return hasattr(trt.BuilderFlag, "FP16")
 
 
 def build_plan(
-    trt: Any, source: NetworkSource, limits: BuildLimits, progress: Progress | None = None
+    trt: ModuleType,
+    source: NetworkSource,
+    limits: BuildLimits,
+    progress: PhaseProgress | None = None,
 ) -> Plan:
     """Parse and build.
 
@@ -95,150 +99,146 @@ def build_plan(
         DeviceMemoryError: the GPU's memory does not suffice.
         BuildError: an operator it refuses, or a failed build.
     """
-    log = Log()
-    builder = make_builder(trt, log)
-    network = builder.create_network(_network_flags(trt, source.strongly_typed))
-    keep = _parse(trt, network, source.onnx, log)
-    config = builder.create_builder_config()
-    _set_limits(trt, config, limits)
-    if not source.strongly_typed:
-        _set_precision(trt, config, network, source)
-    cache = TimingCache(config, limits.timing_cache) if limits.timing_cache else None
-    monitor = _monitor(trt, config, progress)
-    log.clear()
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise _build_error(log.cause(), limits)
-    if cache is not None:
-        cache.save(config)
-    del monitor, keep  # TensorRT uses both until here
-    return Plan(plan, source.strongly_typed, cache.notes if cache else [])
+    return _PlanBuilder(trt, source).build(limits, progress)
 
 
-def make_builder(trt: Any, log: Log) -> Any:
-    """A ``trt.Builder``.
+class _PlanBuilder:
+    """Holds TensorRT's objects for one build. All must live until it is done: the network reads its
+    weights from the parser, and TensorRT calls the monitor without owning it."""
 
-    Raises:
-        DeviceError: TensorRT finds no GPU, or the driver is too old for it.
-    """
-    try:
-        return trt.Builder(log.make_logger())
-    except Exception as error:
-        reason = log.cause() if log.errors else first_line(error)
-        raise DeviceError(
-            f"TensorRT {trt.__version__} does not start: {reason}. Either there is no GPU, or its "
-            "driver is too old for this TensorRT: mirnet-edge doctor shows the CUDA version that "
-            "the driver runs; update the driver (on a Jetson: JetPack), or install a TensorRT for "
-            "that CUDA (on a workstation, tensorrt-cu12 or tensorrt-cu13)"
-        ) from error
+    def __init__(self, trt: ModuleType, source: NetworkSource) -> None:
+        self._trt, self._source, self._log = trt, source, Log()
+        self._builder = self._start()
+        self._network = self._builder.create_network(self._network_flags())
+        self._parser = trt.OnnxParser(self._network, self._log.make_logger())
+        self._parse()
+        self._config = self._builder.create_builder_config()
 
+    def build(self, limits: BuildLimits, progress: PhaseProgress | None) -> Plan:
+        self._set_limits(limits)
+        if not self._source.strongly_typed:
+            self._set_precision()
+        cache = TimingCache(self._config, limits.timing_cache) if limits.timing_cache else None
+        self._monitor = self._make_monitor(progress) if progress is not None else None
+        self._log.clear()
+        plan = self._builder.build_serialized_network(self._network, self._config)
+        if plan is None:
+            raise _build_error(self._log.cause(), limits)
+        if cache is not None:
+            cache.save()
+        return Plan(plan, self._source.strongly_typed, cache.notes if cache else [])
 
-def _network_flags(trt: Any, strongly_typed: bool) -> int:
-    """``EXPLICIT_BATCH`` is the only mode from 10 on and gone in 11; the number of
-    ``STRONGLY_TYPED`` differs between releases."""
-    flag = trt.NetworkDefinitionCreationFlag
-    flags = 0
-    if hasattr(flag, "EXPLICIT_BATCH"):
-        flags |= 1 << int(flag.EXPLICIT_BATCH)
-    if strongly_typed and hasattr(flag, "STRONGLY_TYPED"):
-        flags |= 1 << int(flag.STRONGLY_TYPED)
-    return flags
+    def _start(self) -> Any:
+        try:
+            return self._trt.Builder(self._log.make_logger())
+        except Exception as error:
+            reason = self._log.cause() if self._log.errors else first_line(error)
+            raise DeviceError(
+                f"TensorRT {self._trt.__version__} does not start: {reason}. Either there is no "
+                "GPU, or its driver is too old for this TensorRT: mirnet-edge doctor shows the "
+                "CUDA version that the driver runs; update the driver (on a Jetson: JetPack), or "
+                "install a TensorRT for that CUDA (on a workstation, tensorrt-cu12 or "
+                "tensorrt-cu13)"
+            ) from error
 
+    def _network_flags(self) -> int:
+        flag = self._trt.NetworkDefinitionCreationFlag
+        flags = 0
+        if hasattr(flag, "EXPLICIT_BATCH"):  # the only mode from 10 on, and gone in 11
+            flags |= 1 << int(flag.EXPLICIT_BATCH)
+        if self._source.strongly_typed and hasattr(flag, "STRONGLY_TYPED"):
+            flags |= 1 << int(flag.STRONGLY_TYPED)
+        return flags
 
-def _parse(trt: Any, network: Any, onnx: Path, log: Log) -> Any:
-    """Fill the network from the file; the parser holds the weights and must outlive the build."""
-    parser = trt.OnnxParser(network, log.make_logger())
-    if parser.parse(onnx.read_bytes()):
-        return parser
-    reasons = "; ".join(
-        dict.fromkeys(_refusal(parser.get_error(i), onnx) for i in range(parser.num_errors))
-    )
-    raise BuildError(
-        f"TensorRT {trt.__version__} cannot read the graph: {reasons or log.cause()}. Export the "
-        "network again with this mirnet-edge, or use a newer TensorRT"
-    )
+    def _parse(self) -> None:
+        parser, onnx = self._parser, self._source.onnx
+        if parser.parse(onnx.read_bytes()):
+            return
+        reasons = []
+        for index in range(parser.num_errors):
+            refusal = parser.get_error(index)
+            node = describe_node(onnx, refusal.node())
+            reasons.append(f"{node}: {refusal.desc()} ({refusal.func()})")
+        raise BuildError(
+            f"TensorRT {self._trt.__version__} cannot read the graph: "
+            f"{'; '.join(dict.fromkeys(reasons)) or self._log.cause()}. Export the network again "
+            "with this mirnet-edge, or use a newer TensorRT"
+        )
 
+    def _set_limits(self, limits: BuildLimits) -> None:
+        trt, config = self._trt, self._config
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or layers are names alone
+        # FP32 is FP32: the islands are there for bits that TF32 lacks.
+        config.clear_flag(trt.BuilderFlag.TF32)
+        # TensorRT's own kernels alone: without cuBLAS and cuDNN an engine needs neither library
+        # where it runs.
+        own = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
+        config.set_tactic_sources(sum(1 << int(source) for source in own))
+        if limits.workspace is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limits.workspace)
+        if limits.optimization_level is not None:
+            config.builder_optimization_level = limits.optimization_level
 
-def _refusal(refusal: Any, onnx: Path) -> str:
-    return f"{describe_node(onnx, refusal.node())}: {refusal.desc()} ({refusal.func()})"
+    def _set_precision(self) -> None:
+        """Flags and types for a release, or a fallback, without strong types."""
+        trt, config, network, source = self._trt, self._config, self._network, self._source
+        flag = trt.BuilderFlag
+        if source.precision == "fp32" or not hasattr(flag, "FP16"):
+            return
+        config.set_flag(flag.FP16)
+        if source.precision == "int8" and hasattr(flag, "INT8"):
+            config.set_flag(flag.INT8)
+        # Without this the types below are wishes, which TensorRT drops where another is quicker.
+        if hasattr(flag, "OBEY_PRECISION_CONSTRAINTS"):
+            config.set_flag(flag.OBEY_PRECISION_CONSTRAINTS)
+        inputs = [network.get_input(index) for index in range(network.num_inputs)]
+        outputs = [network.get_output(index) for index in range(network.num_outputs)]
+        for tensor in (*inputs, *outputs):
+            if tensor.name in source.half_io:
+                tensor.dtype = trt.float16
+        for index in range(network.num_layers):
+            layer = network.get_layer(index)
+            if not (hasattr(layer, "precision") and hasattr(layer, "set_output_type")):
+                continue
+            if layer.name in source.islands:
+                # Only what is a float is told so: a Shape or an ArgMax gives integers.
+                results = range(layer.num_outputs)
+                floats = [i for i in results if layer.get_output(i).dtype == trt.float32]
+                if floats:
+                    layer.precision = trt.float32
+                for result in floats:
+                    layer.set_output_type(result, trt.float32)
+            elif layer.name in source.halves:
+                layer.precision = trt.float16
 
+    def _make_monitor(self, report: PhaseProgress) -> object:
+        """An ``IProgressMonitor`` in the config, where there is one (TensorRT 10)."""
+        trt, config = self._trt, self._config
+        if not (hasattr(trt, "IProgressMonitor") and hasattr(config, "progress_monitor")):
+            return None
 
-def _set_limits(trt: Any, config: Any, limits: BuildLimits) -> None:
-    """All but precision. Kernels are TensorRT's own: with cuBLAS and cuDNN off, an engine needs
-    neither library where it runs. FP32 is FP32: the islands are there for bits that TF32 lacks."""
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.clear_flag(trt.BuilderFlag.TF32)
-    own = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
-    config.set_tactic_sources(sum(1 << int(source) for source in own))
-    if limits.workspace is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limits.workspace)
-    if limits.optimization_level is not None:
-        config.builder_optimization_level = limits.optimization_level
+        class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
+            def __init__(self) -> None:
+                trt.IProgressMonitor.__init__(self)
+                self._steps: dict[str, int] = {}
 
+            def phase_start(self, phase_name: str, _parent: str | None, num_steps: int) -> None:
+                self._steps[phase_name] = num_steps
+                report(phase_name, 0, num_steps)
 
-def _set_precision(trt: Any, config: Any, network: Any, source: NetworkSource) -> None:
-    """Flags and types for a release, or a fallback, without strong types."""
-    flag = trt.BuilderFlag
-    if source.precision == "fp32" or not hasattr(flag, "FP16"):
-        return
-    config.set_flag(flag.FP16)
-    if source.precision == "int8" and hasattr(flag, "INT8"):
-        config.set_flag(flag.INT8)
-    if hasattr(flag, "OBEY_PRECISION_CONSTRAINTS"):
-        config.set_flag(flag.OBEY_PRECISION_CONSTRAINTS)
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    outputs = [network.get_output(index) for index in range(network.num_outputs)]
-    for tensor in (*inputs, *outputs):
-        if tensor.name in source.half_io:
-            tensor.dtype = trt.float16
-    islands, halves = set(source.islands), set(source.halves)
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if layer.name in islands:
-            _compute_in_float32(trt, layer)
-        elif layer.name in halves and hasattr(layer, "precision"):
-            layer.precision = trt.float16
+            def step_complete(self, phase_name: str, step: int) -> bool:
+                report(phase_name, step + 1, self._steps.get(phase_name, 0))
+                return True  # False would cancel the build
 
+            def phase_finish(self, phase_name: str) -> None:
+                self._steps.pop(phase_name, None)
 
-def _compute_in_float32(trt: Any, layer: Any) -> None:
-    floats = [i for i in range(layer.num_outputs) if layer.get_output(i).dtype == trt.float32]
-    if floats and hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
-        layer.precision = trt.float32
-        for index in floats:
-            layer.set_output_type(index, trt.float32)
-
-
-def _monitor(trt: Any, config: Any, progress: Progress | None) -> Any | None:
-    """An ``IProgressMonitor`` in the config, where there is one (TensorRT 10)."""
-    if progress is None or not hasattr(trt, "IProgressMonitor"):
-        return None
-    if not hasattr(config, "progress_monitor"):
-        return None
-    report = progress
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self._steps: dict[str, int] = {}
-
-        def phase_start(self, phase_name: str, _parent_phase: str | None, num_steps: int) -> None:
-            self._steps[phase_name] = num_steps
-            report(phase_name, 0, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            report(phase_name, step + 1, self._steps.get(phase_name, 0))
-            return True
-
-        def phase_finish(self, phase_name: str) -> None:
-            self._steps.pop(phase_name, None)
-
-    monitor = Monitor()
-    config.progress_monitor = monitor
-    return monitor
+        config.progress_monitor = monitor = Monitor()
+        return monitor
 
 
 def _build_error(cause: str, limits: BuildLimits) -> MirnetEdgeError:
-    if not OUT_OF_MEMORY.search(cause):
+    if not lacks_memory(cause):
         return BuildError(f"TensorRT built no engine: {cause}")
     if limits.workspace is not None:
         return BuildError(
@@ -251,9 +251,8 @@ def _build_error(cause: str, limits: BuildLimits) -> MirnetEdgeError:
     )
 
 
-def inspect_plan(trt: Any, serialized: Any) -> dict[str, Any]:
-    """What the plan says of itself: its layers as JSON text, inputs and outputs, and the device
-    memory that one execution context needs.
+def inspect_plan(trt: ModuleType, serialized: object) -> tuple[PlanFacts, str]:
+    """Read a plan back: what TensorRT tells of the engine, and its layers as JSON text.
 
     Raises:
         EngineError: TensorRT does not load what it built.
@@ -264,27 +263,34 @@ def inspect_plan(trt: Any, serialized: Any) -> dict[str, Any]:
     if engine is None:
         raise EngineError(f"TensorRT does not load the engine that it built: {log.cause()}")
     inspector = engine.create_engine_inspector()
-    tensors: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        tensors["inputs" if is_input else "outputs"].append(
-            {
-                "name": name,
-                "shape": list(engine.get_tensor_shape(name)),
-                "dtype": _dtype_name(engine.get_tensor_dtype(name)),
-                "layout": str(engine.get_tensor_format_desc(name)),
-            }
-        )
-    if hasattr(engine, "device_memory_size_v2"):
-        activation_bytes = engine.device_memory_size_v2
-    else:
-        activation_bytes = engine.device_memory_size  # api: before device_memory_size_v2
     layers = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return {**tensors, "layers": layers, "activation_bytes": int(activation_bytes)}
+    return read_facts(trt, engine), str(layers)
 
 
-def _dtype_name(dtype: Any) -> str:
-    """As numpy spells it."""
-    spelled = {"FLOAT": "float32", "HALF": "float16"}
-    return str(spelled.get(dtype.name, dtype.name.lower()))
+def describe_node(onnx_file: Path, index: int) -> str:
+    """Name a node by its place in a graph's list, with its operator and the module of the network
+    that it came from: who reads the error may know the network alone."""
+    onnx = require("onnx", "naming a node of a graph")
+    graph = onnx.load(str(onnx_file)).graph
+    if not 0 <= index < len(graph.node):
+        return "the graph"
+    node = graph.node[index]
+    module = module_of_node(graph, node)
+    return f"node {node.name!r} ({node.op_type}{', ' + module if module else ''})"
+
+
+def module_of_node(graph: onnx.GraphProto, node: onnx.NodeProto) -> str | None:
+    """Find it: "in body.0.dau_top" where the node itself has that module's weights, "behind
+    body.0.dau_top" where a node before it has, None where none of the last `NODES_BACK` has any."""
+    stored = {tensor.name for tensor in graph.initializer}
+    producer = {name: item for item in graph.node for name in item.output}
+    level, place = [node], "in"
+    for _ in range(NODES_BACK):
+        for item in level:
+            for name in item.input:
+                module = name.partition("/")[0].rpartition(".")[0]  # rewrites append "/dense"
+                if name in stored and module:
+                    return f"{place} {module}"
+        level = [producer[name] for item in level for name in item.input if name in producer]
+        place = "behind"
+    return None

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from mirnet_edge._imports import require
-from mirnet_edge.cuda import Device, Owner, Stream
+from mirnet_edge.cuda import Device, Owner
 from mirnet_edge.engines.card import EngineCard, TensorFacts, card_path
-from mirnet_edge.errors import DeviceMemoryError, EngineError, first_line
-from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
+from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, first_line
 from mirnet_edge.trt.activations import ActivationMemory
-from mirnet_edge.trt.log import Log
+from mirnet_edge.trt.log import Log, lacks_memory
+from mirnet_edge.trt.side_tensors import SIDE_TENSOR, place_of
 
 FLOATS = {"FLOAT": "float32", "HALF": "float16"}
 """What numpy calls the ``trt.DataType`` that an engine may take and give."""
-SIDE_TENSOR = re.compile(rf"{ROWS}|{COLUMNS}|{OWN}|(?:{STATISTIC}|{GATHERED}|{LOG_MASS})\.(\d+)")
-"""Names of what an apply or gather engine takes and gives beside the image (see
-`mirnet_edge.graph.pooling`)."""
-OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|could not be allocated", re.IGNORECASE)
 
 
 def read_plan(path: Path, trust: bool) -> tuple[bytes, EngineCard | None]:
-    """The bytes of a plan and its card, which is None only with ``trust``.
+    """Read the bytes of a plan and its card, which is None only with ``trust``.
 
     A plan is native code that TensorRT runs: without ``trust`` it must be the one that its card was
-    written for. The bytes that were checked are the bytes returned.
+    written for.
 
     Raises:
         EngineError: no such file, no card, or the card of another file.
@@ -40,7 +35,14 @@ def read_plan(path: Path, trust: bool) -> tuple[bytes, EngineCard | None]:
         raise EngineError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         card = EngineCard.load(card_path(path))
-        _check_hash(path, plan, card)
+        # Of the bytes in memory: the file may be another by the time TensorRT would read it.
+        found = hashlib.sha256(plan).hexdigest()
+        if found != card.engine_sha256:
+            raise EngineError(
+                f"{path} is not the file its card is for: sha256 {found} of {len(plan):,} bytes, "
+                f"but the card says {card.engine_sha256} of {card.engine_bytes:,}; it was damaged "
+                "or replaced"
+            )
     except EngineError as error:
         if trust:
             logging.getLogger(__name__).info("loading %s on trust: %s", path, error)
@@ -53,14 +55,35 @@ def read_plan(path: Path, trust: bool) -> tuple[bytes, EngineCard | None]:
     return plan, card
 
 
-def _check_hash(path: Path, plan: bytes, card: EngineCard) -> None:
-    found = hashlib.sha256(plan).hexdigest()
-    if found != card.engine_sha256:
-        raise EngineError(
-            f"{path} is not the file its card is for: sha256 {found} of {len(plan):,} bytes, but "
-            f"the card says {card.engine_sha256} of {card.engine_bytes:,}; it was damaged or "
-            "replaced"
+class PlanFacts(NamedTuple):
+    """What TensorRT tells of an engine: its tensors, the image first, then the side tensors by name
+    and number; and the device memory that one execution context needs."""
+
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    activation_bytes: int
+
+
+def read_facts(trt: ModuleType, engine: Any) -> PlanFacts:
+    """Ask an ``ICudaEngine``."""
+    listed: dict[bool, list[TensorFacts]] = {True: [], False: []}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        dtype = engine.get_tensor_dtype(name).name
+        facts = TensorFacts(
+            name=name,
+            shape=tuple(int(side) for side in engine.get_tensor_shape(name)),
+            dtype=FLOATS.get(dtype, dtype.lower()),
+            layout=str(engine.get_tensor_format_desc(name)),
         )
+        listed[engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT].append(facts)
+    for tensors in listed.values():  # TensorRT lists them in any order
+        tensors.sort(key=lambda facts: place_of(facts.name))
+    if hasattr(engine, "device_memory_size_v2"):
+        activation_bytes = engine.device_memory_size_v2
+    else:
+        activation_bytes = engine.device_memory_size  # api: before device_memory_size_v2
+    return PlanFacts(tuple(listed[True]), tuple(listed[False]), int(activation_bytes))
 
 
 class LoadedPlan(Owner):
@@ -73,12 +96,8 @@ class LoadedPlan(Owner):
 
     Attributes:
         path, size_bytes: of the plan.
-        trt: the module tensorrt.
-        log: of what TensorRT says.
-        engine, context: TensorRT's.
-        inputs, outputs: what it takes and gives: the image first, then the side tensors, in order
-            of their names and numbers.
-        activation_bytes: device memory that the context needs.
+        trt, log, engine, context: the module tensorrt, what it says, and its objects.
+        inputs, outputs, activation_bytes: see `PlanFacts`.
 
     Raises:
         MissingDependencyError: TensorRT is not installed.
@@ -97,88 +116,56 @@ class LoadedPlan(Owner):
         super().__init__(device)
         self.path, self.size_bytes = path, len(plan)
         self._activations = activations
-        self.runtime: Any = None
-        self.engine: Any = None
-        self.context: Any = None
         self.log = Log()
         self.trt = load_tensorrt()
-        self._opened()
-        try:
-            with device.doing(f"loading {path.name}"):
-                self._load(plan, card)
-        except Exception:
-            self.close()
-            raise
+        with self._making(), device.doing(f"loading {path.name}"):
+            self._deserialize(plan, card)
+            self.inputs, self.outputs, self.activation_bytes = read_facts(self.trt, self.engine)
+            self._check_signature()
+            self.context = self.make_context()
 
-    def _load(self, plan: bytes, card: EngineCard | None) -> None:
-        reason = ""
+    def _deserialize(self, plan: bytes, card: EngineCard | None) -> None:
+        # Some releases raise where others return None and log. No variable of a function holds the
+        # engine, here and below: a traceback would keep it beyond the runtime that it came from.
         try:
-            self.runtime = runtime = self.trt.Runtime(self.log.make_logger())
-            self.engine = runtime.deserialize_cuda_engine(plan)
-        except Exception as error:  # some releases raise, others return None and log
-            reason = first_line(error)
+            self.runtime = self.trt.Runtime(self.log.make_logger())
+            self.engine = self.runtime.deserialize_cuda_engine(plan)
+        except Exception as error:
+            reason = self.log.cause() if self.log.errors else first_line(error)
+            raise self._not_loaded(plan, card, reason) from error
         if self.engine is None:
-            if self.log.errors or not reason:
-                reason = self.log.cause()
-            if OUT_OF_MEMORY.search(reason):
-                raise self._no_memory(f"TensorRT could not load {self.path.name}", reason)
-            raise EngineError(self._why_not(plan, card, reason))
-        tensors = [self._describe(i) for i in range(self.engine.num_io_tensors)]
-        tensors.sort(key=lambda item: _place(item[1]))
-        self.inputs = tuple(facts for is_input, facts in tensors if is_input)
-        self.outputs = tuple(facts for is_input, facts in tensors if not is_input)
-        self._check_signature()
-        self.activation_bytes = _activation_bytes(self.engine)
-        self.context = self.make_context()
+            raise self._not_loaded(plan, card, self.log.cause())
 
     def make_context(self) -> Any:
-        """An execution context with its own activation memory, or in that given.
+        """Make an execution context with its own activation memory, or in that given.
 
         Raises:
             DeviceMemoryError: TensorRT cannot make one, for want of memory above all.
             DeviceError: the memory given is too small.
         """
+        trt, shared = self.trt, self._activations
         self.log.clear()
-        needed, shared = self.activation_bytes, self._activations
-        address = shared.address_for(self.path.name, needed) if shared else 0
+        # Asked first: before 10, TensorRT takes the address alone and cannot see what is too small.
+        address = shared.address_for(self.path.name, self.activation_bytes) if shared else 0
+        managed = hasattr(trt, "ExecutionContextAllocationStrategy")
         if shared is None:
             context = self.engine.create_execution_context()
+        elif managed or not hasattr(self.engine, "create_execution_context_without_device_memory"):
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self.engine.create_execution_context(strategy)
         else:
-            context = _context_without_memory(self.trt, self.engine)
+            context = self.engine.create_execution_context_without_device_memory()
         if context is None:
             raise self._no_memory(
-                f"TensorRT made no execution context, which needs {needed:,} bytes",
+                f"TensorRT made no execution context, which needs {self.activation_bytes:,} bytes",
                 self.log.cause(),
             )
         if shared is not None:
-            _give_memory(context, address, shared.size_bytes)
+            if hasattr(context, "set_device_memory"):
+                context.set_device_memory(address, shared.size_bytes)
+            else:
+                context.device_memory = address
         return context
-
-    def bind(self, context: Any, addresses: Mapping[str, int]) -> None:
-        """Tell a context where in device memory each input and output lies.
-
-        Raises:
-            EngineError: TensorRT refuses an address.
-        """
-        self.log.clear()
-        for facts in (*self.inputs, *self.outputs):
-            if not context.set_tensor_address(facts.name, addresses[facts.name]):
-                raise EngineError(f"{self.path}: TensorRT: {self.log.cause()}")
-
-    def enqueue(self, context: Any, stream: Stream) -> None:
-        """Queue one batch, layer by layer.
-
-        Raises:
-            EngineError: TensorRT fails.
-        """
-        self.log.clear()
-        with self.device.current():
-            queued = context.execute_async_v3(stream.handle)
-        if not queued:
-            raise EngineError(
-                f"{self.path}: TensorRT failed to run: {self.log.cause()}. If it is the same after "
-                "a restart, build the engine again"
-            )
 
     def _no_memory(self, what: str, reason: str) -> DeviceMemoryError:
         free, total = self.device.memory()
@@ -187,22 +174,10 @@ class LoadedPlan(Owner):
             "engines and programs, or build with a smaller tile or batch"
         )
 
-    def _describe(self, index: int) -> tuple[bool, TensorFacts]:
-        engine, trt = self.engine, self.trt
-        name = engine.get_tensor_name(index)
-        dtype = engine.get_tensor_dtype(name).name
-        facts = TensorFacts(
-            name=name,
-            shape=tuple(int(side) for side in engine.get_tensor_shape(name)),
-            dtype=FLOATS.get(dtype, dtype.lower()),
-            layout=str(engine.get_tensor_format_desc(name)),
-        )
-        return engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT, facts
-
     def _check_signature(self) -> None:
         every = (*self.inputs, *self.outputs)
-        sides = [facts for facts in every if _is_side(facts)]
-        images = [facts for facts in every if not _is_side(facts)]
+        sides = [facts for facts in every if SIDE_TENSOR.fullmatch(facts.name)]
+        images = [facts for facts in every if facts not in sides]
         linear = self.trt.TensorFormat.LINEAR
         good = (
             len(images) == 2
@@ -224,37 +199,35 @@ class LoadedPlan(Owner):
                 f"layout, but has: {found}. Build it with mirnet-edge build"
             )
 
-    def _why_not(self, plan: bytes, card: EngineCard | None, reason: str) -> str:
-        major, minor = self.device.facts.compute_capability
-        here = (
-            f"TensorRT {self.trt.__version__} on {self.device.facts.name} "
-            f"(compute capability {major}.{minor})"
-        )
+    def _not_loaded(self, plan: bytes, card: EngineCard | None, reason: str) -> MirnetEdgeError:
+        if lacks_memory(reason):
+            return self._no_memory(f"TensorRT could not load {self.path.name}", reason)
+        gpu = self.device.facts
+        on = "TensorRT {} on {} (compute capability {})".format
+        here = on(self.trt.__version__, gpu.name, "{}.{}".format(*gpu.compute_capability))
         if card is None:
-            return (
+            return EngineError(
                 f"{self.path}: TensorRT cannot load these {len(plan):,} bytes: {reason}. No card "
                 f"says what it was built for; here runs {here}, and a plan belongs to one TensorRT "
                 "and one kind of GPU. If it is not damaged, build it again here with mirnet-edge "
                 "build"
             )
-        built = (
-            f"TensorRT {card.versions.get('tensorrt', '?')} on {card.device.get('name', '?')} "
-            f"(compute capability {card.device.get('compute_capability', '?')})"
-        )
-        return (
-            f"{self.path}: TensorRT cannot load it: {reason}. It was built with {built}; here runs "
-            f"{here}. Build it again here: mirnet-edge build {card.source}"
+        facts = (card.device.get(name, "?") for name in ("name", "compute_capability"))
+        return EngineError(
+            f"{self.path}: TensorRT cannot load it: {reason}. It was built with "
+            f"{on(card.versions.get('tensorrt', '?'), *facts)}; here runs {here}. Build it again "
+            f"here: mirnet-edge build {card.source}"
         )
 
     def _release(self) -> None:
-        """In this order: TensorRT wants each gone before what it came from."""
+        # In this order: TensorRT wants each gone before what it came from.
         self.context = None
         self.engine = None
         self.runtime = None
 
 
-def load_tensorrt() -> Any:
-    """The module tensorrt.
+def load_tensorrt() -> ModuleType:
+    """Import the module tensorrt.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -267,33 +240,3 @@ def load_tensorrt() -> Any:
             f"TensorRT is installed but cannot be loaded: {first_line(error)}; mirnet-edge doctor "
             "shows what is missing"
         ) from error
-
-
-def _activation_bytes(engine: Any) -> int:
-    if hasattr(engine, "device_memory_size_v2"):
-        return int(engine.device_memory_size_v2)
-    return int(engine.device_memory_size)  # api: before device_memory_size_v2
-
-
-def _context_without_memory(trt: Any, engine: Any) -> Any:
-    managed = hasattr(trt, "ExecutionContextAllocationStrategy")
-    if not managed and hasattr(engine, "create_execution_context_without_device_memory"):
-        return engine.create_execution_context_without_device_memory()
-    return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-
-
-def _give_memory(context: Any, address: int, size_bytes: int) -> None:
-    if hasattr(context, "set_device_memory"):
-        context.set_device_memory(address, size_bytes)
-    else:
-        context.device_memory = address
-
-
-def _is_side(facts: TensorFacts) -> bool:
-    return SIDE_TENSOR.fullmatch(facts.name) is not None
-
-
-def _place(facts: TensorFacts) -> tuple[bool, str, int]:
-    """TensorRT lists tensors in any order: the image first, then by name and number."""
-    found = SIDE_TENSOR.fullmatch(facts.name)
-    return found is not None, facts.name.partition(".")[0], int(found[1] or 0) if found else 0

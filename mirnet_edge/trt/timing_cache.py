@@ -11,7 +11,7 @@ from mirnet_edge.errors import OutputError
 
 
 def timing_cache_name(device: str, tensorrt: str) -> str:
-    """File name for the timings of one TensorRT on one kind of GPU; neither is good for another."""
+    """Name a file for one TensorRT on one kind of GPU: timings are good for no other."""
     return re.sub(r"[^\w.]+", "-", f"{device}-{tensorrt}").strip("-") + ".timing_cache"
 
 
@@ -26,29 +26,26 @@ class TimingCache:
     """
 
     def __init__(self, config: Any, path: Path) -> None:
-        self.path = path
+        self.path, self._config = path, config
         self.notes: list[str] = []
-        stored = _read(path)
-        self._cache = _created(config, stored)  # TensorRT needs it until the build ends
-        if self._cache is not None and config.set_timing_cache(self._cache, ignore_mismatch=False):
-            return
-        if stored:
-            self.notes.append(
-                f"the timing cache {path.name} is damaged or of another GPU or TensorRT; it is "
-                "replaced"
-            )
-        self._cache = _created(config, b"")
-        if self._cache is not None:
-            config.set_timing_cache(self._cache, ignore_mismatch=False)
+        for stored in (self._read(), b""):
+            self._cache = cache = self._created(stored)  # TensorRT needs it until the build ends
+            if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+                break
+            if stored:
+                self.notes.append(
+                    f"the timing cache {path.name} is damaged or of another GPU or TensorRT; it is "
+                    "replaced"
+                )
 
-    def save(self, config: Any) -> None:
+    def save(self) -> None:
         """Write the timings of the build to the file, with those that another build has written to
         it meanwhile."""
-        cache = config.get_timing_cache()
+        cache = self._config.get_timing_cache()
         if cache is None:
             return
-        stored = _read(self.path)
-        other = _created(config, stored) if stored else None
+        stored = self._read()
+        other = self._created(stored) if stored else None
         if other is not None:
             cache.combine(other, ignore_mismatch=False)
         try:
@@ -57,17 +54,15 @@ class TimingCache:
         except OutputError as error:
             self.notes.append(f"the timing cache was not saved: {error}")
 
+    def _read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError:
+            return b""
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def _created(config: Any, stored: bytes) -> Any | None:
-    """An ``ITimingCache``, or None where TensorRT makes none of the bytes."""
-    try:
-        return config.create_timing_cache(stored)
-    except (TypeError, ValueError, RuntimeError):
-        return None
+    def _created(self, stored: bytes) -> Any | None:
+        """Make an ``ITimingCache``; None where TensorRT makes none of the bytes."""
+        try:
+            return self._config.create_timing_cache(stored)
+        except (TypeError, ValueError, RuntimeError):
+            return None
