@@ -7,12 +7,21 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, card_path
-from mirnet_edge.engines.protocol import Engine
+from mirnet_edge.engines.protocol import DeviceEngine, Engine
 from mirnet_edge.errors import DeviceMemoryError, EngineError, TilingError
+
+if TYPE_CHECKING:
+    from mirnet_edge.trt.engine import TensorRTEngine
+
+    def _on_device(engine: TensorRTEngine) -> DeviceEngine:
+        """Nobody calls this: a plan whose frames could not stay on the device fails type checks."""
+        return engine
+
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
