@@ -137,16 +137,4 @@ __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long 
                                          tile_height, tile_width);                                 \
     }
 
-#define LOAD_TILES_OF(order, Order)                                                                \
-    LOAD_TILES(order##_u8_f16, Order, unsigned char, __half)                                       \
-    LOAD_TILES(order##_u8_f32, Order, unsigned char, float)                                        \
-    LOAD_TILES(order##_u16_f16, Order, unsigned short, __half)                                     \
-    LOAD_TILES(order##_u16_f32, Order, unsigned short, float)                                      \
-    LOAD_TILES(order##_f32_f16, Order, float, __half)                                              \
-    LOAD_TILES(order##_f32_f32, Order, float, float)
-
-LOAD_TILES_OF(gray, Gray)
-LOAD_TILES_OF(rgb, Rgb)
-LOAD_TILES_OF(bgr, Bgr)
-LOAD_TILES_OF(rgba, Rgba)
-LOAD_TILES_OF(bgra, Bgra)
+ALL_FRAMES(LOAD_TILES)

@@ -104,10 +104,4 @@ __device__ __forceinline__ void load_tiles_yuv(const Planes<const unsigned char>
             height, width, matrix, origins, tiles, tile_height, tile_width);                       \
     }
 
-#define LOAD_TILES_YUV_OF(format, Format)                                                          \
-    LOAD_TILES_YUV(format##_u8_f16, Format, __half)                                                \
-    LOAD_TILES_YUV(format##_u8_f32, Format, float)
-
-LOAD_TILES_YUV_OF(nv12, Nv12)
-LOAD_TILES_YUV_OF(i420, I420)
-LOAD_TILES_YUV_OF(yuyv, Yuyv)
+ALL_YUV_FRAMES(LOAD_TILES_YUV)

@@ -235,16 +235,4 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
                                           pitch_bytes, height, width, alpha, alpha_pitch_bytes);   \
     }
 
-#define STORE_TILES_OF(order, Order)                                                               \
-    STORE_TILES(order##_u8_f16, Order, unsigned char, __half)                                      \
-    STORE_TILES(order##_u8_f32, Order, unsigned char, float)                                       \
-    STORE_TILES(order##_u16_f16, Order, unsigned short, __half)                                    \
-    STORE_TILES(order##_u16_f32, Order, unsigned short, float)                                     \
-    STORE_TILES(order##_f32_f16, Order, float, __half)                                             \
-    STORE_TILES(order##_f32_f32, Order, float, float)
-
-STORE_TILES_OF(gray, Gray)
-STORE_TILES_OF(rgb, Rgb)
-STORE_TILES_OF(bgr, Bgr)
-STORE_TILES_OF(rgba, Rgba)
-STORE_TILES_OF(bgra, Bgra)
+ALL_FRAMES(STORE_TILES)

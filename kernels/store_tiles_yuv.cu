@@ -208,10 +208,4 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
             height, width);                                                                        \
     }
 
-#define STORE_TILES_YUV_OF(format, Format)                                                         \
-    STORE_TILES_YUV(format##_u8_f16, Format, __half)                                               \
-    STORE_TILES_YUV(format##_u8_f32, Format, float)
-
-STORE_TILES_YUV_OF(nv12, Nv12)
-STORE_TILES_YUV_OF(i420, I420)
-STORE_TILES_YUV_OF(yuyv, Yuyv)
+ALL_YUV_FRAMES(STORE_TILES_YUV)

@@ -118,3 +118,19 @@ __device__ __forceinline__ void read_pixels(const Tile<const Value>& tile, int x
         for (int c = 0; c < 3; ++c) planes[c].values[i] = in[c * tile.plane + nearest];
     }
 }
+
+// KERNEL(name, Order, Sample, Value) for every interleaved frame and type of tiles.
+#define FRAMES_OF_ORDER(KERNEL, order, Order)                                                      \
+    KERNEL(order##_u8_f16, Order, unsigned char, __half)                                           \
+    KERNEL(order##_u8_f32, Order, unsigned char, float)                                            \
+    KERNEL(order##_u16_f16, Order, unsigned short, __half)                                         \
+    KERNEL(order##_u16_f32, Order, unsigned short, float)                                          \
+    KERNEL(order##_f32_f16, Order, float, __half)                                                  \
+    KERNEL(order##_f32_f32, Order, float, float)
+
+#define ALL_FRAMES(KERNEL)                                                                         \
+    FRAMES_OF_ORDER(KERNEL, gray, Gray)                                                            \
+    FRAMES_OF_ORDER(KERNEL, rgb, Rgb)                                                              \
+    FRAMES_OF_ORDER(KERNEL, bgr, Bgr)                                                              \
+    FRAMES_OF_ORDER(KERNEL, rgba, Rgba)                                                            \
+    FRAMES_OF_ORDER(KERNEL, bgra, Bgra)

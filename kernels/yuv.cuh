@@ -359,3 +359,12 @@ struct Yuyv {
         if (last == 4) write_bytes<unsigned>(row + 4, __byte_perm(luma[0], chroma, 0x7362), 0, 4);
     }
 };
+
+// KERNEL(name, Format, Value) for every Y'CbCr frame and type of tiles.
+#define ALL_YUV_FRAMES(KERNEL)                                                                     \
+    KERNEL(nv12_u8_f16, Nv12, __half)                                                              \
+    KERNEL(nv12_u8_f32, Nv12, float)                                                               \
+    KERNEL(i420_u8_f16, I420, __half)                                                              \
+    KERNEL(i420_u8_f32, I420, float)                                                               \
+    KERNEL(yuyv_u8_f16, Yuyv, __half)                                                              \
+    KERNEL(yuyv_u8_f32, Yuyv, float)

@@ -56,6 +56,8 @@ def open_engine(
             "them)"
         )
     suffix = path.suffix.lower()
+    # Each engine is imported where it is chosen: the device has no torch, a workstation no
+    # TensorRT, and both take seconds to load.
     if suffix == ".onnx":
         from mirnet_edge.engines.onnx_engine import OnnxEngine
 
@@ -105,7 +107,9 @@ class EngineChoice:
         if not models:
             raise EngineError("no engine was given; name at least one")
         self._threads, self._provider = threads, provider
+        # By their cards, unopened: loading a plan takes the very memory that is being counted.
         cards = {os.fspath(model): _card_of(Path(model)) for model in models}
+        # The first stays: what is wrong with it is for the caller to hear, as where it is alone.
         for name in list(cards)[1:]:
             if refusal := _refusal(cards[name], serves):
                 log.warning("%s is left out: %s", name, refusal)

@@ -4,6 +4,7 @@ the package's own kernels, against the portable engine on the same network."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import fake_cuda
@@ -16,6 +17,8 @@ from device_frames import write as write
 from fake_gpu import FakeGpu
 
 import mirnet_edge as me
+from mirnet_edge.engines.fake import FakeEngine
+from mirnet_edge.engines.protocol import works_on_device
 from mirnet_edge.frames.pixel_formats import pixel_format
 from mirnet_edge.pooling.passes import MODES, StatisticsSettings
 
@@ -143,6 +146,17 @@ def test_latency_has_every_part(write: Write) -> None:
     for part in (latency.pre, latency.engine, latency.post, latency.total):
         assert 0 < part.p50 <= part.p90 <= part.p99
     assert latency.upload.p50 >= 0
+
+
+def test_engines_of_the_device_are_told_apart_without_loading_those_beside(write: Write) -> None:
+    path = write()
+    path.with_name(f"{path.stem}.apply.engine").unlink()
+    with me.TensorRTEngine(path) as engine:
+        assert works_on_device(engine)
+        with pytest.raises(me.EngineError, match="apply"):
+            _ = engine.statistics
+    assert not works_on_device(FakeEngine())
+    assert not works_on_device(SimpleNamespace(run=len, enqueue=len))
 
 
 # What cannot be
