@@ -2,7 +2,7 @@
 
 python benchmarks/kernels.py RESULT.json
 
-A frame of 3840 x 2160 is cut into tiles of 256 x 256 with a halo of 16, float16 NCHW, in one
+A frame of 3840 x 2160 is cut into tiles of 256 x 256 with a halo of 16, float16 planes, in one
 launch, and stored from them in another. Each launch is timed by two events on the device; the time
 is the median of 200 after warm-up. What makes the numbers comparable:
 
@@ -45,6 +45,7 @@ from mirnet_edge.tiling.geometry import Tiling
 
 HEIGHT, WIDTH = 2160, 3840
 TILE_PX, HALO_PX = 256, 16
+VALUE, VALUE_BYTES = "float16", 2  # of the tiles
 FORMATS = {"rgb_u8": 3.0, "nv12_u8": 1.5, "rgba_u8": 4.0, "rgb_u16": 6.0}
 """Bytes of a pixel."""
 BT709_LOAD, BT709_STORE = yuv_to_rgb_matrix("bt709", False), rgb_to_yuv_matrix("bt709", False)
@@ -149,7 +150,7 @@ def measure_format(bench: Bench, name: str, batches: list[DeviceTiles], tables: 
         frame, tiles = frames[number % len(frames)], batches[number % len(batches)]
         bench.kernels.store(tiles, origins, kept, frame, stream=stream)
 
-    kept_bytes = 3 * batches[0].value_bytes * HEIGHT * WIDTH
+    kept_bytes = 3 * VALUE_BYTES * HEIGHT * WIDTH
     return {
         f"load_{name}": timed(bench, load, frame_bytes + batches[0].size_bytes),
         f"store_{name}": timed(bench, store, kept_bytes + frame_bytes),
@@ -185,12 +186,12 @@ def measure(device: Device) -> dict[str, Any]:
         (row.settled.start, column.settled.start, row.settled.stop, column.settled.stop)
         for row, column in cover
     ]
-    size_bytes = len(cover) * 3 * TILE_PX * TILE_PX * 2
+    size_bytes = len(cover) * 3 * TILE_PX * TILE_PX * VALUE_BYTES
     with ExitStack() as owned:
         bench = Bench(device, owned)
         tables = [bench.table(rows) for rows in (origins, kept)]
         batches = [
-            DeviceTiles(address, len(cover), 3, TILE_PX, TILE_PX, "float16")
+            DeviceTiles(address, len(cover), TILE_PX, TILE_PX, VALUE)
             for address in bench.copies_of(size_bytes)
         ]
         copy = timed(bench, bench.copy, 2 * COPY_BYTES)

@@ -1,11 +1,11 @@
 // blend_tiles: where a tile fades in, its pixels become those of the blended frame, in place; then
 // any store_tiles kernel stores the tile's settled region as it would store a tile that was cut.
 //
-//   ring      ring_tiles tiles as for store_tiles: NCHW or channels last (tile.cuh), __half or
-//             float. Tile t of a frame, in reading order, lies at t % ring_tiles.
+//   ring      ring_tiles tiles as for store_tiles (tile.cuh), __half or float. Tile t of a frame,
+//             in reading order, lies at t % ring_tiles.
 //   origins   (tiles of the frame, 2) int32: x, y of each tile's first pixel in the frame
 //   settled   (tiles of the frame, 4) int32: y0, x0, y1, x1 in frame coordinates, ends excluded:
-//             rows and columns Span.start .. Span.stop - Span.fade_out (mirnet_edge/tiles.py)
+//             rows and columns Span.start .. Span.stop - Span.fade_out (mirnet_edge/tiling)
 //   cursor    one int32 in memory of the device, so that a captured launch moves on with it
 //   batch     tiles of a launch, and gridDim.z: this one blends *cursor * batch and those after it.
 //             Where the last launch reaches beyond the frame's last tile, origins and settled have
@@ -50,12 +50,11 @@ struct Placed {
 template <typename Value>
 struct Ring {
     Value* values;
-    int tiles, height, width, padded_channels, channels_last;
+    int tiles, height, width;
     const int2* origins;
 
     __device__ __forceinline__ Placed<Value> operator[](int index) const {
-        return {tile_of(values, index % tiles, height, width, padded_channels, channels_last),
-                origins[index]};
+        return {tile_of(values, index % tiles, height, width), origins[index]};
     }
 };
 
@@ -93,7 +92,7 @@ __device__ __forceinline__ void blend_tiles(const Ring<Value>& ring,
             Value* out = own.at(x, y);
 #pragma unroll
             for (int c = 0; c < 3; ++c) {
-                const size_t channel = c * own.tile.channel_step;
+                const size_t channel = c * own.tile.plane;
                 float value = to_float(out[channel]);
                 if (across) value = mixed(value, to_float(left.at(x, y)[channel]), weight);
                 if (down) {
@@ -111,12 +110,12 @@ __device__ __forceinline__ void blend_tiles(const Ring<Value>& ring,
 
 #define BLEND_TILES(name, Value)                                                                   \
     extern "C" __global__ void __launch_bounds__(256) blend_tiles_##name(                          \
-        void* ring, int ring_tiles, int tile_height, int tile_width, int padded_channels,          \
-        int channels_last, const int2* __restrict__ origins, const int4* __restrict__ settled,     \
+        void* ring, int ring_tiles, int tile_height, int tile_width,                               \
+        const int2* __restrict__ origins, const int4* __restrict__ settled,                        \
         const int* __restrict__ cursor, int batch, int columns, const float* __restrict__ ramp,    \
         int blend) {                                                                               \
         blend_tiles<Value>({static_cast<Value*>(ring), ring_tiles, tile_height, tile_width,        \
-                            padded_channels, channels_last, origins},                              \
+                            origins},                                                              \
                            settled, cursor, batch, columns, ramp, blend);                          \
     }
 

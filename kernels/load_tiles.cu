@@ -5,19 +5,18 @@
 //           right or down that the tile leaves the frame, is fine: the frame is continued by
 //           reflection without repeating its border (numpy.pad mode="reflect"), at any distance,
 //           for frames from 1x1 on.
-//   tiles   (tiles, padded_channels, tile_height, tile_width), or channels last (tile.cuh), __half
-//           or float: red, green, blue in 0..1, then zeros. Gray is written three times, alpha is
-//           not used.
+//   tiles   (tiles, 3, tile_height, tile_width) __half or float (tile.cuh): red, green, blue in
+//           0..1. Gray is written three times, alpha is not used.
 //
 // Values are sample / maximum in float32, rounded to nearest even for __half; float32 frames as
 // they are. A __half holds 11 bits: uint16 frames keep their depth only in float tiles.
 //
 // Bytes per pixel of a tile (read once + written once; halos are read again, from the cache):
 //
-//                  __half, 3 planes   __half, 8 planes   float, 3 planes
-//   gray   u8           1 +  6             1 + 16             1 + 12
-//   rgb    u8           3 +  6             3 + 16             3 + 12
-//   rgba   u8           4 +  6             4 + 16             4 + 12     u16: 2x, f32: 4x the read
+//              __half tiles   float tiles
+//   gray   u8      1 + 6         1 + 12
+//   rgb    u8      3 + 6         3 + 12
+//   rgba   u8      4 + 6         4 + 12      u16: 2x, f32: 4x the read
 //
 // Little is computed that could hide that, so the kernel is as good as its memory instructions.
 // Thread mapping: blockIdx.z is the tile, y its rows by `load_rows`, x its groups of 4 (u8), 2
@@ -91,14 +90,13 @@ template <typename Sample, typename Order, typename Value>
 __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long long pitch_bytes,
                                            int height, int width, const int2* __restrict__ origins,
                                            void* __restrict__ tiles, int tile_height,
-                                           int tile_width, int padded_channels,
-                                           int channels_last) {
+                                           int tile_width) {
     constexpr int channels = Order::channels;
     constexpr int group = Group<Sample>::px;
 
     const int2 origin = origins[blockIdx.z];
-    const Tile<Value> tile = tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height,
-                                     tile_width, padded_channels, channels_last);
+    const Tile<Value> tile =
+        tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height, tile_width);
     // Of the tile's first group, and with it of all that lie in the frame.
     const Sample* corner = row_at<Sample>(frame, pitch_bytes, origin.y) +
                            static_cast<long long>(origin.x) * channels;
@@ -117,7 +115,7 @@ __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long 
             if (rows_whole && frame_x >= 0 && frame_x + group <= width) {
                 const Sample* in = row_at<Sample>(corner, pitch_bytes, y) +
                                    static_cast<long long>(x) * channels;
-                load_straight<Sample, Order>(in, pitch_bytes, tile, tile.in_plane(x, y));
+                load_straight<Sample, Order>(in, pitch_bytes, tile, tile.at(x, y));
                 continue;
             }
 #pragma unroll 1
@@ -134,21 +132,9 @@ __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long 
     extern "C" __global__ void __launch_bounds__(256) load_tiles_##name(                           \
         const void* __restrict__ frame, long long pitch_bytes, int height, int width,              \
         const int2* __restrict__ origins, void* __restrict__ tiles, int tile_height,               \
-        int tile_width, int padded_channels, int channels_last) {                                  \
+        int tile_width) {                                                                          \
         load_tiles<Sample, Order, Value>(frame, pitch_bytes, height, width, origins, tiles,        \
-                                         tile_height, tile_width, padded_channels, channels_last); \
+                                         tile_height, tile_width);                                 \
     }
 
-#define LOAD_TILES_OF(order, Order)                                                                \
-    LOAD_TILES(order##_u8_f16, Order, unsigned char, __half)                                       \
-    LOAD_TILES(order##_u8_f32, Order, unsigned char, float)                                        \
-    LOAD_TILES(order##_u16_f16, Order, unsigned short, __half)                                     \
-    LOAD_TILES(order##_u16_f32, Order, unsigned short, float)                                      \
-    LOAD_TILES(order##_f32_f16, Order, float, __half)                                              \
-    LOAD_TILES(order##_f32_f32, Order, float, float)
-
-LOAD_TILES_OF(gray, Gray)
-LOAD_TILES_OF(rgb, Rgb)
-LOAD_TILES_OF(bgr, Bgr)
-LOAD_TILES_OF(rgba, Rgba)
-LOAD_TILES_OF(bgra, Bgra)
+ALL_FRAMES(LOAD_TILES)

@@ -4,17 +4,17 @@
 //   matrix     YuvToRgb, by value
 //   origins    (tiles, 2) int32: x, y of each tile's first pixel in the frame, odd or even. The
 //              frame is continued by reflection of its *pixels*, as load_tiles continues it.
-//   tiles      as for load_tiles: NCHW or channels last (tile.cuh), __half or float; red, green,
-//              blue, then zeros. 0..1 for the colours of RGB, a little outside for other codes.
+//   tiles      as for load_tiles (tile.cuh): red, green, blue, __half or float. 0..1 for the
+//              colours of RGB, a little outside for other codes.
 //
 // In float32: luma' = (Y - black) * luma, then red = red_cr * (Cr - 128) + luma' and so on with
 // fused multiply-adds, so that grays come out with three equal values.
 //
 // Bytes per pixel of a tile (read once + written once; halos are read again, from the cache):
 //
-//                __half, 3 channels   __half, 8   float, 3
-//   nv12, i420        1.5 +  6         1.5 + 16   1.5 + 12
-//   yuyv              2   +  6         2   + 16   2   + 12
+//                __half tiles   float tiles
+//   nv12, i420      1.5 + 6       1.5 + 12
+//   yuyv            2   + 6       2   + 12
 //
 // Thread mapping: that of load_tiles with groups of 4 pixels. A thread that goes straight
 // (tile.cuh) reads a word of luma in each of its rows and a word of chroma for each two (nv12), or
@@ -45,11 +45,10 @@ __device__ __forceinline__ void load_tiles_yuv(const Planes<const unsigned char>
                                                int width, const YuvToRgb& matrix,
                                                const int2* __restrict__ origins,
                                                void* __restrict__ tiles, int tile_height,
-                                               int tile_width, int padded_channels,
-                                               int channels_last) {
+                                               int tile_width) {
     const int2 origin = origins[blockIdx.z];
-    const Tile<Value> tile = tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height,
-                                     tile_width, padded_channels, channels_last);
+    const Tile<Value> tile =
+        tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height, tile_width);
     // Of the tile's first group, and with it of all that lie in the frame.
     const bool straight =
         tile.template in_vectors<4>(0) && Format::straight(frame, origin.x, origin.y);
@@ -70,7 +69,7 @@ __device__ __forceinline__ void load_tiles_yuv(const Planes<const unsigned char>
 #pragma unroll
                 for (int i = 0; i < load_rows; ++i) {
                     to_planes(matrix, rows.codes(i), planes);
-                    write_vectors(tile, tile.in_plane(x, y + i), planes);
+                    write_vectors(tile, tile.at(x, y + i), planes);
                 }
                 continue;
             }
@@ -97,20 +96,12 @@ __device__ __forceinline__ void load_tiles_yuv(const Planes<const unsigned char>
         const void* __restrict__ y, long long y_pitch_bytes, const void* __restrict__ cb,          \
         long long cb_pitch_bytes, const void* __restrict__ cr, long long cr_pitch_bytes,           \
         int height, int width, YuvToRgb matrix, const int2* __restrict__ origins,                  \
-        void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,            \
-        int channels_last) {                                                                       \
+        void* __restrict__ tiles, int tile_height, int tile_width) {                               \
         load_tiles_yuv<Format, Value>(                                                             \
             {static_cast<const unsigned char*>(y), y_pitch_bytes,                                  \
              static_cast<const unsigned char*>(cb), cb_pitch_bytes,                                \
              static_cast<const unsigned char*>(cr), cr_pitch_bytes},                               \
-            height, width, matrix, origins, tiles, tile_height, tile_width, padded_channels,       \
-            channels_last);                                                                        \
+            height, width, matrix, origins, tiles, tile_height, tile_width);                       \
     }
 
-#define LOAD_TILES_YUV_OF(format, Format)                                                          \
-    LOAD_TILES_YUV(format##_u8_f16, Format, __half)                                                \
-    LOAD_TILES_YUV(format##_u8_f32, Format, float)
-
-LOAD_TILES_YUV_OF(nv12, Nv12)
-LOAD_TILES_YUV_OF(i420, I420)
-LOAD_TILES_YUV_OF(yuyv, Yuyv)
+ALL_YUV_FRAMES(LOAD_TILES_YUV)

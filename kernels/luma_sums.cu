@@ -72,9 +72,9 @@ __device__ __forceinline__ unsigned group_sum(const Sample* row, int x, int righ
 }
 
 template <typename Sample, typename Order>
-__device__ __forceinline__ void luma_sums(const void* __restrict__ frame,
-                                                 long long pitch_bytes, int height, int width,
-                                                 int row_step, unsigned long long* sums) {
+__device__ __forceinline__ void luma_sums(const void* __restrict__ frame, long long pitch_bytes,
+                                          int height, int width, int row_step,
+                                          unsigned long long* sums) {
     constexpr int cells = 8;
     constexpr int group = Group<Sample>::px;
     const int step_x = static_cast<int>(blockDim.x) * group;
@@ -100,21 +100,21 @@ __device__ __forceinline__ void luma_sums(const void* __restrict__ frame,
     }
 }
 
-#define FRAME_STATISTICS(name, Order, Sample)                                                      \
-    extern "C" __global__ void __launch_bounds__(256) luma_sums_##name(                     \
+#define LUMA_SUMS(name, Order, Sample)                                                             \
+    extern "C" __global__ void __launch_bounds__(256) luma_sums_##name(                            \
         const void* __restrict__ frame, long long pitch_bytes, int height, int width,              \
         int row_step, unsigned long long* sums) {                                                  \
-        luma_sums<Sample, Order>(frame, pitch_bytes, height, width, row_step, sums);        \
+        luma_sums<Sample, Order>(frame, pitch_bytes, height, width, row_step, sums);               \
     }
 
-#define FRAME_STATISTICS_OF(order, Order)                                                          \
-    FRAME_STATISTICS(order##_u8, Order, unsigned char)                                             \
-    FRAME_STATISTICS(order##_u16, Order, unsigned short)                                           \
-    FRAME_STATISTICS(order##_f32, Order, float)
+#define LUMA_SUMS_OF(order, Order)                                                                 \
+    LUMA_SUMS(order##_u8, Order, unsigned char)                                                    \
+    LUMA_SUMS(order##_u16, Order, unsigned short)                                                  \
+    LUMA_SUMS(order##_f32, Order, float)
 
-FRAME_STATISTICS_OF(gray, Gray)
-FRAME_STATISTICS_OF(rgb, Rgb)
-FRAME_STATISTICS_OF(bgr, Bgr)
-FRAME_STATISTICS_OF(rgba, Rgba)
-FRAME_STATISTICS_OF(bgra, Bgra)
-FRAME_STATISTICS(yuyv_u8, LumaChroma, unsigned char)
+LUMA_SUMS_OF(gray, Gray)
+LUMA_SUMS_OF(rgb, Rgb)
+LUMA_SUMS_OF(bgr, Bgr)
+LUMA_SUMS_OF(rgba, Rgba)
+LUMA_SUMS_OF(bgra, Bgra)
+LUMA_SUMS(yuyv_u8, LumaChroma, unsigned char)

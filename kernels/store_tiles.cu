@@ -1,7 +1,7 @@
 // store_tiles: the kept region of every tile becomes its part of the frame.
 //
-//   tiles   (tiles, padded_channels, tile_height, tile_width), or channels last (tile.cuh), __half
-//           or float: red, green, blue in 0..1; the other channels are not read
+//   tiles   (tiles, 3, tile_height, tile_width) __half or float (tile.cuh): red, green, blue in
+//           0..1
 //   origins (tiles, 2) int32: x, y of each tile's first pixel in the frame, as for load_tiles
 //   kept    (tiles, 4) int32: y0, x0, y1, x1 in frame coordinates, ends excluded, cut to the tile
 //           and to the frame. Pixels that no region covers keep what they hold. Regions that
@@ -168,8 +168,7 @@ __device__ __forceinline__ void store_group(const Tile<const Value>& tile, const
 
 template <typename Sample, typename Order, typename Value>
 __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int tile_height,
-                                            int tile_width, int padded_channels, int channels_last,
-                                            const int2* __restrict__ origins,
+                                            int tile_width, const int2* __restrict__ origins,
                                             const int4* __restrict__ kept, void* frame,
                                             long long pitch_bytes, int height, int width,
                                             const void* alpha, long long alpha_pitch_bytes) {
@@ -178,13 +177,10 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
     if (channels != 4) alpha = nullptr;
 
     const int2 origin = origins[blockIdx.z];
-    const int4 region = kept[blockIdx.z];
-    const int top = max(max(region.x, origin.y), 0);
-    const int left = max(max(region.y, origin.x), 0);
-    const int bottom = min(min(region.z, origin.y + tile_height), height);
-    const int right = min(min(region.w, origin.x + tile_width), width);
-    const Tile<const Value> tile = tile_of(static_cast<const Value*>(tiles), blockIdx.z,
-                                           tile_height, tile_width, padded_channels, channels_last);
+    const auto [top, left, bottom, right] =
+        region_of(kept[blockIdx.z], origin, tile_height, tile_width, height, width);
+    const Tile<const Value> tile =
+        tile_of(static_cast<const Value*>(tiles), blockIdx.z, tile_height, tile_width);
     // Of the region's first group, and with it of all that are whole: where the rows are not a
     // multiple of words apart, groups begin elsewhere in each and none goes straight.
     const int begin = begin_of<channels>(row_at<Sample>(frame, pitch_bytes, top), left);
@@ -210,7 +206,7 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
                     alpha == nullptr ? nullptr
                                      : row_at<Sample>(copied, alpha_pitch_bytes, y - top) + sample;
                 store_straight<Sample, Order>(
-                    tile, tile.in_plane(x - origin.x, y - origin.y),
+                    tile, tile.at(x - origin.x, y - origin.y),
                     row_at<Sample>(out, pitch_bytes, y - top) + sample, pitch_bytes, in_alpha,
                     alpha_pitch_bytes);
                 continue;
@@ -231,25 +227,12 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
 #define STORE_TILES(name, Order, Sample, Value)                                                    \
     extern "C" __global__ void __launch_bounds__(                                                  \
         128, sizeof(Value) == 2 ? 8 : 6) store_tiles_##name(                                       \
-        const void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,      \
-        int channels_last, const int2* __restrict__ origins, const int4* __restrict__ kept,        \
-        void* frame, long long pitch_bytes, int height, int width, const void* alpha,              \
+        const void* __restrict__ tiles, int tile_height, int tile_width,                           \
+        const int2* __restrict__ origins, const int4* __restrict__ kept, void* frame,              \
+        long long pitch_bytes, int height, int width, const void* alpha,                           \
         long long alpha_pitch_bytes) {                                                             \
-        store_tiles<Sample, Order, Value>(tiles, tile_height, tile_width, padded_channels,         \
-                                          channels_last, origins, kept, frame, pitch_bytes,        \
-                                          height, width, alpha, alpha_pitch_bytes);                \
+        store_tiles<Sample, Order, Value>(tiles, tile_height, tile_width, origins, kept, frame,    \
+                                          pitch_bytes, height, width, alpha, alpha_pitch_bytes);   \
     }
 
-#define STORE_TILES_OF(order, Order)                                                               \
-    STORE_TILES(order##_u8_f16, Order, unsigned char, __half)                                      \
-    STORE_TILES(order##_u8_f32, Order, unsigned char, float)                                       \
-    STORE_TILES(order##_u16_f16, Order, unsigned short, __half)                                    \
-    STORE_TILES(order##_u16_f32, Order, unsigned short, float)                                     \
-    STORE_TILES(order##_f32_f16, Order, float, __half)                                             \
-    STORE_TILES(order##_f32_f32, Order, float, float)
-
-STORE_TILES_OF(gray, Gray)
-STORE_TILES_OF(rgb, Rgb)
-STORE_TILES_OF(bgr, Bgr)
-STORE_TILES_OF(rgba, Rgba)
-STORE_TILES_OF(bgra, Bgra)
+ALL_FRAMES(STORE_TILES)

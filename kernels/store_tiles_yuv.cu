@@ -1,6 +1,6 @@
 // store_tiles_yuv: the kept region of every tile becomes its part of a Y'CbCr frame of 8 bits.
 //
-//   tiles      as for store_tiles: NCHW or channels last (tile.cuh), __half or float
+//   tiles      as for store_tiles (tile.cuh): red, green, blue, __half or float
 //   origins    (tiles, 2) int32: x, y of each tile's first pixel in the frame, odd or even
 //   kept       (tiles, 4) int32: y0, x0, y1, x1 in frame coordinates, ends excluded, cut to the
 //              tile and to the frame. The borders are even (yuyv: those in x), so that the pixels
@@ -111,7 +111,7 @@ __device__ __forceinline__ void store_straight(const Tile<const Value>& tile, co
     for (int i = 0; i < yuv_rows; ++i) {
 #pragma unroll
         for (int c = 0; c < 3; ++c) {
-            read_groups(in + i * tile.width + c * tile.channel_step,
+            read_groups(in + i * tile.width + c * tile.plane,
                         groups[i / rows][0][i % rows][c], groups[i / rows][1][i % rows][c]);
         }
     }
@@ -152,21 +152,22 @@ __device__ __forceinline__ void store_group(const Tile<const Value>& tile, const
 
 template <typename Format, typename Value>
 __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, int tile_height,
-                                                int tile_width, int padded_channels,
-                                                int channels_last, const int2* __restrict__ origins,
+                                                int tile_width,
+                                                const int2* __restrict__ origins,
                                                 const int4* __restrict__ kept,
                                                 const RgbToYuv& matrix,
                                                 const Planes<unsigned char>& frame, int height,
                                                 int width) {
     constexpr int rows = Format::rows;
     const int2 origin = origins[blockIdx.z];
-    const int4 region = kept[blockIdx.z];
-    const int top = (max(max(region.x, origin.y), 0) + rows - 1) & -rows;
-    const int left = (max(max(region.y, origin.x), 0) + 1) & -2;
-    const int bottom = min(min(region.z, origin.y + tile_height), height) & -rows;
-    const int right = min(min(region.w, origin.x + tile_width), width) & -2;
-    const Tile<const Value> tile = tile_of(static_cast<const Value*>(tiles), blockIdx.z,
-                                           tile_height, tile_width, padded_channels, channels_last);
+    const Region region =
+        region_of(kept[blockIdx.z], origin, tile_height, tile_width, height, width);
+    const int top = (region.top + rows - 1) & -rows;
+    const int left = (region.left + 1) & -2;
+    const int bottom = region.bottom & -rows;
+    const int right = region.right & -2;
+    const Tile<const Value> tile =
+        tile_of(static_cast<const Value*>(tiles), blockIdx.z, tile_height, tile_width);
     const int begin = left & -8;
     const bool straight = tile.template in_vectors<16 / sizeof(Value)>(begin - origin.x) &&
                           Format::Target::fits(frame, begin);
@@ -178,7 +179,7 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
         for (int x = begin + static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 8; x < right;
              x += step_x) {
             if (straight && y + yuv_rows <= bottom && x >= left && x + 8 <= right) {
-                store_straight<Format>(tile, tile.in_plane(x - origin.x, y - origin.y), matrix,
+                store_straight<Format>(tile, tile.at(x - origin.x, y - origin.y), matrix,
                                        frame, x, y);
                 continue;
             }
@@ -196,21 +197,15 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
 #define STORE_TILES_YUV(name, Format, Value)                                                       \
     extern "C" __global__ void __launch_bounds__(                                                  \
         128, sizeof(Value) == 2 ? half_blocks : float_blocks) store_tiles_##name(                  \
-        const void* __restrict__ tiles, int tile_height, int tile_width, int padded_channels,      \
-        int channels_last, const int2* __restrict__ origins, const int4* __restrict__ kept,        \
-        RgbToYuv matrix, void* y, long long y_pitch_bytes, void* cb, long long cb_pitch_bytes,     \
-        void* cr, long long cr_pitch_bytes, int height, int width) {                               \
+        const void* __restrict__ tiles, int tile_height, int tile_width,                           \
+        const int2* __restrict__ origins, const int4* __restrict__ kept, RgbToYuv matrix, void* y, \
+        long long y_pitch_bytes, void* cb, long long cb_pitch_bytes, void* cr,                     \
+        long long cr_pitch_bytes, int height, int width) {                                         \
         store_tiles_yuv<Format, Value>(                                                            \
-            tiles, tile_height, tile_width, padded_channels, channels_last, origins, kept, matrix, \
+            tiles, tile_height, tile_width, origins, kept, matrix,                                 \
             {static_cast<unsigned char*>(y), y_pitch_bytes, static_cast<unsigned char*>(cb),       \
              cb_pitch_bytes, static_cast<unsigned char*>(cr), cr_pitch_bytes},                     \
             height, width);                                                                        \
     }
 
-#define STORE_TILES_YUV_OF(format, Format)                                                         \
-    STORE_TILES_YUV(format##_u8_f16, Format, __half)                                               \
-    STORE_TILES_YUV(format##_u8_f32, Format, float)
-
-STORE_TILES_YUV_OF(nv12, Nv12)
-STORE_TILES_YUV_OF(i420, I420)
-STORE_TILES_YUV_OF(yuyv, Yuyv)
+ALL_YUV_FRAMES(STORE_TILES_YUV)

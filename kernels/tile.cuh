@@ -1,21 +1,16 @@
 // What the tile kernels share on the engine's side: how pixels lie in a batch of tiles.
 //
-//   channels_last 0   (tiles, padded_channels, tile_height, tile_width), padded_channels >= 3
-//   channels_last 1   (tiles, tile_height, tile_width, padded_channels), padded_channels a multiple
-//                     of 4 and the batch aligned to 4 values; with 8 this is TensorRT's kHWC8
-//
-// The first three channels are red, green, blue; the others are padding: written as zeros, never
-// read. A group of neighbouring pixels (frame.cuh) is moved channel by channel in one vector each,
-// or, where channels are last, pixel by pixel in vectors of 4 values.
+//   (tiles, 3, tile_height, tile_width), planes of red, green and blue without gaps: what TensorRT
+//   calls kLINEAR. A group of neighbouring pixels (frame.cuh) is moved plane by plane, in one
+//   vector each.
 //
 // A thread owns a group in each of some neighbouring rows: `load_rows`, `store_rows`; where Y'CbCr
 // is stored, two groups in each of two (store_tiles_yuv.cu). Where tile and frame are aligned and
 // the rows are whole it goes *straight*: it asks for the words of all rows before it uses the
 // first, with no branch between the loads, and whether a tile allows that is decided once for its
 // block. All else goes the *general* way, row by row: borders, frames whose rows are not words
-// apart, channels last. Measured on an H200, 3840 x 2160 in 180 tiles of 256 x 256, float16, in us
-// with 4.4 of launch and events: at a copy's bandwidth (4.11 TB/s), and by rows of a thread in
-// blocks of 32 x 4:
+// apart. Measured on an H200, 3840 x 2160 in 180 tiles of 256 x 256, float16, in us with 4.4 of
+// launch and events: at a copy's bandwidth (4.11 TB/s), and by rows of a thread in blocks of 32 x 4:
 //
 //                 copy     1*     2      4               copy     2      4      8
 //   load rgb u8   27.7   39.7   31.2   32.9   store      22.5   27.2   26.0   27.0
@@ -42,37 +37,35 @@ static_assert(load_rows % 2 == 0, "two rows share chroma");
 template <typename Value>
 struct Tile {
     Value* values;
-    size_t channel_step;
-    int pixel_step;
+    size_t plane;
     int width;
-    int channels;
 
+    // The pixel's red; its green and blue are a plane and two further on.
     __device__ __forceinline__ Value* at(int x, int y) const {
-        return values + (static_cast<long long>(y) * width + x) * pixel_step;
-    }
-    // The same of one channel, where channels are not last.
-    __device__ __forceinline__ Value* in_plane(int x, int y) const {
         return values + (static_cast<long long>(y) * width + x);
     }
-    // Whether the group at x of any row is a vector in each channel.
+    // Whether the group at x of any row is a vector in each plane.
     template <int group>
     __device__ __forceinline__ bool in_vectors(int x) const {
-        return pixel_step == 1 && width % group == 0 &&
+        return width % group == 0 &&
                reinterpret_cast<size_t>(values + x) % sizeof(Vector<Value, group>) == 0;
     }
 };
 
 template <typename Value>
-__device__ __forceinline__ Tile<Value> tile_of(Value* tiles, size_t index, int height, int width,
-                                               int padded_channels, int channels_last) {
+__device__ __forceinline__ Tile<Value> tile_of(Value* tiles, size_t index, int height, int width) {
     const size_t plane = static_cast<size_t>(height) * width;
-    Tile<Value> tile;
-    tile.values = tiles + index * plane * padded_channels;
-    tile.channel_step = channels_last ? 1 : plane;
-    tile.pixel_step = channels_last ? padded_channels : 1;
-    tile.width = width;
-    tile.channels = padded_channels;
-    return tile;
+    return {tiles + index * plane * 3, plane, width};
+}
+
+// What of a kept region lies in its tile and in the frame.
+struct Region { int top, left, bottom, right; };
+
+__device__ __forceinline__ Region region_of(const int4& kept, const int2& origin, int tile_height,
+                                            int tile_width, int height, int width) {
+    return {max(max(kept.x, origin.y), 0), max(max(kept.y, origin.x), 0),
+            min(min(kept.z, origin.y + tile_height), height),
+            min(min(kept.w, origin.x + tile_width), width)};
 }
 
 // Writes a group of pixels to `out` in vectors, where the tile has them.
@@ -80,15 +73,7 @@ template <typename Value, int group>
 __device__ __forceinline__ void write_vectors(const Tile<Value>& tile, Value* out,
                                               const Vector<Value, group> (&planes)[3]) {
 #pragma unroll
-    for (int c = 0; c < 3; ++c) write_vector(out + c * tile.channel_step, planes[c]);
-    if (tile.channels == 3) return;
-    Vector<Value, group> zeros;
-#pragma unroll
-    for (int i = 0; i < group; ++i) from_float(0.0f, zeros.values[i]);
-#pragma unroll 1
-    for (int c = 3; c < tile.channels; ++c) {
-        write_vector(out + c * tile.channel_step, zeros);
-    }
+    for (int c = 0; c < 3; ++c) write_vector(out + c * tile.plane, planes[c]);
 }
 
 // Reads a group of pixels from `in` in vectors, where the tile has them.
@@ -96,41 +81,24 @@ template <typename Value, int group>
 __device__ __forceinline__ void read_vectors(const Tile<const Value>& tile, const Value* in,
                                              Vector<Value, group> (&planes)[3]) {
 #pragma unroll
-    for (int c = 0; c < 3; ++c) read_vector(in + c * tile.channel_step, planes[c]);
+    for (int c = 0; c < 3; ++c) read_vector(in + c * tile.plane, planes[c]);
 }
 
 // Writes the group of pixels that begins at x, y, less what lies beyond the tile's width.
 template <typename Value, int group>
 __device__ __forceinline__ void write_pixels(const Tile<Value>& tile, int x, int y,
                                              const Vector<Value, group> (&planes)[3]) {
-    typedef Vector<Value, 4> Quad;
     Value* out = tile.at(x, y);
-    Value zero;
-    from_float(0.0f, zero);
-    const int count = tile.width - x < group ? tile.width - x : group;
-    if (tile.pixel_step != 1) {
-#pragma unroll
-        for (int i = 0; i < group; ++i) {
-            if (i >= count) break;
-            Value* pixel = out + i * tile.pixel_step;
-            write_vector(pixel, Quad{planes[0].values[i], planes[1].values[i], planes[2].values[i],
-                                     zero});
-#pragma unroll 1
-            for (int c = 4; c < tile.channels; c += 4) {
-                write_vector(pixel + c, Quad{zero, zero, zero, zero});
-            }
-        }
-    } else if (tile.template in_vectors<group>(x)) {
+    if (tile.template in_vectors<group>(x)) {
         write_vectors(tile, out, planes);
-    } else {
+        return;
+    }
+    const int count = tile.width - x < group ? tile.width - x : group;
 #pragma unroll
-        for (int i = 0; i < group; ++i) {
-            if (i >= count) break;
+    for (int i = 0; i < group; ++i) {
+        if (i >= count) break;
 #pragma unroll
-            for (int c = 0; c < 3; ++c) out[c * tile.channel_step + i] = planes[c].values[i];
-#pragma unroll 1
-            for (int c = 3; c < tile.channels; ++c) out[c * tile.channel_step + i] = zero;
-        }
+        for (int c = 0; c < 3; ++c) out[c * tile.plane + i] = planes[c].values[i];
     }
 }
 
@@ -138,27 +106,31 @@ __device__ __forceinline__ void write_pixels(const Tile<Value>& tile, int x, int
 template <typename Value, int group>
 __device__ __forceinline__ void read_pixels(const Tile<const Value>& tile, int x, int y, int first,
                                             int last, Vector<Value, group> (&planes)[3]) {
-    typedef Vector<Value, 4> Quad;
     const Value* in = tile.at(x, y);
-    if (tile.pixel_step != 1) {
-#pragma unroll
-        for (int i = 0; i < group; ++i) {
-            const int nearest = min(max(i, first), last - 1);
-            Quad pixel;
-            read_vector(in + nearest * tile.pixel_step, pixel);
-#pragma unroll
-            for (int c = 0; c < 3; ++c) planes[c].values[i] = pixel.values[c];
-        }
-    } else if (first == 0 && last == group && tile.template in_vectors<group>(x)) {
+    if (first == 0 && last == group && tile.template in_vectors<group>(x)) {
         read_vectors(tile, in, planes);
-    } else {
+        return;
+    }
 #pragma unroll
-        for (int i = 0; i < group; ++i) {
-            const int nearest = min(max(i, first), last - 1);
+    for (int i = 0; i < group; ++i) {
+        const int nearest = min(max(i, first), last - 1);
 #pragma unroll
-            for (int c = 0; c < 3; ++c) {
-                planes[c].values[i] = in[c * tile.channel_step + nearest];
-            }
-        }
+        for (int c = 0; c < 3; ++c) planes[c].values[i] = in[c * tile.plane + nearest];
     }
 }
+
+// KERNEL(name, Order, Sample, Value) for every interleaved frame and type of tiles.
+#define FRAMES_OF_ORDER(KERNEL, order, Order)                                                      \
+    KERNEL(order##_u8_f16, Order, unsigned char, __half)                                           \
+    KERNEL(order##_u8_f32, Order, unsigned char, float)                                            \
+    KERNEL(order##_u16_f16, Order, unsigned short, __half)                                         \
+    KERNEL(order##_u16_f32, Order, unsigned short, float)                                          \
+    KERNEL(order##_f32_f16, Order, float, __half)                                                  \
+    KERNEL(order##_f32_f32, Order, float, float)
+
+#define ALL_FRAMES(KERNEL)                                                                         \
+    FRAMES_OF_ORDER(KERNEL, gray, Gray)                                                            \
+    FRAMES_OF_ORDER(KERNEL, rgb, Rgb)                                                              \
+    FRAMES_OF_ORDER(KERNEL, bgr, Bgr)                                                              \
+    FRAMES_OF_ORDER(KERNEL, rgba, Rgba)                                                            \
+    FRAMES_OF_ORDER(KERNEL, bgra, Bgra)

@@ -85,6 +85,36 @@ __device__ __forceinline__ void write_bytes(unsigned char* out, unsigned word, i
 
 typedef Vector<unsigned, 2> Pair;
 
+// Luma of the formats that keep it in a plane of its own, nv12 and i420: words of 4 pixels from x
+// on, a word for each row from y on.
+template <int rows>
+__device__ __forceinline__ void read_luma(const Planes<const unsigned char>& frame, int x, int y,
+                                          unsigned (&luma)[rows]) {
+    const unsigned char* row = frame.y + y * frame.y_pitch_bytes + x;
+#pragma unroll
+    for (int i = 0; i < rows; ++i) luma[i] = *row_at<unsigned>(row, frame.y_pitch_bytes, i);
+}
+
+template <int rows>
+__device__ __forceinline__ void write_luma(const Planes<unsigned char>& frame, int x, int y,
+                                           const unsigned (&luma)[rows], int first, int last) {
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+        unsigned char* row = frame.y + (y + i) * frame.y_pitch_bytes;
+        write_bytes<unsigned>(row + x, luma[i], first, last);
+    }
+}
+
+// Both words of 8 pixels in each of the i-th rows that share chroma.
+template <int rows>
+__device__ __forceinline__ void write_luma_pairs(unsigned char* luma, long long pitch_bytes, int i,
+                                                 const Pair (&words)[rows]) {
+#pragma unroll
+    for (int j = 0; j < rows; ++j) {
+        write_vector(row_at<Pair>(luma, pitch_bytes, i * rows + j), words[j]);
+    }
+}
+
 // A format says how many rows share a chroma sample, and how codes are read and written:
 //   straight     whether the 4 pixels from x, y on lie in whole words of every plane, and with them
 //                those that lie multiples of 4 columns and of 2 rows away
@@ -112,12 +142,8 @@ struct Nv12 {
 
         __device__ __forceinline__ void read(const Planes<const unsigned char>& frame, int x,
                                              int y) {
-            const unsigned char* row = frame.y + y * frame.y_pitch_bytes + x;
             const unsigned char* chroma_row = frame.cb + (y >> 1) * frame.cb_pitch_bytes + x;
-#pragma unroll
-            for (int i = 0; i < count; ++i) {
-                luma[i] = *row_at<unsigned>(row, frame.y_pitch_bytes, i);
-            }
+            read_luma(frame, x, y, luma);
 #pragma unroll
             for (int i = 0; i < count / 2; ++i) {
                 chroma[i] = *row_at<unsigned>(chroma_row, frame.cb_pitch_bytes, i);
@@ -140,10 +166,7 @@ struct Nv12 {
               luma_pitch_bytes_(frame.y_pitch_bytes), chroma_pitch_bytes_(frame.cb_pitch_bytes) {}
         __device__ __forceinline__ void write(int i, const Pair (&luma)[rows],
                                               const Pair& chroma) const {
-#pragma unroll
-            for (int j = 0; j < rows; ++j) {
-                write_vector(row_at<Pair>(luma_, luma_pitch_bytes_, i * rows + j), luma[j]);
-            }
+            write_luma_pairs(luma_, luma_pitch_bytes_, i, luma);
             write_vector(row_at<Pair>(chroma_, chroma_pitch_bytes_, i), chroma);
         }
 
@@ -173,11 +196,7 @@ struct Nv12 {
     static __device__ __forceinline__ void write(const Planes<unsigned char>& frame, int x, int y,
                                                  const unsigned (&luma)[rows], unsigned chroma,
                                                  int first, int last) {
-#pragma unroll
-        for (int i = 0; i < rows; ++i) {
-            unsigned char* row = frame.y + (y + i) * frame.y_pitch_bytes;
-            write_bytes<unsigned>(row + x, luma[i], first, last);
-        }
+        write_luma(frame, x, y, luma, first, last);
         unsigned char* chroma_row = frame.cb + (y >> 1) * frame.cb_pitch_bytes;
         write_bytes<unsigned>(chroma_row + x, chroma, first, last);
     }
@@ -200,13 +219,9 @@ struct I420 {
 
         __device__ __forceinline__ void read(const Planes<const unsigned char>& frame, int x,
                                              int y) {
-            const unsigned char* row = frame.y + y * frame.y_pitch_bytes + x;
             const unsigned char* cb_row = frame.cb + (y >> 1) * frame.cb_pitch_bytes + (x >> 1);
             const unsigned char* cr_row = frame.cr + (y >> 1) * frame.cr_pitch_bytes + (x >> 1);
-#pragma unroll
-            for (int i = 0; i < count; ++i) {
-                luma[i] = *row_at<unsigned>(row, frame.y_pitch_bytes, i);
-            }
+            read_luma(frame, x, y, luma);
 #pragma unroll
             for (int i = 0; i < count / 2; ++i) {
                 cb[i] = *row_at<unsigned short>(cb_row, frame.cb_pitch_bytes, i);
@@ -233,10 +248,7 @@ struct I420 {
               cr_pitch_bytes_(frame.cr_pitch_bytes) {}
         __device__ __forceinline__ void write(int i, const Pair (&luma)[rows],
                                               const Pair& chroma) const {
-#pragma unroll
-            for (int j = 0; j < rows; ++j) {
-                write_vector(row_at<Pair>(luma_, luma_pitch_bytes_, i * rows + j), luma[j]);
-            }
+            write_luma_pairs(luma_, luma_pitch_bytes_, i, luma);
             const unsigned first = chroma.values[0], second = chroma.values[1];
             __stwb(row_at<unsigned>(cb_, cb_pitch_bytes_, i), __byte_perm(first, second, 0x6420));
             __stwb(row_at<unsigned>(cr_, cr_pitch_bytes_, i), __byte_perm(first, second, 0x7531));
@@ -265,11 +277,7 @@ struct I420 {
     static __device__ __forceinline__ void write(const Planes<unsigned char>& frame, int x, int y,
                                                  const unsigned (&luma)[rows], unsigned chroma,
                                                  int first, int last) {
-#pragma unroll
-        for (int i = 0; i < rows; ++i) {
-            unsigned char* row = frame.y + (y + i) * frame.y_pitch_bytes;
-            write_bytes<unsigned>(row + x, luma[i], first, last);
-        }
+        write_luma(frame, x, y, luma, first, last);
         unsigned char* cb = frame.cb + (y >> 1) * frame.cb_pitch_bytes + (x >> 1);
         unsigned char* cr = frame.cr + (y >> 1) * frame.cr_pitch_bytes + (x >> 1);
         write_bytes<unsigned short>(cb, __byte_perm(chroma, 0, 0x4420), first >> 1, last >> 1);
@@ -351,3 +359,12 @@ struct Yuyv {
         if (last == 4) write_bytes<unsigned>(row + 4, __byte_perm(luma[0], chroma, 0x7362), 0, 4);
     }
 };
+
+// KERNEL(name, Format, Value) for every Y'CbCr frame and type of tiles.
+#define ALL_YUV_FRAMES(KERNEL)                                                                     \
+    KERNEL(nv12_u8_f16, Nv12, __half)                                                              \
+    KERNEL(nv12_u8_f32, Nv12, float)                                                               \
+    KERNEL(i420_u8_f16, I420, __half)                                                              \
+    KERNEL(i420_u8_f32, I420, float)                                                               \
+    KERNEL(yuyv_u8_f16, Yuyv, __half)                                                              \
+    KERNEL(yuyv_u8_f32, Yuyv, float)

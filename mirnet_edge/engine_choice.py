@@ -7,12 +7,21 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, card_path
-from mirnet_edge.engines.protocol import Engine
+from mirnet_edge.engines.protocol import DeviceEngine, Engine
 from mirnet_edge.errors import DeviceMemoryError, EngineError, TilingError
+
+if TYPE_CHECKING:
+    from mirnet_edge.trt.engine import TensorRTEngine
+
+    def _on_device(engine: TensorRTEngine) -> DeviceEngine:
+        """Nobody calls this: a plan whose frames could not stay on the device fails type checks."""
+        return engine
+
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -47,6 +56,8 @@ def open_engine(
             "them)"
         )
     suffix = path.suffix.lower()
+    # Each engine is imported where it is chosen: the device has no torch, a workstation no
+    # TensorRT, and both take seconds to load.
     if suffix == ".onnx":
         from mirnet_edge.engines.onnx_engine import OnnxEngine
 
@@ -96,7 +107,9 @@ class EngineChoice:
         if not models:
             raise EngineError("no engine was given; name at least one")
         self._threads, self._provider = threads, provider
+        # By their cards, unopened: loading a plan takes the very memory that is being counted.
         cards = {os.fspath(model): _card_of(Path(model)) for model in models}
+        # The first stays: what is wrong with it is for the caller to hear, as where it is alone.
         for name in list(cards)[1:]:
             if refusal := _refusal(cards[name], serves):
                 log.warning("%s is left out: %s", name, refusal)

@@ -11,7 +11,12 @@ from typing import Any, Literal
 
 from mirnet_edge.engine_choice import EngineChoice, ModelPath
 from mirnet_edge.engines.card import EngineCard
-from mirnet_edge.engines.protocol import Engine, facts_of_engine, statistics_of_engine
+from mirnet_edge.engines.protocol import (
+    Engine,
+    facts_of_engine,
+    statistics_of_engine,
+    works_on_device,
+)
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, TilingError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import FramePath, Latency, Progress, Ticket, Timings
@@ -157,7 +162,7 @@ class Restorer:
 
     def _make_path(self) -> FramePath:
         facts, three = self.facts, (3, 3)
-        if not hasattr(self.engine, "enqueue") or (facts.in_channels, facts.out_channels) != three:
+        if not works_on_device(self.engine) or (facts.in_channels, facts.out_channels) != three:
             return HostPath(
                 *(self.engine, facts, self.tiling, self.statistics),
                 *(self._pixels, self._frame_size),
@@ -165,7 +170,10 @@ class Restorer:
         from mirnet_edge.device.path import DevicePath
 
         return DevicePath(
-            *(self.engine, facts, self.tiling, self.statistics),  # type: ignore[arg-type]
+            self.engine,
+            facts=facts,
+            tiling=self.tiling,
+            pooling=self.statistics,
             samples=self._settings.samples,
             pixels=self._pixels,
             frame_size=self._frame_size,

@@ -1,14 +1,9 @@
-"""The CUDA kernels compiled for the host, as functions on NumPy arrays.
-
-Takes and gives tiles as (N, C, H, W) whatever their layout in memory: ``channels_last`` says how
-the kernel sees them.
-"""
+"""The CUDA kernels compiled for the host, as functions on NumPy arrays."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import shutil
 import subprocess
 import tempfile
@@ -18,12 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_twins import ORDERS, SAMPLES, VALUES, YUV_FORMATS, Array
+from kernel_twins import SAMPLES, VALUES, YUV_FORMATS, Array
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 HOST_SOURCES = Path(__file__).parent / "kernels"
-
-
 Size = tuple[int, int, int]
 BLOCK = (2, 3, 1)
 
@@ -44,14 +37,10 @@ class HostKernels:
         order: str,
         origins: Array,
         tile_size_px: tuple[int, int],
-        padded_channels: int,
         value: str,
         guard_bytes: int = 16,
-        channels_last: bool = False,
     ) -> Array:
-        batch = GuardedTiles(
-            len(origins), padded_channels, tile_size_px, value, guard_bytes, channels_last
-        )
+        batch = GuardedTiles(len(origins), tile_size_px, value, guard_bytes)
         self._launch_tiles(
             f"load_tiles_{order}_{name_of(frame)}_{value}",
             len(origins),
@@ -71,16 +60,13 @@ class HostKernels:
         origins: Array,
         kept: Array,
         alpha: Array | None,
-        channels_last: bool = False,
     ) -> None:
-        batch = in_memory(tiles, channels_last)
+        batch = in_memory(tiles)
         self._launch_tiles(
             f"store_tiles_{order}_{name_of(frame)}_{value_of(tiles)}",
             len(origins),
             pointer(batch),
             *tiles.shape[2:],
-            tiles.shape[1],
-            int(channels_last),
             pointer(origins),
             pointer(kept),
             pointer(frame),
@@ -97,11 +83,9 @@ class HostKernels:
         matrix: Array,
         origins: Array,
         tile_size_px: tuple[int, int],
-        padded_channels: int,
         value: str,
-        channels_last: bool = False,
     ) -> Array:
-        batch = GuardedTiles(len(origins), padded_channels, tile_size_px, value, 16, channels_last)
+        batch = GuardedTiles(len(origins), tile_size_px, value)
         self._launch_tiles(
             f"load_tiles_{frame_format}_u8_{value}",
             len(origins),
@@ -121,16 +105,13 @@ class HostKernels:
         tiles: Array,
         origins: Array,
         kept: Array,
-        channels_last: bool = False,
     ) -> None:
-        batch = in_memory(tiles, channels_last)
+        batch = in_memory(tiles)
         self._launch_tiles(
             f"store_tiles_{frame_format}_u8_{value_of(tiles)}",
             len(origins),
             pointer(batch),
             *tiles.shape[2:],
-            tiles.shape[1],
-            int(channels_last),
             pointer(origins),
             pointer(kept),
             pointer(matrix),
@@ -147,10 +128,9 @@ class HostKernels:
         batch: int,
         columns: int,
         ramp: Array,
-        channels_last: bool = False,
     ) -> None:
-        """Blends ``batch`` tiles from ``cursor`` * ``batch`` on, in the ring (tiles, C, H, W)."""
-        tiles = in_memory(ring, channels_last)
+        """Blends ``batch`` tiles from ``cursor`` * ``batch`` on, in the ring (tiles, 3, H, W)."""
+        tiles = in_memory(ring)
         where = np.array([cursor], np.int32)
         self._launch_tiles(
             f"blend_tiles_{value_of(ring)}",
@@ -158,8 +138,6 @@ class HostKernels:
             pointer(tiles),
             len(ring),
             *ring.shape[2:],
-            ring.shape[1],
-            int(channels_last),
             pointer(origins),
             pointer(settled),
             pointer(where),
@@ -168,7 +146,7 @@ class HostKernels:
             pointer(ramp),
             len(ramp),
         )
-        ring[...] = tiles.transpose(0, 3, 1, 2) if channels_last else tiles
+        ring[...] = tiles
 
     def luma_sums(self, frame: Array, order: str, row_step: int) -> Array:
         sums = np.zeros((8, 8), np.uint64)
@@ -221,30 +199,20 @@ class GuardedTiles:
     """A batch for a kernel to write, with ``guard_bytes`` of 0xA5 on either side."""
 
     def __init__(
-        self,
-        count: int,
-        channels: int,
-        tile_size_px: tuple[int, int],
-        value: str,
-        guard_bytes: int,
-        channels_last: bool,
+        self, count: int, tile_size_px: tuple[int, int], value: str, guard_bytes: int = 16
     ) -> None:
-        height, width = tile_size_px
-        shape = (
-            (count, height, width, channels) if channels_last else (count, channels, *tile_size_px)
-        )
+        shape = (count, 3, *tile_size_px)
         size_bytes = int(np.prod(shape)) * VALUES[value].itemsize
         buffer = np.full(size_bytes + 2 * guard_bytes, 0xA5, np.uint8)
         inside = buffer[guard_bytes : guard_bytes + size_bytes]
         self._outside = (buffer[:guard_bytes], buffer[guard_bytes + size_bytes :])
         self._tiles: Array = inside.view(VALUES[value]).reshape(shape)
-        self._channels_last = channels_last
-        self.arguments = (pointer(self._tiles), height, width, channels, int(channels_last))
+        self.arguments = (pointer(self._tiles), *tile_size_px)
 
     def written(self) -> Array:
-        """The tiles, (N, C, H, W)."""
+        """The tiles, (N, 3, H, W)."""
         assert all((guard == 0xA5).all() for guard in self._outside), "wrote outside its array"
-        return self._tiles.transpose(0, 3, 1, 2) if self._channels_last else self._tiles
+        return self._tiles
 
 
 @functools.cache
@@ -298,9 +266,8 @@ def value_of(tiles: Array) -> str:
     return next(name for name, dtype in VALUES.items() if dtype == tiles.dtype)
 
 
-def in_memory(tiles_nchw: Array, channels_last: bool) -> Array:
+def in_memory(tiles: Array) -> Array:
     """Tiles as a kernel takes them, aligned as an allocation on the device is."""
-    tiles = tiles_nchw.transpose(0, 2, 3, 1) if channels_last else tiles_nchw
     aligned = np.empty(tiles.nbytes + 16, np.uint8)
     start = -aligned.ctypes.data % 16
     out: Array = aligned[start : start + tiles.nbytes].view(tiles.dtype).reshape(tiles.shape)
@@ -322,87 +289,3 @@ def size_of(planes: Sequence[Array], frame_format: str) -> tuple[int, int]:
     """Height and width in pixels."""
     height, width = planes[0].shape[:2]
     return height, 2 * width if frame_format == "yuyv" else width
-
-
-def random_samples(random: np.random.Generator, count: int, sample: np.dtype[Any]) -> Array:
-    if sample.kind == "f":
-        return random.normal(0.5, 1.0, count).astype(sample)
-    return random.integers(0, np.iinfo(sample).max, count, sample, endpoint=True)
-
-
-def rows_in(buffer: Array, shape: tuple[int, ...], gap_samples: int) -> Array:
-    """The array (H, W) or (H, W, C) that begins ``gap_samples`` into a buffer and whose rows lie as
-    many samples apart, so that they are aligned to a sample and to nothing more."""
-    item = buffer.itemsize
-    within = [int(np.prod(shape[i + 1 :])) * item for i in range(1, len(shape))]
-    pitch_bytes = (int(np.prod(shape[1:])) + gap_samples) * item
-    return np.lib.stride_tricks.as_strided(buffer[gap_samples:], shape, (pitch_bytes, *within))
-
-
-def pitched_buffer(
-    random: np.random.Generator, shape: tuple[int, ...], gap_samples: int, sample: np.dtype[Any]
-) -> Array:
-    """Random samples, room for an array of ``rows_in``."""
-    count = gap_samples + shape[0] * (int(np.prod(shape[1:])) + gap_samples)
-    return random_samples(random, count, sample)
-
-
-def shape_of(size_px: tuple[int, int], frame_format: str) -> tuple[int, int, int]:
-    """(H, W, C) of an interleaved frame."""
-    return (*size_px, len(ORDERS[frame_format.split("_")[0]]))
-
-
-def some_origins(size_px: tuple[int, int], tile_size_px: tuple[int, int]) -> Array:
-    """x, y of tiles inside, over each border, and several frames away."""
-    height, width = size_px
-    tile_height, tile_width = tile_size_px
-    return np.array(
-        [
-            (0, 0),
-            (1, 2),
-            (-3, -2),
-            (width - tile_width + 3, height - tile_height + 1),
-            (-5 * width - 2, 1 - height),
-            (4 * width + 1, 7 * height + 3),
-        ],
-        np.int32,
-    )
-
-
-def disjoint_regions(
-    random: np.random.Generator,
-    size_px: tuple[int, int],
-    tile_size_px: tuple[int, int],
-    multiple: int = 1,
-) -> tuple[Array, Array]:
-    """Origins and kept regions on a grid with a cell left out, each tile up to 3 pixels off its
-    region, so that every alignment of tile and frame comes up. Regions begin and end at multiples
-    of ``multiple``; those in the last row and column leave the frame: the kernel must cut them."""
-    sides = [tile - 3 - (tile - 3) % multiple for tile in tile_size_px]
-    rows, columns = (range(0, size, side) for size, side in zip(size_px, sides, strict=True))
-    cells = list(itertools.product(rows, columns))
-    cells = cells[: max(1, len(cells) - 1)]
-    kept = [(y, x, y + sides[0], x + sides[1]) for y, x in cells]
-    halos = random.integers(0, 3, (len(cells), 2), endpoint=True)
-    pairs = zip(cells, halos, strict=True)
-    origins = [(x - halo_x, y - halo_y) for (y, x), (halo_y, halo_x) in pairs]
-    return np.array(origins, np.int32), np.array(kept, np.int32)
-
-
-def awkward_tiles(
-    random: np.random.Generator, shape: tuple[int, ...], value: np.dtype[Any]
-) -> Array:
-    """Values inside and outside 0..1, with NaN, infinities and the ends of the range among them."""
-    values = random.normal(0.5, 0.5, shape).astype(value).reshape(-1)
-    values[::7] = np.resize([np.nan, np.inf, -np.inf, 0, 1, 2, -1, -0.0], len(values[::7]))
-    return values.reshape(shape)
-
-
-def assert_same(actual: Array, expected: Array, what: str) -> None:
-    same = (actual == expected) | ((actual != actual) & (expected != expected))
-    if not same.all():
-        where = tuple(int(i) for i in np.argwhere(~same)[0])
-        raise AssertionError(
-            f"{what}: {np.count_nonzero(~same)} of {same.size} differ, first at {where}: "
-            f"kernel {actual[where]!r}, twin {expected[where]!r}"
-        )

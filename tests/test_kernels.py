@@ -11,22 +11,20 @@ import itertools
 
 import numpy as np
 import pytest
-from kernel_host import (
-    HostKernels,
+from kernel_host import HostKernels, pointer
+from kernel_host import host_fixture as host_fixture
+from kernel_samples import (
+    FORMATS,
     assert_same,
     awkward_tiles,
     disjoint_regions,
     pitched_buffer,
-    pointer,
     random_samples,
     rows_in,
     shape_of,
     some_origins,
 )
-from kernel_host import host_fixture as host_fixture
-from kernel_twins import ORDERS, SAMPLES, VALUES, load_tiles, reflected, store_tiles
-
-FORMATS = [f"{order}_{sample}" for order, sample in itertools.product(ORDERS, SAMPLES)]
+from kernel_twins import SAMPLES, VALUES, load_tiles, reflected, store_tiles
 
 # Height and width of frames and of tiles, odd ones and tiles larger than the frame on purpose.
 FRAME_SIZES_PX = ((1, 1), (1, 6), (5, 1), (2, 3), (13, 17), (24, 40))
@@ -64,18 +62,16 @@ def test_host_halves_are_those_of_numpy(host: HostKernels) -> None:
 def test_load_tiles(host: HostKernels, frame_format: str, value: str) -> None:
     random = np.random.default_rng(4)
     order, sample = frame_format.split("_")[0], SAMPLES[frame_format.split("_")[1]]
-    for size_px, tile_size_px, gap, (padded, channels_last) in itertools.product(
-        FRAME_SIZES_PX, TILE_SIZES_PX, GAPS_SAMPLES, ((3, False), (8, False), (8, True))
+    for size_px, tile_size_px, gap in itertools.product(
+        FRAME_SIZES_PX, TILE_SIZES_PX, GAPS_SAMPLES
     ):
         shape = shape_of(size_px, frame_format)
         frame = rows_in(pitched_buffer(random, shape, gap, sample), shape, gap)
         origins = some_origins(size_px, tile_size_px)
         # Behind 16 bytes the batch is aligned for whole vectors; behind a value more it is not.
-        guard_bytes = 16 if gap == 0 or channels_last else 16 + VALUES[value].itemsize
-        actual = host.load_tiles(
-            frame, order, origins, tile_size_px, padded, value, guard_bytes, channels_last
-        )
-        expected = load_tiles(frame, order, origins, tile_size_px, padded, VALUES[value])
+        guard_bytes = 16 if gap == 0 else 16 + VALUES[value].itemsize
+        actual = host.load_tiles(frame, order, origins, tile_size_px, value, guard_bytes)
+        expected = load_tiles(frame, order, origins, tile_size_px, VALUES[value])
         assert_same(actual, expected, f"frame {size_px}, tile {tile_size_px}, gap {gap}")
 
 
@@ -84,22 +80,22 @@ def test_load_tiles(host: HostKernels, frame_format: str, value: str) -> None:
 def test_store_tiles(host: HostKernels, frame_format: str, value: str) -> None:
     random = np.random.default_rng(5)
     order, sample = frame_format.split("_")[0], SAMPLES[frame_format.split("_")[1]]
-    for size_px, tile_size_px, gap, (padded, channels_last) in itertools.product(
-        FRAME_SIZES_PX, TILE_SIZES_PX, GAPS_SAMPLES, ((3, False), (5, False), (8, True))
+    for size_px, tile_size_px, gap in itertools.product(
+        FRAME_SIZES_PX, TILE_SIZES_PX, GAPS_SAMPLES
     ):
         shape = shape_of(size_px, frame_format)
         buffer = pitched_buffer(random, shape, gap, sample)
         frame = rows_in(buffer, shape, gap)
         other = rows_in(pitched_buffer(random, shape, 2, sample), shape, 2)
         origins, kept = disjoint_regions(random, size_px, tile_size_px)
-        tiles = awkward_tiles(random, (len(origins), padded, *tile_size_px), VALUES[value])
+        tiles = awkward_tiles(random, (len(origins), 3, *tile_size_px), VALUES[value])
         for alpha in (frame, other, None):
             # The twin's buffer is compared whole: what lies between the rows must not change.
             expected = buffer.copy()
             rows_in(expected, shape, gap)[...] = store_tiles(
                 frame, order, tiles, origins, kept, alpha
             )
-            host.store_tiles(frame, order, tiles, origins, kept, alpha, channels_last)
+            host.store_tiles(frame, order, tiles, origins, kept, alpha)
             assert_same(buffer, expected, f"frame {size_px}, tile {tile_size_px}, gap {gap}")
 
 
@@ -108,8 +104,8 @@ def test_rows_may_lie_bottom_first(host: HostKernels) -> None:
     flipped = np.ascontiguousarray(frame[::-1])[::-1]
     assert flipped.strides[0] == -33
     origins, kept = np.array([(-2, -3)], np.int32), np.array([(0, 0, 9, 11)], np.int32)
-    tiles = host.load_tiles(flipped, "rgb", origins, (16, 16), 3, "f16")
-    expected = load_tiles(frame, "rgb", origins, (16, 16), 3, VALUES["f16"])
+    tiles = host.load_tiles(flipped, "rgb", origins, (16, 16), "f16")
+    expected = load_tiles(frame, "rgb", origins, (16, 16), VALUES["f16"])
     assert_same(tiles, expected, "loaded from a negative pitch")
     back = np.zeros_like(frame)[::-1]
     host.store_tiles(back, "rgb", tiles, origins, kept, None)
@@ -148,7 +144,7 @@ def test_every_sample_is_divided_as_numpy_divides(
 ) -> None:
     count = np.iinfo(SAMPLES[sample]).max + 1
     frame = np.arange(count).astype(SAMPLES[sample]).reshape(-1, 256, 1)
-    tiles = host.load_tiles(frame, "gray", np.zeros((1, 2), np.int32), frame.shape[:2], 3, value)
+    tiles = host.load_tiles(frame, "gray", np.zeros((1, 2), np.int32), frame.shape[:2], value)
     quotient = frame[..., 0].astype(np.float32) / np.float32(count - 1)
     assert_same(tiles[0, 0], quotient.astype(VALUES[value]), sample)
 
@@ -217,7 +213,7 @@ def test_a_frame_comes_back_from_its_tiles(
         [(y, x, y + 12, x + 12) for y in range(0, 24, 12) for x in range(0, 36, 12)], np.int32
     )
     origins = np.ascontiguousarray(kept[:, 1::-1] - 4)
-    tiles = host.load_tiles(frame, order, origins, (20, 20), 4, value)
+    tiles = host.load_tiles(frame, order, origins, (20, 20), value)
     back, expected = np.zeros_like(frame), frame.copy()
     if sample.kind == "f":
         expected[..., :3] = frame[..., :3].clip(0, 1)  # alpha is copied as it is

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_host import HostKernels, assert_same
+from kernel_host import HostKernels
 from kernel_host import host_fixture as host_fixture
+from kernel_samples import assert_same, ramp_of, regions_of
 from kernel_twins import VALUES, Array, blend_tiles
 
 from mirnet_edge.host.seams import Seams
@@ -15,24 +16,16 @@ from mirnet_edge.tiling.geometry import Cover, Tiling
 # Frames of one tile, one row, one column, several of each; last tiles that overlap much and little.
 FRAMES_PX = ((20, 20), (20, 75), (71, 24), (45, 70), (61, 93))
 TILE_PX = (32, 36)
-LAYOUTS = ((3, False), (4, False), (8, True))
 
 
 def cut(height: int, width: int, blend: int) -> tuple[Cover, Array, Array, Array]:
     """A cover of the frame; its origins, settled regions and ramp as the kernel takes them."""
     cover = Tiling(TILE_PX, halo=3, blend=blend).cover(height, width)
-    origins = [(column.origin, row.origin) for row, column in cover]
-    settled = [
-        (row.settled.start, column.settled.start, row.settled.stop, column.settled.stop)
-        for row, column in cover
-    ]
-    fading = [span for span in (*cover.rows, *cover.columns) if span.fade_in]
-    ramp = fading[0].weights[:blend].copy() if fading else np.zeros(blend, np.float32)
-    return cover, np.array(origins, np.int32), np.array(settled, np.int32), ramp
+    return cover, *regions_of(cover), ramp_of(cover, blend)
 
 
-def tiles_of(cover: Cover, channels: int, value: str) -> Array:
-    shape = (len(cover), channels, cover.rows[0].size, cover.columns[0].size)
+def tiles_of(cover: Cover, value: str) -> Array:
+    shape = (len(cover), 3, cover.rows[0].size, cover.columns[0].size)
     return np.random.default_rng(24).normal(0.5, 0.3, shape).astype(VALUES[value])
 
 
@@ -42,7 +35,6 @@ def blended(
     cover: Cover,
     arrays: tuple[Array, Array, Array],
     batch: int,
-    channels_last: bool = False,
 ) -> Array:
     """All tiles of a frame, blended a batch at a time in the smallest ring that is allowed."""
     origins, settled, ramp = arrays
@@ -55,7 +47,7 @@ def blended(
     for cursor in range(len(origins) // batch):
         indices = np.arange(len(tiles))[cursor * batch :][:batch]
         ring[indices % len(ring)] = tiles[indices]
-        host.blend_tiles(ring, origins, settled, cursor, batch, columns, ramp, channels_last)
+        host.blend_tiles(ring, origins, settled, cursor, batch, columns, ramp)
         out[indices] = ring[indices % len(ring)]
     return out
 
@@ -65,13 +57,11 @@ def blended(
 @pytest.mark.parametrize("batch", [1, 3, 100])
 def test_blend_tiles(host: HostKernels, batch: int, blend: int, value: str) -> None:
     for size_px in FRAMES_PX:
-        cover, *arrays = cut(*size_px, blend)
-        origins, settled, ramp = arrays
-        for channels, channels_last in LAYOUTS:
-            tiles = tiles_of(cover, channels, value)
-            actual = blended(host, tiles, cover, (origins, settled, ramp), batch, channels_last)
-            expected = blend_tiles(tiles, origins, settled, len(cover.columns), ramp)
-            assert_same(actual, expected, f"frame {size_px}")
+        cover, origins, settled, ramp = cut(*size_px, blend)
+        tiles = tiles_of(cover, value)
+        actual = blended(host, tiles, cover, (origins, settled, ramp), batch)
+        expected = blend_tiles(tiles, origins, settled, len(cover.columns), ramp)
+        assert_same(actual, expected, f"frame {size_px}")
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -79,7 +69,7 @@ def test_blend_tiles(host: HostKernels, batch: int, blend: int, value: str) -> N
 def test_settled_regions_are_those_of_seams(host: HostKernels, blend: int, value: str) -> None:
     for size_px in FRAMES_PX:
         cover, origins, settled, ramp = cut(*size_px, blend)
-        tiles = tiles_of(cover, 3, value)
+        tiles = tiles_of(cover, value)
         actual = blended(host, tiles, cover, (origins, settled, ramp), 2)
         seams = Seams(cover, 3)
         for tile, before, (row, column) in zip(actual, tiles, cover, strict=True):

@@ -1,5 +1,5 @@
-"""Every kernel on a real GPU, compiled there, against the NumPy twins: the tests of
-`test_device_tile_kernels`, with frames and tiles of many blocks.
+"""Every kernel on a real GPU, compiled there, against the NumPy twins: `kernel_cases`, with frames
+and tiles of many blocks.
 
 A GPU may differ from the twin by one step of the type that is written, the one rounding that the
 kernels are allowed.
@@ -11,22 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_twins import VALUES, Array, blend_tiles
-from test_device_tile_kernels import Check, Memory, Sizes
-from test_device_tile_kernels import kernels as kernels
-from test_device_tile_kernels import memory as memory
-from test_device_tile_kernels import stream as stream
-from test_device_tile_kernels import test_load as test_load
-from test_device_tile_kernels import test_load_and_store_yuv as test_load_and_store_yuv
-from test_device_tile_kernels import test_luma_sums as test_luma_sums
-from test_device_tile_kernels import test_rows_of_any_size as test_rows_of_any_size
-from test_device_tile_kernels import test_store as test_store
+from kernel_cases import Check, KernelCases, Memory, Sizes
+from kernel_cases import bench as bench
+from kernel_cases import kernels as kernels
+from kernel_cases import memory as memory
+from kernel_cases import stream as stream
+from kernel_twins import Array
 
 from mirnet_edge.cuda import Device, Kernels, Stream, open_device
 from mirnet_edge.cuda.compiler import Target, _find_nvcc, _find_nvrtc, _sealed, find_compiler
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import DeviceError
-from mirnet_edge.tiling.geometry import Tiling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -81,39 +76,8 @@ def assert_within_a_step(actual: Array, expected: Array, what: str) -> None:
         )
 
 
-@pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize(("channels", "channels_last"), [(3, False), (8, True)])
-def test_blend(
-    value: str,
-    channels: int,
-    channels_last: bool,
-    kernels: TileKernels,
-    memory: Memory,
-    stream: Stream,
-) -> None:
-    batch, blend = 5, 6
-    cover = Tiling((72, 76), halo=5, blend=blend).cover(201, 307)
-    columns, count = len(cover.columns), len(cover)
-    beyond = ((0, -count % batch), (0, 0))
-    origins = np.array([(column.origin, row.origin) for row, column in cover], np.int32)
-    settled = np.array(
-        [
-            (row.settled.start, column.settled.start, row.settled.stop, column.settled.stop)
-            for row, column in cover
-        ],
-        np.int32,
-    )
-    ramp = next(span for span in cover.rows if span.fade_in).weights[:blend].astype(np.float32)
-    shape = (count + -count % batch + columns + 1, channels, 72, 76)
-    values = np.random.default_rng(81).normal(0.5, 0.3, shape).astype(VALUES[value])
-    ring = memory.put_tiles(values, channels_last)
-    tables = [memory.put(np.pad(table, beyond)) for table in (origins, settled)]
-    ramp_address = memory.put(ramp)
-    for cursor in range(-(-count // batch)):
-        where = memory.put(np.array([cursor], np.int32))
-        kernels.blend(ring, *tables, where, batch, columns, ramp_address, blend, stream=stream)
-    expected = blend_tiles(values[:count], origins, settled, columns, ramp)
-    assert_within_a_step(memory.take_tiles(ring)[:count], expected, f"{value}, {channels_last}")
+class TestOnTheGpu(KernelCases):
+    """Within a step of the twins."""
 
 
 def test_laps_measure_time(kernels: TileKernels, memory: Memory, stream: Stream) -> None:

@@ -6,18 +6,15 @@ import itertools
 
 import numpy as np
 import pytest
-from kernel_host import HostKernels, assert_same, pitched_buffer, rows_in
+from kernel_host import HostKernels
 from kernel_host import host_fixture as host_fixture
+from kernel_samples import FORMATS, assert_same, pitched_buffer, rows_in
 from kernel_twins import ORDERS, SAMPLES, luma_sums
 
-FORMATS = [
-    *(f"{order}_{sample}" for order, sample in itertools.product(ORDERS, SAMPLES)),
-    "yuyv_u8",
-]
 FRAME_SIZES_PX = ((1, 1), (3, 70), (13, 17), (37, 90), (64, 64))
 
 
-@pytest.mark.parametrize("frame_format", FORMATS)
+@pytest.mark.parametrize("frame_format", [*FORMATS, "yuyv_u8"])
 def test_luma_sums(host: HostKernels, frame_format: str) -> None:
     random = np.random.default_rng(34)
     order, sample = frame_format.split("_")

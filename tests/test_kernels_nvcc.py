@@ -9,22 +9,20 @@ from pathlib import Path
 
 import pytest
 from kernel_host import KERNELS
-from kernel_twins import ORDERS, SAMPLES, VALUES, YUV_FORMATS
+from kernel_samples import FORMATS
+from kernel_twins import VALUES, YUV_FORMATS
 
-FORMATS = [
-    *(f"{order}_{sample}" for order, sample in itertools.product(ORDERS, SAMPLES)),
-    *(f"{frame_format}_u8" for frame_format in YUV_FORMATS),
-]
+ALL_FORMATS = [*FORMATS, *(f"{frame_format}_u8" for frame_format in YUV_FORMATS)]
 SYMBOLS = [
     *(
         f"{kernel}_{frame}_{value}"
         for kernel, frame, value in itertools.product(
-            ("load_tiles", "store_tiles"), FORMATS, VALUES
+            ("load_tiles", "store_tiles"), ALL_FORMATS, VALUES
         )
     ),
     *(f"blend_tiles_{value}" for value in VALUES),
     *("take_row", "put_row", "advance", "lap"),
-    *(f"luma_sums_{frame}" for frame in FORMATS if frame not in ("nv12_u8", "i420_u8")),
+    *(f"luma_sums_{frame}" for frame in ALL_FORMATS if frame not in ("nv12_u8", "i420_u8")),
 ]
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120, 121)
 

@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-from kernel_host import HostKernels, assert_same
+from kernel_host import HostKernels
 from kernel_host import host_fixture as host_fixture
+from kernel_samples import assert_same
 from kernel_twins import Array, lap, put_row, take_row
 
 # Less than a vector, one, a region, odd ones, and more than the threads of the grid move at once.

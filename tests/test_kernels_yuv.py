@@ -8,16 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from kernel_host import (
-    HostKernels,
+from kernel_host import HostKernels
+from kernel_host import host_fixture as host_fixture
+from kernel_samples import (
     assert_same,
     awkward_tiles,
     disjoint_regions,
     pitched_buffer,
+    plane_shapes,
+    regions_of,
     rows_in,
     some_origins,
 )
-from kernel_host import host_fixture as host_fixture
 from kernel_twins import (
     COLOURS,
     VALUES,
@@ -29,28 +31,17 @@ from kernel_twins import (
 )
 from PIL import Image
 
-from mirnet_edge.tiling.geometry import Cover, Tiling
+from mirnet_edge.tiling.geometry import Tiling
 
 FRAME_SIZES_PX = ((2, 2), (2, 6), (6, 2), (14, 18), (24, 40))
 YUYV_SIZES_PX = (*FRAME_SIZES_PX, (1, 2), (13, 18))
 TILE_SIZES_PX = ((8, 8), (7, 5), (20, 28))
 # Between the rows of y and before the first, and the same of cb and of cr.
 GAPS_BYTES = ((0, 0, 0), (8, 4, 2), (1, 7, 3))
-LAYOUTS = ((3, False), (4, False), (8, True))
 
 
 def sizes_of(frame_format: str) -> tuple[tuple[int, int], ...]:
     return YUYV_SIZES_PX if frame_format == "yuyv" else FRAME_SIZES_PX
-
-
-def plane_shapes(size_px: tuple[int, int], frame_format: str) -> list[tuple[int, ...]]:
-    height, width = size_px
-    half = (height // 2, width // 2)
-    return {
-        "nv12": [(height, width), (*half, 2)],
-        "i420": [(height, width), half, half],
-        "yuyv": [(height, width // 2, 4)],
-    }[frame_format]
 
 
 def frame_of(
@@ -72,16 +63,16 @@ def frame_of(
 def test_load_tiles_yuv(host: HostKernels, frame_format: str, value: str) -> None:
     random = np.random.default_rng(14)
     colours = itertools.cycle(COLOURS.values())
-    for size_px, tile_size_px, gaps, (padded, channels_last) in itertools.product(
-        sizes_of(frame_format), TILE_SIZES_PX, GAPS_BYTES, LAYOUTS
+    for size_px, tile_size_px, gaps in itertools.product(
+        sizes_of(frame_format), TILE_SIZES_PX, GAPS_BYTES
     ):
         _, planes = frame_of(random, size_px, frame_format, gaps)
         origins, colour = some_origins(size_px, tile_size_px), next(colours)
         actual = host.load_tiles_yuv(
-            planes, frame_format, colour.to_rgb, origins, tile_size_px, padded, value, channels_last
+            planes, frame_format, colour.to_rgb, origins, tile_size_px, value
         )
         expected = load_tiles_yuv(
-            planes, frame_format, colour, origins, tile_size_px, padded, VALUES[value]
+            planes, frame_format, colour, origins, tile_size_px, VALUES[value]
         )
         assert_same(actual, expected, f"frame {size_px}, tile {tile_size_px}, gaps {gaps}")
 
@@ -91,34 +82,22 @@ def test_load_tiles_yuv(host: HostKernels, frame_format: str, value: str) -> Non
 def test_store_tiles_yuv(host: HostKernels, frame_format: str, value: str) -> None:
     random = np.random.default_rng(15)
     colours = itertools.cycle(COLOURS.values())
-    for size_px, tile_size_px, gaps, (padded, channels_last), multiple in itertools.product(
-        sizes_of(frame_format), TILE_SIZES_PX, GAPS_BYTES, LAYOUTS, (1, 2)
+    for size_px, tile_size_px, gaps, multiple in itertools.product(
+        sizes_of(frame_format), TILE_SIZES_PX, GAPS_BYTES, (1, 2)
     ):
         buffers, planes = frame_of(random, size_px, frame_format, gaps)
         # Odd regions too: neither may the pixels beyond their last whole chroma sample change.
         origins, kept = disjoint_regions(random, size_px, tile_size_px, multiple)
-        tiles = awkward_tiles(random, (len(origins), padded, *tile_size_px), VALUES[value])
+        tiles = awkward_tiles(random, (len(origins), 3, *tile_size_px), VALUES[value])
         colour = next(colours)
         stored = store_tiles_yuv(planes, frame_format, colour, tiles, origins, kept)
         # The twin's buffers are compared whole: what lies between the rows must not change.
         expected = [buffer.copy() for buffer in buffers]
         for buffer, plane, gap in zip(expected, stored, gaps, strict=False):
             rows_in(buffer, plane.shape, gap)[...] = plane
-        host.store_tiles_yuv(
-            planes, frame_format, colour.to_yuv, tiles, origins, kept, channels_last
-        )
+        host.store_tiles_yuv(planes, frame_format, colour.to_yuv, tiles, origins, kept)
         for actual, twin in zip(buffers, expected, strict=True):
             assert_same(actual, twin, f"frame {size_px}, tile {tile_size_px}, gaps {gaps}")
-
-
-def arrays_of(cover: Cover) -> tuple[Array, Array]:
-    """Origins and settled regions as the kernels take them."""
-    origins = [(column.origin, row.origin) for row, column in cover]
-    settled = [
-        (row.settled.start, column.settled.start, row.settled.stop, column.settled.stop)
-        for row, column in cover
-    ]
-    return np.array(origins, np.int32), np.array(settled, np.int32)
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -136,9 +115,9 @@ def test_every_code_comes_back_from_the_tiles_of_a_frame(
         ((58, 80), (24, 32), 8),
     ):
         _, planes = frame_of(np.random.default_rng(16), size_px, frame_format)
-        origins, settled = arrays_of(Tiling(tile_size_px, halo=halo).cover(*size_px))
+        origins, settled = regions_of(Tiling(tile_size_px, halo=halo).cover(*size_px))
         to_rgb, to_yuv = COLOURS[colour].to_rgb, COLOURS[colour].to_yuv
-        tiles = host.load_tiles_yuv(planes, frame_format, to_rgb, origins, tile_size_px, 3, value)
+        tiles = host.load_tiles_yuv(planes, frame_format, to_rgb, origins, tile_size_px, value)
         back = [~plane for plane in planes]
         host.store_tiles_yuv(back, frame_format, to_yuv, tiles, origins, settled)
         for plane, expected in zip(back, planes, strict=True):
@@ -160,8 +139,8 @@ def test_planes_may_lie_bottom_first(host: HostKernels) -> None:
     assert [plane.strides[0] for plane in flipped] == [-10, -10]
     origins, kept = np.array([(-2, -3)], np.int32), np.array([(0, 0, 6, 10)], np.int32)
     colour = COLOURS["bt709-limited"]
-    tiles = host.load_tiles_yuv(flipped, "nv12", colour.to_rgb, origins, (16, 16), 3, "f32")
-    expected = load_tiles_yuv(planes, "nv12", colour, origins, (16, 16), 3, VALUES["f32"])
+    tiles = host.load_tiles_yuv(flipped, "nv12", colour.to_rgb, origins, (16, 16), "f32")
+    expected = load_tiles_yuv(planes, "nv12", colour, origins, (16, 16), VALUES["f32"])
     assert_same(tiles, expected, "loaded from negative pitches")
     back = [np.zeros_like(plane)[::-1] for plane in planes]
     host.store_tiles_yuv(back, "nv12", colour.to_yuv, tiles, origins, kept)
@@ -208,7 +187,7 @@ def test_colour_bars_have_the_published_codes(
     expected = np.array(list(bars.values()), np.uint8).repeat(2, 0)
     assert_same(yuv_codes(planes, frame_format)[1], expected, "bars")
     back = host.load_tiles_yuv(
-        planes, frame_format, COLOURS[colour].to_rgb, origins, (2, 16), 3, "f32"
+        planes, frame_format, COLOURS[colour].to_rgb, origins, (2, 16), "f32"
     )
     # A code is rounded, by up to half a step of 1/219 in luma and 1.8/224 in chroma.
     np.testing.assert_allclose(back[0], tiles[0], atol=0.5 / 219 + 0.5 * 1.8559 / 224)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
-from mirnet_edge.cuda import Owner
+import numpy as np
+
+from mirnet_edge.cuda import Device, Event, MirroredBuffer, Owner, PinnedBuffer
 from mirnet_edge.device.array_layout import ArrayLayout
-from mirnet_edge.device.batch_loop import BatchLoop, Frames, Machine, Scratch, Work
-from mirnet_edge.device.slots import FrameSlot
-from mirnet_edge.device.tables import BatchTables, places_of, places_of_samples
+from mirnet_edge.device.batch_loop import CLOCK_WORDS, BatchLoop, Frames, Machine, Scratch, Work
+from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.pooling.samples import Sample
 from mirnet_edge.pooling.vectors import Weights
 from mirnet_edge.tiling.geometry import Cover
@@ -21,6 +21,39 @@ SLOTS = 2
 """Frames in flight at most: the copies of one beside the engine on another."""
 
 
+class FrameSlot(Owner):
+    """Memory for one frame in flight; its parts are made once and used by one frame after another.
+
+    Args:
+        layout: of the frames.
+        block_words: float32 values that a whole frame gathers; 0 for none.
+
+    Attributes:
+        source, target: the frame and the restored frame.
+        source_frame, target_frame: the device's side of them, for the kernels.
+        clock: (8,) uint64, what the kernels' clock said at the frame's end, in nanoseconds.
+        gathered: (block_words,) float32, or None.
+        started, uploaded, begun, gathering, computed, downloaded: marks in the streams.
+        free: whether no frame uses it.
+    """
+
+    def __init__(self, device: Device, layout: ArrayLayout, block_words: int) -> None:
+        super().__init__(device)
+        self.free = True
+        with self._making():
+            own = self._own
+            self.source = own(MirroredBuffer(device, layout.shape, layout.dtype))
+            self.target = own(MirroredBuffer(device, layout.shape, layout.dtype))
+            self.clock = own(PinnedBuffer(device, (CLOCK_WORDS,), np.uint64))
+            self.gathered = (
+                own(PinnedBuffer(device, (block_words,), np.float32)) if block_words else None
+            )
+            self.started, self.uploaded, self.begun = (own(Event(device)) for _ in "abc")
+            self.gathering, self.computed, self.downloaded = (own(Event(device)) for _ in "abc")
+        self.source_frame = layout.frame_at(self.source.address)
+        self.target_frame = layout.frame_at(self.target.address)
+
+
 class FramePlan(Owner):
     """Tables, memory and graphs for frames of one layout.
 
@@ -28,13 +61,11 @@ class FramePlan(Owner):
         machine: runs them.
         layout: of the frames.
         cover: their tiles.
-        regions: what counts of each tile in the frame's statistics; None where none are gathered.
-        samples: sample tiles; none where none are run.
+        regions: what counts of each tile in the means over the frame; empty where none are taken.
+        samples: sample tiles; empty where none are run.
 
     Attributes:
-        layout, cover: as given.
-        tiles, samples: tables of the frame's tiles and of the sample tiles, None where there are
-            none.
+        tiles, samples: tables of the frame's tiles and of sample tiles, None where none are run.
         scratch: shared by all frames.
         size_bytes: of device memory, but for the frames.
 
@@ -47,7 +78,7 @@ class FramePlan(Owner):
         machine: Machine,
         layout: ArrayLayout,
         cover: Cover,
-        regions: Sequence[Weights] | None,
+        regions: Sequence[Weights],
         samples: Sequence[Sample],
     ) -> None:
         stream = machine.engine.stream
@@ -56,22 +87,17 @@ class FramePlan(Owner):
         self._machine = machine
         self._slots: list[FrameSlot] = []
         self._loops: dict[Frames | None, BatchLoop] = {}
-        self._owned = ExitStack()
-        self._opened()
-        own, batch = self._owned.enter_context, machine.image.count
-        try:
-            self.tiles = own(BatchTables(places_of(cover, regions), batch, stream=stream))
-            self.samples = (
-                own(BatchTables(places_of_samples(samples), batch, stream=stream))
-                if samples
-                else None
-            )
-            self._rows = max(self.tiles.rows, self.samples.rows if self.samples else 0)
-            self.scratch = own(Scratch(machine, cover, self._rows))
-        except Exception:
-            self.close()
-            raise
-        tables = [self.tiles, *([self.samples] if self.samples else [])]
+        self.samples: BatchTables | None = None
+        batch = machine.image.count
+        with self._making():
+            self.tiles = self._own(BatchTables.of_frame(cover, regions, batch, stream=stream))
+            tables = [self.tiles]
+            if samples:
+                self.samples = self._own(BatchTables.of_samples(samples, batch, stream=stream))
+                tables.append(self.samples)
+            # Sample tiles are gathered into the same memory before the frame's: the larger counts.
+            self._rows = max(table.rows for table in tables)
+            self.scratch = self._own(Scratch(machine, cover, self._rows))
         self.size_bytes = self.scratch.size_bytes + sum(table.size_bytes for table in tables)
 
     @property
@@ -85,20 +111,17 @@ class FramePlan(Owner):
         Raises:
             DeviceMemoryError: not enough memory for another.
         """
-        for slot in self._slots:
-            if slot.free:
-                slot.free = False
-                return slot
-        if len(self._slots) == SLOTS:
-            return None
-        slot = self._make_slot()
-        slot.free = False
+        slot = next((slot for slot in self._slots if slot.free), None)
+        if slot is None and len(self._slots) < SLOTS:
+            slot = self._make_slot()
+        if slot is not None:
+            slot.free = False
         return slot
 
     def _make_slot(self) -> FrameSlot:
-        statistics = self._machine.statistics
-        words = self._rows * statistics.block_words if statistics is not None else 0
-        slot = FrameSlot(self.device, self.layout, words)
+        pooling = self._machine.pooling
+        words = self._rows * pooling.block_words if pooling is not None else 0
+        slot = self._own(FrameSlot(self.device, self.layout, words))
         self._slots.append(slot)
         return slot
 
@@ -116,25 +139,27 @@ class FramePlan(Owner):
                 loop.prepare(work, tables)
 
     def _works(self) -> list[tuple[Work, BatchTables]]:
-        if self._machine.statistics is None or len(self.cover) == 1:
+        # A frame of one tile is its own mean: the plain engine does without gathering.
+        if self._machine.pooling is None or len(self.cover) == 1:
             return [("plain", self.tiles)]
-        sampled: list[tuple[Work, BatchTables]] = [("sample", self.samples)] if self.samples else []
-        return [("apply", self.tiles), ("gather", self.tiles), *sampled]
+        works: list[tuple[Work, BatchTables]] = [("apply", self.tiles), ("gather", self.tiles)]
+        if self.samples is not None:
+            works.append(("sample", self.samples))
+        return works
 
     def loop(self, frames: Frames) -> BatchLoop:
         """What runs batches between two frames."""
         own = frames in self._loops or len(self._loops) < LOOPS_KEPT
         key = frames if own else None
         if key not in self._loops:
-            self._loops[key] = BatchLoop(self._machine, self.scratch, self.cover, frames, own)
-        return self._loops[key].between(frames)
+            loop = BatchLoop(self._machine, self.scratch, self.cover, frames, own)
+            self._loops[key] = self._own(loop)
+        self._loops[key].frames = frames  # those that share a loop take turns
+        return self._loops[key]
 
     def _release(self) -> None:
-        """All of it, whatever fails on the way; once nothing runs any more."""
-        with ExitStack() as last:
-            last.push(self._owned)
-            for owner in (*self._slots, *self._loops.values()):
-                last.callback(owner.close)
-            stream = self._machine.engine.stream
-            if not stream.closed:  # else its owner waited
-                stream.synchronize()
+        # What still runs reads the tables and writes the slots, so it ends before they go; all of
+        # them go even where waiting fails. A closed stream was waited for by its owner.
+        with self._owned:
+            if not self._machine.engine.stream.closed:
+                self._machine.engine.stream.synchronize()

@@ -1,22 +1,20 @@
-"""The tiles of a frame on the device, restored with statistics as often as asked."""
+"""The tiles of a frame on the device, restored with pooled vectors as often as asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.cuda import PinnedBuffer
 from mirnet_edge.device.batch_loop import BatchLoop, Work
-from mirnet_edge.device.frame_plan import FramePlan
-from mirnet_edge.device.slots import FrameSlot
+from mirnet_edge.device.frame_plan import FramePlan, FrameSlot
 from mirnet_edge.device.tables import BatchTables
+from mirnet_edge.engines.protocol import DevicePooling
 from mirnet_edge.errors import EngineError
 from mirnet_edge.pooling.samples import Sample
 from mirnet_edge.pooling.scene_cut import Grid
 from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
-from mirnet_edge.trt.pooling import TensorRTPooling
 
 
 class DevicePasses:
@@ -24,8 +22,8 @@ class DevicePasses:
 
     Args:
         plan, slot, loop: of the frame.
-        statistics: the apply and gather engines; None for `run` with the plain engine alone.
-        luma: the frame's, when asked.
+        pooling: the apply and gather engines; None for `run` with the plain engine alone.
+        luma: reads the frame's grid, when asked.
 
     Attributes:
         cover: the tiles.
@@ -37,14 +35,13 @@ class DevicePasses:
         plan: FramePlan,
         slot: FrameSlot,
         loop: BatchLoop,
-        statistics: TensorRTPooling | None,
+        pooling: DevicePooling | None,
         luma: Callable[[], Grid],
     ) -> None:
-        self.cover = plan.cover
+        self.cover, self.luma = plan.cover, luma
         self.passes = self.samples = 0
         self._plan, self._slot, self._loop = plan, slot, loop
-        self._engines = statistics
-        self._luma = luma
+        self._pooling = pooling
 
     @property
     def kind(self) -> Hashable:
@@ -54,79 +51,72 @@ class DevicePasses:
     def __len__(self) -> int:
         return len(self.cover)
 
-    def luma(self) -> Grid:
-        """Of the frame."""
-        return self._luma()
-
     def run(self) -> None:
-        """Queue all tiles, each with its own statistics."""
+        """Queue all tiles, each with its own means."""
         self._run(["plain"] * self._plan.tiles.rows, self._plan.tiles)
         self.passes += 1
 
     def sample(self, samples: Sequence[Sample], statistics: Statistics | None) -> list[Partial]:
         """Run the plan's sample tiles, and wait for what they contribute."""
-        tables = self._plan.samples
+        tables, scratch = self._plan.samples, self._plan.scratch
         if tables is None or tables.tiles != len(samples):
             raise EngineError(
                 f"{len(samples)} sample tiles were asked for, and {tables.tiles if tables else 0} "
                 "are prepared; please report this"
             )
-        self._given.give(statistics)
+        pooling, gathered = self._gathering()
+        pooling.give(statistics)
         self._run(["sample"] * tables.rows, tables)
-        self._plan.scratch.read_blocks(self._gathered.array)
-        self._plan.scratch.synchronize()
+        scratch.read_blocks(gathered)
+        scratch.stream.synchronize()
         self.samples += len(samples)
-        found = self._decoded(range(tables.tiles), tables)
-        return [found[index] for index in range(tables.tiles)]
+        return list(self._partials(range(tables.tiles), tables).values())
 
     def restore(
         self, statistics: Statistics, regions: Mapping[int, Weights]
     ) -> Callable[[], Mapping[int, Partial]]:
         """Queue all tiles; batches that hold a tile with a region gather."""
-        tables, batch = self._plan.tiles, self._given.batch
-        gathering = {index // batch for index in regions}
-        self._given.give(statistics)
+        tables, scratch = self._plan.tiles, self._plan.scratch
+        pooling, gathered = self._gathering()
+        gathering = {index // pooling.batch for index in regions}
+        pooling.give(statistics)
         self._run(["gather" if row in gathering else "apply" for row in range(tables.rows)], tables)
         self.passes += 1
         if gathering:
-            self._plan.scratch.read_blocks(self._gathered.array)
+            scratch.read_blocks(gathered)
+        # An event, not the stream: behind this frame the next one may be queued already.
         done = self._slot.gathering
-        done.record(self._plan.scratch.stream)
+        done.record(scratch.stream)
 
-        def gathered() -> Mapping[int, Partial]:
+        def partials() -> Mapping[int, Partial]:
             done.synchronize()
-            return self._decoded(regions, tables)
+            return self._partials(regions, tables)
 
-        return gathered
+        return partials
 
     def _run(self, batches: Sequence[Work], tables: BatchTables) -> None:
+        # All are prepared before the first is launched: preparing runs a batch, and moves the
+        # cursor that the launches count with.
         for work in dict.fromkeys(batches):
             self._loop.prepare(work, tables)
         self._plan.scratch.rewind()
         for work in batches:
             self._loop.launch(work, tables)
 
-    def _decoded(
-        self, tiles: Sequence[int] | range | Mapping[int, Weights], tables: BatchTables
-    ) -> dict[int, Partial]:
-        engines = self._given
-        blocks: NDArray[np.float32] = self._gathered.array.reshape(-1, engines.block_words)
+    def _partials(self, tiles: Iterable[int], tables: BatchTables) -> dict[int, Partial]:
+        """What these tiles contribute, read from the blocks of their batches."""
+        pooling, gathered = self._gathering()
+        blocks = gathered.reshape(-1, pooling.block_words)
+        wanted = list(tiles)
         found: dict[int, Partial] = {}
-        for row in sorted({index // engines.batch for index in tiles}):
-            first = row * engines.batch
-            areas = tables.areas[first : first + engines.batch]
-            partials = engines.partials_of(blocks[row], areas)
-            found.update({first + offset: partial for offset, partial in enumerate(partials)})
-        return {index: found[index] for index in tiles}
+        for row in sorted({index // pooling.batch for index in wanted}):
+            first = row * pooling.batch
+            areas = tables.areas[first : first + pooling.batch]
+            found.update(enumerate(pooling.partials_of(blocks[row], areas), first))
+        return {index: found[index] for index in wanted}
 
-    @property
-    def _given(self) -> TensorRTPooling:
-        if self._engines is None:
-            raise EngineError("statistics without their engines; please report this")
-        return self._engines
-
-    @property
-    def _gathered(self) -> PinnedBuffer:
-        if self._slot.gathered is None:
-            raise EngineError("statistics without memory for them; please report this")
-        return self._slot.gathered
+    def _gathering(self) -> tuple[DevicePooling, NDArray[np.float32]]:
+        """The engines that gather, and the slot's memory for it."""
+        if self._pooling is None or self._slot.gathered is None:
+            raise EngineError("pooled vectors without engines that gather; please report this")
+        return self._pooling, self._slot.gathered.array

@@ -5,29 +5,27 @@
     array on the device ───────────────────────→└─────────────────────────┘→ array on the device
 
 Three streams, one each for uploads, batches and downloads: the copies of one frame overlap the
-engine on another. The host waits once a frame, for its end; where its statistics are gathered in
-several passes, after each of them.
+engine on another. The host waits once a frame, for its end; where its means are gathered in several
+passes, after each of them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mirnet_edge.cuda import Owner, Stream
 from mirnet_edge.device.array_layout import ArrayLayout
 from mirnet_edge.device.batch_loop import ENGINE, POST, PRE, Machine
-from mirnet_edge.device.ends import FrameEnds, Given, Out
-from mirnet_edge.device.frame_plan import SLOTS, FramePlan
-from mirnet_edge.device.layouts import DeviceTiles
+from mirnet_edge.device.ends import FrameEnds, Output, Request
+from mirnet_edge.device.frame_plan import SLOTS, FramePlan, FrameSlot
 from mirnet_edge.device.passes import DevicePasses
-from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.device.tile_kernels import TileKernels
+from mirnet_edge.engines.protocol import DeviceEngine
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, TilingError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
@@ -35,20 +33,18 @@ from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.pooling.samples import kept_regions, sample_tiles
 from mirnet_edge.tiling.geometry import Tiling
-from mirnet_edge.trt.batches import DeviceTensor
-from mirnet_edge.trt.engine import TensorRTEngine
 
 
 @dataclass(eq=False)
 class _Ticket:
-    """A frame in flight: what it was given, where it goes, and what is to be done at its end.
-    Settled once it has left its slot, with an error if it failed."""
+    """A frame in flight: what it is, where it goes, and what is to be done at its end. Settled once
+    it has left its slot, with an error if it failed."""
 
     slot: FrameSlot
     passes: DevicePasses
-    given: Given
-    out: Out
-    finish: Callable[[], None]
+    request: Request
+    output: Output
+    finish: Callable[[], None] | None
     progress: Progress | None
     began_s: float
     settled: bool = False
@@ -66,7 +62,7 @@ class DevicePath(Owner):
         engine: of three channels in and out; outlives this.
         facts: of the network.
         tiling: how a frame of (height, width) is cut.
-        statistics: what the tiles of a frame share, None where each has its own.
+        pooling: what the tiles of a frame share, None where each has its own.
         samples: about how many tiles make a sample.
         pixels: format of every frame; None takes each array's number of channels.
         frame_size: (height, width) of every frame, of uint8 and RGB unless ``pixels`` says more:
@@ -79,59 +75,50 @@ class DevicePath(Owner):
 
     Raises:
         DeviceError: no compiler for the kernels, or not enough memory.
-        EngineError: there are no engines for statistics.
+        EngineError: there are no engines that pool over a frame.
     """
 
     depth = SLOTS
 
     def __init__(
         self,
-        engine: TensorRTEngine,
+        engine: DeviceEngine,
         facts: ModelFacts,
         tiling: Callable[[int, int], Tiling],
-        statistics: FrameStatistics | None = None,
+        pooling: FrameStatistics | None = None,
         samples: int = 0,
         pixels: PixelFormat | None = None,
         frame_size: tuple[int, int] | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        super().__init__(engine.device)
+        super().__init__(engine.stream.device)
         self.timings = Timings()
         self._latencies = LatencyRecord()
-        self._facts, self._tiling, self._statistics = facts, tiling, statistics
+        self._facts, self._tiling, self._pooling = facts, tiling, pooling
         self._samples, self._frame_size = samples, frame_size
         self._memory_limit = memory_limit
-        self._lock = engine.lock  # what another thread queues while this captures would be captured
+        # The engine's own, held by `submit` from the first copy to the last, captures included:
+        # what another thread queued on this stream meanwhile would be captured too.
+        self._lock = engine.lock
         self._plan: FramePlan | None = None
         self._retired: list[FramePlan] = []
         self._in_flight: list[_Ticket] = []
-        self._owned = ExitStack()
-        self._opened()
-        own = self._owned.enter_context
-        try:
-            self._uploads, self._downloads = own(Stream(self.device)), own(Stream(self.device))
-            self._machine = Machine(
-                engine,
-                engine.statistics if statistics is not None else None,
-                own(TileKernels(self.device)),
-                _tiles_of(engine.image),
-                _tiles_of(engine.restored),
-            )
-            self._ends = own(
+        with self._making():
+            self._uploads, self._downloads = (self._own(Stream(self.device)) for _ in "ab")
+            kernels = self._own(TileKernels(self.device))
+            self._machine = Machine.of(engine, kernels, pooling=pooling is not None)
+            self._ends = self._own(
                 FrameEnds(self._machine, pixels, uploads=self._uploads, downloads=self._downloads)
             )
             if frame_size is not None:
-                self._reserve(frame_size, pixels or pixel_format("rgb"))
-        except Exception:
-            self.close()
-            raise
+                pixels = pixels or pixel_format("rgb")
+                shape = pixels.shape_of(*frame_size)
+                with self._lock:  # it captures graphs
+                    self._plan_for(ArrayLayout.of(shape, np.dtype(np.uint8), pixels)).reserve()
 
-    def _reserve(self, size: tuple[int, int], pixels: PixelFormat) -> None:
-        layout = ArrayLayout.of(pixels.shape_of(*size), np.dtype(np.uint8), pixels)
-        with self._lock:
-            self._plan_for(layout).reserve()
-
-    def submit(self, frame: Any, out: Any = None, progress: Progress | None = None) -> _Ticket:
+    def submit(
+        self, frame: object, out: object = None, progress: Progress | None = None
+    ) -> _Ticket:
         """Start on a frame, and return while it is on its way; `collect` waits for it.
 
         Args:
@@ -148,10 +135,10 @@ class DevicePath(Owner):
         began_s = time.perf_counter()
         with self._lock:
             self._require()
-            given = self._ends.given(frame, out)
-            plan, slot = self._room_for(given.layout)
+            request = self._ends.check(frame, out)
+            plan, slot = self._room_for(request.layout)
             try:
-                ticket = self._start(plan, slot, given, progress, began_s)
+                ticket = self._run(plan, slot, request, progress, began_s)
             except BaseException:
                 self._vacate(slot)
                 raise
@@ -164,46 +151,42 @@ class DevicePath(Owner):
         while True:
             try:
                 plan = self._plan_for(layout)
-                slot = plan.take_slot()
+                if (slot := plan.take_slot()) is not None:
+                    return plan, slot
             except DeviceMemoryError:
                 if not self._in_flight:
                     raise
-            else:
-                if slot is not None:
-                    return plan, slot
             with suppress(Exception):  # for `collect` to raise
                 self._settle(self._in_flight[0])
 
-    def _start(
+    def _run(
         self,
         plan: FramePlan,
         slot: FrameSlot,
-        given: Given,
+        request: Request,
         progress: Progress | None,
         began_s: float,
     ) -> _Ticket:
-        compute, ends = self._machine.engine.stream, self._ends
-        source_frame = ends.take_in(given, slot)
-        out, target_frame = ends.make_room(given, slot)
+        """Queue all of a frame: the upload, its batches, and the download."""
+        machine, ends = self._machine, self._ends
+        source_frame = ends.upload(request, slot)
+        output, target_frame = ends.allocate_output(request, slot)
+        loop = plan.loop((source_frame, target_frame))
         passes = DevicePasses(
-            plan,
-            slot,
-            plan.loop((source_frame, target_frame)),
-            self._machine.statistics,
-            lambda: ends.luma(given, source_frame),
+            plan, slot, loop, machine.pooling, luma=lambda: ends.luma(request, source_frame)
         )
-        plan.scratch.start_clock()
-        finish: Callable[[], None] = _nothing
-        if self._statistics is None or len(passes) == 1:
+        plan.scratch.clock.fill(0, stream=machine.engine.stream)  # laps add up
+        finish: Callable[[], None] | None = None
+        if self._pooling is None or len(passes) == 1:
             passes.run()
         else:
-            finish = self._statistics.restore(passes)
-        plan.scratch.read_clock(slot.clock.array)
-        slot.computed.record(compute)
-        ends.send_out(out, slot)
-        return _Ticket(slot, passes, given, out, finish, progress, began_s)
+            finish = self._pooling.restore(passes)
+        plan.scratch.clock.download(slot.clock.array, stream=machine.engine.stream)
+        slot.computed.record(machine.engine.stream)
+        ends.download(output, slot)
+        return _Ticket(slot, passes, request, output, finish, progress, began_s)
 
-    def collect(self, ticket: _Ticket) -> Any:
+    def collect(self, ticket: _Ticket) -> object:
         """Wait for a frame and return it: what was given as ``out``, else a new array of numpy, or
         a `DeviceArray` for a frame that came from the device.
 
@@ -226,14 +209,15 @@ class DevicePath(Owner):
             raise ticket.error
         if ticket.progress:
             ticket.progress(len(ticket.passes), len(ticket.passes))
-        return ticket.out.array
+        return ticket.output.array
 
     def _settle(self, ticket: _Ticket) -> None:
-        """Wait for a frame, take in what it gathered, and bring it to where the caller looks."""
+        """Wait for a frame, note what it gathered, and copy it to where the caller looks."""
         try:
             ticket.slot.downloaded.synchronize()
-            ticket.finish()
-            self._ends.hand_out(ticket.given, ticket.out, ticket.slot)
+            if ticket.finish is not None:
+                ticket.finish()
+            self._ends.copy_out(ticket.request, ticket.output, ticket.slot)
             self._note(ticket)
         except BaseException as error:
             self._leave(ticket, error)
@@ -243,6 +227,7 @@ class DevicePath(Owner):
     def _leave(self, ticket: _Ticket, error: BaseException | None = None) -> None:
         """Let the frame's memory serve another, once what was queued for it has ended."""
         ticket.settled = True
+        # Kept for `collect`, which may come later; an interrupt hits whoever waits now, once.
         if error is not None:
             interrupted = EngineError("the frame was interrupted on its way; give it again")
             ticket.error = error if isinstance(error, Exception) else interrupted
@@ -251,8 +236,7 @@ class DevicePath(Owner):
 
     def _note(self, ticket: _Ticket) -> None:
         slot = ticket.slot
-        spent = slot.clock.array[[PRE, ENGINE, POST]] / 1e6
-        pre, engine, post = (float(part) for part in spent)
+        pre, engine, post = (slot.clock.array[[PRE, ENGINE, POST]] / 1e6).tolist()
         self._latencies.add(
             upload=slot.uploaded.elapsed_ms(slot.started),
             queue=max(0.0, slot.begun.elapsed_ms(slot.uploaded)),
@@ -281,18 +265,16 @@ class DevicePath(Owner):
                 "share chroma fade over multiples of 4 pixels"
             )
         grid = self._facts.size_multiple, self._facts.min_size_px
-        shares = self._statistics is not None and len(cover) > 1
+        shares = self._pooling is not None and len(cover) > 1
+        # The old plan goes before the new one is made, since memory need not hold both; one with a
+        # frame in flight goes with that frame.
         if self._plan is not None:
             self._retired.append(self._plan)
             self._plan = None
             self._close_retired()
-        plan = FramePlan(
-            self._machine,
-            layout,
-            cover,
-            kept_regions(cover, *grid) if shares else None,
-            sample_tiles(cover, self._samples, *grid) if shares else (),
-        )
+        regions = kept_regions(cover, *grid) if shares else ()
+        samples = sample_tiles(cover, self._samples, *grid) if shares else ()
+        plan = FramePlan(self._machine, layout, cover, regions, samples)
         try:
             self._check_memory(plan)
         except DeviceMemoryError:
@@ -319,6 +301,7 @@ class DevicePath(Owner):
     def _vacate(self, slot: FrameSlot, ended: bool = False) -> None:
         """Free a slot, and the plan that waited for it."""
         if not ended:
+            # What was queued before the failure still reads and writes the slot, on all three.
             with suppress(DeviceError):  # what made the frame fail says more
                 for stream in (self._uploads, self._machine.engine.stream, self._downloads):
                     stream.synchronize()
@@ -349,17 +332,9 @@ class DevicePath(Owner):
             super().close()
 
     def _release(self) -> None:
-        """All of it, whatever fails on the way."""
-        with ExitStack() as last:
-            last.push(self._owned)
-            for plan in (*self._retired, *([self._plan] if self._plan is not None else [])):
-                last.callback(plan.close)
-
-
-def _tiles_of(tensor: DeviceTensor) -> DeviceTiles:
-    count, channels, height, width = tensor.shape
-    return DeviceTiles(tensor.address, count, channels, height, width, tensor.dtype)
-
-
-def _nothing() -> None:
-    """To be done at a frame's end where nothing was gathered."""
+        # Plans before the kernels that their graphs launch; all of it, whatever fails on the way.
+        # They are not owned by `_own`, as those that retire go earlier.
+        with self._owned as last:
+            for plan in (*self._retired, self._plan):
+                if plan is not None:
+                    last.callback(plan.close)

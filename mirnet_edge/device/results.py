@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -35,28 +36,27 @@ class Results(Owner):
         Raises:
             DeviceError: not enough memory.
         """
-        memory = None
-        while self._free and memory is None:
+        # Memory of another size is freed, not kept: frames whose size changes would hoard it.
+        while self._free and self._free[-1].size_bytes != layout.size_bytes:
+            self._free.pop().close()
+        if self._free:
             memory = self._free.pop()
-            if memory.size_bytes != layout.size_bytes:
-                memory.close()
-                memory = None
-        if memory is None:
-            memory = DeviceBuffer(self.device, layout.size_bytes)
-        else:
             stream.wait_for_handle(LEGACY_STREAM)
+        else:
+            memory = DeviceBuffer(self.device, layout.size_bytes)
 
         def download(_: int, array: NDArray[Any]) -> None:
+            # Of its own: an array may be read after its Restorer was closed, with its streams.
             with Stream(self.device) as stream:
                 memory.download(array, stream=stream)
                 stream.synchronize()
 
-        lease = _Lease(memory, self.give_back)
+        lease = _Lease(memory.address, close=lambda: self._give_back(memory))
         index = self.device.facts.index
         return DeviceArray(lease, layout.shape, layout.dtype, download, index=index)
 
-    def give_back(self, memory: DeviceBuffer) -> None:
-        """Take memory back that nobody holds any more."""
+    def _give_back(self, memory: DeviceBuffer) -> None:
+        # A result may outlive its Restorer: nobody would give its memory out again.
         if self._closed or len(self._free) >= RESULTS_KEPT:
             memory.close()
         else:
@@ -67,17 +67,9 @@ class Results(Owner):
             self._free.pop().close()
 
 
+@dataclass(frozen=True)
 class _Lease:
-    """Memory that goes back to where it was taken from."""
+    """Memory that goes back to where it was taken from (`device_array.Memory`)."""
 
-    def __init__(self, memory: DeviceBuffer, give_back: Callable[[DeviceBuffer], None]) -> None:
-        self._memory, self._give_back = memory, give_back
-
-    @property
-    def address(self) -> int:
-        """Of the memory."""
-        return self._memory.address
-
-    def close(self) -> None:
-        """Give it back."""
-        self._give_back(self._memory)
+    address: int
+    close: Callable[[], None]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from inspect import getattr_static
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,12 @@ from numpy.typing import NDArray
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.pooling.vectors import Partial, Pool, Statistics, Weights
+
+if TYPE_CHECKING:
+    from threading import RLock
+
+    from mirnet_edge.cuda import Stream
+    from mirnet_edge.engines.card import DeviceBytes
 
 Tiles = NDArray[np.float32]
 
@@ -49,6 +58,93 @@ class StatisticsEngine(Protocol):
     def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
         """Restore tiles with ``statistics``. Results as of `Engine.run`."""
         ...
+
+
+class TileMemory(Protocol):
+    """A batch of tiles in memory of the device, without gaps: address, shape (N, C, H, W), and
+    dtype as numpy spells it."""
+
+    @property
+    def address(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+class DevicePooling(Protocol):
+    """Restores batches in memory of the device with given pooled vectors, and gathers what they
+    contribute. All is queued on the engine's stream, and nothing waits.
+
+    Attributes:
+        batch: tiles of one run.
+        rows_address, columns_address: what counts of each tile that is gathered from, (batch, H)
+            and (batch, W) float32: weights as in `pooling.vectors.Weights`.
+        block_address, block_words: all that a batch contributes, float32.
+    """
+
+    batch: int
+    rows_address: int
+    columns_address: int
+    block_address: int
+    block_words: int
+
+    def give(self, statistics: Statistics | None) -> None:
+        """Queue the copy of the vectors for the batches that follow; None lets each tile that is
+        gathered from take its own."""
+        ...
+
+    def enqueue_apply(self) -> None:
+        """Queue one batch restored with what was given."""
+        ...
+
+    def enqueue_gather(self) -> None:
+        """Queue the same, and what it contributes into the block."""
+        ...
+
+    def partials_of(self, block: NDArray[np.float32], areas: Sequence[int]) -> list[Partial]:
+        """What the first tiles of a batch contribute, read from a copy of its block."""
+        ...
+
+
+class DeviceEngine(Engine, Protocol):
+    """An engine that restores a batch in memory of the device, which `device.path` fills and reads
+    without the host in between.
+
+    Attributes:
+        path: of its file, for errors.
+        stream: that everything is queued on.
+        lock: held while something is queued or captured on it, by whoever does that.
+    """
+
+    path: Path
+    stream: Stream
+    lock: RLock
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def image(self) -> TileMemory: ...
+    @property
+    def restored(self) -> TileMemory: ...
+    @property
+    def device_bytes(self) -> DeviceBytes: ...
+    @property
+    def statistics(self) -> DevicePooling:
+        """The engines that pool over a frame, loaded when first asked for."""
+        ...
+
+    def enqueue(self) -> None:
+        """Queue one batch, from ``image`` to ``restored``, so that a caller may capture it."""
+        ...
+
+
+def works_on_device(engine: Engine) -> TypeGuard[DeviceEngine]:
+    """Whether an engine restores batches in memory of the device."""
+    # isinstance of a runtime_checkable protocol reads every attribute before Python 3.12, and
+    # reading `statistics` loads two plans. What tells the engines apart is looked up unread.
+    names = ("enqueue", "image", "restored", "stream")
+    return all(getattr_static(engine, name, None) is not None for name in names)
 
 
 def statistics_of_engine(engine: object) -> StatisticsEngine:

@@ -52,19 +52,18 @@ def load_tiles(
     order: str,
     origins_xy: Array,
     tile_size_px: tuple[int, int],
-    padded_channels: int,
     value: np.dtype[Any],
 ) -> Array:
-    """Tiles (N, padded_channels, height, width) of a frame, values in 0..1."""
+    """Tiles (N, 3, height, width) of a frame, values in 0..1."""
     height, width = tile_size_px
     unit = frame_hwc.astype(np.float32) / maximum(frame_hwc.dtype)
     planes = unit[..., ORDERS[order][:3]]
-    tiles = np.zeros((len(origins_xy), padded_channels, height, width), value)
+    tiles = np.zeros((len(origins_xy), 3, height, width), value)
     for tile, (x0, y0) in zip(tiles, origins_xy, strict=True):
         rows = [reflected(int(y0) + y, frame_hwc.shape[0]) for y in range(height)]
         columns = [reflected(int(x0) + x, frame_hwc.shape[1]) for x in range(width)]
         with np.errstate(over="ignore"):
-            tile[:3] = planes[np.ix_(rows, columns)].transpose(2, 0, 1)
+            tile[...] = planes[np.ix_(rows, columns)].transpose(2, 0, 1)
     return tiles
 
 
@@ -85,7 +84,7 @@ def store_tiles(
         x0, x1 = max(x0, ox, 0), min(x1, ox + tile_width, width)
         if y0 >= y1 or x0 >= x1:
             continue
-        region = tile[:3, y0 - oy : y1 - oy, x0 - ox : x1 - ox].astype(np.float32)
+        region = tile[:, y0 - oy : y1 - oy, x0 - ox : x1 - ox].astype(np.float32)
         pixels = out[y0:y1, x0:x1]
         if order == "gray":
             pixels[..., 0] = samples_of(_mean(region, out.dtype), out.dtype)

@@ -17,7 +17,7 @@ def blend_tiles(
 
         def at(tile: int, bottom: int, right: int, top: int = y0, left: int = x0) -> Array:
             ox, oy = origins_xy[tile]
-            region: Array = tiles_nchw[tile, :3, top - oy : bottom - oy, left - ox : right - ox]
+            region: Array = tiles_nchw[tile, :, top - oy : bottom - oy, left - ox : right - ox]
             return region.astype(np.float32)
 
         def joined(tile: int, bottom: int, index: int = index, x0: int = x0, x1: int = x1) -> Array:
@@ -33,7 +33,7 @@ def blend_tiles(
             upper = joined(index - columns, y0 + len(ramp))
             region[:, faded] = _mixed(region[:, faded], upper, ramp[:, None])
         ox, oy = origins_xy[index]
-        out[index, :3, y0 - oy : y1 - oy, x0 - ox : x1 - ox] = region
+        out[index, :, y0 - oy : y1 - oy, x0 - ox : x1 - ox] = region
     return out
 
 

@@ -77,17 +77,16 @@ def load_tiles_yuv(
     colour: Colour,
     origins_xy: Array,
     tile_size_px: tuple[int, int],
-    padded_channels: int,
     value: np.dtype[Any],
 ) -> Array:
-    """Tiles (N, padded_channels, height, width) of a frame, RGB."""
+    """Tiles (N, 3, height, width) of a frame, RGB."""
     codes = yuv_codes(planes, frame_format).astype(np.float32)
     black, scale, red_cr, green_cb, green_cr, blue_cb = colour.to_rgb
     luma = (codes[..., 0] - black) * scale
     cb, cr = codes[..., 1] - np.float32(128), codes[..., 2] - np.float32(128)
     green = fma(green_cr, cr, fma(green_cb, cb, luma))
     rgb = np.dstack([fma(red_cr, cr, luma), green, fma(blue_cb, cb, luma)])
-    return load_tiles(rgb, "rgb", origins_xy, tile_size_px, padded_channels, value)
+    return load_tiles(rgb, "rgb", origins_xy, tile_size_px, value)
 
 
 def store_tiles_yuv(
@@ -111,7 +110,7 @@ def store_tiles_yuv(
         x0, x1 = -(-x0 // 2) * 2, x1 // 2 * 2
         if y0 >= y1 or x0 >= x1:
             continue
-        region = tile[:3, y0 - oy : y1 - oy, x0 - ox : x1 - ox].astype(np.float32)
+        region = tile[:, y0 - oy : y1 - oy, x0 - ox : x1 - ox].astype(np.float32)
         luma, chroma = _codes(region, colour.to_yuv, shared)
         _write(out, frame_format, slice(y0, y1), slice(x0, x1), luma, chroma)
     return out

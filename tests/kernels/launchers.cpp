@@ -12,58 +12,51 @@
 extern "C" void launch_load_tiles(decltype(&load_tiles_rgb_u8_f16) kernel, dim3 grid, dim3 block,
                                   const void* frame, long long pitch_bytes, int height, int width,
                                   const int2* origins, void* tiles, int tile_height,
-                                  int tile_width, int padded_channels, int channels_last) {
-    launch(kernel, grid, block, frame, pitch_bytes, height, width, origins, tiles,
-           tile_height, tile_width, padded_channels, channels_last);
+                                  int tile_width) {
+    launch(kernel, grid, block, frame, pitch_bytes, height, width, origins, tiles, tile_height,
+           tile_width);
 }
 
 extern "C" void launch_store_tiles(decltype(&store_tiles_rgb_u8_f16) kernel, dim3 grid, dim3 block,
                                    const void* tiles, int tile_height, int tile_width,
-                                   int padded_channels, int channels_last, const int2* origins,
-                                   const int4* kept, void* frame, long long pitch_bytes, int height,
-                                   int width, const void* alpha, long long alpha_pitch_bytes) {
-    launch(kernel, grid, block, tiles, tile_height, tile_width, padded_channels,
-           channels_last, origins, kept, frame, pitch_bytes, height, width, alpha,
-           alpha_pitch_bytes);
+                                   const int2* origins, const int4* kept, void* frame,
+                                   long long pitch_bytes, int height, int width, const void* alpha,
+                                   long long alpha_pitch_bytes) {
+    launch(kernel, grid, block, tiles, tile_height, tile_width, origins, kept, frame, pitch_bytes,
+           height, width, alpha, alpha_pitch_bytes);
 }
 
-extern "C" void launch_load_tiles_yuv(decltype(&load_tiles_nv12_u8_f16) kernel, dim3 grid, dim3 block,
-                                      const void* y, long long y_pitch_bytes, const void* cb,
-                                      long long cb_pitch_bytes, const void* cr,
+extern "C" void launch_load_tiles_yuv(decltype(&load_tiles_nv12_u8_f16) kernel, dim3 grid,
+                                      dim3 block, const void* y, long long y_pitch_bytes,
+                                      const void* cb, long long cb_pitch_bytes, const void* cr,
                                       long long cr_pitch_bytes, int height, int width,
                                       const YuvToRgb* matrix, const int2* origins, void* tiles,
-                                      int tile_height, int tile_width, int padded_channels,
-                                      int channels_last) {
-    launch(kernel, grid, block, y, y_pitch_bytes, cb, cb_pitch_bytes, cr,
-           cr_pitch_bytes, height, width, *matrix, origins, tiles, tile_height, tile_width,
-           padded_channels, channels_last);
+                                      int tile_height, int tile_width) {
+    launch(kernel, grid, block, y, y_pitch_bytes, cb, cb_pitch_bytes, cr, cr_pitch_bytes, height,
+           width, *matrix, origins, tiles, tile_height, tile_width);
 }
 
-extern "C" void launch_store_tiles_yuv(decltype(&store_tiles_nv12_u8_f16) kernel,
-                                       dim3 grid, dim3 block, const void* tiles, int tile_height,
-                                       int tile_width, int padded_channels, int channels_last,
-                                       const int2* origins, const int4* kept,
+extern "C" void launch_store_tiles_yuv(decltype(&store_tiles_nv12_u8_f16) kernel, dim3 grid,
+                                       dim3 block, const void* tiles, int tile_height,
+                                       int tile_width, const int2* origins, const int4* kept,
                                        const RgbToYuv* matrix, void* y, long long y_pitch_bytes,
                                        void* cb, long long cb_pitch_bytes, void* cr,
                                        long long cr_pitch_bytes, int height, int width) {
-    launch(kernel, grid, block, tiles, tile_height, tile_width, padded_channels,
-           channels_last, origins, kept, *matrix, y, y_pitch_bytes, cb, cb_pitch_bytes, cr,
-           cr_pitch_bytes, height, width);
+    launch(kernel, grid, block, tiles, tile_height, tile_width, origins, kept, *matrix, y,
+           y_pitch_bytes, cb, cb_pitch_bytes, cr, cr_pitch_bytes, height, width);
 }
 
 extern "C" void launch_blend_tiles(decltype(&blend_tiles_f16) kernel, dim3 grid, dim3 block,
                                    void* ring, int ring_tiles, int tile_height, int tile_width,
-                                   int padded_channels, int channels_last, const int2* origins,
-                                   const int4* settled, const int* cursor, int batch, int columns, const float* ramp,
-                                   int blend) {
-    launch(kernel, grid, block, ring, ring_tiles, tile_height, tile_width,
-           padded_channels, channels_last, origins, settled, cursor, batch, columns, ramp, blend);
+                                   const int2* origins, const int4* settled, const int* cursor,
+                                   int batch, int columns, const float* ramp, int blend) {
+    launch(kernel, grid, block, ring, ring_tiles, tile_height, tile_width, origins, settled, cursor,
+           batch, columns, ramp, blend);
 }
 
-extern "C" void launch_luma_sums(decltype(&luma_sums_rgb_u8) kernel, dim3 grid,
-                                        dim3 block,
-                                        const void* frame, long long pitch_bytes, int height,
-                                        int width, int row_step, unsigned long long* sums) {
+extern "C" void launch_luma_sums(decltype(&luma_sums_rgb_u8) kernel, dim3 grid, dim3 block,
+                                 const void* frame, long long pitch_bytes, int height, int width,
+                                 int row_step, unsigned long long* sums) {
     launch(kernel, grid, block, frame, pitch_bytes, height, width, row_step, sums);
 }
 
