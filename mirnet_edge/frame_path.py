@@ -117,28 +117,19 @@ def check_size(size: tuple[int, int], frame_size: tuple[int, int] | None) -> Non
 
 
 class FramePath(Protocol):
-    """Restores frames, several at once if it can.
+    """What restores frames, several at once if it can: the paths of a `Restorer`, and what a stream
+    is given.
 
     Attributes:
         depth: how many frames may be in flight in a stream.
-        timings: of the last frame.
     """
 
-    depth: int
-    timings: Timings
+    @property
+    def depth(self) -> int: ...
 
     def submit(self, frame: Any, out: Any = None, progress: Progress | None = None) -> Ticket:
         """Start on a frame; may return before it is restored."""
-        ...
 
     def collect(self, ticket: Ticket) -> Any:
-        """Wait for that frame and return it; once for each ticket, in their order."""
-        ...
-
-    def latency(self, frames: int | None = None) -> Latency:
-        """Of the last frames, or of the last so many."""
-        ...
-
-    def close(self) -> None:
-        """Free what the path owns; the engine is not its own."""
-        ...
+        """Wait for that frame and return it in memory of its own. Called once for every ticket, in
+        their order, in a stream by the thread that submits, also when it is being closed."""

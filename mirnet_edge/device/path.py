@@ -280,7 +280,7 @@ class DevicePath(Owner):
                 f"blend={cover.blend} with {layout.pixels.name}: tiles of frames whose pixels "
                 "share chroma fade over multiples of 4 pixels"
             )
-        grid = self._facts.size_multiple, self._facts.min_size_px
+        rule = self._facts.size_rule
         shares = self._statistics is not None and len(cover) > 1
         if self._plan is not None:
             self._retired.append(self._plan)
@@ -290,8 +290,8 @@ class DevicePath(Owner):
             self._machine,
             layout,
             cover,
-            kept_regions(cover, *grid) if shares else None,
-            sample_tiles(cover, self._samples, *grid) if shares else (),
+            kept_regions(cover, rule) if shares else None,
+            sample_tiles(cover, self._samples, rule) if shares else (),
         )
         try:
             self._check_memory(plan)

@@ -230,7 +230,8 @@ def _not_whole(path: Path, reason: str) -> EngineError:
 
 
 def _facts(stored: dict[str, Any]) -> ModelFacts:
-    return ModelFacts(**{**stored, "value_range": tuple(stored["value_range"])})
+    known = {name: value for name, value in stored.items() if name != "value_range"}
+    return ModelFacts(**known)  # cards of 0.1 hold a range that was always 0 to 1
 
 
 def _tensor(stored: dict[str, Any]) -> TensorFacts:

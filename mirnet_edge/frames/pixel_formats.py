@@ -68,6 +68,11 @@ class PixelFormat:
         """Whether the codes are Y'CbCr."""
         return self.name in SHARED_ROWS
 
+    @property
+    def is_bgr(self) -> bool:
+        """Whether blue comes first."""
+        return self.name in ("bgr", "bgra")
+
     def size_of(self, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[int, int]:
         """Height and width in pixels of the frame in an array of this shape.
 
@@ -284,7 +289,7 @@ def _range(full_range: bool) -> tuple[int, int, int]:
 
 def _order(pixels: PixelFormat) -> slice:
     """Red, green and blue in a pixel."""
-    return slice(2, None, -1) if pixels.name in ("bgr", "bgra") else slice(3)
+    return slice(2, None, -1) if pixels.is_bgr else slice(3)
 
 
 def _samples(scaled: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:

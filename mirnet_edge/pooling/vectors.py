@@ -54,7 +54,7 @@ class Weights:
 
     @classmethod
     def of(cls, size: tuple[int, int], rows: slice, columns: slice) -> Weights:
-        """Of these rows and columns of a tile of (height, width) pixels."""
+        """Weigh these rows and columns of a tile of (height, width) pixels."""
         sides = []
         for length, inside in zip(size, (rows, columns)):
             weights = np.zeros(length, np.float32)
@@ -88,7 +88,7 @@ class Statistics:
 
     @classmethod
     def of(cls, partials: Sequence[Partial]) -> Statistics:
-        """Of the frame whose tiles these are; in float64, so that the number of tiles does not
+        """Join what the tiles of a frame contribute; in float64, so that their number does not
         matter.
 
         Raises:
@@ -96,6 +96,8 @@ class Statistics:
         """
         if not partials:
             raise EngineError("statistics of no tiles were asked for; please report this")
+        # Softmax masses span hundreds of powers of e: they are added as logarithms, the largest
+        # taken off first, so that no exponential overflows.
         areas = np.log([float(partial.area) for partial in partials])
         vectors = []
         for index in range(len(partials[0].vectors)):
@@ -112,8 +114,8 @@ class Statistics:
         return cls(tuple(vectors))
 
     def distance(self, other: Statistics) -> float:
-        """The largest difference of an element, relative to the largest element of its vector in
-        either."""
+        """Return the largest difference of an element, relative to the largest element of its
+        vector in either."""
         return max(
             (
                 float(np.abs(a - b).max() / max(np.abs(a).max(), np.abs(b).max(), 1e-30))
@@ -123,7 +125,7 @@ class Statistics:
         )
 
     def towards(self, other: Statistics, weight: float) -> Statistics:
-        """Between this (weight 0) and ``other`` (weight 1)."""
+        """Go from this (weight 0) towards ``other`` (weight 1)."""
         near = np.float32(weight)
         return Statistics(
             tuple(a + near * (b - a) for a, b in zip(self.vectors, other.vectors, strict=True))
