@@ -121,8 +121,8 @@ def _check_tile(facts: ModelFacts, tile: tuple[int, int]) -> None:
     if height % rule.multiple or width % rule.multiple:
         near = "x".join(str(rule.up(max(side, 1))) for side in tile)
         raise TilingError(
-            f"tile {height}x{width}: this network takes multiples of {rule.multiple} pixels; the next "
-            f"is {near}"
+            f"tile {height}x{width}: this network takes multiples of {rule.multiple} pixels; the "
+            f"next is {near}"
         )
     if min(tile) < rule.least:
         raise TilingError(f"tile {height}x{width}: this network takes {rule.least} pixels or more")

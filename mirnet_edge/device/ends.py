@@ -25,6 +25,7 @@ from mirnet_edge.device.luma import LumaReader
 from mirnet_edge.device.results import Results
 from mirnet_edge.device.slots import FrameSlot
 from mirnet_edge.errors import FrameError
+from mirnet_edge.frames.layout import require_unit_range
 from mirnet_edge.frames.pixel_formats import PixelFormat
 from mirnet_edge.pooling.scene_cut import Grid, luma_grid
 
@@ -135,7 +136,7 @@ class FrameEnds(Owner):
         """Queue what brings the frame to where the kernels read it, and let the batches wait.
 
         Raises:
-            FrameError: a float32 frame of the host holds NaN or infinity.
+            FrameError: a float32 frame of the host holds NaN, or values far from [0, 1].
         """
         source, queue = given.source, self._uploads
         frame = slot.source_frame
@@ -147,8 +148,8 @@ class FrameEnds(Owner):
         else:
             pixels = _described(source.host, given.layout)
             colours = pixels[..., :3] if pixels.ndim == 3 else pixels
-            if pixels.dtype == np.float32 and not np.isfinite(colours).all():
-                raise FrameError(f"the frame of shape {source.shape} holds NaN or infinity")
+            if pixels.dtype == np.float32:
+                require_unit_range(colours)
             np.copyto(slot.source.array, pixels)
             slot.started.record(queue)
             slot.source.upload(stream=queue)

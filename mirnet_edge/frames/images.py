@@ -5,13 +5,16 @@ from __future__ import annotations
 import glob
 import io
 import os
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -21,6 +24,10 @@ from mirnet_edge.errors import ImageError, OutputError
 JPEG_QUALITY = 95
 _GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _DIRECT = ("L", "LA", "RGB", "RGBA")
+_OTHER_COLOURS = ("CMYK", "LAB")
+"""Modes whose colour profile says nothing of the RGB that they become."""
+_COPIES = 3
+"""Of an image's pixels while it is read: as decoded, as bytes on their way to NumPy, as array."""
 _ANYTHING = ("gray", "gray with alpha", "RGB", "RGBA", "16-bit gray")
 
 
@@ -76,32 +83,66 @@ class ImageFile:
     icc_profile: bytes | None = None
 
 
+class _PillowLimit:
+    """Takes Pillow's limit of pixels away while any thread reads an image: it is there for
+    strangers' uploads, warns at 89 megapixels and refuses 179, and is one for the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._limit: int | None = None
+
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Lift it for a block; the last reader to leave puts back what the first one found."""
+        with self._lock:
+            if not self._readers:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_pillow_limit = _PillowLimit()
+
+
 def read_image(path: str | os.PathLike[str]) -> ImageFile:
-    """Read a still image; palettes and CMYK become RGB.
+    """Read a still image of any size; palettes, CMYK and LAB become RGB.
 
     Raises:
-        ImageError: the file is missing, is no image, is truncated, holds several frames, or has 16
-            bits a colour channel, of which Pillow would drop 8.
+        ImageError: the file is missing, is no image, is truncated, holds several frames, is too
+            large for the memory at hand, or has 16 bits a colour channel, of which Pillow would
+            drop 8.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _pillow_limit.lifted():
             warnings.simplefilter("ignore", UserWarning)  # Pillow's, of tags that it cannot parse
             with Image.open(path) as image:
+                _require_memory(image, path)
                 return _decode(image, path)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
         size = Path(path).stat().st_size
         raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
-    except (
-        MemoryError,
-        OSError,
-        RuntimeError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
+    except (MemoryError, OSError, RuntimeError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
+
+
+def _require_memory(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    # Asked before decoding: Linux grants memory that is not there, and kills who touches it.
+    needed = _COPIES * image.width * image.height * max(len(image.getbands()), 3)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ImageError(
+            f"{path}: {image.width}x{image.height} pixels take {needed:,} bytes to read, and "
+            f"{available:,} are free; cut the image into parts, or free some memory"
+        )
 
 
 def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
@@ -127,7 +168,7 @@ def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
         raise ImageError(f"{path}: floating-point image; pass the array to Restorer in Python")
     transparent = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
     if image.mode not in _DIRECT or transparent:
-        if image.mode == "CMYK":
+        if image.mode in _OTHER_COLOURS:
             icc_profile = None
         base = "L" if image.mode in ("1", "L", "La") else "RGB"
         image = image.convert(base + "A" * transparent)

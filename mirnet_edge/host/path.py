@@ -54,64 +54,81 @@ class HostPath:
         self._input = np.empty((1, 0, 0, 0), np.float32)
 
     def submit(
-        self,
-        frame: NDArray[Any],
-        out: NDArray[Any] | None = None,
-        progress: Progress | None = None,
+        self, frame: object, out: object = None, progress: Progress | None = None
     ) -> NDArray[Any]:
         """Restore a frame; see `Restorer.__call__`."""
-        if self._pixels is None:
-            return self._restore(frame, out, progress)
-        require_array(frame)
-        out = _checked_out(frame, out, frame.shape)
-        colours = np.ascontiguousarray(to_rgb(frame, self._pixels))
-        from_rgb(self._restore(colours, None, progress), self._pixels, out)
-        if self._pixels.name in ("rgba", "bgra"):
-            out[..., 3] = frame[..., 3]
-        return out
+        began_s = time.perf_counter()
+        image, facts, pixels = require_array(frame), self._facts, self._pixels
+        source = self._colours_of(image)
+        layout = FrameLayout.of(source, facts.in_channels)
+        check_size((layout.height, layout.width), self._frame_size)
+        shape, written = image.shape, layout
+        if facts.in_channels != facts.out_channels:
+            shape = (*shape[:2], facts.out_channels)
+            written = replace(layout, colours=facts.out_channels)
+        output = allocate_output(image, out, shape)
+        if pixels is not None and pixels.is_yuv:
+            restored = np.empty_like(source)
+            tiles = self._run(source, layout, restored, replace(written, cut=False), progress)
+            from_rgb(restored, pixels, output)
+        else:
+            tiles = self._run(source, layout, self._colours_of(output), written, progress)
+            if layout.alpha or (pixels is not None and pixels.name == "bgra"):
+                output[..., -1] = image[..., -1]
+        self._note(tiles, 1000 * (time.perf_counter() - began_s))
+        return output
 
     def collect(self, ticket: NDArray[Any]) -> NDArray[Any]:
-        """The frame, which is restored already."""
+        """Return the frame, which is restored already."""
         return ticket
 
     def latency(self, frames: int | None = None) -> Latency:
-        """Of the last frames."""
+        """Sum up the last frames."""
         return self._latencies.summary(frames)
 
     def close(self) -> None:
-        """Nothing is owned."""
+        """Free nothing: the engine is its opener's, and memory goes with this."""
 
-    def _restore(
-        self, frame: NDArray[Any], out: NDArray[Any] | None, progress: Progress | None
-    ) -> NDArray[Any]:
-        began_s = time.perf_counter()
-        facts = self._facts
-        layout = FrameLayout.of(frame, facts.in_channels)
-        if self._pixels is not None:
-            layout = replace(layout, cut=not self._pixels.is_yuv)
-        size = layout.height, layout.width
-        check_size(size, self._frame_size)
-        target, shape = layout, frame.shape
-        if facts.in_channels != facts.out_channels:
-            target = replace(layout, colours=facts.out_channels)
-            shape = (*frame.shape[:2], target.colours)
-        out = _checked_out(frame, out, shape)
+    def _colours_of(self, image: NDArray[Any]) -> NDArray[Any]:
+        """What `FrameLayout` reads or writes of a frame: red first, in memory of its own only where
+        the pixels are Y'CbCr."""
+        pixels = self._pixels
+        if pixels is None:
+            return image
+        pixels.size_of(image.shape, image.dtype)
+        if pixels.is_yuv:
+            return to_rgb(image, pixels)
+        return image[..., 2::-1] if pixels.is_bgr else image
+
+    def _run(
+        self,
+        source: NDArray[Any],
+        layout: FrameLayout,
+        target: NDArray[Any],
+        written: FrameLayout,
+        progress: Progress | None,
+    ) -> FrameTiles:
+        size, facts = (layout.height, layout.width), self._facts
         cover = self._tiling(*size).cover(*size)
         buffer = (1, facts.in_channels, cover.rows[0].size, cover.columns[0].size)
         if self._input.shape != buffer:
             self._input = np.empty(buffer, np.float32)
         tiles = FrameTiles(
-            frame, layout, out, target, cover, self._input, facts.out_channels, progress
+            source=source,
+            layout=layout,
+            target=target,
+            target_layout=written,
+            cover=cover,
+            buffer=self._input,
+            out_channels=facts.out_channels,
+            progress=progress,
         )
         if self._statistics is None or len(tiles) == 1:
-            tiles.restore(lambda _, tile: self._engine.run(tile))
+            tiles.run(lambda _, tile: self._engine.run(tile))
         else:
             engine = statistics_of_engine(self._engine)
             self._statistics.restore(EnginePasses(tiles, engine))()
-        if layout.alpha:
-            out[..., -1] = frame[..., -1]
-        self._note(tiles, 1000 * (time.perf_counter() - began_s))
-        return out
+        return tiles
 
     def _note(self, tiles: FrameTiles, total_ms: float) -> None:
         pre, engine, post = (
@@ -121,9 +138,12 @@ class HostPath:
         self.timings = Timings(len(tiles), pre, engine, post, tiles.passes, tiles.samples)
 
 
-def _checked_out(
-    frame: NDArray[Any], out: NDArray[Any] | None, shape: tuple[int, ...]
-) -> NDArray[Any]:
+def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return ``out`` if it can hold the restored frame, or a new array where it is None.
+
+    Raises:
+        FrameError: it cannot.
+    """
     if out is None:
         return np.empty(shape, frame.dtype)
     if not isinstance(out, np.ndarray):

@@ -175,7 +175,7 @@ class FrameStatistics:
     def _restore_exactly(self, tiles: TilePasses) -> None:
         regions = dict(enumerate(kept_regions(tiles.cover, self._rule)))
         self.moves = []
-        # Pools feed pools: each pass makes at least one more of the chain exact, the last one tells.
+        # Pools feed pools: each pass makes one more of the chain exact, and the last one tells.
         for _ in range(len(self._pools) + 1):
             used = self._known
             gathered = tiles.restore(used, regions)()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from collections.abc import Callable, Iterable, Iterator
+from collections import abc
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
 from numpy.typing import NDArray
@@ -91,7 +91,7 @@ class FrameStream:
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter(StreamFrames(self, lambda frame: frame.image))
 
-    def __aiter__(self) -> AsyncIterator[NDArray[Any]]:
+    def __aiter__(self) -> abc.AsyncIterator[NDArray[Any]]:
         return aiter(StreamFrames(self, lambda frame: frame.image))
 
     def __next__(self) -> NDArray[Any]:
@@ -192,7 +192,7 @@ class StreamFrames(Generic[T]):
         finally:
             self._stream.close()
 
-    async def __aiter__(self) -> AsyncGenerator[T, None]:
+    async def __aiter__(self) -> abc.AsyncGenerator[T, None]:
         try:
             while (frame := await self._stream._take_async()) is not None:
                 yield self._form(frame)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mirnet_edge.errors import OutputError, StreamError
 from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, write_image
-from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, pixel_format, to_rgb
+from mirnet_edge.frames.noise import to_uint8
+from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format, to_rgb
 from mirnet_edge.stream.sources import in_order
 from mirnet_edge.stream.transfer import StreamFrame
 
@@ -146,8 +147,6 @@ def _picture(
     ``order`` says so."""
     picture: NDArray[Any] = image if isinstance(image, np.ndarray) else image.copy_to_host()
     if pixels is not None and pixels.is_yuv:
-        colours = to_rgb(picture, pixels)
-        picture = np.empty(colours.shape, np.uint8)
-        from_rgb(colours, pixel_format("rgb"), picture)
+        picture = to_uint8(to_rgb(picture, pixels))
     picture = in_order(picture, pixels is not None and pixels.is_bgr, order)
     return picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
