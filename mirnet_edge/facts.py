@@ -89,6 +89,7 @@ class ModelFacts:
         defaults, and what older versions wrote besides is left out."""
         found: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
+            # Field by field: a model of another version loads with what can be read of its facts.
             try:
                 value = json.loads(metadata[PREFIX + field.name])
             except (KeyError, ValueError):
@@ -106,4 +107,5 @@ def _fits(value: object, default: object) -> bool:
     if default is None and value is None:
         return True
     least = 0 if default is None else 1
+    # JSON's true is an int for Python.
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

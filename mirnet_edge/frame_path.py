@@ -71,6 +71,7 @@ class LatencyRecord:
     def summary(self, frames: int | None = None) -> Latency:
         """Of the last ``frames``, as far as they are kept; None for all. Zeros before the first."""
         count = min(self._frames, FRAMES_KEPT if frames is None else frames, FRAMES_KEPT)
+        # At least one row, of zeros: there are no percentiles of nothing.
         latest = np.arange(self._frames - max(count, 1), self._frames) % FRAMES_KEPT
         columns = np.percentile(self._kept[latest], PERCENTILES, axis=0).T.tolist()
         return Latency(count, *(Percentiles(*column) for column in columns))

@@ -87,7 +87,7 @@ class Restorer:
         threads: int | None = None,
         provider: str | None = None,
     ) -> None:
-        self._closed = True
+        self._closed = True  # until an engine is open: whatever fails before has nothing to close
         self._lock = threading.RLock()  # a progress callback may close
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size

@@ -7,8 +7,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ _OTHER_COLOURS = ("CMYK", "LAB")
 """Modes whose colour profile says nothing of the RGB that they become."""
 _COPIES = 3
 """Of an image's pixels while it is read: as decoded, as bytes on their way to NumPy, as array."""
+_OPENING = threading.Lock()
 _ANYTHING = ("gray", "gray with alpha", "RGB", "RGBA", "16-bit gray")
 
 
@@ -83,34 +83,6 @@ class ImageFile:
     icc_profile: bytes | None = None
 
 
-class _PillowLimit:
-    """Takes Pillow's limit of pixels away while any thread reads an image: it is there for
-    strangers' uploads, warns at 89 megapixels and refuses 179, and is one for the process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._readers = 0
-        self._limit: int | None = None
-
-    @contextmanager
-    def lifted(self) -> Iterator[None]:
-        """Lift it for a block; the last reader to leave puts back what the first one found."""
-        with self._lock:
-            if not self._readers:
-                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._readers -= 1
-                if not self._readers:
-                    Image.MAX_IMAGE_PIXELS = self._limit
-
-
-_pillow_limit = _PillowLimit()
-
-
 def read_image(path: str | os.PathLike[str]) -> ImageFile:
     """Read a still image of any size; palettes, CMYK and LAB become RGB.
 
@@ -120,9 +92,9 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
             drop 8.
     """
     try:
-        with warnings.catch_warnings(), _pillow_limit.lifted():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Pillow's, of tags that it cannot parse
-            with Image.open(path) as image:
+            with _open(path) as image:
                 _require_memory(image, path)
                 return _decode(image, path)
     except FileNotFoundError as error:
@@ -132,6 +104,18 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
         raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
     except (MemoryError, OSError, RuntimeError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
+
+
+def _open(path: str | os.PathLike[str]) -> Image.Image:
+    # Pillow's limit of pixels is there for strangers' uploads, warns at 89 megapixels and refuses
+    # 179, and is one for the process: it is away for the moment that opening takes, and one reader
+    # at a time takes it away, so that none finds, and puts back, another one's None.
+    with _OPENING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _require_memory(image: Image.Image, path: str | os.PathLike[str]) -> None:
@@ -149,6 +133,7 @@ def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # phones add a preview or a depth map as second one
         raise ImageError(f"{path}: holds {frames} frames; extract them to one file each")
+    # Before load(), which turns 16-bit colour into 8 bits and says nothing.
     if _bits_per_channel(image) > 8 and image.mode in ("RGB", "RGBA"):
         raise ImageError(
             f"{path}: 16 bits a colour channel, of which reading would drop 8. Convert it to 8 "
@@ -161,7 +146,7 @@ def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
         if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
             raise ImageError(f"{path}: 32-bit gray values beyond 16 bits; scale them first")
         pixels = pixels.astype(np.uint16)
-        if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+        if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits only
             pixels = 65535 - pixels
         return ImageFile(pixels, exif, icc_profile)
     if image.mode == "F":
@@ -190,6 +175,7 @@ def _tiff_tag(image: Image.Image, tag: int) -> Any:
 
 def _exif_of(image: Image.Image) -> bytes | None:
     if image.format == "TIFF":
+        # Copied tag by tag: where strips lie and how they are packed would lie about the new file.
         directory, described = image.tag_v2, Image.Exif()  # type: ignore[attr-defined]
         for tag in set(_DESCRIPTIVE_TAGS) & set(directory):
             is_pointer = tag in _SUB_DIRECTORIES
@@ -232,6 +218,7 @@ def write_image(
         options["exif"] = like.exif
     if like is not None and like.icc_profile:
         options["icc_profile"] = like.icc_profile
+    # Into memory first: what an encoder raises is then of the pixels, and not of the disk.
     encoded = io.BytesIO()
     try:
         Image.fromarray(pixels).save(encoded, _FORMATS[suffix].name, **options)
@@ -273,7 +260,7 @@ def find_images(specs: Iterable[str | os.PathLike[str]]) -> list[Path]:
         path = Path(spec)
         if path.is_dir():
             matches = sorted(file for file in path.iterdir() if _is_image(file))
-        elif path.exists():
+        elif path.exists():  # before patterns: a[1].png may be a file's name
             matches = [path]
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(spec), recursive=True))]
@@ -281,7 +268,7 @@ def find_images(specs: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if not matches:
             raise ImageError(f"{spec}: no such file, and no image ({', '.join(SUFFIXES)}) there")
         found += matches
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found))  # a file may be named and match a pattern too
 
 
 def _is_image(path: Path) -> bool:

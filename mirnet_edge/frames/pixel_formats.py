@@ -36,11 +36,7 @@ SHARED_ROWS = {"nv12": 2, "i420": 2, "yuyv": 1}
 """Rows that have one chroma sample in common, of the formats that are Y'CbCr."""
 RED_BLUE = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 """Weights of red and blue in luma (ITU-R BT.601 and BT.709, section 3.2 of either)."""
-KERNEL_SAMPLES = {
-    np.dtype(np.uint8): "u8",
-    np.dtype(np.uint16): "u16",
-    np.dtype(np.float32): "f32",
-}
+KERNEL_SAMPLES = dict(zip(MAXIMUM, ("u8", "u16", "f32")))
 
 
 @dataclass(frozen=True)
@@ -140,6 +136,7 @@ class PixelFormat:
             size > 1 and stride != expected
             for size, stride, expected in zip(shape[1:], strides[1:], packed)
         ]
+        # Of a single row NumPy and DLPack may give any stride, even 0.
         pitch = strides[0] if shape[0] > 1 else width * packed[0]
         if any(loose) or pitch % item:
             raise FrameError(
@@ -151,7 +148,7 @@ class PixelFormat:
             return (0, pitch), (height * pitch, pitch)
         if self.name != "i420":
             return ((0, pitch),)
-        if height > 2 and pitch != width:
+        if height > 2 and pitch != width:  # two rows of luma are one of Cb and one of Cr
             raise FrameError(
                 f"i420 frame of shape {shape}: its rows are {pitch} bytes apart, and chroma, of "
                 f"which each row holds two, needs {width}; copy it with .contiguous() or "

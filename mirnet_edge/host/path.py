@@ -61,20 +61,35 @@ class HostPath:
         image, facts, pixels = require_array(frame), self._facts, self._pixels
         source = self._colours_of(image)
         layout = FrameLayout.of(source, facts.in_channels)
-        check_size((layout.height, layout.width), self._frame_size)
-        shape, written = image.shape, layout
+        size = layout.height, layout.width
+        check_size(size, self._frame_size)
+        # Y'CbCr has codes beyond [0, 1], which come back as they were only where nothing is cut.
+        is_yuv = pixels is not None and pixels.is_yuv
+        written, shape = replace(layout, cut=not is_yuv), image.shape
         if facts.in_channels != facts.out_channels:
+            written = replace(written, colours=facts.out_channels)
             shape = (*shape[:2], facts.out_channels)
-            written = replace(layout, colours=facts.out_channels)
         output = allocate_output(image, out, shape)
-        if pixels is not None and pixels.is_yuv:
-            restored = np.empty_like(source)
-            tiles = self._run(source, layout, restored, replace(written, cut=False), progress)
-            from_rgb(restored, pixels, output)
+        cover = self._tiling(*size).cover(*size)
+        tiles = FrameTiles(
+            source=source,
+            layout=layout,
+            target=np.empty_like(source) if is_yuv else self._colours_of(output),
+            target_layout=written,
+            cover=cover,
+            buffer=self._buffer(cover.rows[0].size, cover.columns[0].size),
+            out_channels=facts.out_channels,
+            progress=progress,
+        )
+        if self._statistics is None or len(tiles) == 1:
+            tiles.run(lambda _, tile: self._engine.run(tile))
         else:
-            tiles = self._run(source, layout, self._colours_of(output), written, progress)
-            if layout.alpha or (pixels is not None and pixels.name == "bgra"):
-                output[..., -1] = image[..., -1]
+            engine = statistics_of_engine(self._engine)
+            self._statistics.restore(EnginePasses(tiles, engine))()
+        if pixels is not None and is_yuv:
+            from_rgb(tiles.target, pixels, output)
+        elif layout.alpha or (pixels is not None and pixels.name == "bgra"):
+            output[..., -1] = image[..., -1]
         self._note(tiles, 1000 * (time.perf_counter() - began_s))
         return output
 
@@ -90,8 +105,7 @@ class HostPath:
         """Free nothing: the engine is its opener's, and memory goes with this."""
 
     def _colours_of(self, image: NDArray[Any]) -> NDArray[Any]:
-        """What `FrameLayout` reads or writes of a frame: red first, in memory of its own only where
-        the pixels are Y'CbCr."""
+        """View what `FrameLayout` reads or writes of a frame, red first; of Y'CbCr a copy."""
         pixels = self._pixels
         if pixels is None:
             return image
@@ -100,35 +114,12 @@ class HostPath:
             return to_rgb(image, pixels)
         return image[..., 2::-1] if pixels.is_bgr else image
 
-    def _run(
-        self,
-        source: NDArray[Any],
-        layout: FrameLayout,
-        target: NDArray[Any],
-        written: FrameLayout,
-        progress: Progress | None,
-    ) -> FrameTiles:
-        size, facts = (layout.height, layout.width), self._facts
-        cover = self._tiling(*size).cover(*size)
-        buffer = (1, facts.in_channels, cover.rows[0].size, cover.columns[0].size)
-        if self._input.shape != buffer:
-            self._input = np.empty(buffer, np.float32)
-        tiles = FrameTiles(
-            source=source,
-            layout=layout,
-            target=target,
-            target_layout=written,
-            cover=cover,
-            buffer=self._input,
-            out_channels=facts.out_channels,
-            progress=progress,
-        )
-        if self._statistics is None or len(tiles) == 1:
-            tiles.run(lambda _, tile: self._engine.run(tile))
-        else:
-            engine = statistics_of_engine(self._engine)
-            self._statistics.restore(EnginePasses(tiles, engine))()
-        return tiles
+    def _buffer(self, height: int, width: int) -> NDArray[np.float32]:
+        # Kept for the next frame: fresh memory costs a page fault for every 4 KiB.
+        shape = (1, self._facts.in_channels, height, width)
+        if self._input.shape != shape:
+            self._input = np.empty(shape, np.float32)
+        return self._input
 
     def _note(self, tiles: FrameTiles, total_ms: float) -> None:
         pre, engine, post = (
@@ -152,6 +143,7 @@ def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) ->
         raise FrameError(
             f"out is {out.dtype} {out.shape}; need a writable {frame.dtype} {shape} array"
         )
+    # By bounds, which is quick, and refuses interleaved views that share no element; nobody has any.
     if np.may_share_memory(frame, out):
         raise FrameError("out shares memory with the frame; tiles still to come would read it")
     return out

@@ -53,7 +53,7 @@ class FrameTiles:
     ) -> None:
         self.source, self.cover = source, cover
         self.passes = self.samples = 0
-        self._layout, self._target, self._target_layout = layout, target, target_layout
+        self._layout, self.target, self._target_layout = layout, target, target_layout
         self._buffer, self._out_channels, self._progress = buffer, out_channels, progress
         self._places = list(cover)
         self.load_s = self.engine_s = self.store_s = 0.0
@@ -72,7 +72,7 @@ class FrameTiles:
             restored = self._run_tile(run, index, (row.source, column.source))
             clock = time.perf_counter()
             final = seams.settle(restored, row, column)
-            self._target_layout.store(final, self._target, (row.settled, column.settled))
+            self._target_layout.store(final, self.target, (row.settled, column.settled))
             self.store_s += time.perf_counter() - clock
             if self._progress:
                 self._progress(index + 1, len(self))

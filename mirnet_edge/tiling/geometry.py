@@ -54,6 +54,7 @@ class Tiling:
         for size in self.tile:
             if not self.size_rule.allows(size):
                 raise TilingError(f"tile={self.tile}: height and width must be {self.size_rule}")
+            # Less than two blends apart, three tiles would fade at one pixel.
             if self._stride(size) < max(self.multiple, 2 * self.blend):
                 raise TilingError(
                     f"tile={self.tile} is too small for halo={self.halo} and blend={self.blend}: a "
@@ -88,6 +89,7 @@ class Tiling:
         last = max(padded - size, 0)
         # Pushed back, not shrunk: one shape of tiles is one buffer, one plan and one CUDA graph.
         origins = [*range(0, last, self._stride(size)), last] if last else [0]
+        # In the middle of the overlap, as far from both tiles' edges as can be.
         cuts = [(left + right + size) // 2 for left, right in pairwise(origins)]
         half = self.blend // 2
         return tuple(
