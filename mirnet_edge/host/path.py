@@ -143,7 +143,7 @@ def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) ->
         raise FrameError(
             f"out is {out.dtype} {out.shape}; need a writable {frame.dtype} {shape} array"
         )
-    # By bounds, which is quick, and refuses interleaved views that share no element; nobody has any.
+    # By bounds, which is quick; interleaved views that share no element are refused too.
     if np.may_share_memory(frame, out):
         raise FrameError("out shares memory with the frame; tiles still to come would read it")
     return out
