@@ -128,7 +128,7 @@ class FramePath(Protocol):
     @property
     def depth(self) -> int: ...
 
-    def submit(self, frame: Any, out: Any = None, progress: Progress | None = None) -> Ticket:
+    def submit(self, frame: object, out: object = None, progress: Progress | None = None) -> Ticket:
         """Start on a frame; may return before it is restored."""
 
     def collect(self, ticket: Ticket) -> Any:

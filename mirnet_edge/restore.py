@@ -224,7 +224,7 @@ class Restorer:
             return path.collect(ticket)
 
     def _submit(
-        self, frame: Any, out: Any = None, progress: Progress | None = None
+        self, frame: object, out: object = None, progress: Progress | None = None
     ) -> tuple[FramePath, Ticket]:
         """Start on a frame, on the first engine that is left whose memory suffices."""
         with self._lock:
