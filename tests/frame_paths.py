@@ -1,15 +1,17 @@
-"""What tests of streams share: frames that tell their number, sources that count what was taken,
-paths of known delay, and a look at the threads."""
+"""What tests of streams share: frames that tell their number, sources that count what was taken, a
+video, paths of known delay, and a look at the threads."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 
 def our_threads() -> list[str]:
@@ -77,6 +79,18 @@ class Delayed:
     def _fail(self, step: str, number: int) -> None:
         if (step, number) in self._fails:
             raise self._fails[step, number]
+
+
+def mjpg_video(path: Path, images: Iterable[np.ndarray], fps: float = 12.5) -> Path:
+    """A video of RGB images of 64 x 48 pixels, each a few levels off; skips where OpenCV cannot."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no MJPG video")
+    for image in images:
+        writer.write(np.ascontiguousarray(image[..., ::-1]))
+    writer.release()
+    return path
 
 
 class Counted:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frame_paths import OneByOne
+from frame_paths import OneByOne, mjpg_video
 
 from mirnet_edge.device.device_array import DeviceArray
 from mirnet_edge.engines.fake import FakeEngine
@@ -276,13 +276,8 @@ def test_a_video_has_the_colours_of_the_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["auto", "rgb", "bgr"])
 def test_a_video_keeps_its_colours_whatever_the_format(name: str, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
-    path, colour = tmp_path / "in.avi", (200, 90, 30)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.5, (64, 48))
-    if not writer.isOpened():
-        pytest.skip("this OpenCV writes no MJPG video")
-    writer.write(np.tile(np.uint8(colour[::-1]), (48, 64, 1)))
-    writer.release()
+    colour = (200, 90, 30)
+    path = mjpg_video(tmp_path / "in.avi", [np.tile(np.uint8(colour), (48, 64, 1))])
     sink, seen = FakeWriter(), []
     with Restorer(FakeEngine(), pixels=name) as restore:
         restore.stream(path).to(sink)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frame_paths import OneByOne
+from frame_paths import OneByOne, mjpg_video
 
 from mirnet_edge.errors import ImageError, MissingDependencyError, StreamError
 from mirnet_edge.frames.images import write_image
@@ -46,16 +46,9 @@ class FakeCapture:
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """Five frames each of red, green and blue at 12.5 a second."""
-    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.5, (64, 48))
-    if not writer.isOpened():
-        pytest.skip("this OpenCV writes no MJPG video")
-    for colour in (RED, GREEN, BLUE):
-        for _ in range(5):
-            writer.write(flat(colour)[:, :, ::-1].copy())
-    writer.release()
-    return path
+    return mjpg_video(
+        tmp_path / "clip.avi", (flat(colour) for colour in (RED, GREEN, BLUE) for _ in range(5))
+    )
 
 
 # Iterables

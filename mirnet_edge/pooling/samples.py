@@ -18,12 +18,8 @@ edge-s-denoise, tile 128, halo 32, about nine samples of each of four photos, PS
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample tile.
-
-    Attributes:
-        rows, columns: what it covers, in frame pixels; may reach beyond the frame's end.
-        region: what of it counts.
-    """
+    """One sample tile: what it covers in frame pixels, maybe beyond the frame's end, and what of it
+    counts."""
 
     rows: slice
     columns: slice

@@ -40,13 +40,7 @@ class Pool:
 @dataclass(frozen=True)
 class Weights:
     """The kept region of a tile, as the gather graph takes it: equal weights of sum one inside, 0
-    outside.
-
-    Attributes:
-        rows: (1, 1, H, 1) float32.
-        columns: (1, 1, 1, W) float32.
-        area: of the region, in pixels.
-    """
+    outside, in rows (1, 1, H, 1) and columns (1, 1, 1, W), and the region's area in pixels."""
 
     rows: NDArray[np.float32]
     columns: NDArray[np.float32]
