@@ -26,11 +26,9 @@ class HostPath:
 
     Args:
         engine: outlives this.
-        facts: of the network.
         tiling: how a frame of (height, width) is cut.
         statistics: what the tiles of a frame share, None where each has its own.
-        pixels: format of every frame; None takes each array's number of channels.
-        frame_size: (height, width) of every frame; None lets them change.
+        pixels, frame_size: see `Restorer`; None is any.
 
     Attributes:
         timings: of the last frame.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,42 +25,36 @@ Run = Callable[[int, Tiles], Tiles]
 """The number of a tile and its (1, C, h, w) to its restored (1, C', h, w)."""
 
 
+@dataclass(eq=False, kw_only=True)
 class FrameTiles:
     """Runs the tiles of one frame through an engine, and counts.
 
-    Args:
+    Attributes:
         source, target: what is read and written, each with its layout.
         cover: the tiles.
         buffer: (1, C, h, w) float32, of the tiles' size.
         out_channels: of the engine.
         progress: called with (tiles done, tiles) after each tile of every pass.
-
-    Attributes:
         passes, samples: runs so far of all tiles, and of single ones.
         load_s, engine_s, store_s: seconds spent in each.
     """
 
-    def __init__(
-        self,
-        *,
-        source: NDArray[Any],
-        layout: FrameLayout,
-        target: NDArray[Any],
-        target_layout: FrameLayout,
-        cover: Cover,
-        buffer: Tiles,
-        out_channels: int,
-        progress: Progress | None = None,
-    ) -> None:
-        self.source, self.cover = source, cover
-        self.passes = self.samples = 0
-        self._layout, self.target, self._target_layout = layout, target, target_layout
-        self._buffer, self._out_channels, self._progress = buffer, out_channels, progress
-        self._places = list(cover)
-        self.load_s = self.engine_s = self.store_s = 0.0
+    source: NDArray[Any]
+    layout: FrameLayout
+    target: NDArray[Any]
+    target_layout: FrameLayout
+    cover: Cover
+    buffer: Tiles
+    out_channels: int
+    progress: Progress | None = None
+    passes: int = 0
+    samples: int = 0
+    load_s: float = 0.0
+    engine_s: float = 0.0
+    store_s: float = 0.0
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.cover)
 
     def run(self, run: Run) -> None:
         """Run all tiles once, in reading order, and write the frame.
@@ -67,15 +62,15 @@ class FrameTiles:
         Raises:
             EngineError: ``run`` returns another shape or type, NaN or infinity.
         """
-        seams = Seams(self.cover, self._out_channels)
-        for index, (row, column) in enumerate(self._places):
+        seams = Seams(self.cover, self.out_channels)
+        for index, (row, column) in enumerate(self.cover):
             restored = self._run_tile(run, index, (row.source, column.source))
             clock = time.perf_counter()
             final = seams.settle(restored, row, column)
-            self._target_layout.store(final, self.target, (row.settled, column.settled))
+            self.target_layout.store(final, self.target, (row.settled, column.settled))
             self.store_s += time.perf_counter() - clock
-            if self._progress:
-                self._progress(index + 1, len(self))
+            if self.progress:
+                self.progress(index + 1, len(self))
         self.passes += 1
 
     def sample(self, region: Region, run: Callable[[Tiles], Tiles]) -> None:
@@ -85,16 +80,16 @@ class FrameTiles:
 
     def _run_tile(self, run: Run, index: int, region: Region) -> NDArray[np.float32]:
         clock = time.perf_counter()
-        self._layout.load(self.source, region, self._buffer[0])
+        self.layout.load(self.source, region, self.buffer[0])
         loaded = time.perf_counter()
-        restored = np.asarray(run(index, self._buffer))
+        restored = np.asarray(run(index, self.buffer))
         self.load_s += loaded - clock
         self.engine_s += time.perf_counter() - loaded
-        expected = (1, self._out_channels, *self._buffer.shape[2:])
+        expected = (1, self.out_channels, *self.buffer.shape[2:])
         if restored.shape != expected or restored.dtype != np.float32:
             raise EngineError(
                 f"the engine returned {restored.dtype} {restored.shape} for tiles of "
-                f"{self._buffer.shape}; expected float32 {expected}"
+                f"{self.buffer.shape}; expected float32 {expected}"
             )
         planes: NDArray[np.float32] = restored[0]
         # Seams and `store` work in place; a buffer that its engine keeps to itself is copied.
