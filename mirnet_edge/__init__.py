@@ -46,7 +46,7 @@ def __getattr__(name: str) -> object:
 
         require("torch", f"mirnet_edge.{name}")
     value = getattr(import_module(f"mirnet_edge.{module}"), name)
-    globals()[name] = value
+    globals()[name] = value  # asked once a name: the next look-up finds it here
     return value
 
 
