@@ -4,6 +4,7 @@ It stands here and not in pyproject.toml because the setuptools that JetPack 6 s
 ``[project]`` table.
 """
 
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -46,6 +47,10 @@ TEST = [
 ]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
 
+EDITABLE = {"editable_wheel", "develop"} & set(sys.argv)
+"""An editable install finds the folders beside the package by itself. Naming them as packages would
+make setuptools install an import hook in place of a path, which type checkers cannot follow."""
+
 setup(
     name="mirnet-edge",
     version=VERSION["__version__"],
@@ -56,15 +61,13 @@ setup(
     python_requires=">=3.10",
     packages=[
         *find_packages(include=["mirnet_edge", "mirnet_edge.*"]),
-        "mirnet_edge._kernels",
-        "mirnet_edge._calibration",
+        *([] if EDITABLE else ["mirnet_edge._kernels", "mirnet_edge._calibration"]),
     ],
-    package_dir={
-        "mirnet_edge._kernels": "kernels",
-        "mirnet_edge._calibration": "calibration",
-    },
+    package_dir={"": "."}
+    if EDITABLE
+    else {"mirnet_edge._kernels": "kernels", "mirnet_edge._calibration": "calibration"},
     package_data={
-        "mirnet_edge": ["py.typed", "data/*", "models/*/*"],
+        "mirnet_edge": ["py.typed", "*.pyi", "data/*", "models/*/*"],
         "mirnet_edge._kernels": ["*.cu", "*.cuh"],
         "mirnet_edge._calibration": ["*.webp", "*.json", "*.md"],
     },

@@ -59,6 +59,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     if not path.name:
         raise OutputError(f"cannot write {str(path)!r}: it names no file")
+    # In the same folder, as a move is one step within a file system only; hidden, so that no list
+    # of images has it; with the suffix, by which some writers choose the format.
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp{path.suffix}")
     try:
         if not path.parent.is_dir():

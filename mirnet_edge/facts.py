@@ -12,6 +12,38 @@ PREFIX = "mirnet_edge."
 
 
 @dataclass(frozen=True)
+class SizeRule:
+    """Which heights and widths a network takes, in pixels.
+
+    Attributes:
+        multiple: both are multiples of it; strided layers then have one phase in every tile.
+        least: neither is smaller.
+    """
+
+    multiple: int = 4
+    least: int = 4
+
+    def __str__(self) -> str:
+        return f"multiples of {self.multiple} and at least {self.least}"
+
+    def allows(self, *sides: int) -> bool:
+        """Whether an input may have these sides."""
+        return all(side >= max(self.least, 1) and side % self.multiple == 0 for side in sides)
+
+    def padded(self, side: int) -> int:
+        """The least side that is allowed and holds this one."""
+        return self.up(max(side, self.least))
+
+    def up(self, length: int) -> int:
+        """The least multiple that is at least ``length``."""
+        return -(-length // self.multiple) * self.multiple
+
+    def down(self, length: int) -> int:
+        """The greatest multiple that is at most ``length``."""
+        return length // self.multiple * self.multiple
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """Facts of one trained or exported network.
 
@@ -26,7 +58,6 @@ class ModelFacts:
             alone, rounded up to the size multiple: the halo at which tiles with shared frame
             statistics equal the frame.
         bytes_per_pixel: activation memory of the FP32 graph for each pixel of the input.
-        value_range: of inputs and outputs.
         weights_sha256: of names, shapes and values of all parameters.
         version: of mirnet-edge that wrote the file.
     """
@@ -40,9 +71,13 @@ class ModelFacts:
     min_size_px: int = 8
     local_support_px: int | None = None
     bytes_per_pixel: int | None = None
-    value_range: tuple[float, float] = (0.0, 1.0)
     weights_sha256: str = ""
     version: str = ""
+
+    @property
+    def size_rule(self) -> SizeRule:
+        """Which inputs the network takes."""
+        return SizeRule(self.size_multiple, self.min_size_px)
 
     def to_metadata(self) -> dict[str, str]:
         """One string a field, keys prefixed, values as JSON."""
@@ -51,30 +86,26 @@ class ModelFacts:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> ModelFacts:
         """The facts in ``metadata``; fields that are absent or of another type keep their
-        defaults."""
+        defaults, and what older versions wrote besides is left out."""
         found: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
+            # Field by field: a model of another version loads with what can be read of its facts.
             try:
                 value = json.loads(metadata[PREFIX + field.name])
             except (KeyError, ValueError):
                 continue
             if _fits(value, field.default):
-                found[field.name] = tuple(value) if isinstance(value, list) else value
+                found[field.name] = value
         return cls(**found)
 
 
 def _fits(value: object, default: object) -> bool:
-    """Whether a value from a file can stand where ``default`` does: text, a range, or a whole
-    number, positive where there is a default."""
+    """Whether a value from a file can stand where ``default`` does: text, or a whole number,
+    positive where there is a default."""
     if isinstance(default, str):
         return isinstance(value, str)
-    if isinstance(default, tuple):
-        return (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(isinstance(item, (int, float)) for item in value)
-        )
     if default is None and value is None:
         return True
     least = 0 if default is None else 1
+    # JSON's true is an int for Python.
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

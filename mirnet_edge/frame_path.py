@@ -73,6 +73,7 @@ class LatencyRecord:
     def summary(self, frames: int | None = None) -> Latency:
         """Of the last ``frames``, as far as they are kept; None for all. Zeros before the first."""
         count = min(self._frames, FRAMES_KEPT if frames is None else frames, FRAMES_KEPT)
+        # At least one row, of zeros: there are no percentiles of nothing.
         latest = np.arange(self._frames - max(count, 1), self._frames) % FRAMES_KEPT
         columns = np.percentile(self._kept[latest], PERCENTILES, axis=0).T.tolist()
         return Latency(count, *(Percentiles(*column) for column in columns))
@@ -119,28 +120,19 @@ def check_size(size: tuple[int, int], frame_size: tuple[int, int] | None) -> Non
 
 
 class FramePath(Protocol):
-    """Restores frames, several at once if it can.
+    """What restores frames, several at once if it can: the paths of a `Restorer`, and what a stream
+    is given.
 
     Attributes:
         depth: how many frames may be in flight in a stream.
-        timings: of the last frame.
     """
 
-    depth: int
-    timings: Timings
+    @property
+    def depth(self) -> int: ...
 
-    def submit(self, frame: Any, out: Any = None, progress: Progress | None = None) -> Ticket:
+    def submit(self, frame: object, out: object = None, progress: Progress | None = None) -> Ticket:
         """Start on a frame; may return before it is restored."""
-        ...
 
     def collect(self, ticket: Ticket) -> Any:
-        """Wait for that frame and return it; once for each ticket, in their order."""
-        ...
-
-    def latency(self, frames: int | None = None) -> Latency:
-        """Of the last frames, or of the last so many."""
-        ...
-
-    def close(self) -> None:
-        """Free what the path owns; the engine is not its own."""
-        ...
+        """Wait for that frame and return it in memory of its own. Called once for every ticket, in
+        their order, in a stream by the thread that submits, also when it is being closed."""

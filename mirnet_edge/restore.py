@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mirnet_edge.engine_choice import EngineChoice, ModelPath
 from mirnet_edge.engines.card import EngineCard
@@ -23,11 +25,15 @@ from mirnet_edge.frame_path import FramePath, Latency, Progress, Ticket, Timings
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.host.path import HostPath
 from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
-from mirnet_edge.stream.frame_stream import FrameStream
-from mirnet_edge.tiling.choice import Tile, auto_tile, checked_tile
-from mirnet_edge.tiling.geometry import Tiling, round_up
+from mirnet_edge.stream.frame_stream import Drop, FrameStream
+from mirnet_edge.tiling.choice import Tile, auto_tile, checked_tile, require_memory
+from mirnet_edge.tiling.geometry import Tiling
+
+if TYPE_CHECKING:
+    from mirnet_edge.device.path import DevicePath
 
 DEFAULT_HALO_PX = 16
+Sample = TypeVar("Sample", bound=np.generic)
 
 
 class Restorer:
@@ -51,8 +57,8 @@ class Restorer:
         frame_size: (height, width) of every frame; another size is then an error, and on the device
             all that uint8 frames need is made at once, so that the first is as fast as the next.
             None lets it change; each change allocates anew.
-        memory_limit: bytes that the model may take: of device memory for engines, of the host's for
-            the automatic tile of others.
+        memory_limit: bytes that the model may take: of device memory for engines, by their card; of
+            the host's for others, by an estimate from the model's facts and the tile.
         threads, provider: see `open_engine`.
 
     Attributes:
@@ -62,8 +68,8 @@ class Restorer:
 
     Raises:
         EngineError, CheckpointError: the model cannot be loaded, or not be given statistics.
-        TilingError: a tile that is no multiple of 4, or too small for halo and blend; a mode that
-            there is not.
+        TilingError: a tile that is no multiple of 4, or too small for halo and blend; no tile fits
+            into ``memory_limit``, or this one does not; a mode that there is not.
         FrameError: no such pixel format.
         DeviceError: a GPU is needed and missing, or its memory does not suffice.
         MissingDependencyError: statistics of the frame need the packages onnx and onnx_ir.
@@ -86,7 +92,7 @@ class Restorer:
         threads: int | None = None,
         provider: str | None = None,
     ) -> None:
-        self._closed = True
+        self._closed = True  # until an engine is open: whatever fails before has nothing to close
         self._lock = threading.RLock()  # a progress callback may close
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size
@@ -127,8 +133,7 @@ class Restorer:
             TilingError: they cannot.
         """
         checked_tile(self._asked_tile, card.tile)
-        multiple, least = card.facts.size_multiple, card.facts.min_size_px
-        Tiling(card.tile, self._halo, self._blend, multiple=multiple, least=least, fixed=True)
+        self._cut(card.tile, card.facts, fixed=True)
 
     def _open(self, engine: Engine) -> None:
         """Settle all that depends on the engine; the next one where its memory does not suffice."""
@@ -137,12 +142,13 @@ class Restorer:
         self.facts: ModelFacts = facts_of_engine(engine)
         self._fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)
         self._auto_side = 0
-        self._path: FramePath | None = None
+        self._path: HostPath | DevicePath | None = None
         try:
             self._tile = checked_tile(self._asked_tile, self._fixed)
             self._check_tiling()
             self.statistics = self._shared()
             self._path = self._make_path()
+            self._check_memory(self._tile)
         except DeviceMemoryError as error:
             self._open(self._next_engine(error))
         except MirnetEdgeError:
@@ -160,7 +166,7 @@ class Restorer:
             raise error
         return self._choice.open_next(error)
 
-    def _make_path(self) -> FramePath:
+    def _make_path(self) -> HostPath | DevicePath:
         facts, three = self.facts, (3, 3)
         if not works_on_device(self.engine) or (facts.in_channels, facts.out_channels) != three:
             return HostPath(
@@ -180,7 +186,20 @@ class Restorer:
             memory_limit=self._memory_limit,
         )
 
-    def __call__(self, frame: Any, out: Any = None, progress: Progress | None = None) -> Any:
+    @overload
+    def __call__(
+        self,
+        frame: NDArray[Sample],
+        out: NDArray[Sample] | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[Sample]: ...
+    @overload
+    def __call__(
+        self, frame: object, out: object = None, progress: Progress | None = None
+    ) -> Any: ...
+    def __call__(
+        self, frame: object, out: object = None, progress: Progress | None = None
+    ) -> object:
         """Restore one frame.
 
         Args:
@@ -202,16 +221,18 @@ class Restorer:
             FrameError: the array is no such frame.
             EngineError: the engine failed, or this Restorer is closed.
             DeviceError: the GPU failed.
+            TilingError: whole frames (``tile=None``) of which this one exceeds ``memory_limit``.
 
-        A float32 frame of the host that holds NaN is refused, and an engine that returns NaN is an
-        error; not so on the GPU, where nothing is searched for NaN, and it is restored as 0.
+        A float32 frame of the host that holds NaN, or values that are not of [0, 1] and noise, is
+        refused, and an engine that returns NaN is an error; not so on the GPU, where nothing is
+        searched: NaN is restored as 0, and what is beyond the range is cut.
         """
         with self._lock:
             path, ticket = self._submit(frame, out, progress)
             return path.collect(ticket)
 
     def _submit(
-        self, frame: Any, out: Any = None, progress: Progress | None = None
+        self, frame: object, out: object = None, progress: Progress | None = None
     ) -> tuple[FramePath, Ticket]:
         """Start on a frame, on the first engine that is left whose memory suffices."""
         with self._lock:
@@ -226,11 +247,11 @@ class Restorer:
 
     def stream(
         self,
-        frames: Any,
+        frames: object,
         *,
         queue: int = 2,
-        drop: Literal["never", "oldest"] = "never",
-        timestamps: Any = None,
+        drop: Drop = "never",
+        timestamps: Iterable[float] | None = None,
     ) -> FrameStream:
         """Restore frames one after another, in their order; on the device the copies of one
         overlap the engine on another.
@@ -238,7 +259,8 @@ class Restorer:
         Args:
             frames: an iterable of arrays, a queue, a folder or pattern of images, a video file, the
                 number of a camera, a GStreamer string, a ``cv2.VideoCapture``; with ``async for``
-                an async iterable as well.
+                an async iterable as well. Arrays lie as ``pixels`` says; the colours of files,
+                videos and captures are put in its order, RGB where it names none.
             queue: frames that may wait for the engine, at least 1.
             drop: "never" lets the source wait when the engine is busy; "oldest" throws the oldest
                 waiting frame away, for a live camera.
@@ -252,9 +274,9 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
-        pipeline = _StreamedPath(self._submit, self._require_path().depth)
         return FrameStream(
-            *(pipeline, frames),
+            _StreamedPath(self._submit, self._require_path().depth),
+            frames,
             queue=queue,
             drop=drop,
             timestamps=timestamps,
@@ -277,15 +299,17 @@ class Restorer:
     def tiling(self, height: int, width: int) -> Tiling:
         """How a frame of ``height`` x ``width`` pixels is cut into tiles."""
         if self._fixed is not None:
-            return self._tiling(self._fixed)
+            return self._cut(self._fixed, self.facts, fixed=True)
         if isinstance(self._tile, tuple):
-            return self._tiling(self._tile)
+            return self._cut(self._tile, self.facts)
         side = self._auto_side
         if self._tile == "auto" and height * width > side * side:
-            return self._tiling((side, side))
-        multiple, least = self.facts.size_multiple, self.facts.min_size_px
-        whole = (round_up(max(height, least), multiple), round_up(max(width, least), multiple))
-        return Tiling(whole, halo=0, multiple=multiple, least=least)
+            return self._cut((side, side), self.facts)
+        rule = self.facts.size_rule
+        whole = (rule.padded(height), rule.padded(width))
+        if self._tile is None:
+            self._check_memory(whole)
+        return Tiling(whole, halo=0, multiple=rule.multiple, least=rule.least)
 
     def _check_tiling(self) -> None:
         """Settle the automatic tile, and find impossible halos and blends, now and not at the first
@@ -293,20 +317,19 @@ class Restorer:
         if not isinstance(self._halo, int) or not isinstance(self._blend, int):
             raise TilingError(f"halo={self._halo!r}, blend={self._blend!r}: need whole pixels")
         if isinstance(self._tile, tuple):
-            self._tiling(self._tile)
+            self._cut(self._tile, self.facts)
         elif self._tile == "auto":
             self._auto_side = auto_tile(self.facts, self._halo, self._blend, self._memory_limit)
-            self._tiling((self._auto_side, self._auto_side))
+            self._cut((self._auto_side, self._auto_side), self.facts)
 
-    def _tiling(self, tile: tuple[int, int]) -> Tiling:
-        return Tiling(
-            tile,
-            self._halo,
-            self._blend,
-            multiple=self.facts.size_multiple,
-            least=self.facts.min_size_px,
-            fixed=self._fixed is not None,
-        )
+    def _cut(self, tile: tuple[int, int], facts: ModelFacts, fixed: bool = False) -> Tiling:
+        multiple, least = facts.size_multiple, facts.min_size_px
+        return Tiling(tile, self._halo, self._blend, multiple, least, fixed)
+
+    def _check_memory(self, tile: object) -> None:
+        # What a TensorRT engine takes is on its card, and has been compared with the limit there.
+        if isinstance(tile, tuple) and not hasattr(self.engine, "device_bytes"):
+            require_memory(self.facts, tile, self._memory_limit)
 
     def _shared(self) -> FrameStatistics | None:
         if self._settings.mode == "tile":
@@ -314,7 +337,7 @@ class Restorer:
         pools = statistics_of_engine(self.engine).pools
         return FrameStatistics(pools, self.facts, self._settings)
 
-    def _require_path(self) -> FramePath:
+    def _require_path(self) -> HostPath | DevicePath:
         if self._closed or self._path is None:
             raise EngineError("this Restorer is closed; make a new one")
         return self._path
@@ -335,26 +358,18 @@ class Restorer:
     def __enter__(self) -> Restorer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 class _StreamedPath:
-    """A Restorer as a stream's pipeline."""
+    """A Restorer as one path: it may change engines, and with them paths, while frames of the last
+    one are still in flight, so each ticket carries the path that it is of."""
 
-    def __init__(self, submit: Callable[[Any], tuple[FramePath, Ticket]], depth: int) -> None:
-        self._submit, self.depth = submit, depth
+    def __init__(self, submit: Callable[..., tuple[FramePath, Ticket]], depth: int) -> None:
+        self.submit, self.depth = submit, depth
 
-    def submit(self, frame: Any) -> Ticket:
-        """Start on a frame."""
-        return self._submit(frame)
-
-    def collect(self, ticket: Ticket) -> Any:
-        """Wait for it."""
+    def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
+        """Wait for a frame."""
         path, started = ticket
         return path.collect(started)

@@ -169,9 +169,11 @@ def test_a_memory_limit_is_the_automatic_tile_s(restore: Restore) -> None:
     save("a.png", noise(150, 160, 3))
     tiles = [
         restore("a.png", "--json", "--overwrite", "--memory-limit", limit).json[0]["tiles"]
-        for limit in ("1GiB", "1024MiB", 2**10)
+        for limit in ("1GiB", "1024MiB", 13 * 2**20)
     ]
     assert tiles == [1, 1, 4]
+    error = restore("a.png", "--overwrite", "--memory-limit", "1KiB").only_error
+    assert "memory_limit=1,024 bytes: a tile of 64x64 pixels takes about" in error
 
 
 def test_tiling_options_reach_the_restorer(restore: Restore, tiny_onnx: Path) -> None:

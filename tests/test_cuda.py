@@ -268,7 +268,8 @@ if {used_before}:
 import pytest, fake_cuda
 from fake_gpu import FakeGpu
 from mirnet_edge.cuda import *
-from mirnet_edge.stream import FrameStream, SyncPipeline
+from frame_paths import OneByOne
+from mirnet_edge.stream.frame_stream import FrameStream
 patch = pytest.MonkeyPatch()
 gpu = fake_cuda.install(patch, FakeGpu(count=2))
 patch.setattr(Device, "detach", lambda device: print("detached", device.facts.index))
@@ -280,7 +281,7 @@ def restore(image):
     print("restored", image, *("freed" if memory._closed else "there" for memory in memories))
     return image
 memories = [DeviceBuffer(open_device(0), 8)]
-stream = FrameStream(SyncPipeline(restore), [0, 1])
+stream = FrameStream(OneByOne(restore), [0, 1])
 memories.append(DeviceBuffer(open_device(1), 8))
 print(next(stream))
 late = Early()

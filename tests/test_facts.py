@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mirnet_edge as me
-from mirnet_edge.facts import PREFIX, ModelFacts
+from mirnet_edge.facts import PREFIX, ModelFacts, SizeRule
 from mirnet_edge.model.checkpoints import facts_of
 from mirnet_edge.model.config import PRESETS, preset
 
@@ -26,7 +26,6 @@ FACTS = st.builds(
     min_size_px=st.integers(1, 128),
     local_support_px=st.none() | st.integers(0, 10_000),
     bytes_per_pixel=st.none() | st.integers(0, 10**9),
-    value_range=st.tuples(st.floats(-300, 300), st.floats(-300, 300)),
     weights_sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     version=st.text(),
 )
@@ -60,7 +59,6 @@ def test_an_absent_or_damaged_field_keeps_its_default(name: str, damage: str | N
         min_size_px=16,
         local_support_px=44,
         bytes_per_pixel=900,
-        value_range=(0.0, 255.0),
         weights_sha256="ab",
         version="0.0.1",
     )
@@ -80,6 +78,25 @@ def test_foreign_metadata_is_ignored() -> None:
     assert ModelFacts.from_metadata({}) == ModelFacts()
 
 
+def test_files_of_older_versions_are_read() -> None:
+    """They hold a value range, which was always 0 to 1; the bundled graph does."""
+    metadata = {PREFIX + "task": '"denoise"', PREFIX + "value_range": "[0.0, 1.0]"}
+    assert ModelFacts.from_metadata(metadata) == ModelFacts(task="denoise")
+    with me.Restorer("edge-s-denoise") as restore:
+        assert restore.facts.task == "denoise"
+
+
+@given(multiple=st.integers(1, 16), least=st.integers(0, 40), side=st.integers(1, 200))
+def test_sizes_of_a_rule(multiple: int, least: int, side: int) -> None:
+    rule = SizeRule(multiple, least)
+    allowed = [size for size in range(1, 300) if size % multiple == 0 and size >= least]
+    assert rule.allows(side) is (side in allowed)
+    assert rule.padded(side) == min(size for size in allowed if size >= side)
+    assert rule.up(side) == min(size for size in range(side, 300) if size % multiple == 0)
+    assert rule.down(side) == max(size for size in range(side + 1) if size % multiple == 0)
+    assert not rule.allows(0)
+
+
 def test_the_version_is_that_of_the_writer() -> None:
     assert ModelFacts().version == ""
     assert facts_of(me.create_model("edge-s")).version == me.__version__
@@ -91,8 +108,6 @@ def test_the_version_is_that_of_the_writer() -> None:
         ("size_multiple", '"x"'),
         ("size_multiple", "0"),
         ("min_size_px", "true"),
-        ("value_range", "7"),
-        ("value_range", "[0]"),
         ("task", "3"),
         ("bytes_per_pixel", "-1"),
     ],
@@ -110,6 +125,7 @@ def test_facts_of_a_network(name: str) -> None:
     assert (facts.in_channels, facts.out_channels) == (config.in_channels, config.out_channels)
     assert facts.size_multiple == config.size_multiple
     assert facts.min_size_px == config.min_size_px
+    assert facts.size_rule == SizeRule(config.size_multiple, config.min_size_px)
     assert facts.local_support_px is not None
     assert facts.local_support_px % config.size_multiple == 0
     assert len(facts.weights_sha256) == 64

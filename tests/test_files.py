@@ -155,7 +155,7 @@ from pathlib import Path
 import numpy as np
 from mirnet_edge._files import atomic_path
 from mirnet_edge.errors import OutputError
-from mirnet_edge.images import write_image
+from mirnet_edge.frames.images import write_image
 
 folder = Path(sys.argv[1])
 noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)

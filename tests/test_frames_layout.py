@@ -263,6 +263,36 @@ def test_both_infinities_do_not_cancel() -> None:
         FrameLayout.of(out, 1).store(planes, out, whole(out))
 
 
+@pytest.mark.parametrize("sigma", [15, 25, 50, 75])
+def test_noise_that_is_not_clamped_is_taken(sigma: int) -> None:
+    noise = np.random.default_rng(sigma).standard_normal((1000, 1000, 3), np.float32)
+    frame = random_frame((1000, 1000, 3), np.float32) + np.float32(sigma / 255) * noise
+    np.testing.assert_array_equal(loaded(frame), frame.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (255, r"values from .* to 25\d.* in rows 0-20, columns 0-30, but .*divide it by 255"),
+        (65535, r"divide it by 65535"),
+        (-255, r"values from -25\d.* to -?\d"),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_float_frame_of_other_units_is_refused(scale: float, message: str, channels: int) -> None:
+    frame = np.linspace(0, 1, 20 * 30 * channels, dtype=np.float32).reshape(20, 30, channels)
+    with pytest.raises(FrameError, match=message):
+        loaded(frame * np.float32(scale))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_is_told_from_units(bad: float) -> None:
+    frame = np.full((4, 5, 3), 200, np.float32)
+    frame[2, 3, 1] = bad
+    with pytest.raises(FrameError, match="holds NaN or infinity in rows 0-4, columns 0-5"):
+        loaded(frame)
+
+
 # ---------------------------------------------------------------- reflected
 
 

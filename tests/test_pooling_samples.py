@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mirnet_edge as me
+from mirnet_edge.facts import SizeRule
 from mirnet_edge.pooling.samples import kept_regions, sample_tiles
 
 
@@ -24,7 +25,7 @@ def test_regions_partition_the_padded_frame(
 ) -> None:
     cover = me.Tiling(sides, halo=4, blend=blend, fixed=fixed).cover(height, width)
     counts = np.zeros((round(-(-height // 4) * 4), round(-(-width // 4) * 4)), int)
-    for (row, column), region in zip(cover, kept_regions(cover, 4, 4), strict=True):
+    for (row, column), region in zip(cover, kept_regions(cover, SizeRule()), strict=True):
         rows = row.origin + np.flatnonzero(region.rows)
         columns = column.origin + np.flatnonzero(region.columns)
         counts[np.ix_(rows, columns)] += 1
@@ -49,7 +50,7 @@ def test_samples_lie_on_the_grid_inside_the_frame(
     height: int, width: int, count: int, side: int
 ) -> None:
     cover = me.Tiling((side, side), halo=4).cover(height, width)
-    samples = sample_tiles(cover, count, 4, 4)
+    samples = sample_tiles(cover, count, SizeRule())
     assert len({(s.rows.start, s.columns.start) for s in samples}) == len(samples)
     assert 1 <= len(samples) <= 1.5 * count
     for sample in samples:

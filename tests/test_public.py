@@ -90,18 +90,6 @@ def test_no_public_name_is_a_module() -> None:
     assert modules.isdisjoint(me.__all__)
 
 
-def test_type_checkers_see_the_same_names() -> None:
-    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {}
-    for statement in block.body:
-        assert isinstance(statement, ast.ImportFrom)
-        for alias in statement.names:
-            assert alias.asname == alias.name, f"{alias.name}: only 'as' exports it"
-            seen[alias.name] = (statement.module or "").removeprefix("mirnet_edge.")
-    assert seen == me._MODULE_OF_NAME
-
-
 # What importing costs
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frame_paths import OneByOne, mjpg_video
 
 from mirnet_edge.device.device_array import DeviceArray
 from mirnet_edge.engines.fake import FakeEngine
@@ -16,7 +17,7 @@ from mirnet_edge.errors import OutputError, StreamError
 from mirnet_edge.frames.images import read_image
 from mirnet_edge.frames.pixel_formats import from_rgb, pixel_format
 from mirnet_edge.restore import Restorer
-from mirnet_edge.stream.frame_stream import FrameStream, SyncPipeline
+from mirnet_edge.stream.frame_stream import FrameStream
 from mirnet_edge.stream.sources import open_source
 
 
@@ -25,7 +26,7 @@ def pixels(*shape: int, dtype: Any = np.uint8) -> np.ndarray:
 
 
 def stream_of(frames: Any, **settings: Any) -> FrameStream:
-    return FrameStream(SyncPipeline(np.copy), frames, **settings)
+    return FrameStream(OneByOne(np.copy), frames, **settings)
 
 
 class FakeWriter:
@@ -72,14 +73,30 @@ def test_files_have_the_numbers_of_the_source(tmp_path: Path) -> None:
         assert read_image(file).pixels[0, 0] == int(file.stem)
 
 
-def test_a_file_that_exists_is_not_replaced(tmp_path: Path) -> None:
-    taken = tmp_path / "000001.png"
-    taken.write_bytes(b"mine")
+def test_a_folder_that_holds_frames_is_refused_before_the_first(tmp_path: Path) -> None:
+    for name in ("000002.png", "1234567.png", "42.png", "notes.png"):
+        (tmp_path / name).write_bytes(b"mine")
     stream = stream_of([pixels(2, 3, 3)] * 3)
-    with pytest.raises(OutputError, match=r"^frame 1: .*000001\.png exists, and a stream replaces"):
+    with pytest.raises(OutputError, match=r"holds 000002\.png, one of 2 files named as frames are"):
         stream.to(tmp_path)
+    assert stream.statistics().read == 0
+    assert all(path.read_bytes() == b"mine" for path in tmp_path.iterdir())
+    (tmp_path / "000002.png").unlink()
+    (tmp_path / "1234567.png").unlink()
+    assert stream.to(tmp_path).restored == 3
+
+
+def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    taken = tmp_path / "000001.png"
+
+    def frames() -> Iterator[np.ndarray]:
+        yield pixels(2, 3, 3)
+        taken.write_bytes(b"mine")
+        yield pixels(2, 3, 3)
+
+    with pytest.raises(OutputError, match=r"^frame 1: .*000001\.png exists"):
+        stream_of(frames()).to(tmp_path)
     assert taken.read_bytes() == b"mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.png", "000001.png"]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +159,10 @@ def frame_of(rgb: np.ndarray, name: str) -> np.ndarray:
     channels = {"bgr": 3, "rgba": 4, "bgra": 4, "yuyv": 2}.get(name)
     shape = (height, width, channels) if channels else (height * 3 // 2, width)
     out = np.full(shape, 9, np.uint8)
-    from_rgb(np.divide(rgb, 255, dtype=np.float32), pixel_format(name), out)
+    if pixel_format(name).is_yuv:
+        from_rgb(np.divide(rgb, 255, dtype=np.float32), pixel_format(name), out)
+    else:
+        out[..., :3] = rgb[..., ::-1] if name in ("bgr", "bgra") else rgb
     return out
 
 
@@ -173,7 +193,7 @@ def test_frames_of_the_gpu_are_copied_from_it(tmp_path: Path) -> None:
     def on_gpu(image: np.ndarray) -> Any:
         return DeviceArray(Memory(), image.shape, image.dtype, lambda _, out: np.copyto(out, image))
 
-    FrameStream(SyncPipeline(on_gpu), [frame]).to(tmp_path)
+    FrameStream(OneByOne(on_gpu), [frame]).to(tmp_path)
     np.testing.assert_array_equal(read_image(tmp_path / "000000.png").pixels, frame)
 
 
@@ -252,6 +272,25 @@ def test_a_video_has_the_colours_of_the_frames(tmp_path: Path) -> None:
     assert np.abs(np.subtract(means, colour)).max() < 6, means
     with pytest.raises(StreamError, match="the VideoWriter is not open"):
         stream_of([]).to(writer)
+
+
+@pytest.mark.parametrize("name", ["auto", "rgb", "bgr"])
+def test_a_video_keeps_its_colours_whatever_the_format(name: str, tmp_path: Path) -> None:
+    colour = (200, 90, 30)
+    path = mjpg_video(tmp_path / "in.avi", [np.tile(np.uint8(colour), (48, 64, 1))])
+    sink, seen = FakeWriter(), []
+    with Restorer(FakeEngine(), pixels=name) as restore:
+        restore.stream(path).to(sink)
+        restore.stream(path).to(seen.append)
+        restore.stream(path).to(tmp_path / "frames")
+    bgr, ours = sink.written[0].mean((0, 1)), seen[0].mean((0, 1))
+    stored = read_image(tmp_path / "frames" / "000000.png").pixels.mean((0, 1))
+    for found, expected in (
+        (bgr, colour[::-1]),
+        (stored, colour),
+        (ours, colour[::-1] if name == "bgr" else colour),
+    ):
+        assert np.abs(found - expected).max() < 6, (found, expected)
 
 
 def test_a_restorers_format_reaches_its_sink(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mirnet_edge as me
-from mirnet_edge.tiling.geometry import Span, round_up
+from mirnet_edge.facts import SizeRule
+from mirnet_edge.tiling.geometry import Span
 
 
 @st.composite
 def tilings(draw: st.DrawFn) -> me.Tiling:
     halo, blend = draw(st.integers(0, 24)), 2 * draw(st.integers(0, 6))
-    least = round_up(max(2 * halo + 3 * blend, 2 * halo + blend + 4), 4) + 4
+    least = SizeRule().up(max(2 * halo + 3 * blend, 2 * halo + blend + 4)) + 4
     sides = st.integers(least // 4, least // 4 + 16).map(lambda n: 4 * n)
     return me.Tiling((draw(sides), draw(sides)), halo, blend, fixed=draw(st.booleans()))
 

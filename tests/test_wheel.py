@@ -117,7 +117,7 @@ def test_the_recorded_ranges_of_the_models_are_in_the_wheel(members: set[str]) -
 def test_models_photo_types_and_licence_are_in_the_wheel(members: set[str]) -> None:
     for name in ("model.onnx", "model.safetensors", "card.json"):
         assert f"{MODEL}/{name}" in members
-    for name in ("data/photo.webp", "data/README.md", "py.typed"):
+    for name in ("data/photo.webp", "data/README.md", "py.typed", "__init__.pyi"):
         assert f"mirnet_edge/{name}" in members
     assert any(name.rpartition("/")[2] == "LICENSE" for name in members)
 
@@ -133,6 +133,16 @@ def test_files_are_those_of_the_checkout(wheel: Path) -> None:
             assert archive.read(name) == (ROOT / name).read_bytes(), name
         models = [item.file_size for item in archive.infolist() if "/models/" in item.filename]
     assert sum(models) < 8e6, "the bundled models are to stay under 8 MB together"
+
+
+def test_an_editable_install_is_a_path(wheel: Path, tmp_path: Path) -> None:
+    """And no hook of setuptools, through which a type checker sees nothing but Any."""
+    tree = wheel.parents[1] / "tree"
+    options = (*NO_INDEX, "--no-build-isolation", "--target", tmp_path)
+    call(*PIP, "install", *options, "--editable", tree, cwd=tmp_path)
+    (path,) = tmp_path.glob("*.pth")
+    assert path.read_text().strip() == str(tree)
+    assert not list(tmp_path.glob("*.py"))
 
 
 def test_metadata(metadata: Message) -> None:

@@ -121,15 +121,15 @@ def open_source(
 
 def _check_tile(facts: ModelFacts, tile: tuple[int, int]) -> None:
     height, width = tile
-    multiple, least = facts.size_multiple, facts.min_size_px
-    if height % multiple or width % multiple:
-        near = "x".join(str(max(-(-size // multiple), 1) * multiple) for size in tile)
+    rule = facts.size_rule
+    if height % rule.multiple or width % rule.multiple:
+        near = "x".join(str(rule.up(max(side, 1))) for side in tile)
         raise TilingError(
-            f"tile {height}x{width}: this network takes multiples of {multiple} pixels; the next "
-            f"is {near}"
+            f"tile {height}x{width}: this network takes multiples of {rule.multiple} pixels; the "
+            f"next is {near}"
         )
-    if min(tile) < least:
-        raise TilingError(f"tile {height}x{width}: this network takes {least} pixels or more")
+    if min(tile) < rule.least:
+        raise TilingError(f"tile {height}x{width}: this network takes {rule.least} pixels or more")
 
 
 def typed_graphs(proto: ModelProto, precision: Precision, io: IoType) -> TypedGraphs:

@@ -24,6 +24,7 @@ from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.results import Results
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import FrameError
+from mirnet_edge.frames.layout import require_unit_range
 from mirnet_edge.frames.pixel_formats import PixelFormat
 from mirnet_edge.pooling.scene_cut import CELLS, ROW_STEP, Grid, luma_grid
 
@@ -158,7 +159,7 @@ class FrameEnds(Owner):
         """Queue what brings the frame to where the kernels read it, and let the batches wait.
 
         Raises:
-            FrameError: a float32 frame of the host holds NaN or infinity.
+            FrameError: a float32 frame of the host holds NaN, or values far from [0, 1].
         """
         source, queue = request.source, self._uploads
         frame = slot.source_frame
@@ -170,8 +171,8 @@ class FrameEnds(Owner):
         else:
             pixels = _described(source.host, request.layout)
             colours = pixels[..., :3] if pixels.ndim == 3 else pixels
-            if pixels.dtype == np.float32 and not np.isfinite(colours).all():
-                raise FrameError(f"the frame of shape {source.shape} holds NaN or infinity")
+            if pixels.dtype == np.float32:
+                require_unit_range(colours)
             # Into page-locked memory, from which alone a copy goes on beside the CPU.
             np.copyto(slot.source.array, pixels)
             slot.started.record(queue)

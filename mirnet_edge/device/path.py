@@ -264,7 +264,7 @@ class DevicePath(Owner):
                 f"blend={cover.blend} with {layout.pixels.name}: tiles of frames whose pixels "
                 "share chroma fade over multiples of 4 pixels"
             )
-        grid = self._facts.size_multiple, self._facts.min_size_px
+        rule = self._facts.size_rule
         shares = self._pooling is not None and len(cover) > 1
         # The old plan goes before the new one is made, since memory need not hold both; one with a
         # frame in flight goes with that frame.
@@ -272,8 +272,8 @@ class DevicePath(Owner):
             self._retired.append(self._plan)
             self._plan = None
             self._close_retired()
-        regions = kept_regions(cover, *grid) if shares else ()
-        samples = sample_tiles(cover, self._samples, *grid) if shares else ()
+        regions = kept_regions(cover, rule) if shares else ()
+        samples = sample_tiles(cover, self._samples, rule) if shares else ()
         plan = FramePlan(self._machine, layout, cover, regions, samples)
         try:
             self._check_memory(plan)

@@ -242,6 +242,4 @@ def kind_path(engine: str | os.PathLike[str], kind: Kind) -> Path:
 def _facts(stored: dict[str, Any]) -> ModelFacts:
     # Cards of other releases may hold facts that this one has no use for.
     known = stored.keys() & {item.name for item in dataclasses.fields(ModelFacts)}
-    values: dict[str, Any] = {name: stored[name] for name in known}
-    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return ModelFacts(**{**values, **lists})
+    return ModelFacts(**{name: stored[name] for name in known})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -21,6 +23,11 @@ from mirnet_edge.errors import ImageError, OutputError
 JPEG_QUALITY = 95
 _GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _DIRECT = ("L", "LA", "RGB", "RGBA")
+_OTHER_COLOURS = ("CMYK", "LAB")
+"""Modes whose colour profile says nothing of the RGB that they become."""
+_COPIES = 3
+"""Of an image's pixels while it is read: as decoded, as bytes on their way to NumPy, as array."""
+_OPENING = threading.Lock()
 _ANYTHING = ("gray", "gray with alpha", "RGB", "RGBA", "16-bit gray")
 
 
@@ -77,37 +84,56 @@ class ImageFile:
 
 
 def read_image(path: str | os.PathLike[str]) -> ImageFile:
-    """Read a still image; palettes and CMYK become RGB.
+    """Read a still image of any size; palettes, CMYK and LAB become RGB.
 
     Raises:
-        ImageError: the file is missing, is no image, is truncated, holds several frames, or has 16
-            bits a colour channel, of which Pillow would drop 8.
+        ImageError: the file is missing, is no image, is truncated, holds several frames, is too
+            large for the memory at hand, or has 16 bits a colour channel, of which Pillow would
+            drop 8.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Pillow's, of tags that it cannot parse
-            with Image.open(path) as image:
+            with _open(path) as image:
+                _require_memory(image, path)
                 return _decode(image, path)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
         size = Path(path).stat().st_size
         raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
-    except (
-        MemoryError,
-        OSError,
-        RuntimeError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
+    except (MemoryError, OSError, RuntimeError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
+
+
+def _open(path: str | os.PathLike[str]) -> Image.Image:
+    # Pillow's limit of pixels is there for strangers' uploads, warns at 89 megapixels and refuses
+    # 179, and is one for the process: it is away for the moment that opening takes, and one reader
+    # at a time takes it away, so that none finds, and puts back, another one's None.
+    with _OPENING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _require_memory(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    # Asked before decoding: Linux grants memory that is not there, and kills who touches it.
+    needed = _COPIES * image.width * image.height * max(len(image.getbands()), 3)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ImageError(
+            f"{path}: {image.width}x{image.height} pixels take {needed:,} bytes to read, and "
+            f"{available:,} are free; cut the image into parts, or free some memory"
+        )
 
 
 def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # phones add a preview or a depth map as second one
         raise ImageError(f"{path}: holds {frames} frames; extract them to one file each")
+    # Before load(), which turns 16-bit colour into 8 bits and says nothing.
     if _bits_per_channel(image) > 8 and image.mode in ("RGB", "RGBA"):
         raise ImageError(
             f"{path}: 16 bits a colour channel, of which reading would drop 8. Convert it to 8 "
@@ -120,14 +146,14 @@ def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
         if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
             raise ImageError(f"{path}: 32-bit gray values beyond 16 bits; scale them first")
         pixels = pixels.astype(np.uint16)
-        if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+        if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits only
             pixels = 65535 - pixels
         return ImageFile(pixels, exif, icc_profile)
     if image.mode == "F":
         raise ImageError(f"{path}: floating-point image; pass the array to Restorer in Python")
     transparent = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
     if image.mode not in _DIRECT or transparent:
-        if image.mode == "CMYK":
+        if image.mode in _OTHER_COLOURS:
             icc_profile = None
         base = "L" if image.mode in ("1", "L", "La") else "RGB"
         image = image.convert(base + "A" * transparent)
@@ -149,6 +175,7 @@ def _tiff_tag(image: Image.Image, tag: int) -> Any:
 
 def _exif_of(image: Image.Image) -> bytes | None:
     if image.format == "TIFF":
+        # Copied tag by tag: where strips lie and how they are packed would lie about the new file.
         directory, described = image.tag_v2, Image.Exif()  # type: ignore[attr-defined]
         for tag in set(_DESCRIPTIVE_TAGS) & set(directory):
             is_pointer = tag in _SUB_DIRECTORIES
@@ -191,6 +218,7 @@ def write_image(
         options["exif"] = like.exif
     if like is not None and like.icc_profile:
         options["icc_profile"] = like.icc_profile
+    # Into memory first: what an encoder raises is then of the pixels, and not of the disk.
     encoded = io.BytesIO()
     try:
         Image.fromarray(pixels).save(encoded, _FORMATS[suffix].name, **options)
@@ -232,7 +260,7 @@ def find_images(specs: Iterable[str | os.PathLike[str]]) -> list[Path]:
         path = Path(spec)
         if path.is_dir():
             matches = sorted(file for file in path.iterdir() if _is_image(file))
-        elif path.exists():
+        elif path.exists():  # before patterns: a[1].png may be a file's name
             matches = [path]
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(spec), recursive=True))]
@@ -240,7 +268,7 @@ def find_images(specs: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if not matches:
             raise ImageError(f"{spec}: no such file, and no image ({', '.join(SUFFIXES)}) there")
         found += matches
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found))  # a file may be named and match a pattern too
 
 
 def _is_image(path: Path) -> bool:

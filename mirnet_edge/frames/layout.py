@@ -8,6 +8,7 @@ result. Alpha is copied.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from mirnet_edge.errors import EngineError, FrameError
 
 MAXIMUM = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
+FLOAT_RANGE = (-2.0, 3.0)
+"""What a float32 frame may hold: [0, 1] and noise that is not clamped. The largest of 72 million
+samples of sigma 50/255 is 1.1 away, of 75/255 1.7; of a frame in 0..255 all but black is beyond."""
 Region = tuple[slice, slice]
 
 
@@ -40,14 +44,14 @@ class FrameLayout:
     cut: bool = True
 
     @classmethod
-    def of(cls, frame: Any, network_channels: int = 3) -> FrameLayout:
-        """The layout of an array, checked against what the network takes.
+    def of(cls, frame: object, network_channels: int = 3) -> FrameLayout:
+        """Read the layout of an array, and check it against what the network takes.
 
         Raises:
             FrameError: not an array, masked, wrong number of dimensions or channels, empty, wrong
                 dtype.
         """
-        require_array(frame)
+        frame = require_array(frame)
         shape, dtype = frame.shape, frame.dtype
         if frame.ndim not in (2, 3):
             raise FrameError(f"frame of shape {shape}: need (height, width) or (height, width, C)")
@@ -86,7 +90,7 @@ class FrameLayout:
         bottom border is reflected without repeating the border pixel.
 
         Raises:
-            FrameError: a float32 frame holds NaN or infinity there.
+            FrameError: a float32 frame holds NaN there, or values that are not of [0, 1] and noise.
         """
         rows, columns = region
         inside_h = min(rows.stop, self.height) - rows.start
@@ -100,13 +104,11 @@ class FrameLayout:
                 out=planes[channel, :inside_h, :inside_w],
                 dtype=np.float32,
             )
-        if (
-            self.maximum == 1.0
-            and not np.isfinite(planes[: self.colours, :inside_h, :inside_w]).all()
-        ):
-            raise FrameError(
-                f"the frame holds NaN or infinity in rows {rows.start}-{rows.start + inside_h}, "
-                f"columns {columns.start}-{columns.start + inside_w}"
+        if self.maximum == 1.0:
+            require_unit_range(
+                planes[: self.colours, :inside_h, :inside_w],
+                f" in rows {rows.start}-{rows.start + inside_h}, "
+                f"columns {columns.start}-{columns.start + inside_w}",
             )
         planes[self.colours :] = planes[:1]
         if inside_w < planes.shape[2]:
@@ -123,6 +125,8 @@ class FrameLayout:
         Raises:
             EngineError: a value is not finite.
         """
+        # One pass and no array of booleans: NaN and infinities end up in a sum, and float64 holds
+        # that of any number of float32. Two infinities may cancel, but to NaN.
         with np.errstate(invalid="ignore"):
             total = planes.sum(dtype=np.float64)
         if not np.isfinite(total):
@@ -143,7 +147,7 @@ class FrameLayout:
             target[:, :, channel] = planes[channel]
 
 
-def require_array(frame: Any) -> None:
+def require_array(frame: object) -> NDArray[Any]:
     """Check that a frame is an array of numpy, and not masked.
 
     Raises:
@@ -152,6 +156,7 @@ def require_array(frame: Any) -> None:
     if not isinstance(frame, np.ndarray):
         raise FrameError(f"a frame must be a numpy array, not {type(frame).__name__}")
     require_unmasked(frame)
+    return frame
 
 
 def require_unmasked(array: NDArray[Any]) -> None:
@@ -165,6 +170,23 @@ def require_unmasked(array: NDArray[Any]) -> None:
             f"array of shape {array.shape} is masked; give its masked pixels a value, e.g. "
             "frame.filled(0)"
         )
+
+
+def require_unit_range(samples: NDArray[np.float32], where: str = "") -> None:
+    """Check colours of a float32 frame; ``where`` says of which part of it they are.
+
+    Raises:
+        FrameError: they hold NaN or infinity, or values beyond `FLOAT_RANGE`.
+    """
+    low, high = float(samples.min()), float(samples.max())  # NaN where there is one
+    if FLOAT_RANGE[0] <= low and high <= FLOAT_RANGE[1]:
+        return
+    if not math.isfinite(high - low):
+        raise FrameError(f"the frame holds NaN or infinity{where}")
+    raise FrameError(
+        f"the frame holds values from {low:g} to {high:g}{where}, but a float32 frame is in "
+        f"[0, 1]: divide it by {255 if high < 256 else 65535}, or by whatever is white in it"
+    )
 
 
 def reflected(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 CLIPPED_SHARE = 0.5
 """Of noisy training and calibration images, the share that is clamped to [0, 1] and rounded to

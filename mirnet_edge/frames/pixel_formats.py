@@ -8,7 +8,7 @@
     i420                       (H * 3 / 2, W)               uint8                     H, W
     yuyv                       (H, W, 2)                    uint8                     W
 
-The arithmetic is that of the CUDA kernels (kernels/frame.cuh, yuv.cuh, store_tiles.cu): float32,
+The arithmetic of Y'CbCr is that of the CUDA kernels (kernels/yuv.cuh, store_tiles.cu): float32,
 fused where they fuse, rounded to nearest with ties to even. Chroma is repeated over the pixels that
 share it and averaged over them again, so a frame that nobody changed comes back code by code.
 """
@@ -16,11 +16,12 @@ share it and averaged over them again, so a frame that nobody changed comes back
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mirnet_edge.errors import FrameError
 from mirnet_edge.frames.layout import MAXIMUM
@@ -35,11 +36,7 @@ SHARED_ROWS = {"nv12": 2, "i420": 2, "yuyv": 1}
 """Rows that have one chroma sample in common, of the formats that are Y'CbCr."""
 RED_BLUE = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 """Weights of red and blue in luma (ITU-R BT.601 and BT.709, section 3.2 of either)."""
-KERNEL_SAMPLES = {
-    np.dtype(np.uint8): "u8",
-    np.dtype(np.uint16): "u16",
-    np.dtype(np.float32): "f32",
-}
+KERNEL_SAMPLES = dict(zip(MAXIMUM, ("u8", "u16", "f32")))
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,11 @@ class PixelFormat:
     def is_yuv(self) -> bool:
         """Whether the codes are Y'CbCr."""
         return self.name in SHARED_ROWS
+
+    @property
+    def is_bgr(self) -> bool:
+        """Whether blue comes first."""
+        return self.name in ("bgr", "bgra")
 
     def size_of(self, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[int, int]:
         """Height and width in pixels of the frame in an array of this shape.
@@ -134,6 +136,7 @@ class PixelFormat:
             size > 1 and stride != expected
             for size, stride, expected in zip(shape[1:], strides[1:], packed)
         ]
+        # Of a single row NumPy and DLPack may give any stride, even 0.
         pitch = strides[0] if shape[0] > 1 else width * packed[0]
         if any(loose) or pitch % item:
             raise FrameError(
@@ -145,7 +148,7 @@ class PixelFormat:
             return (0, pitch), (height * pitch, pitch)
         if self.name != "i420":
             return ((0, pitch),)
-        if height > 2 and pitch != width:
+        if height > 2 and pitch != width:  # two rows of luma are one of Cb and one of Cr
             raise FrameError(
                 f"i420 frame of shape {shape}: its rows are {pitch} bytes apart, and chroma, of "
                 f"which each row holds two, needs {width}; copy it with .contiguous() or "
@@ -225,94 +228,15 @@ def rgb_to_yuv_matrix(standard: Standard, full_range: bool) -> tuple[float, ...]
 
 
 def to_rgb(frame: NDArray[Any], pixels: PixelFormat) -> NDArray[np.float32]:
-    """The colours (H, W, 3) of a frame: 0 black, 1 white; Y'CbCr codes that no colour has lie a
-    little outside. Alpha is left out; gray is shown three times. A view where float32 frames allow
-    it, so do not write to it.
+    """Convert a Y'CbCr frame to colours (H, W, 3): 0 black, 1 white; codes that no colour has lie a
+    little outside.
 
     Raises:
         FrameError: the array is no frame of this format.
     """
-    size = pixels.size_of(frame.shape, frame.dtype)
-    if pixels.is_yuv:
-        return _yuv_to_rgb(frame, pixels, size)
-    samples = frame.reshape(*size, -1)
-    unit: NDArray[np.float32] = samples
-    if frame.dtype != np.float32:
-        unit = np.divide(samples, np.float32(MAXIMUM[frame.dtype]), dtype=np.float32)
-    if pixels.name == "gray":
-        return np.broadcast_to(unit, (*size, 3))
-    return unit[..., _order(pixels)]
-
-
-def from_rgb(rgb: NDArray[np.float32], pixels: PixelFormat, out: NDArray[Any]) -> None:
-    """Write colours to a frame: cut to the range of its samples, whole numbers rounded. Gray is the
-    mean of the three; NaN becomes 0, in chroma no colour; alpha keeps what it holds.
-
-    Args:
-        rgb: (H, W, 3) float32.
-        pixels: the format of ``out``.
-        out: written to.
-
-    Raises:
-        FrameError: ``out`` is no frame of this format, or ``rgb`` not of its size.
-    """
-    size = pixels.size_of(out.shape, out.dtype)
-    if rgb.shape != (*size, 3) or rgb.dtype != np.float32:
-        raise FrameError(
-            f"colours are {rgb.dtype} {rgb.shape}; {pixels.name} {out.shape} takes float32 "
-            f"{(*size, 3)}"
-        )
-    if pixels.is_yuv:
-        _rgb_to_yuv(rgb, pixels, out, size)
-        return
-    maximum = np.float32(MAXIMUM[out.dtype])
-    with np.errstate(invalid="ignore", over="ignore"):
-        if pixels.name == "gray":
-            total = (rgb[..., 0] + rgb[..., 1]) + rgb[..., 2]
-            # One rounding: maximum / 3 is a whole number, but for float32's 1.
-            mean = total / np.float32(3) if maximum == 1 else total * (maximum / np.float32(3))
-            target = out if out.ndim == 2 else out[..., 0]
-            target[...] = _samples(mean, out.dtype)
-        else:
-            out[..., _order(pixels)] = _samples(rgb * maximum, out.dtype)
-
-
-def _range(full_range: bool) -> tuple[int, int, int]:
-    """Black, and the codes of luma and of chroma from the least to the greatest."""
-    return (0, 255, 255) if full_range else (16, 219, 224)
-
-
-def _order(pixels: PixelFormat) -> slice:
-    """Red, green and blue in a pixel."""
-    return slice(2, None, -1) if pixels.name in ("bgr", "bgra") else slice(3)
-
-
-def _samples(scaled: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
-    scaled = np.where(np.isnan(scaled), scaled.dtype.type(0), scaled)
-    steps = scaled if dtype == np.float32 else np.rint(scaled)
-    samples: NDArray[Any] = np.clip(steps, 0, MAXIMUM[dtype]).astype(dtype, copy=False)
-    return samples
-
-
-def _codes(unit: NDArray[np.float32]) -> NDArray[Any]:
-    """Codes of numbers whose 0..1 are 0..255, rounded once: the product is exact in float64."""
-    return _samples(unit.astype(np.float64) * 255, np.dtype(np.uint8))
-
-
-def _fma(first: Any, second: Any, addend: Any) -> NDArray[np.float32]:
-    """first * second + addend of float32: the product is exact in float64."""
-    product = np.multiply(first, second, dtype=np.float64)
-    with np.errstate(over="ignore"):
-        fused: NDArray[np.float32] = np.add(product, addend).astype(np.float32)
-    return fused
-
-
-def _yuv_to_rgb(
-    frame: NDArray[Any], pixels: PixelFormat, size: tuple[int, int]
-) -> NDArray[np.float32]:
     matrix = yuv_to_rgb_matrix(cast(Standard, pixels.standard), pixels.full_range)
     black, scale, red_cr, green_cb, green_cr, blue_cb = np.array(matrix, np.float32)
-    height, width = size
+    height, width = pixels.size_of(frame.shape, frame.dtype)
     rows = SHARED_ROWS[pixels.name]
     if pixels.name == "yuyv":
         codes, chroma = frame[..., 0], frame[..., 1].reshape(height, width // 2, 2)
@@ -333,9 +257,19 @@ def _yuv_to_rgb(
     return rgb.reshape(height, width, 3)
 
 
-def _rgb_to_yuv(
-    rgb: NDArray[np.float32], pixels: PixelFormat, out: NDArray[Any], size: tuple[int, int]
-) -> None:
+def from_rgb(rgb: NDArray[np.float32], pixels: PixelFormat, out: NDArray[Any]) -> None:
+    """Write colours (H, W, 3) to a Y'CbCr frame, cut to the codes and rounded; NaN is black, in
+    chroma no colour.
+
+    Raises:
+        FrameError: ``out`` is no frame of this format, or ``rgb`` not of its size.
+    """
+    size = pixels.size_of(out.shape, out.dtype)
+    if rgb.shape != (*size, 3) or rgb.dtype != np.float32:
+        raise FrameError(
+            f"colours are {rgb.dtype} {rgb.shape}; {pixels.name} {out.shape} takes float32 "
+            f"{(*size, 3)}"
+        )
     matrix = rgb_to_yuv_matrix(cast(Standard, pixels.standard), pixels.full_range)
     black, *weights = np.array(matrix, np.float32)
     height, width = size
@@ -358,6 +292,28 @@ def _rgb_to_yuv(
     out[height:] = packed.reshape(height // 2, width)
 
 
-def _weighted(weights: Any, rgb: NDArray[np.float32], offset: np.float32) -> NDArray[np.float32]:
+def _range(full_range: bool) -> tuple[int, int, int]:
+    """Black, and the codes of luma and of chroma from the least to the greatest."""
+    return (0, 255, 255) if full_range else (16, 219, 224)
+
+
+def _codes(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Codes of numbers whose 0..1 are 0..255, rounded once: the product is exact in float64."""
+    scaled = np.nan_to_num(unit.astype(np.float64) * 255, nan=0.0, posinf=255.0, neginf=0.0)
+    codes: NDArray[np.uint8] = np.rint(scaled).clip(0, 255).astype(np.uint8)
+    return codes
+
+
+def _fma(first: ArrayLike, second: ArrayLike, addend: ArrayLike) -> NDArray[np.float32]:
+    """first * second + addend of float32: the product is exact in float64."""
+    product = np.multiply(first, second, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        fused: NDArray[np.float32] = np.add(product, addend).astype(np.float32)
+    return fused
+
+
+def _weighted(
+    weights: Sequence[np.float32], rgb: NDArray[np.float32], offset: np.float32
+) -> NDArray[np.float32]:
     red, green, blue = (rgb[..., channel] for channel in range(3))
     return _fma(weights[2], blue, _fma(weights[1], green, _fma(weights[0], red, offset)))

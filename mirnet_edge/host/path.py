@@ -26,11 +26,9 @@ class HostPath:
 
     Args:
         engine: outlives this.
-        facts: of the network.
         tiling: how a frame of (height, width) is cut.
         statistics: what the tiles of a frame share, None where each has its own.
-        pixels: format of every frame; None takes each array's number of channels.
-        frame_size: (height, width) of every frame; None lets them change.
+        pixels, frame_size: see `Restorer`; None is any.
 
     Attributes:
         timings: of the last frame.
@@ -54,64 +52,72 @@ class HostPath:
         self._input = np.empty((1, 0, 0, 0), np.float32)
 
     def submit(
-        self,
-        frame: NDArray[Any],
-        out: NDArray[Any] | None = None,
-        progress: Progress | None = None,
+        self, frame: object, out: object = None, progress: Progress | None = None
     ) -> NDArray[Any]:
         """Restore a frame; see `Restorer.__call__`."""
-        if self._pixels is None:
-            return self._restore(frame, out, progress)
-        require_array(frame)
-        out = _checked_out(frame, out, frame.shape)
-        colours = np.ascontiguousarray(to_rgb(frame, self._pixels))
-        from_rgb(self._restore(colours, None, progress), self._pixels, out)
-        if self._pixels.name in ("rgba", "bgra"):
-            out[..., 3] = frame[..., 3]
-        return out
-
-    def collect(self, ticket: NDArray[Any]) -> NDArray[Any]:
-        """The frame, which is restored already."""
-        return ticket
-
-    def latency(self, frames: int | None = None) -> Latency:
-        """Of the last frames."""
-        return self._latencies.summary(frames)
-
-    def close(self) -> None:
-        """Nothing is owned."""
-
-    def _restore(
-        self, frame: NDArray[Any], out: NDArray[Any] | None, progress: Progress | None
-    ) -> NDArray[Any]:
         began_s = time.perf_counter()
-        facts = self._facts
-        layout = FrameLayout.of(frame, facts.in_channels)
-        if self._pixels is not None:
-            layout = replace(layout, cut=not self._pixels.is_yuv)
+        image, facts, pixels = require_array(frame), self._facts, self._pixels
+        source = self._colours_of(image)
+        layout = FrameLayout.of(source, facts.in_channels)
         size = layout.height, layout.width
         check_size(size, self._frame_size)
-        target, shape = layout, frame.shape
+        # Y'CbCr has codes beyond [0, 1], which come back as they were only where nothing is cut.
+        is_yuv = pixels is not None and pixels.is_yuv
+        written, shape = replace(layout, cut=not is_yuv), image.shape
         if facts.in_channels != facts.out_channels:
-            target = replace(layout, colours=facts.out_channels)
-            shape = (*frame.shape[:2], target.colours)
-        out = _checked_out(frame, out, shape)
+            written = replace(written, colours=facts.out_channels)
+            shape = (*shape[:2], facts.out_channels)
+        output = allocate_output(image, out, shape)
         cover = self._tiling(*size).cover(*size)
-        buffer = (1, facts.in_channels, cover.rows[0].size, cover.columns[0].size)
-        if self._input.shape != buffer:
-            self._input = np.empty(buffer, np.float32)
         tiles = FrameTiles(
-            frame, layout, out, target, cover, self._input, facts.out_channels, progress
+            source=source,
+            layout=layout,
+            target=np.empty_like(source) if is_yuv else self._colours_of(output),
+            target_layout=written,
+            cover=cover,
+            buffer=self._buffer(cover.rows[0].size, cover.columns[0].size),
+            out_channels=facts.out_channels,
+            progress=progress,
         )
         if self._statistics is None or len(tiles) == 1:
-            tiles.restore(lambda _, tile: self._engine.run(tile))
+            tiles.run(lambda _, tile: self._engine.run(tile))
         else:
             engine = statistics_of_engine(self._engine)
             self._statistics.restore(EnginePasses(tiles, engine))()
-        if layout.alpha:
-            out[..., -1] = frame[..., -1]
+        if pixels is not None and is_yuv:
+            from_rgb(tiles.target, pixels, output)
+        elif layout.alpha or (pixels is not None and pixels.name == "bgra"):
+            output[..., -1] = image[..., -1]
         self._note(tiles, 1000 * (time.perf_counter() - began_s))
-        return out
+        return output
+
+    def collect(self, ticket: NDArray[Any]) -> NDArray[Any]:
+        """Return the frame, which is restored already."""
+        return ticket
+
+    def latency(self, frames: int | None = None) -> Latency:
+        """Sum up the last frames."""
+        return self._latencies.summary(frames)
+
+    def close(self) -> None:
+        """Free nothing: the engine is its opener's, and memory goes with this."""
+
+    def _colours_of(self, image: NDArray[Any]) -> NDArray[Any]:
+        """View what `FrameLayout` reads or writes of a frame, red first; of Y'CbCr a copy."""
+        pixels = self._pixels
+        if pixels is None:
+            return image
+        pixels.size_of(image.shape, image.dtype)
+        if pixels.is_yuv:
+            return to_rgb(image, pixels)
+        return image[..., 2::-1] if pixels.is_bgr else image
+
+    def _buffer(self, height: int, width: int) -> NDArray[np.float32]:
+        # Kept for the next frame: fresh memory costs a page fault for every 4 KiB.
+        shape = (1, self._facts.in_channels, height, width)
+        if self._input.shape != shape:
+            self._input = np.empty(shape, np.float32)
+        return self._input
 
     def _note(self, tiles: FrameTiles, total_ms: float) -> None:
         pre, engine, post = (
@@ -121,9 +127,12 @@ class HostPath:
         self.timings = Timings(len(tiles), pre, engine, post, tiles.passes, tiles.samples)
 
 
-def _checked_out(
-    frame: NDArray[Any], out: NDArray[Any] | None, shape: tuple[int, ...]
-) -> NDArray[Any]:
+def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return ``out`` if it can hold the restored frame, or a new array where it is None.
+
+    Raises:
+        FrameError: it cannot.
+    """
     if out is None:
         return np.empty(shape, frame.dtype)
     if not isinstance(out, np.ndarray):
@@ -132,6 +141,7 @@ def _checked_out(
         raise FrameError(
             f"out is {out.dtype} {out.shape}; need a writable {frame.dtype} {shape} array"
         )
+    # By bounds, which is quick; interleaved views that share no element are refused too.
     if np.may_share_memory(frame, out):
         raise FrameError("out shares memory with the frame; tiles still to come would read it")
     return out

@@ -27,6 +27,8 @@ class Seams:
         """Of a restored tile (C, h, w), the final pixels of rows ``row.settled`` and columns
         ``column.settled`` of the frame. May be a view of ``tile``, which may be changed."""
         kept = tile[:, row.kept, column.kept]
+        # Weighted as a whole, columns after rows: where two seams cross, the product of their ramps
+        # is what the four tiles add up by.
         if not self._blend:
             return kept
         kept *= row.weights[:, None]
@@ -34,7 +36,7 @@ class Seams:
         if column.fade_in:
             kept[:, :, : column.fade_in] += self._left
         if column.fade_out:
-            self._left = kept[:, :, -column.fade_out :].copy()
+            self._left = kept[:, :, -column.fade_out :].copy()  # the next run overwrites the tile
             kept = kept[:, :, : -column.fade_out]
         above = self._above[:, :, column.settled]
         if row.fade_in:

@@ -1,10 +1,10 @@
-"""One frame of the host as tiles: each loaded, restored by an engine, and stored, as often as
-asked."""
+"""One frame of the host as tiles: each loaded, run, and stored, as often as asked."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,87 +25,79 @@ Run = Callable[[int, Tiles], Tiles]
 """The number of a tile and its (1, C, h, w) to its restored (1, C', h, w)."""
 
 
+@dataclass(eq=False, kw_only=True)
 class FrameTiles:
-    """The tiles of one frame on their way through an engine.
+    """Runs the tiles of one frame through an engine, and counts.
 
-    Args:
-        frame, layout: what is read.
-        out, target: what is written, and its layout.
+    Attributes:
+        source, target: what is read and written, each with its layout.
         cover: the tiles.
         buffer: (1, C, h, w) float32, of the tiles' size.
         out_channels: of the engine.
         progress: called with (tiles done, tiles) after each tile of every pass.
-
-    Attributes:
-        frame, cover: as given.
-        passes, samples: counted so far: runs of all tiles, and of single ones.
+        passes, samples: runs so far of all tiles, and of single ones.
         load_s, engine_s, store_s: seconds spent in each.
     """
 
-    def __init__(
-        self,
-        frame: NDArray[Any],
-        layout: FrameLayout,
-        out: NDArray[Any],
-        target: FrameLayout,
-        cover: Cover,
-        buffer: Tiles,
-        out_channels: int,
-        progress: Progress | None = None,
-    ) -> None:
-        self.frame, self.cover = frame, cover
-        self.passes = self.samples = 0
-        self._layout, self._out, self._target = layout, out, target
-        self._buffer = buffer
-        self._out_channels = out_channels
-        self._progress = progress
-        self._places = list(cover)
-        self.load_s = self.engine_s = self.store_s = 0.0
+    source: NDArray[Any]
+    layout: FrameLayout
+    target: NDArray[Any]
+    target_layout: FrameLayout
+    cover: Cover
+    buffer: Tiles
+    out_channels: int
+    progress: Progress | None = None
+    passes: int = 0
+    samples: int = 0
+    load_s: float = 0.0
+    engine_s: float = 0.0
+    store_s: float = 0.0
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.cover)
 
-    def restore(self, run: Run) -> None:
+    def run(self, run: Run) -> None:
         """Run all tiles once, in reading order, and write the frame.
 
         Raises:
             EngineError: ``run`` returns another shape or type, NaN or infinity.
         """
-        seams = Seams(self.cover, self._out_channels)
-        for index, (row, column) in enumerate(self._places):
-            restored = self._run(run, index, (row.source, column.source))
+        seams = Seams(self.cover, self.out_channels)
+        for index, (row, column) in enumerate(self.cover):
+            restored = self._run_tile(run, index, (row.source, column.source))
             clock = time.perf_counter()
             final = seams.settle(restored, row, column)
-            self._target.store(final, self._out, (row.settled, column.settled))
+            self.target_layout.store(final, self.target, (row.settled, column.settled))
             self.store_s += time.perf_counter() - clock
-            if self._progress:
-                self._progress(index + 1, len(self))
+            if self.progress:
+                self.progress(index + 1, len(self))
         self.passes += 1
 
     def sample(self, region: Region, run: Callable[[Tiles], Tiles]) -> None:
         """Run one tile that covers ``region``, and write nothing."""
-        self._run(lambda _, tile: run(tile), 0, region)
+        self._run_tile(lambda _, tile: run(tile), 0, region)
         self.samples += 1
 
-    def _run(self, run: Run, index: int, region: Region) -> NDArray[np.float32]:
+    def _run_tile(self, run: Run, index: int, region: Region) -> NDArray[np.float32]:
         clock = time.perf_counter()
-        self._layout.load(self.frame, region, self._buffer[0])
+        self.layout.load(self.source, region, self.buffer[0])
         loaded = time.perf_counter()
-        restored = np.asarray(run(index, self._buffer))
+        restored = np.asarray(run(index, self.buffer))
         self.load_s += loaded - clock
         self.engine_s += time.perf_counter() - loaded
-        expected = (1, self._out_channels, *self._buffer.shape[2:])
+        expected = (1, self.out_channels, *self.buffer.shape[2:])
         if restored.shape != expected or restored.dtype != np.float32:
             raise EngineError(
                 f"the engine returned {restored.dtype} {restored.shape} for tiles of "
-                f"{self._buffer.shape}; expected float32 {expected}"
+                f"{self.buffer.shape}; expected float32 {expected}"
             )
         planes: NDArray[np.float32] = restored[0]
+        # Seams and `store` work in place; a buffer that its engine keeps to itself is copied.
         return planes if planes.flags.writeable else planes.copy()
 
 
 class EnginePasses:
-    """The tiles of a frame restored with statistics by an engine of the host (see
+    """Restores the tiles of a frame with statistics, on an engine of the host (see
     `pooling.passes.TilePasses`)."""
 
     def __init__(self, tiles: FrameTiles, engine: StatisticsEngine) -> None:
@@ -115,14 +107,14 @@ class EnginePasses:
     @property
     def kind(self) -> Hashable:
         """Shape and dtype of the frame."""
-        return self._tiles.frame.shape, self._tiles.frame.dtype
+        return self._tiles.source.shape, self._tiles.source.dtype
 
     def __len__(self) -> int:
         return len(self._tiles)
 
     def luma(self) -> Grid:
-        """Of the frame."""
-        return luma_grid(self._tiles.frame)
+        """Measure the frame."""
+        return luma_grid(self._tiles.source)
 
     def sample(self, samples: Sequence[Sample], statistics: Statistics | None) -> list[Partial]:
         """Run sample tiles, and write nothing."""
@@ -143,16 +135,16 @@ class EnginePasses:
                 return self._engine.apply(tile, statistics)
             return self._gather(regions[index], statistics, partial(found.__setitem__, index), tile)
 
-        self._tiles.restore(run)
+        self._tiles.run(run)
         return lambda: found
 
     def _gather(
         self,
         region: Weights,
         statistics: Statistics | None,
-        take: Callable[[Partial], object],
+        keep: Callable[[Partial], object],
         tile: Tiles,
     ) -> Tiles:
         restored, gathered = self._engine.gather(tile, region, statistics)
-        take(gathered)
+        keep(gathered)
         return restored

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mirnet_edge.errors import FrameError
-from mirnet_edge.facts import ModelFacts
+from mirnet_edge.facts import ModelFacts, SizeRule
 from mirnet_edge.model.config import Config
 
 
@@ -112,12 +112,12 @@ class Network(nn.Module):
 
     def _check(self, image: Tensor) -> None:
         config = self.config
-        multiple, least = config.size_multiple, config.min_size_px
+        rule = SizeRule(config.size_multiple, config.min_size_px)
         shape = tuple(image.shape)
         if len(shape) != 4 or shape[1] != config.in_channels:
             raise FrameError(f"input of shape {shape}: need (N, {config.in_channels}, H, W)")
-        if any(size % multiple or size < least for size in shape[2:]):
+        if not rule.allows(*shape[2:]):
             raise FrameError(
-                f"input of {shape[2]}x{shape[3]} pixels: height and width must be multiples of "
-                f"{multiple} and at least {least}; pad by reflection and crop the output"
+                f"input of {shape[2]}x{shape[3]} pixels: height and width must be {rule}; pad by "
+                "reflection and crop the output"
             )

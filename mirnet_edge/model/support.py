@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mirnet_edge.facts import SizeRule
 from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config
-from mirnet_edge.tiling.geometry import round_up
 
 _Positions = NDArray[np.int64]
 
@@ -90,7 +90,8 @@ def reach_px(config: Config) -> tuple[int, int]:
 
 def local_support_px(config: Config) -> int:
     """The larger reach, rounded up to the size multiple: the exact halo (pixels)."""
-    return round_up(max(reach_px(config)), config.size_multiple)
+    rule = SizeRule(config.size_multiple, config.min_size_px)
+    return rule.up(max(reach_px(config)))
 
 
 def _mirnet(signal: Reach, config: MIRNetConfig) -> Reach:

@@ -82,23 +82,18 @@ class StatisticsSettings:
 
 
 class TilePasses(Protocol):
-    """The tiles of one frame, restored as often as asked with the statistics that are given.
-
-    Attributes:
-        cover: the tiles.
-        kind: shape, type and format of the frame: with others nothing gathered is of use.
-    """
+    """Restores the tiles of one frame, as often as asked, with statistics that they share."""
 
     cover: Cover
 
     @property
-    def kind(self) -> Hashable: ...
+    def kind(self) -> Hashable:
+        """Shape, type and format of the frame: with others nothing gathered is of use."""
 
     def __len__(self) -> int: ...
 
     def luma(self) -> Grid:
-        """See `pooling.scene_cut`."""
-        ...
+        """Measure the frame for `pooling.scene_cut`."""
 
     def sample(self, samples: Sequence[Sample], statistics: Statistics | None) -> list[Partial]:
         """Run sample tiles, each with its own statistics where None are given, and write
@@ -110,7 +105,6 @@ class TilePasses(Protocol):
     ) -> Callable[[], Mapping[int, Partial]]:
         """Run all tiles once and write the frame; gather at least from those with a region. What
         is returned waits until they are done, and tells what they contribute."""
-        ...
 
 
 class FrameStatistics:
@@ -133,7 +127,7 @@ class FrameStatistics:
         self.current: Statistics | None = None
         self.moves: list[float] = []
         self._pools = pools
-        self._grid = facts.size_multiple, facts.min_size_px
+        self._rule = facts.size_rule
         self._settings = settings
         self._scene: Scene | None = None
         self._scenes = 0
@@ -145,15 +139,17 @@ class FrameStatistics:
         """Restore one frame.
 
         Returns:
-            What is to be called once the frame is done: it takes in what the frame gathered. Until
-            then later frames, if any are begun, are restored with what was known before.
+            What is to be called once the frame is done, to learn from what it gathered. Later
+            frames that are begun before that are restored with what was known before.
 
         Raises:
             EngineError: the engine fails, or pools NaN or infinity; the next frame starts anew.
         """
         mode = self._settings.mode
+        # Cleared before the passes, set after them: whatever fails in between leaves vectors that
+        # nobody vouches for, and a frame of no known scene starts from a sample.
         before, self._scene = self._scene, None
-        scene = None if mode == "frame-fast" else Scene.of(tiles)
+        scene = None if mode == "frame-fast" else Scene(tiles.kind, tiles.cover, tiles.luma())
         if scene is None or before is None or scene.is_new_after(before, self._settings.cut):
             self._scenes += 1
             self.current, self._gathered, self._age = self._sampled(tiles), {}, 0
@@ -170,15 +166,16 @@ class FrameStatistics:
     def _sampled(self, tiles: TilePasses) -> Statistics:
         """The mean of sample tiles: of their own statistics at first, then again with those that
         they share."""
-        found: Statistics | None = None
-        samples = sample_tiles(tiles.cover, self._settings.samples, *self._grid)
-        for _ in range(self._settings.rounds):
+        samples = sample_tiles(tiles.cover, self._settings.samples, self._rule)
+        found = Statistics.of(tiles.sample(samples, None))
+        for _ in range(self._settings.rounds - 1):
             found = Statistics.of(tiles.sample(samples, found))
-        return self._known if found is None else found
+        return found
 
     def _restore_exactly(self, tiles: TilePasses) -> None:
-        regions = dict(enumerate(kept_regions(tiles.cover, *self._grid)))
+        regions = dict(enumerate(kept_regions(tiles.cover, self._rule)))
         self.moves = []
+        # Pools feed pools: each pass makes one more of the chain exact, and the last one tells.
         for _ in range(len(self._pools) + 1):
             used = self._known
             gathered = tiles.restore(used, regions)()
@@ -191,7 +188,7 @@ class FrameStatistics:
         fresh = self._age < self._settings.settling
         count = len(tiles) if fresh else math.ceil(self._settings.share * len(tiles))
         turn = {rotated(self._turn + step, len(tiles)) for step in range(count)}
-        regions = kept_regions(tiles.cover, *self._grid)
+        regions = kept_regions(tiles.cover, self._rule)
         gathered = tiles.restore(self._known, {index: regions[index] for index in turn})
         self._turn = (self._turn + count) % len(tiles)
         self._age += 1
@@ -199,12 +196,13 @@ class FrameStatistics:
 
         def finish() -> None:
             found = gathered()
-            if scene == self._scenes:
-                self._take_in(found, len(tiles), fresh)
+            if scene == self._scenes:  # the next frame in flight may have begun another one
+                self._learn(found, len(tiles), fresh)
 
         return finish
 
-    def _take_in(self, gathered: Mapping[int, Partial], tiles: int, fresh: bool) -> None:
+    def _learn(self, gathered: Mapping[int, Partial], tiles: int, fresh: bool) -> None:
+        # Cleared until all of it is taken in: NaN in what was gathered, too, ends the scene.
         scene, self._scene = self._scene, None
         known = {**self._gathered, **gathered}
         if len(known) == tiles:  # else a frame before it is still in flight, or was lost
@@ -222,27 +220,17 @@ class FrameStatistics:
 
 
 def _nothing() -> None:
-    """To be done where nothing was gathered."""
+    """Learn nothing: the frame gathered nothing, or was waited for."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What the statistics of one frame may serve the next by.
-
-    Attributes:
-        kind: what frames of one kind have in common.
-        cover: the tiles.
-        grid: the luma (see `pooling.scene_cut`).
-    """
+    """By what it is told whether the statistics of one frame serve the next: what frames of one
+    kind have in common, the tiles, the luma (see `pooling.scene_cut`)."""
 
     kind: Hashable
     cover: Cover
     grid: Grid
-
-    @classmethod
-    def of(cls, tiles: TilePasses) -> Scene:
-        """Of a frame."""
-        return cls(tiles.kind, tiles.cover, tiles.luma())
 
     def is_new_after(self, before: Scene, cut: float) -> bool:
         """Whether nothing gathered from ``before`` is of use here."""
@@ -252,7 +240,7 @@ class Scene:
 
 def rotated(turn: int, count: int) -> int:
     """The tile whose turn it is: each once in ``count`` turns, neighbours in time far apart."""
-    step = round(GOLDEN * count)
+    step = round(GOLDEN * count)  # successive multiples of the golden ratio fill gaps evenly
     while math.gcd(step, count) != 1:
         step += 1
     return turn * step % count

@@ -40,13 +40,7 @@ class Pool:
 @dataclass(frozen=True)
 class Weights:
     """The kept region of a tile, as the gather graph takes it: equal weights of sum one inside, 0
-    outside.
-
-    Attributes:
-        rows: (1, 1, H, 1) float32.
-        columns: (1, 1, 1, W) float32.
-        area: of the region, in pixels.
-    """
+    outside, in rows (1, 1, H, 1) and columns (1, 1, 1, W), and the region's area in pixels."""
 
     rows: NDArray[np.float32]
     columns: NDArray[np.float32]
@@ -54,7 +48,7 @@ class Weights:
 
     @classmethod
     def of(cls, size: tuple[int, int], rows: slice, columns: slice) -> Weights:
-        """Of these rows and columns of a tile of (height, width) pixels."""
+        """Weigh these rows and columns of a tile of (height, width) pixels."""
         sides = []
         for length, inside in zip(size, (rows, columns)):
             weights = np.zeros(length, np.float32)
@@ -88,7 +82,7 @@ class Statistics:
 
     @classmethod
     def of(cls, partials: Sequence[Partial]) -> Statistics:
-        """Of the frame whose tiles these are; in float64, so that the number of tiles does not
+        """Join what the tiles of a frame contribute; in float64, so that their number does not
         matter.
 
         Raises:
@@ -96,6 +90,8 @@ class Statistics:
         """
         if not partials:
             raise EngineError("statistics of no tiles were asked for; please report this")
+        # Softmax masses span hundreds of powers of e: they are added as logarithms, the largest
+        # taken off first, so that no exponential overflows.
         areas = np.log([float(partial.area) for partial in partials])
         vectors = []
         for index in range(len(partials[0].vectors)):
@@ -112,8 +108,8 @@ class Statistics:
         return cls(tuple(vectors))
 
     def distance(self, other: Statistics) -> float:
-        """The largest difference of an element, relative to the largest element of its vector in
-        either."""
+        """Return the largest difference of an element, relative to the largest element of its
+        vector in either."""
         return max(
             (
                 float(np.abs(a - b).max() / max(np.abs(a).max(), np.abs(b).max(), 1e-30))
@@ -123,7 +119,7 @@ class Statistics:
         )
 
     def towards(self, other: Statistics, weight: float) -> Statistics:
-        """Between this (weight 0) and ``other`` (weight 1)."""
+        """Go from this (weight 0) towards ``other`` (weight 1)."""
         near = np.float32(weight)
         return Statistics(
             tuple(a + near * (b - a) for a, b in zip(self.vectors, other.vectors, strict=True))

@@ -4,69 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-)
-from types import TracebackType
+from collections import abc
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import StreamError
+from mirnet_edge.frame_path import FramePath
 from mirnet_edge.frames.pixel_formats import PixelFormat
 from mirnet_edge.stream.sinks import open_sink
-from mirnet_edge.stream.sources import open_source
-from mirnet_edge.stream.throughput import StreamStatistics as StreamStatistics
-from mirnet_edge.stream.transfer import PATIENCE_S, Transfer, numbered
-from mirnet_edge.stream.transfer import Pipeline as Pipeline
-from mirnet_edge.stream.transfer import StreamFrame as StreamFrame
-from mirnet_edge.stream.transfer import Ticket as Ticket
+from mirnet_edge.stream.sources import Frames, open_source
+from mirnet_edge.stream.throughput import StreamStatistics
+from mirnet_edge.stream.transfer import PATIENCE_S, StreamFrame, Transfer, numbered
 
 Drop = Literal["never", "oldest"]
 T = TypeVar("T")
-
-
-class SyncPipeline:
-    """A pipeline of a function that restores one frame at a time and returns a fresh array."""
-
-    depth = 1
-
-    def __init__(self, restore: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
-        self._restore = restore
-
-    def submit(self, frame: Any) -> NDArray[Any]:
-        return self._restore(frame)
-
-    def collect(self, ticket: NDArray[Any]) -> NDArray[Any]:
-        return ticket
 
 
 class FrameStream:
     """Restored frames of a source, for ``for`` and ``async for``: arrays, each its own memory.
 
     Args:
-        pipeline: what restores them; not closed by the stream.
+        path: what restores them, called from one thread; not closed by the stream.
         frames: see `open_source`; or, for ``async for``, an async iterable, which is read in the
             caller's event loop. An item is a frame, or a (timestamp, frame) pair. Frames wait, so
             each must keep its pixels until it is restored: a source that reads into the same buffer
             again and again yields copies.
-        queue: how many frames may wait between source and pipeline. One gives the least latency,
-            but leaves one frame at a time in flight: a second is needed to fill a deeper pipeline.
+        queue: how many frames may wait between source and path. One gives the least latency,
+            but leaves one frame at a time in flight: a second is needed to fill a deeper path.
         drop: what happens when they do: "never" makes the source wait, "oldest" throws away the
             one that waited longest, so that a live camera never lags.
         timestamps: seconds, one a frame of the source; None takes those of the source, else the
             time at which a frame was read.
-        pixels: format of the restored frames, which folders and videos that they are written to
-            ask for (see `open_sink`).
+        pixels: format of the frames: what files, videos and captures are converted to, and folders
+            and videos that they are written to from (see `open_source`, `open_sink`).
 
     Raises:
         StreamError: no such source or setting. While iterating: the source failed.
-        MirnetEdgeError: while iterating: what the pipeline raised; else EngineError. The message
+        MirnetEdgeError: while iterating: what the path raised; else EngineError. The message
             starts with the frame's number, and the frames before it are delivered first.
 
     Reading starts when the first frame is asked for. The stream is closed when a loop over it is
@@ -77,8 +53,8 @@ class FrameStream:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        frames: Any,
+        path: FramePath,
+        frames: object,
         *,
         queue: int = 2,
         drop: Drop = "never",
@@ -89,12 +65,22 @@ class FrameStream:
             raise StreamError(f"queue={queue!r}: need a whole number of frames, at least 1")
         if drop not in ("never", "oldest"):
             raise StreamError(f'drop={drop!r}: need "never" or "oldest"')
-        if pipeline.depth < 1:
-            raise StreamError(f"a pipeline of depth {pipeline.depth} takes no frame; need 1")
-        is_async = isinstance(frames, AsyncIterable) and not isinstance(frames, Iterable)
-        source = frames if is_async else open_source(frames)
+        if path.depth < 1:
+            raise StreamError(f"a path of depth {path.depth} takes no frame; need 1")
+        # What is both, as a stream is, is read by a thread: an event loop may not be there.
+        source: Frames | AsyncIterable[object]
+        if isinstance(frames, AsyncIterable) and not isinstance(frames, Iterable):
+            source = frames
+        else:
+            source = open_source(frames, pixels)
         self._pixels = pixels
-        self._transfer = Transfer(pipeline, source, queue, drop == "oldest", timestamps)
+        self._transfer = Transfer(
+            path,
+            source,
+            capacity=queue,
+            drop_oldest=drop == "oldest",
+            timestamps=timestamps,
+        )
         # Not __del__: it runs before the interpreter stops the threads, and sees no half-made self.
         self._finalizer = weakref.finalize(self, self._transfer.close, PATIENCE_S)
 
@@ -105,7 +91,7 @@ class FrameStream:
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter(StreamFrames(self, lambda frame: frame.image))
 
-    def __aiter__(self) -> AsyncIterator[NDArray[Any]]:
+    def __aiter__(self) -> abc.AsyncIterator[NDArray[Any]]:
         return aiter(StreamFrames(self, lambda frame: frame.image))
 
     def __next__(self) -> NDArray[Any]:
@@ -120,7 +106,7 @@ class FrameStream:
             raise StopAsyncIteration
         return frame.image
 
-    def to(self, sink: Any) -> StreamStatistics:
+    def to(self, sink: object) -> StreamStatistics:
         """Give every restored frame to ``sink``: a callable, an object with ``write()``, a folder
         or a ``cv2.VideoWriter`` (see `open_sink`).
 
@@ -129,11 +115,11 @@ class FrameStream:
             MirnetEdgeError: as while iterating, or what the sink raised; else StreamError. The
                 message starts with the frame's number.
         """
-        opened = open_sink(sink, self._pixels)
+        write = open_sink(sink, self._pixels)
         with self:
             for frame in self.frames():
                 try:
-                    opened.write(frame)
+                    write(frame)
                 except Exception as error:
                     failure = numbered(error, frame.index, "the sink failed", StreamError)
                     raise failure from failure.__cause__
@@ -163,20 +149,10 @@ class FrameStream:
     async def __aenter__(self) -> FrameStream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def _take(self) -> StreamFrame | None:
@@ -194,7 +170,7 @@ class FrameStream:
         try:
             frame = await self._transfer.take_async()
         except (asyncio.CancelledError, GeneratorExit):
-            raise
+            raise  # a time limit around anext() is no end: the next call goes on
         except BaseException:
             await self.aclose()
             raise
@@ -216,7 +192,7 @@ class StreamFrames(Generic[T]):
         finally:
             self._stream.close()
 
-    async def __aiter__(self) -> AsyncGenerator[T, None]:
+    async def __aiter__(self) -> abc.AsyncGenerator[T, None]:
         try:
             while (frame := await self._stream._take_async()) is not None:
                 yield self._form(frame)

@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import OutputError, StreamError
 from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, write_image
-from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, pixel_format, to_rgb
-from mirnet_edge.stream.sources import swap_red_blue
+from mirnet_edge.frames.noise import to_uint8
+from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format, to_rgb
+from mirnet_edge.stream.sources import in_order
 from mirnet_edge.stream.transfer import StreamFrame
 
-
-class FrameSink(Protocol):
-    """Takes restored frames, one after the other."""
-
-    def write(self, frame: StreamFrame) -> None: ...
+Sink = Callable[[StreamFrame], object]
+_BGR = pixel_format("bgr")
 
 
-def open_sink(sink: Any, pixels: PixelFormat | None = None) -> FrameSink:
+def open_sink(sink: object, pixels: PixelFormat | None = None) -> Sink:
     """What takes frames, of whatever can.
 
     Args:
@@ -36,11 +34,11 @@ def open_sink(sink: Any, pixels: PixelFormat | None = None) -> FrameSink:
     Raises:
         StreamError: it is none of these, or is not open. While it is written to: a frame that a
             video cannot hold.
-        OutputError: the folder cannot be made. While it is written to: a file that exists or cannot
-            be written, or a frame that PNG cannot hold.
+        OutputError: the folder cannot be made, or holds frames. While it is written to: a file that
+            cannot be written, or a frame that PNG cannot hold.
     """
     if isinstance(sink, (str, os.PathLike)):
-        return ImageFolder(os.fspath(sink), pixels)
+        return ImageFolder(os.fspath(sink), pixels).write
     write = getattr(sink, "write", sink)
     if not callable(write):
         raise StreamError(
@@ -48,18 +46,8 @@ def open_sink(sink: Any, pixels: PixelFormat | None = None) -> FrameSink:
             "folder or a cv2.VideoWriter"
         )
     if callable(getattr(sink, "isOpened", None)):
-        return Video(sink, pixels)
-    return PassedOn(write)
-
-
-class PassedOn:
-    """A callable that is given each array as it is."""
-
-    def __init__(self, take: Callable[[Any], Any]) -> None:
-        self._take = take
-
-    def write(self, frame: StreamFrame) -> None:
-        self._take(frame.image)
+        return Video(sink, pixels).write
+    return lambda frame: write(frame.image)
 
 
 class ImageFolder:
@@ -67,7 +55,7 @@ class ImageFolder:
 
     Raises:
         StreamError: the name is that of a file or a network stream.
-        OutputError: the folder cannot be made.
+        OutputError: the folder cannot be made, or holds a file of such a name.
     """
 
     def __init__(self, name: str, pixels: PixelFormat | None = None) -> None:
@@ -80,16 +68,22 @@ class ImageFolder:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            # Now, and not when its turn comes: a camera's hour would end at the first old file.
+            taken = sorted(file.name for file in self.path.glob("[0-9]*.png") if _numbered(file))
         except OSError as error:
             reason = error.strerror or str(error)
             raise OutputError(
                 f"cannot make the folder {name}: {reason}; choose another folder"
             ) from error
+        if taken:
+            raise OutputError(
+                f"{name} holds {taken[0]}, one of {len(taken)} files named as frames are, and a "
+                "stream replaces no file; give a new folder"
+            )
 
     def write(self, frame: StreamFrame) -> None:
+        """Write one file."""
         path = self.path / f"{frame.index:06}.png"
-        if path.exists():
-            raise OutputError(f"{path} exists, and a stream replaces no file; give a new folder")
         image = _picture(frame.image, self._pixels)
         channels = image.shape[2] if image.ndim == 3 else 1
         if image.dtype != np.uint8 and not (image.dtype == np.uint16 and channels == 1):
@@ -98,6 +92,10 @@ class ImageFolder:
                 "are of uint8, or uint16 if gray; convert it in a callable, and give that"
             )
         write_image(path, image)
+
+
+def _numbered(file: Path) -> bool:
+    return file.stem.isdecimal() and len(file.stem) >= 6
 
 
 class Video:
@@ -121,7 +119,8 @@ class Video:
             )
 
     def write(self, frame: StreamFrame) -> None:
-        image = _picture(frame.image, self._pixels)
+        """Write one frame."""
+        image = _picture(frame.image, self._pixels, _BGR)
         shape = image.shape
         if image.dtype != np.uint8 or (image.ndim == 3 and shape[2] != 3):
             raise StreamError(
@@ -134,20 +133,20 @@ class Video:
                 f"a frame of shape {shape} after {self._shape}: all of a video have one; resize it"
             )
         self._shape = shape
-        if self._writer.write(np.ascontiguousarray(swap_red_blue(image))) is False:
+        if self._writer.write(np.ascontiguousarray(image)) is False:
             raise StreamError(
                 f"{self._name} refused a frame of shape {shape}; open it for size "
                 f"{(shape[1], shape[0])} with isColor={image.ndim == 3}"
             )
 
 
-def _picture(image: Any, pixels: PixelFormat | None) -> NDArray[Any]:
-    """On the host, (H, W) gray or with the channels gray and alpha, RGB or RGBA."""
+def _picture(
+    image: Any, pixels: PixelFormat | None, order: PixelFormat | None = None
+) -> NDArray[Any]:
+    """On the host, (H, W) gray or with the channels gray and alpha, RGB or RGBA; blue first where
+    ``order`` says so."""
     picture: NDArray[Any] = image if isinstance(image, np.ndarray) else image.copy_to_host()
     if pixels is not None and pixels.is_yuv:
-        colours = to_rgb(picture, pixels)
-        picture = np.empty(colours.shape, np.uint8)
-        from_rgb(colours, pixel_format("rgb"), picture)
-    elif pixels is not None and pixels.name in ("bgr", "bgra"):
-        picture = swap_red_blue(picture)
+        picture = to_uint8(to_rgb(picture, pixels))
+    picture = in_order(picture, pixels is not None and pixels.is_bgr, order)
     return picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture

@@ -3,7 +3,7 @@
     source → reader thread → waiting → worker thread: submit, collect → ready → caller
 
 At most ``queue`` frames wait, the one being read included, and at most ``depth + 1`` are in the
-pipeline or ready: the source is never more than ``queue + depth + 1`` frames ahead of the caller.
+path or ready: the source is never more than ``queue + depth + 1`` frames ahead of the caller.
 """
 
 from __future__ import annotations
@@ -16,38 +16,20 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import EngineError, MirnetEdgeError, StreamError, first_line
-from mirnet_edge.stream.sources import FrameSource
+from mirnet_edge.frame_path import FramePath, Ticket
+from mirnet_edge.stream.sources import Frames
 from mirnet_edge.stream.throughput import LATEST_FRAMES, StreamStatistics
 
-Ticket = Any
 T = TypeVar("T")
 
 PATIENCE_S = 1.0
 """A source that blocks cannot be interrupted. After this time its thread is left to end by itself,
 with the frame that it waits for; cameras give several a second."""
-
-
-class Pipeline(Protocol):
-    """What restores frames, several at once if it can.
-
-    Attributes:
-        depth: how many frames may be in flight.
-    """
-
-    @property
-    def depth(self) -> int: ...
-
-    def submit(self, frame: Any) -> Ticket:
-        """Start on a frame; may return before it is restored. Called from one thread only."""
-
-    def collect(self, ticket: Ticket) -> NDArray[Any]:
-        """Wait for that frame and return it in an array of its own. Called from the thread of
-        `submit`, once for every ticket, in their order, also when the stream is being closed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +55,12 @@ class _Read:
 
     index: int
     timestamp: float
-    frame: Any
+    frame: object
     read_at: float
 
 
 class Transfer:
-    """Source to caller by way of the pipeline. It knows nothing of its `FrameStream`, so that the
+    """Source to caller by way of a frame path. It knows nothing of its `FrameStream`, so that the
     threads do not keep alive a stream that nobody holds.
 
     Args:
@@ -90,13 +72,14 @@ class Transfer:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        source: FrameSource | AsyncIterable[Any],
+        path: FramePath,
+        source: Frames | AsyncIterable[object],
+        *,
         capacity: int,
         drop_oldest: bool,
         timestamps: Iterable[float] | None,
     ) -> None:
-        self._pipeline, self._depth, self._source = pipeline, pipeline.depth, source
+        self._path, self._depth, self._source = path, path.depth, source
         self._capacity, self._drop_oldest = capacity, drop_oldest
         self._timestamps = None if timestamps is None else iter(timestamps)
         self._changed = threading.Condition()  # its lock is held for moments only
@@ -126,7 +109,7 @@ class Transfer:
         self._start(self._source)
         return await self._when_async(self._try_take)
 
-    def _start(self, source: FrameSource | AsyncIterable[Any]) -> None:
+    def _start(self, source: Frames | AsyncIterable[object]) -> None:
         with self._changed:
             if self._started or self._stopped:
                 return
@@ -144,6 +127,9 @@ class Transfer:
             )
             self._reader.start()
 
+    # What is tried under the lock answers with a tuple of one, None being "not yet, wait": what it
+    # holds may be None itself, as for the end of the stream.
+
     def _try_take(self) -> tuple[StreamFrame | None] | None:
         if self._ready:
             frame = self._ready.popleft()
@@ -151,7 +137,7 @@ class Transfer:
             return (frame,)
         if not self._ended and not self._stopped:
             return None
-        error, self._error = self._error, None
+        error, self._error = self._error, None  # raised once; then the stream has ended
         if error is not None:
             raise error
         return (None,)
@@ -166,12 +152,14 @@ class Transfer:
             self._waiting.clear()
             self._ready.clear()
             self._wake()
-        if unused and not isinstance(self._source, AsyncIterable):
+        # Else the reader closes it: a generator cannot be closed while another thread runs it.
+        if unused and isinstance(self._source, Frames):
             self._source.close()
         if self._task is not None:
             with suppress(RuntimeError):  # its event loop is closed, and the task with it
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         for thread, limit_s in ((self._worker, patience_s), (self._reader, PATIENCE_S)):
+            # A source may close the stream that reads it, and a thread cannot wait for itself.
             if thread is not None and thread is not threading.current_thread():
                 thread.join(limit_s)
 
@@ -189,7 +177,7 @@ class Transfer:
 
     # The reader
 
-    def _read_all(self, source: FrameSource) -> None:
+    def _read_all(self, source: Frames) -> None:
         try:
             frames = iter(source)
             with suppress(StopIteration):
@@ -203,7 +191,7 @@ class Transfer:
             self._end_source(error)
         self._end_source()
 
-    async def _read_all_async(self, source: AsyncIterable[Any]) -> None:
+    async def _read_all_async(self, source: AsyncIterable[object]) -> None:
         frames = None
         try:
             frames = aiter(source)
@@ -226,18 +214,18 @@ class Transfer:
             return (False,)
         return (True,) if self._drop_oldest or len(self._waiting) < self._capacity else None
 
-    def _add(self, item: Any) -> None:
+    def _add(self, item: object) -> None:
         read_at = time.monotonic()
         timestamp, frame = _with_timestamp(item, read_at)
         if self._timestamps is not None:
-            given = next(self._timestamps, None)
-            if given is None:
+            own = next(self._timestamps, None)
+            if own is None:
                 raise StreamError(f"there are only {self._read} timestamps; give one a frame")
-            timestamp = float(given)
+            timestamp = float(own)
         with self._changed:
             if self._stopped:
                 return
-            if len(self._waiting) >= self._capacity:
+            if len(self._waiting) >= self._capacity:  # dropping: else `_try_room` waited for room
                 self._waiting.popleft()
                 self.dropped += 1
             self._waiting.append(_Read(self._read, timestamp, frame, read_at))
@@ -249,7 +237,7 @@ class Transfer:
             if self._source_ended:
                 return
             self._source_ended = True
-            if error is not None and not self._stopped:
+            if error is not None and not self._stopped:  # closing may well make a source fail
                 self._error = numbered(error, self._read, "the source failed", StreamError)
             self._wake()
 
@@ -264,10 +252,10 @@ class Transfer:
                 break
             try:
                 if read is not None:
-                    tickets.append((read, self._pipeline.submit(read.frame)))
+                    tickets.append((read, self._path.submit(read.frame)))
                 else:
                     read, ticket = tickets.popleft()
-                    image = self._pipeline.collect(ticket)
+                    image = self._path.collect(ticket)
                     if failed is None or read.index < failed[0]:
                         self._deliver(read, image)
             except BaseException as error:
@@ -280,6 +268,7 @@ class Transfer:
         """The frame to submit; or None inside the tuple: collect what is in flight, or end."""
         if self._stopped or in_flight >= self._depth:
             return (None,)
+        # What is ready counts too: a caller who takes nothing lets no more be restored.
         if self._waiting and in_flight + len(self._ready) <= self._depth:
             read = self._waiting.popleft()
             self._wake()
@@ -333,6 +322,7 @@ class Transfer:
 
     def _wake(self) -> None:
         self._changed.notify_all()
+        # All are woken, as threads are: whoever finds nothing yet sleeps again with a new future.
         sleepers, self._sleepers = self._sleepers, set()
         for sleeper in sleepers:
             with suppress(RuntimeError):  # its event loop is closed
@@ -344,10 +334,12 @@ def _rouse(sleeper: asyncio.Future[None]) -> None:
         sleeper.set_result(None)
 
 
-def _with_timestamp(item: Any, read_at: float) -> tuple[float, Any]:
-    is_pair = isinstance(item, tuple) and len(item) == 2
-    if is_pair and isinstance(item[0], Real) and hasattr(item[1], "shape"):
-        return float(item[0]), item[1]
+def _with_timestamp(item: object, read_at: float) -> tuple[float, object]:
+    if isinstance(item, tuple) and len(item) == 2:
+        first, second = item
+        # Two numbers are no frame with its time; whoever restores it says what is wrong.
+        if isinstance(first, Real) and hasattr(second, "shape"):
+            return float(first), second
     return read_at, item
 
 

@@ -12,6 +12,7 @@ from mirnet_edge.facts import ModelFacts
 
 AUTO_MEMORY_BYTES = 192 * 2**20
 AUTO_TILE_PX = (128, 1024)
+AUTO_STEP_PX = 32
 ASSUMED_BYTES_PER_PIXEL = 4096
 ENGINE_OVERHEAD = 2.1  # ONNX Runtime 1.32 took 2.1 times the graph's live tensors (edge-s, 512x512)
 
@@ -21,7 +22,7 @@ Tile = int | tuple[int, int] | None | Literal["auto"]
 def checked_tile(
     tile: Tile, fixed: tuple[int, int] | None
 ) -> tuple[int, int] | Literal["auto"] | None:
-    """(height, width), "auto" or None of what a caller may ask for.
+    """Check what a caller may ask for, and return it as (height, width), "auto" or None.
 
     Args:
         fixed: the only tile that the engine takes, or None.
@@ -50,22 +51,49 @@ def checked_tile(
 
 def auto_tile(facts: ModelFacts, halo: int, blend: int, memory_limit: int | None = None) -> int:
     """Side of the largest square tile, a multiple of 32, whose activations fit in a quarter of the
-    memory at hand and in ``memory_limit``, or `AUTO_MEMORY_BYTES` where there is none; never below
-    `AUTO_TILE_PX`.
+    memory at hand and in ``memory_limit``, or `AUTO_MEMORY_BYTES` where there is none; within
+    `AUTO_TILE_PX`, but as small as halo and blend allow where ``memory_limit`` asks for that.
 
     Raises:
-        TilingError: halo and blend need a larger one.
+        TilingError: halo and blend need a larger one, or ``memory_limit`` a smaller one.
     """
     most_bytes = AUTO_MEMORY_BYTES if memory_limit is None else memory_limit
-    budget = min(most_bytes, psutil.virtual_memory().available // 4)
-    bytes_per_pixel = ENGINE_OVERHEAD * (facts.bytes_per_pixel or ASSUMED_BYTES_PER_PIXEL)
-    side = math.isqrt(int(budget / bytes_per_pixel))
-    least, most = AUTO_TILE_PX
-    side = max(least, min(most, side - side % 32))
+    side = _side_within(facts, min(most_bytes, psutil.virtual_memory().available // 4))
     needed = 2 * halo + 3 * blend + facts.size_multiple
+    least, most = AUTO_TILE_PX
+    if memory_limit is not None:
+        # Below 128 pixels most of a tile is halo; but whoever sets a limit wants slow, not none.
+        least = min(least, -(-max(needed, facts.min_size_px) // AUTO_STEP_PX) * AUTO_STEP_PX)
+    side = max(least, min(most, side - side % AUTO_STEP_PX))
     if needed > side:
         raise TilingError(
             f"halo={halo} and blend={blend} need tiles of at least {needed} pixels, but automatic "
             f"ones are {side} here; take a smaller halo, or set tile"
         )
+    require_memory(facts, (side, side), memory_limit)
     return side
+
+
+def require_memory(facts: ModelFacts, tile: tuple[int, int], memory_limit: int | None) -> None:
+    """Check that the activations of a tile fit in ``memory_limit`` bytes; None is no limit.
+
+    Raises:
+        TilingError: they do not; the message says what would fit.
+    """
+    needed = math.ceil(_bytes_per_pixel(facts) * tile[0] * tile[1])
+    if memory_limit is None or needed <= memory_limit:
+        return
+    side = facts.size_rule.down(_side_within(facts, memory_limit))
+    smaller = f", or take a tile of at most {side}" if facts.size_rule.allows(side) else ""
+    raise TilingError(
+        f"memory_limit={memory_limit:,} bytes: a tile of {tile[0]}x{tile[1]} pixels takes about "
+        f"{needed:,} with this model; allow that{smaller}"
+    )
+
+
+def _side_within(facts: ModelFacts, budget_bytes: int) -> int:
+    return math.isqrt(int(budget_bytes / _bytes_per_pixel(facts)))
+
+
+def _bytes_per_pixel(facts: ModelFacts) -> float:
+    return ENGINE_OVERHEAD * (facts.bytes_per_pixel or ASSUMED_BYTES_PER_PIXEL)

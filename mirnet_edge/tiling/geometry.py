@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import TilingError
+from mirnet_edge.facts import SizeRule
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,9 @@ class Tiling:
                 f"halo={self.halo}, blend={self.blend}: neither may be negative, blend must be even"
             )
         for size in self.tile:
-            if size < max(self.multiple, self.least) or size % self.multiple:
-                raise TilingError(
-                    f"tile={self.tile}: height and width must be positive multiples of "
-                    f"{self.multiple}, at least {self.least}"
-                )
+            if not self.size_rule.allows(size):
+                raise TilingError(f"tile={self.tile}: height and width must be {self.size_rule}")
+            # Less than two blends apart, three tiles would fade at one pixel.
             if self._stride(size) < max(self.multiple, 2 * self.blend):
                 raise TilingError(
                     f"tile={self.tile} is too small for halo={self.halo} and blend={self.blend}: a "
@@ -63,9 +62,13 @@ class Tiling:
                     "than 2 x halo + blend; take a larger tile or a smaller halo"
                 )
 
+    @property
+    def size_rule(self) -> SizeRule:
+        """What ``multiple`` and ``least`` say."""
+        return SizeRule(self.multiple, self.least)
+
     def _stride(self, size: int) -> int:
-        stride = size - 2 * self.halo - self.blend
-        return stride - stride % self.multiple
+        return self.size_rule.down(size - 2 * self.halo - self.blend)
 
     def cover(self, height: int, width: int) -> Cover:
         """The tiles for a frame of ``height`` x ``width`` pixels.
@@ -80,11 +83,13 @@ class Tiling:
         )
 
     def _spans(self, length: int, size: int) -> tuple[Span, ...]:
-        padded = round_up(max(length, self.least), self.multiple)
+        padded = self.size_rule.padded(length)
         if padded < size and not self.fixed:
             size = padded
         last = max(padded - size, 0)
+        # Pushed back, not shrunk: one shape of tiles is one buffer, one plan and one CUDA graph.
         origins = [*range(0, last, self._stride(size)), last] if last else [0]
+        # In the middle of the overlap, as far from both tiles' edges as can be.
         cuts = [(left + right + size) // 2 for left, right in pairwise(origins)]
         half = self.blend // 2
         return tuple(
@@ -159,25 +164,19 @@ class Cover:
         return ((row, column) for row in self.rows for column in self.columns)
 
 
-def partition(spans: Sequence[Span], multiple: int, least: int) -> list[slice]:
+def partition(spans: Sequence[Span], rule: SizeRule) -> list[slice]:
     """Of the tiles along one axis, which of its pixels each tile alone counts for.
 
-    The regions begin and end at multiples of ``multiple`` and partition the padded frame: what an
+    The regions begin and end at the rule's multiples and partition the padded frame: what an
     untiled run would see. Where the halo is such a multiple, they lie a halo away from inner tile
     edges, like what is kept.
     """
-    padded = round_up(max(spans[-1].stop, least), multiple)
     middles = [(a.origin + a.size + b.origin) // 2 for a, b in pairwise(spans)]
-    cuts = [0, *(middle - middle % multiple for middle in middles), padded]
+    cuts = [0, *map(rule.down, middles), rule.padded(spans[-1].stop)]
     return [
         slice(start - span.origin, stop - span.origin)
         for span, (start, stop) in zip(spans, pairwise(cuts))
     ]
-
-
-def round_up(size: int, multiple: int) -> int:
-    """The least multiple of ``multiple`` that is at least ``size``."""
-    return -(-size // multiple) * multiple
 
 
 def _ramp(length: int) -> NDArray[np.float32]:

@@ -20,13 +20,12 @@ from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge._imports import require
 from mirnet_edge.engines.onnx_engine import OnnxEngine
 from mirnet_edge.errors import EngineError, ExportError, OutputError, first_line
-from mirnet_edge.facts import ModelFacts
+from mirnet_edge.facts import ModelFacts, SizeRule
 from mirnet_edge.graph.cost import peak_activation_bytes
 from mirnet_edge.graph.rewrite import PassReport
 from mirnet_edge.graph.rewrite import rewrite as rewritten
 from mirnet_edge.model.checkpoints import facts_of
 from mirnet_edge.model.layers import Network
-from mirnet_edge.tiling.geometry import round_up
 
 INPUT, OUTPUT = "input", "output"
 OPSETS = (17, 18)
@@ -125,11 +124,9 @@ def _check_arguments(model: Network, path: Path, size: tuple[int, int] | None, o
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
     if opset not in OPSETS:
         raise ExportError(f"opset={opset}: need one of {OPSETS}")
-    multiple, least = model.config.size_multiple, model.config.min_size_px
-    if size and any(pixels % multiple or pixels < least for pixels in size):
-        raise ExportError(
-            f"size={size}: height and width must be multiples of {multiple}, at least {least}"
-        )
+    rule = SizeRule(model.config.size_multiple, model.config.min_size_px)
+    if size and not rule.allows(*size):
+        raise ExportError(f"size={size}: height and width must be {rule}")
 
 
 def _traced(model: Network, size: tuple[int, int] | None) -> Any:
@@ -243,8 +240,8 @@ def _difference(model: Network, path: Path, size: tuple[int, int] | None) -> flo
     random = np.random.Generator(np.random.PCG64(0))
     engine = OnnxEngine(path, provider="CPUExecutionProvider")
     for sides in (size,) * 3 if size else CHECK_SIZES:
-        least, multiple = config.min_size_px, config.size_multiple
-        height, width = (round_up(max(side, least), multiple) for side in sides)
+        rule = SizeRule(config.size_multiple, config.min_size_px)
+        height, width = map(rule.padded, sides)
         tiles = random.random((1, config.in_channels, height, width), np.float32)
         with torch.inference_mode():
             expected = model(torch.from_numpy(tiles)).numpy()
