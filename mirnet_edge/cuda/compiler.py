@@ -20,13 +20,13 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mirnet_edge._files import atomic_path, resource_folder
 from mirnet_edge._imports import require
+from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.errors import DeviceError, MirnetEdgeError, MissingDependencyError, first_line
 
 # Products and sums are fused where the source says fmaf and nowhere else: what a kernel computes is
@@ -35,29 +35,6 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 TOOLKIT = Path("/usr/local/cuda")
 HEADER = "cuda_fp16.h"
 HEADER_PACKAGES = ("nvidia.cu13", "nvidia.cuda_runtime")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What machine code is made for.
-
-    Attributes:
-        compute_capability: (major, minor) of the GPU.
-        cuda_version: the newest CUDA that its driver runs, "12.6".
-    """
-
-    compute_capability: tuple[int, int]
-    cuda_version: str
-
-    @property
-    def architecture(self) -> str:
-        """``sm_87``, as compilers call it."""
-        return "sm_{}{}".format(*self.compute_capability)
-
-    @property
-    def cuda_major(self) -> int:
-        """12 of "12.6"."""
-        return int(self.cuda_version.partition(".")[0])
 
 
 class Compiler(ABC):
@@ -158,7 +135,7 @@ class Nvcc(Compiler):
             return cubin.read_bytes()
 
 
-def find_compiler(target: Target) -> Compiler:
+def find_compiler(gpu: DeviceFacts) -> Compiler:
     """NVRTC, else nvcc.
 
     Raises:
@@ -166,25 +143,22 @@ def find_compiler(target: Target) -> Compiler:
     """
     reasons = []
     for find in (_find_nvrtc, _find_nvcc):
-        found = find(target)
+        found = find(gpu)
         if isinstance(found, Compiler):
             return found
         reasons.append(found)
-    suffix = "" if target.cuda_major >= 13 else f"-cu{target.cuda_major}"
+    suffix = "" if gpu.cuda_major >= 13 else f"-cu{gpu.cuda_major}"
     raise DeviceError(
-        f"no compiler for the CUDA kernels ({target.architecture}, CUDA {target.cuda_version}): "
+        f"no compiler for the CUDA kernels ({gpu.architecture}, CUDA {gpu.driver_version}): "
         f"{'; '.join(reasons)}. Install one: pip install cuda-bindings nvidia-cuda-nvrtc{suffix} "
         f"nvidia-cuda-runtime{suffix}, or on a Jetson: sudo apt install cuda-toolkit"
     )
 
 
-def _find_nvrtc(target: Target) -> Nvrtc | str:
+def _find_nvrtc(gpu: DeviceFacts) -> Nvrtc | str:
     """The compiler, or why it cannot be used."""
     try:
-        try:
-            api = require("cuda.bindings.nvrtc", "compiling CUDA kernels")
-        except MissingDependencyError:
-            api = require("cuda.nvrtc", "compiling CUDA kernels")
+        api = require("cuda.bindings.nvrtc", "compiling CUDA kernels")
         _, major, minor = api.nvrtcVersion()
         _, known = api.nvrtcGetSupportedArchs()
     except MissingDependencyError:
@@ -192,9 +166,9 @@ def _find_nvrtc(target: Target) -> Nvrtc | str:
     except (ImportError, RuntimeError, OSError) as error:  # the bindings, without the library
         return f"NVRTC cannot be loaded ({first_line(error)})"
     version = f"{major}.{minor}"
-    if major > target.cuda_major:
+    if major > gpu.cuda_major:
         return f"NVRTC {version} is newer than the driver's CUDA"
-    if int(target.architecture.removeprefix("sm_")) not in known:
+    if int(gpu.architecture.removeprefix("sm_")) not in known:
         return f"NVRTC {version} does not know this GPU"
     include = next((folder for folder in _header_folders() if (folder / HEADER).is_file()), None)
     if include is None:
@@ -203,7 +177,7 @@ def _find_nvrtc(target: Target) -> Nvrtc | str:
     return Nvrtc(api, version, [include, bundled] if bundled.is_dir() else [include])
 
 
-def _find_nvcc(target: Target) -> Nvcc | str:
+def _find_nvcc(gpu: DeviceFacts) -> Nvcc | str:
     """The compiler, or why it cannot be used."""
     places = [*(root / "bin" for root in _toolkits())]
     path = shutil.which("nvcc") or next(
@@ -215,7 +189,7 @@ def _find_nvcc(target: Target) -> Nvcc | str:
     version = re.search(r"\bV(\d+)\.[\d.]+", said)
     if status != 0 or version is None:
         return f"{path} --version says nothing of use ({said.strip()[:200]})"
-    if int(version[1]) > target.cuda_major:
+    if int(version[1]) > gpu.cuda_major:
         return f"{path} ({version[0]}) is newer than the driver's CUDA"
     return Nvcc(path, version[0].removeprefix("V"))
 
@@ -287,17 +261,17 @@ class Binaries:
     A cache that cannot be read or written costs time and is no error.
 
     Args:
-        target: the GPU.
+        gpu: they run on it.
     """
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, gpu: DeviceFacts) -> None:
+        self._gpu = gpu
         self._folder = resource_folder("kernels")
 
     @cached_property
     def compiler(self) -> Compiler:
         """The compiler; see `find_compiler`."""
-        return find_compiler(self.target)
+        return find_compiler(self._gpu)
 
     def cached(self, stem: str) -> bytes | None:
         """What the cache has of ``<stem>.cu``, whole: of this compiler, or of any if there is none.
@@ -319,7 +293,7 @@ class Binaries:
         """
         source = self._folder / f"{stem}.cu"
         log = logging.getLogger(__name__)
-        architecture = self.target.architecture
+        architecture = self._gpu.architecture
         log.info("compiling %s for %s with %s", source.name, architecture, self.compiler.identity)
         cubin = self.compiler.compile(source, architecture)
         try:
@@ -348,9 +322,9 @@ class Binaries:
 
     def _prefix(self, stem: str) -> str:
         digest = hashlib.sha256()
-        for part in (self.target.architecture, *OPTIONS):
+        for part in (self._gpu.architecture, *OPTIONS):
             digest.update(part.encode() + b"\0")
         for source in (self._folder / f"{stem}.cu", *sorted(self._folder.glob("*.cuh"))):
             content = _read(source)
             digest.update(f"{source.name}\0{len(content)}\0".encode() + content)
-        return f"{stem}-{self.target.architecture}-{digest.hexdigest()[:32]}"
+        return f"{stem}-{self._gpu.architecture}-{digest.hexdigest()[:32]}"

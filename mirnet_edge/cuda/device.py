@@ -8,38 +8,18 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from mirnet_edge._imports import require
+from mirnet_edge.cuda.driver import NO_DEVICE, Driver, find_library
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, first_line
 
-NO_DEVICE = "no CUDA-capable device"  # in cuGetErrorString of CUDA_ERROR_NO_DEVICE
 WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
+NO_DRIVER = f"no NVIDIA driver (libcuda.so.1) on this machine; {WITHOUT_GPU}"
+NO_GPU = f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}"
 
 Owned = TypeVar("Owned", bound="Owner")
-
-
-@dataclass(frozen=True)
-class DeviceFacts:
-    """What a GPU is.
-
-    Attributes:
-        index: of the device, as the driver counts.
-        name: "Orin", "NVIDIA H200".
-        compute_capability: (major, minor).
-        memory_bytes: in all.
-        integrated: whether it shares the CPU's memory: what is mapped of it is the device's own.
-        driver_version: the newest CUDA that the driver runs, "12.6".
-    """
-
-    index: int
-    name: str
-    compute_capability: tuple[int, int]
-    memory_bytes: int
-    integrated: bool
-    driver_version: str
 
 
 class Device:
@@ -47,25 +27,26 @@ class Device:
 
     Attributes:
         facts: what it is.
-        driver: pycuda's, for this package alone.
+        driver: ``pycuda.driver``, for this package alone.
+        library: the driver's library, likewise.
     """
 
-    def __init__(self, driver: Any, index: int) -> None:
-        self.driver = driver
-        with _errors(driver, "starting the NVIDIA driver"):
-            driver.init()
-            count = driver.Device.count()
-            if not count:
-                raise DeviceError(f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}")
-            if not 0 <= index < count:
-                raise DeviceError(
-                    f"GPU {index} was asked for, but the NVIDIA driver reports {count}, counted "
-                    "from 0; CUDA_VISIBLE_DEVICES may hide some"
-                )
-            device = driver.Device(index)
-            self.facts = _read_facts(driver, device, index)
+    def __init__(self, index: int) -> None:
+        self.driver = _load_pycuda()
+        self.library = _start_driver()
+        count = self.library.device_count()
+        if not count:
+            raise DeviceError(NO_GPU)
+        if not 0 <= index < count:
+            raise DeviceError(
+                f"GPU {index} was asked for, but the NVIDIA driver reports {count}, counted "
+                "from 0; CUDA_VISIBLE_DEVICES may hide some"
+            )
+        self.facts = self.library.facts(index)
+        with _errors(self.driver, f"opening {self.facts.name}"):
+            self.driver.init()
             # Kept until the process ends: pycuda leaves a context that it lets go of current.
-            self._context = device.retain_primary_context()
+            self._context = self.driver.Device(index).retain_primary_context()
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -124,7 +105,7 @@ def open_device(index: int = 0) -> Device:
     """
     with _devices_guard:
         if index not in _devices:
-            _devices[index] = Device(_load_driver(), index)
+            _devices[index] = Device(index)
             _close_at_exit()
         return _devices[index]
 
@@ -228,31 +209,29 @@ def _close_all() -> None:
             device.detach()
 
 
-def _load_driver() -> Any:
+def _load_pycuda() -> ModuleType:
     try:
-        return require("pycuda.driver", "using the GPU")
+        pycuda: ModuleType = require("pycuda.driver", "using the GPU")
+        return pycuda
     except ImportError as error:
         if "libcuda" in str(error):
-            raise DeviceError(
-                f"no NVIDIA driver (libcuda.so.1) on this machine; {WITHOUT_GPU}"
-            ) from error
+            raise DeviceError(NO_DRIVER) from error
         raise DeviceError(
             f"pycuda is installed but cannot be loaded ({first_line(error)}); build it again for "
             "this CUDA: pip install --force-reinstall --no-binary pycuda --no-cache-dir pycuda"
         ) from error
 
 
-def _read_facts(driver: Any, device: Any, index: int) -> DeviceFacts:
-    attribute, version = driver.device_attribute, driver.get_driver_version()
-    shares = (attribute.INTEGRATED, attribute.CAN_MAP_HOST_MEMORY)
-    return DeviceFacts(
-        index=index,
-        name=device.name(),
-        compute_capability=tuple(device.compute_capability()),
-        memory_bytes=int(device.total_memory()),
-        integrated=all(device.get_attribute(item) for item in shares),
-        driver_version=f"{version // 1000}.{version % 1000 // 10}",
-    )
+def _start_driver() -> Driver:
+    library = find_library()
+    if library is None:
+        raise DeviceError(NO_DRIVER)
+    try:
+        return Driver(library)
+    except DeviceError as error:
+        if NO_DEVICE in str(error):
+            raise DeviceError(NO_GPU) from error
+        raise DeviceError(f"the NVIDIA driver does not start: {error}; {WITHOUT_GPU}") from error
 
 
 @contextmanager
@@ -270,8 +249,6 @@ def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
             "tile or batch"
         ) from error
     except driver.Error as error:
-        if NO_DEVICE in str(error):
-            raise DeviceError(f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}") from error
         raise DeviceError(
             f"{what}: {first_line(error)}; if every call now fails the device is lost to this "
             "process: start it again, and look for 'Xid' in dmesg"

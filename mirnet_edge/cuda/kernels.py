@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from mirnet_edge.cuda.compiler import Binaries, Target
+from mirnet_edge.cuda.compiler import Binaries
 from mirnet_edge.cuda.device import Device, Owner
 from mirnet_edge.cuda.streams import Stream
 from mirnet_edge.errors import DeviceError
@@ -53,11 +53,10 @@ class Kernels(Owner):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        facts = device.facts
-        self._binaries = Binaries(Target(facts.compute_capability, facts.driver_version))
-        self._modules: dict[str, Any] = {}
-        self._kernels: dict[tuple[str, str], Kernel] = {}
-        self._opened()
+        self._binaries = Binaries(device.facts)
+        with self._making():
+            self._modules: dict[str, Any] = {}
+            self._kernels: dict[tuple[str, str], Kernel] = {}
 
     def get(self, file_stem: str, kernel_name: str, argument_format: str) -> Kernel:
         """A kernel of ``<file_stem>.cu``; the same object each time.
@@ -105,6 +104,7 @@ class Kernels(Owner):
             return self.device.driver.module_from_buffer(cubin)
 
     def _release(self) -> None:
+        # pycuda unloads a module when nothing refers to it any more; each of its functions does.
         for kernel in self._kernels.values():
             kernel.forget()
         self._kernels.clear()
