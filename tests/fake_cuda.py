@@ -22,6 +22,7 @@ from kernel_host import KERNELS, family_of, host_kernels
 
 from mirnet_edge.cuda import device as cuda_device
 from mirnet_edge.cuda import kernels as cuda_kernels
+from mirnet_edge.cuda.driver import Driver
 
 DEVICEMAP = 2
 CUBIN = b"cubin of "
@@ -286,7 +287,7 @@ def host_arguments(argument_format: str, arguments: Sequence[float]) -> list[Any
 def install(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> FakeGpu:
     """Put the fakes where the package finds the real ones."""
     monkeypatch.setitem(sys.modules, "pycuda.driver", pycuda_driver(gpu))
-    monkeypatch.setattr(cuda_device, "find_library", lambda: FakeLibcuda(gpu))
+    monkeypatch.setattr(cuda_device, "start_driver", lambda: Driver(FakeLibcuda(gpu)))
     monkeypatch.setattr(cuda_device, "_devices", {})
     monkeypatch.setattr(cuda_kernels, "Binaries", FakeBinaries)
     return gpu

@@ -131,7 +131,7 @@ def test_a_driver_without_gpu(found: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cuda.install(monkeypatch, FakeGpu())
-    monkeypatch.setattr(cuda_device, "find_library", lambda: None)
+    monkeypatch.setattr(cuda_device, "start_driver", lambda: None)
     with pytest.raises(DeviceError, match=r"no NVIDIA driver \(libcuda\.so\.1\).*as \.onnx"):
         open_device()
 

@@ -12,7 +12,7 @@ from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from mirnet_edge._imports import require
-from mirnet_edge.cuda.driver import NO_DEVICE, Driver, find_library
+from mirnet_edge.cuda.driver import NO_DEVICE, Driver, start_driver
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, first_line
 
 WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
@@ -33,7 +33,7 @@ class Device:
 
     def __init__(self, index: int) -> None:
         self.driver = _load_pycuda()
-        self.library = _start_driver()
+        self.library = _load_library()
         count = self.library.device_count()
         if not count:
             raise DeviceError(NO_GPU)
@@ -222,16 +222,16 @@ def _load_pycuda() -> ModuleType:
         ) from error
 
 
-def _start_driver() -> Driver:
-    library = find_library()
-    if library is None:
-        raise DeviceError(NO_DRIVER)
+def _load_library() -> Driver:
     try:
-        return Driver(library)
+        driver = start_driver()
     except DeviceError as error:
         if NO_DEVICE in str(error):
             raise DeviceError(NO_GPU) from error
         raise DeviceError(f"the NVIDIA driver does not start: {error}; {WITHOUT_GPU}") from error
+    if driver is None:
+        raise DeviceError(NO_DRIVER)
+    return driver
 
 
 @contextmanager

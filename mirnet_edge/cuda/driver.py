@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mirnet_edge.errors import DeviceError, DeviceMemoryError
@@ -50,14 +51,7 @@ class DeviceFacts:
 
 
 class Driver:
-    """The library, started.
-
-    Args:
-        library: as `find_library` found it.
-
-    Raises:
-        DeviceError: the driver does not start; the message has `NO_DEVICE` where it sees no GPU.
-    """
+    """The library, started; made by `start_driver`."""
 
     def __init__(self, library: object) -> None:
         self._library = library
@@ -131,15 +125,16 @@ class Driver:
         return name.value.decode() if name.value else "CUDA error"
 
 
-def find_library(load: Callable[[str], object] = ctypes.CDLL) -> object | None:
-    """The driver's library, or None where there is none.
+def start_driver(load: Callable[[str], object] = ctypes.CDLL) -> Driver | None:
+    """Find the library and start it; None where there is none.
 
     Args:
         load: opens a shared library by its name, or raises OSError.
+
+    Raises:
+        DeviceError: the driver does not start; the message has `NO_DEVICE` where it sees no GPU.
     """
     for name in ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", "libcuda.so"):
-        try:
-            return load(name)
-        except OSError:
-            continue
+        with suppress(OSError):
+            return Driver(load(name))
     return None
