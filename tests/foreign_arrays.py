@@ -48,11 +48,7 @@ class Shared:
         self.requests.append(request)
         source = self.source
         return dlpack.capsule_of(
-            source.ctypes.data,
-            source.shape,
-            source.dtype,
-            device=(self.kind, self.index),
-            owner=source,
+            source.ctypes.data, source.shape, source.dtype, self.kind, self.index, source
         )
 
 

@@ -654,9 +654,7 @@ class ByDlpack:
         waiting.wait_for_handle(self._producer.handle)
         waiting._closed = True
         there = self._there
-        return capsule_of(
-            there.memory.address, there.shape, there.dtype, device=(CUDA, 0), owner=there
-        )
+        return capsule_of(there.memory.address, there.shape, there.dtype, CUDA, 0, there)
 
 
 def test_scenes_are_told_apart_once_a_dlpack_frame_is_there(write: Write) -> None:

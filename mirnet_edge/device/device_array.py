@@ -115,11 +115,7 @@ class DeviceArray:
             )
         lease = self._open()
         return capsule_of(
-            lease.memory.address,
-            self.shape,
-            self.dtype,
-            device=self.__dlpack_device__(),
-            owner=lease,
+            lease.memory.address, self.shape, self.dtype, self._kind, self._index, lease
         )
 
     def copy_to_host(self, out: NDArray[Any] | None = None) -> NDArray[Any]:

@@ -143,12 +143,7 @@ def numpy_at(
 
 
 def capsule_of(
-    address: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    *,
-    device: tuple[int, int],
-    owner: object,
+    address: int, shape: tuple[int, ...], dtype: np.dtype[Any], kind: int, index: int, owner: object
 ) -> object:
     """Make a "dltensor" capsule of writable, C-contiguous memory of any device. ``owner`` lives
     until the consumer's deleter ran, or the capsule goes without having been consumed."""
@@ -157,7 +152,7 @@ def capsule_of(
     # its way (measured: a SystemError in its place, and a leak), or after the interpreter's end.
     capsule: object = numpy_at(address, shape, None, dtype, owner=owner).__dlpack__()
     tensor = _Tensor.from_address(_pointer_of(capsule, b"dltensor"))
-    tensor.kind, tensor.index = device
+    tensor.kind, tensor.index = kind, index
     return capsule
 
 
