@@ -72,14 +72,14 @@ class FakeLibcuda:
     def cuDeviceGet(self, device: Any, index: int) -> int:
         return self._give(device, index, 0)
 
-    def cuDeviceGetName(self, name: Any, length: int, device: ctypes.c_int) -> int:
-        name.value = self.gpu.name.format(device.value).encode()[:length]
+    def cuDeviceGetName(self, name: Any, length: int, device: int) -> int:
+        name.value = self.gpu.name.format(device).encode()[:length]
         return 0
 
-    def cuDeviceTotalMem_v2(self, size_bytes: Any, device: ctypes.c_int) -> int:
+    def cuDeviceTotalMem_v2(self, size_bytes: Any, device: int) -> int:
         return self._give(size_bytes, self.gpu.total_bytes, 0)
 
-    def cuDeviceGetAttribute(self, pointer: Any, attribute: int, device: ctypes.c_int) -> int:
+    def cuDeviceGetAttribute(self, pointer: Any, attribute: int, device: int) -> int:
         major, minor = self.gpu.capability
         facts = {"integrated": self.gpu.integrated, "mapping": 1, "major": major, "minor": minor}
         return self._give(pointer, int(facts[ATTRIBUTES[attribute]]), 0)

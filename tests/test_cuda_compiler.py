@@ -15,7 +15,7 @@ from kernel_sources import ORIN, gpu_of
 from kernel_sources import sources as sources
 
 from mirnet_edge.cuda import compiler
-from mirnet_edge.cuda.compiler import Binaries, Nvcc, Nvrtc, cache_folder, find_compiler
+from mirnet_edge.cuda.compiler import Binaries, cache_folder, find_compiler
 from mirnet_edge.errors import DeviceError
 
 # nvcc
@@ -75,7 +75,6 @@ def test_nvcc_is_found(
     else:
         monkeypatch.setenv(place, str(nvcc.parents[1]))
     found = find_compiler(ORIN)
-    assert isinstance(found, Nvcc)
     assert found.identity == "nvcc 12.6.68"
     assert found.compile(sources / "one.cu", "sm_87") == b"made"
     options = Path(f"{nvcc}.options").read_text()
@@ -185,7 +184,6 @@ def test_nvrtc_comes_first(
     bindings = nvrtc_bindings()
     monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", bindings)
     found = find_compiler(ORIN)
-    assert isinstance(found, Nvrtc)
     assert found.identity == "NVRTC 12.6"
     cubin = found.compile(sources / "one.cu", "sm_87").decode()
     assert cubin.startswith("// one.cu\n--gpu-architecture=sm_87 --std=c++17 --fmad=false ")
@@ -247,4 +245,4 @@ def test_headers_of_pip(
     for name in ("nvidia", "nvidia.cuda_runtime"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", nvrtc_bindings())
-    assert isinstance(find_compiler(ORIN), Nvrtc)
+    assert find_compiler(ORIN).identity == "NVRTC 12.6"

@@ -11,12 +11,11 @@ use as well. The context is current in a thread only inside `Device.current`, wh
 here enters by itself: pycuda aborts the process when a thread ends with contexts on its stack.
 Each thing has one owner, which is a context manager; nothing synchronizes but ``synchronize()``.
 
-NVIDIA's cuda.core carries none of this, nor the foreign arrays of ``device`` (1.2.2 was tried, on
-Python 3.10 without a GPU; it needs cuda-bindings 12.9 or later). Its `StridedMemoryView` asks the
-driver about all arrays but DLPack's, even of the host, and refuses buffers, version 2 of the CUDA
-array interface and rows whose distance is no multiple of an element. `Program` makes cubins well,
-but finding headers, refusing what is newer than the driver, nvcc and the cache would stay: 40 lines
-less for two packages more. `GraphBuilder` is the five calls of `Graph` again.
+NVIDIA's cuda.core carries neither this nor the foreign arrays of ``device`` (1.2.2 was tried, which
+needs cuda-bindings 12.9). Its `StridedMemoryView` asks the driver about every array but DLPack's,
+and refuses buffers, version 2 of the CUDA array interface and rows at distances that are no multiple
+of an element. `Program` makes cubins well, but headers, versions, nvcc and the cache would stay: 40
+lines less for two packages more; and `GraphBuilder` is the five calls of `Graph` again.
 """
 
 from __future__ import annotations

@@ -57,42 +57,36 @@ class Driver:
         self._library = library
         self.call("cuInit", 0)
 
-    def version(self) -> str:
-        """The newest CUDA that the driver runs, "12.6"."""
-        version = ctypes.c_int()
-        self.call("cuDriverGetVersion", ctypes.byref(version))
-        return f"{version.value // 1000}.{version.value % 1000 // 10}"
-
     def device_count(self) -> int:
-        """How many GPUs this process sees."""
-        count = ctypes.c_int()
-        self.call("cuDeviceGetCount", ctypes.byref(count))
-        return count.value
+        """Count the GPUs that this process sees."""
+        return self._number("cuDeviceGetCount")
 
     def facts(self, index: int) -> DeviceFacts:
-        """What one GPU is."""
-        device, size_bytes = ctypes.c_int(), ctypes.c_size_t()
-        name = ctypes.create_string_buffer(256)
-        self.call("cuDeviceGet", ctypes.byref(device), index)
+        """Ask what one GPU is."""
+        device, version = self._number("cuDeviceGet", index), self._number("cuDriverGetVersion")
+        name, size_bytes = ctypes.create_string_buffer(256), ctypes.c_size_t()
         self.call("cuDeviceGetName", name, len(name), device)
         self.call("cuDeviceTotalMem_v2", ctypes.byref(size_bytes), device)
-
-        def attribute(number: int) -> int:
-            value = ctypes.c_int()
-            self.call("cuDeviceGetAttribute", ctypes.byref(value), number, device)
-            return value.value
-
+        attributes = (INTEGRATED, CAN_MAP_HOST_MEMORY, CAPABILITY_MAJOR, CAPABILITY_MINOR)
+        integrated, maps, major, minor = (
+            self._number("cuDeviceGetAttribute", attribute, device) for attribute in attributes
+        )
         return DeviceFacts(
             index=index,
             name=name.value.decode(errors="replace"),
-            compute_capability=(attribute(CAPABILITY_MAJOR), attribute(CAPABILITY_MINOR)),
+            compute_capability=(major, minor),
             memory_bytes=size_bytes.value,
-            integrated=bool(attribute(INTEGRATED) and attribute(CAN_MAP_HOST_MEMORY)),
-            driver_version=self.version(),
+            integrated=bool(integrated and maps),
+            driver_version=f"{version // 1000}.{version % 1000 // 10}",
         )
 
+    def _number(self, function: str, *arguments: object) -> int:
+        number = ctypes.c_int()
+        self.call(function, ctypes.byref(number), *arguments)
+        return number.value
+
     def make(self, function: str, *arguments: object) -> ctypes.c_void_p:
-        """Call a function whose first argument takes the handle of what it makes; return that."""
+        """Return the handle of what a function makes, which its first argument takes."""
         made = ctypes.c_void_p()
         self.call(function, ctypes.byref(made), *arguments)
         return made
