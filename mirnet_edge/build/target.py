@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from mirnet_edge._imports import require
 from mirnet_edge._version import __version__
 from mirnet_edge.cuda.driver import start_driver
 from mirnet_edge.doctor import System, diagnose
-from mirnet_edge.doctor.checks import OLDEST_TENSORRT
+from mirnet_edge.doctor.checks import tensorrt_is_too_old
 from mirnet_edge.errors import DeviceError, MissingDependencyError
 
 
@@ -57,7 +56,7 @@ def find_target(system: System | None = None) -> Target:
     try:
         driver = start_driver(system.load_library)
         gpu = driver.facts(0) if driver and driver.device_count() else None
-    except DeviceError:  # what doctor says of it is more
+    except DeviceError:  # doctor meets it too, and knows what to do about it
         gpu = None
     if gpu is None:
         raise DeviceError(
@@ -65,6 +64,7 @@ def find_target(system: System | None = None) -> Target:
         )
     device = {
         "name": gpu.name,
+        # As cards have it, and the keys by which plans are found again.
         "compute_capability": ".".join(map(str, gpu.compute_capability)),
         "memory_bytes": gpu.memory_bytes,
         "integrated": gpu.integrated,
@@ -88,8 +88,7 @@ def _tensorrt_version(system: System) -> str:
         raise MissingDependencyError(
             f"TensorRT is installed but does not load: {error}. {_checked(system, 'TensorRT')}"
         ) from error
-    number = re.match(r"(\d+)\.(\d+)", version)
-    if number and (int(number[1]), int(number[2])) < OLDEST_TENSORRT:
+    if tensorrt_is_too_old(version):
         raise MissingDependencyError(
             f"TensorRT {version} is too old. {_checked(system, 'TensorRT')}"
         )
@@ -97,7 +96,7 @@ def _tensorrt_version(system: System) -> str:
 
 
 def _checked(system: System, name: str) -> str:
-    """What ``mirnet-edge doctor`` says of something, and how to get it."""
+    """Quote what ``mirnet-edge doctor`` says of something, and how to get it."""
     lines = [
         f"{check.name}: {check.detail}" + (f"; try: {check.fix}" if check.fix else "")
         for check in diagnose(system)

@@ -13,9 +13,9 @@ Each thing has one owner, which is a context manager; nothing synchronizes but `
 
 NVIDIA's cuda.core carries neither this nor the foreign arrays of ``device`` (1.2.2 was tried, which
 needs cuda-bindings 12.9). Its `StridedMemoryView` asks the driver about every array but DLPack's,
-and refuses buffers, version 2 of the CUDA array interface and rows at distances that are no multiple
-of an element. `Program` makes cubins well, but headers, versions, nvcc and the cache would stay: 40
-lines less for two packages more; and `GraphBuilder` is the five calls of `Graph` again.
+and refuses buffers, version 2 of the CUDA array interface and rows that are no whole number of
+elements apart. `Program` makes cubins well, but headers, versions, nvcc and the cache would stay:
+40 lines less for two packages more; and `GraphBuilder` is the five calls of `Graph` again.
 """
 
 from __future__ import annotations

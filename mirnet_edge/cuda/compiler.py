@@ -116,7 +116,7 @@ def _run_nvcc(nvcc: str, source: Path, architecture: str) -> tuple[bytes, str]:
 
 
 def find_compiler(gpu: DeviceFacts) -> Compiler:
-    """NVRTC, else nvcc.
+    """Find NVRTC, else nvcc.
 
     Raises:
         DeviceError: neither is there, or none serves this GPU; the message says what to install.
@@ -136,7 +136,7 @@ def find_compiler(gpu: DeviceFacts) -> Compiler:
 
 
 def _find_nvrtc(gpu: DeviceFacts) -> Compiler | str:
-    """The compiler, or why it cannot be used."""
+    """Find the compiler, or why it cannot be used."""
     try:
         api = require("cuda.bindings.nvrtc", "compiling CUDA kernels")
         _, major, minor = api.nvrtcVersion()
@@ -159,7 +159,7 @@ def _find_nvrtc(gpu: DeviceFacts) -> Compiler | str:
 
 
 def _find_nvcc(gpu: DeviceFacts) -> Compiler | str:
-    """The compiler, or why it cannot be used."""
+    """Find the compiler, or why it cannot be used."""
     places = (os.environ.get("PATH", os.defpath), *(str(root / "bin") for root in _toolkits()))
     path = shutil.which("nvcc", path=os.pathsep.join(places))
     if path is None:
@@ -179,7 +179,7 @@ def _toolkits() -> list[Path]:
 
 
 def _header_folders() -> Iterator[Path]:
-    """Where cuda_fp16.h may lie: toolkits, then NVIDIA's packages for pip."""
+    """List where cuda_fp16.h may lie: toolkits, then NVIDIA's packages for pip."""
     for root in _toolkits():
         yield root / "include"
         yield from sorted(root.glob("targets/*/include"))
@@ -192,7 +192,7 @@ def _header_folders() -> Iterator[Path]:
 
 
 def _run(*command: str) -> tuple[int, str]:
-    """Exit status and everything printed."""
+    """Run a command to its end; return the exit status and everything printed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
@@ -210,19 +210,19 @@ def _read(source: Path) -> bytes:
 
 
 def _sealed(cubin: bytes) -> bytes:
-    """With its checksum behind it. The driver is told no size: it would read beyond the end of a
+    """Put its checksum behind it. The driver is told no size: it would read beyond the end of a
     cubin that was cut off."""
     return cubin + hashlib.sha256(cubin).digest()
 
 
 def _unsealed(content: bytes) -> bytes | None:
-    """The cubin of a file; None where it is damaged."""
+    """Take the cubin out of a file's content; None where it is damaged."""
     cubin = content[: -hashlib.sha256().digest_size]
     return cubin if cubin and _sealed(cubin) == content else None
 
 
 def cache_folder() -> Path:
-    """Where machine code is kept; see the module.
+    """Find where machine code is kept; see the module.
 
     Raises:
         RuntimeError: there is no home folder.
@@ -291,7 +291,7 @@ class Binaries:
         return hashlib.sha256(self.compiler.identity.encode()).hexdigest()[:8]
 
     def _sources(self, stem: str) -> str:
-        """All but the compiler that decides about the code, as the name of a file begins."""
+        """Begin a file's name with all but the compiler that decides about the code."""
         digest = hashlib.sha256()
         for part in (self._gpu.architecture, *OPTIONS):
             digest.update(part.encode() + b"\0")

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mirnet_edge._imports import require
 from mirnet_edge.cuda.driver import NO_DEVICE, Driver, start_driver
@@ -66,7 +66,7 @@ class Device:
 
     @contextmanager
     def doing(self, what: str, size_bytes: int = 0) -> Iterator[None]:
-        """Calls of the driver: the context current, errors translated.
+        """Call the driver in a block: the context current, errors translated.
 
         Args:
             what: to say what failed, "copying to the GPU".
@@ -80,12 +80,12 @@ class Device:
             yield
 
     def detach(self) -> None:
-        """Let go of the context, as the last thing a process does. What is left to pycuda's
-        destructor is released as if it were no primary context, with a warning (2026.1)."""
+        """Let go of the context, as the last thing a process does."""
+        # pycuda's destructor would release it as if it were no primary one, and warn (2026.1).
         self._context.detach()
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of memory that are free, and in all."""
+        """Ask how many bytes of memory are free, and there in all."""
         with self.doing("asking for free memory"):
             free, total = self.driver.mem_get_info()
             return int(free), int(total)
@@ -97,7 +97,7 @@ _thread = threading.local()
 
 
 def open_device(index: int = 0) -> Device:
-    """The GPU of that index; the same object each time, for as long as the process lives.
+    """Open the GPU of that index; the same object each time, for as long as the process lives.
 
     Raises:
         MissingDependencyError: pycuda is not installed.
@@ -133,7 +133,7 @@ class Owner:
         return self._closed
 
     def _opened(self) -> None:
-        """To be called once there is something to give back."""
+        """Say that there is something to give back."""
         self._closed = False
         _owners[next(_numbers)] = self
 
@@ -143,7 +143,7 @@ class Owner:
 
     @contextmanager
     def _making(self) -> Iterator[None]:
-        """A block in which the parts are made. Where it fails, those made so far are given back."""
+        """Make the parts in a block. Where it fails, those made so far are given back."""
         self._opened()
         try:
             yield
@@ -153,7 +153,7 @@ class Owner:
             raise
 
     def _own(self, part: Owned) -> Owned:
-        """The part, to be closed with this and before all that was owned earlier."""
+        """Take a part over, to be closed with this and before all that was owned earlier."""
         self._owned.enter_context(part)
         return part
 
@@ -189,10 +189,11 @@ _numbers = itertools.count()
 
 @functools.cache
 def _close_at_exit() -> None:
-    """While the interpreter is whole: later, modules and the driver are half gone. Finalizers run
-    newest first, so streams on a device, whose own are made after it was opened, end before; an
-    atexit hook would run before them all if anything had used weakref.finalize earlier."""
-    weakref.finalize(Device, _close_all)  # the class: it lives as long as the process
+    """Close all while the interpreter is whole: later, modules and the driver are half gone."""
+    # Finalizers run newest first, so streams on a device, whose own are made after it was opened,
+    # end before; an atexit hook would run before them all if anything had used weakref.finalize
+    # earlier. The class lives as long as the process.
+    weakref.finalize(Device, _close_all)
 
 
 def _close_all() -> None:
@@ -230,7 +231,7 @@ def _load_library() -> Driver:
 
 
 @contextmanager
-def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
+def _errors(driver: ModuleType, what: str, size_bytes: int = 0) -> Iterator[None]:
     """The one gate through which the driver's errors pass."""
     try:
         yield

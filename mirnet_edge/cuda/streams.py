@@ -85,7 +85,7 @@ class Event(Owner):
             self.native.synchronize()
 
     def elapsed_ms(self, start: Event) -> float:
-        """Milliseconds since ``start``, both reached."""
+        """Take the milliseconds since ``start``, both reached."""
         self._require_open()
         with self.device.doing("taking the time between two events"):
             return float(self.native.time_since(start.native))
@@ -131,7 +131,7 @@ class Graph(Owner):
             self.device.library.call("cuGraphLaunch", self._graph, queue)
 
     def _capture(self, stream: Stream, work: Callable[[], object]) -> ctypes.c_void_p:
-        """The graph of the work, to be destroyed once it is instantiated."""
+        """Make the graph of the work, to be destroyed once it is instantiated."""
         call, queue, graph = (
             self.device.library.call,
             ctypes.c_void_p(stream.handle),

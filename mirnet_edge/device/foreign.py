@@ -186,7 +186,7 @@ def _strides_of(
 
 
 def _asked(question: Callable[[], T], refusal: str) -> T:
-    """Libraries raise what they like to say why there is no answer."""
+    """Ask a library, which raises what it likes to say why there is no answer."""
     try:
         return question()
     except Exception as error:

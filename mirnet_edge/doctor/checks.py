@@ -150,15 +150,20 @@ def _no_gpu(reason: str) -> Check:
     return Check("NVIDIA GPU", "optional", f"none found ({reason}); models run on the CPU")
 
 
+def tensorrt_is_too_old(version: str) -> bool:
+    """Tell whether our code does not run on it; what is no version at all may be new."""
+    number = re.match(r"(\d+)\.(\d+)", version)
+    return number is not None and (int(number[1]), int(number[2])) < OLDEST_TENSORRT
+
+
 def _tensorrt(system: System) -> list[Check]:
     version = system.package_version(("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "tensorrt")
     jetson = system.jetson_model() is not None
     # There it comes with JetPack, and the extra leaves it out.
     fix = "sudo apt install python3-libnvinfer" if jetson else 'pip install "mirnet-edge[tensorrt]"'
+    if version is not None and not tensorrt_is_too_old(version):
+        return [Check("TensorRT", "ok", version)]
     if version is not None:
-        number = re.match(r"(\d+)\.(\d+)", version)
-        if number is None or (int(number[1]), int(number[2])) >= OLDEST_TENSORRT:
-            return [Check("TensorRT", "ok", version)]
         oldest = _dotted(OLDEST_TENSORRT)
         return [Check("TensorRT", "warning", f"{version}; {oldest} or later is needed", fix)]
     hidden = next(system.root.glob("usr/lib/python3*/dist-packages/tensorrt"), None)
