@@ -17,8 +17,6 @@ CPU, CUDA, CUDA_HOST, CUDA_MANAGED = 1, 2, 3, 13  # DLDeviceType
 ON_DEVICE = (CUDA, CUDA_MANAGED)
 READ_ONLY = 1  # DLPACK_FLAG_BITMASK_READ_ONLY
 TYPE_CODES = ("int", "uint", "float", "opaque", "bfloat", "complex", "bool")  # DLDataTypeCode
-
-
 # By kind, not by name: where ml_dtypes is imported, numpy knows "bfloat16" and "uint4" by name.
 NUMPY_KINDS = {"int": "i", "uint": "u", "float": "f", "complex": "c", "bool": "b"}
 
