@@ -102,12 +102,12 @@ class Driver:
             DeviceError: it failed, or the driver has no such function.
         """
         try:
-            code = getattr(self._library, function)(*arguments)
+            entry = getattr(self._library, function)
         except AttributeError as error:
             raise DeviceError(
                 f"this NVIDIA driver has no {function}; install the driver of CUDA 12 or later"
             ) from error
-        if code != 0:
+        if code := entry(*arguments):
             name = self._name_of(code)
             kind = DeviceMemoryError if name == OUT_OF_MEMORY else DeviceError
             raise kind(f"{function} failed: {name} ({code})")
