@@ -36,7 +36,8 @@ TENSORRT = [
     "pycuda>=2024.1",
     "cuda-bindings>=12.6",
 ]
-"""On a Jetson (aarch64) TensorRT comes with JetPack."""
+"""On a Jetson (aarch64) TensorRT comes with JetPack. cuda-bindings is for NVRTC alone;
+where it finds none, nvcc compiles the kernels."""
 VIDEO = ["opencv-python-headless>=4.8"]
 TEST = [
     "pytest>=8",

@@ -37,7 +37,7 @@ import numpy as np
 from mirnet_edge import __version__
 from mirnet_edge._files import atomic_path
 from mirnet_edge.cuda import Device, DeviceBuffer, Event, Stream, open_device
-from mirnet_edge.cuda.compiler import Target, find_compiler
+from mirnet_edge.cuda.compiler import find_compiler
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.frames.pixel_formats import rgb_to_yuv_matrix, yuv_to_rgb_matrix
@@ -217,7 +217,7 @@ def measure(device: Device) -> dict[str, Any]:
 
 def facts(device: Device) -> dict[str, Any]:
     """Device, driver, clocks and versions."""
-    target = Target(device.facts.compute_capability, device.facts.driver_version)
+    target = device.facts
     return {
         "device": device.facts.name,
         "architecture": target.architecture,

@@ -113,7 +113,7 @@ def run_graph(proto: Any, seed: int, index: int | None = None, scale: float = 1)
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
-    """A GPU in host memory, where pycuda and cuda-bindings would find theirs."""
+    """A GPU in host memory, where the package finds the real one."""
     gpu = fake_cuda.install(monkeypatch, FakeGpu())
     yield gpu
     assert gpu.context_depth() == 0, "a context was left on the stack"

@@ -1,4 +1,4 @@
-"""`pycuda.driver` and `cuda.bindings.driver` on a `FakeGpu`: the names that the package uses.
+"""`pycuda.driver` on a `FakeGpu`: the names that the package uses.
 
 Kernels run as they are compiled for the host (`kernel_host`), when the stream is waited for.
 """
@@ -6,7 +6,6 @@ Kernels run as they are compiled for the host (`kernel_host`), when the stream i
 from __future__ import annotations
 
 import ctypes
-import enum
 import functools
 import itertools
 import struct
@@ -17,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import Error, FakeGpu, LogicError, MemoryError, Queue, RuntimeError, Work
+from fake_gpu import Error, FakeGpu, LogicError, MemoryError, Queue, RuntimeError
+from fake_libcuda import CUresult, FakeLibcuda
 from kernel_host import KERNELS, family_of, host_kernels
 
 from mirnet_edge.cuda import device as cuda_device
 from mirnet_edge.cuda import kernels as cuda_kernels
+from mirnet_edge.cuda.driver import Driver
 
 DEVICEMAP = 2
 CUBIN = b"cubin of "
@@ -39,17 +40,6 @@ class FakeBinaries:
 
     def compile(self, stem: str) -> bytes:
         return CUBIN + stem.encode()
-
-
-class Handle(int):
-    """A number with a class, as cuda-python's handles are."""
-
-
-class CUresult(enum.IntEnum):
-    CUDA_SUCCESS = 0
-    CUDA_ERROR_OUT_OF_MEMORY = 2
-    CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900
-    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
 def pycuda_driver(gpu: FakeGpu) -> ModuleType:
@@ -77,22 +67,6 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
     class Device:
         def __init__(self, index: int) -> None:
             self.index = index
-
-        @staticmethod
-        def count() -> int:
-            return gpu.count
-
-        def name(self) -> str:
-            return gpu.name
-
-        def compute_capability(self) -> tuple[int, int]:
-            return gpu.capability
-
-        def total_memory(self) -> int:
-            return gpu.total_bytes
-
-        def get_attribute(self, attribute: str) -> int:
-            return {"integrated": int(gpu.integrated), "can map": 1}[attribute]
 
         def retain_primary_context(self) -> Context:
             return Context()
@@ -280,8 +254,6 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         LogicError=LogicError,
         RuntimeError=RuntimeError,
         init=lambda: gpu.fail("cuInit"),
-        get_driver_version=lambda: 12060,
-        device_attribute=SimpleNamespace(INTEGRATED="integrated", CAN_MAP_HOST_MEMORY="can map"),
         host_alloc_flags=SimpleNamespace(DEVICEMAP=DEVICEMAP),
         Context=Context,
         Device=Device,
@@ -312,96 +284,16 @@ def host_arguments(argument_format: str, arguments: Sequence[float]) -> list[Any
     return taken
 
 
-def graph_bindings(gpu: FakeGpu) -> ModuleType:
-    """A module with the names of ``cuda.bindings.driver``; its functions return error codes."""
-
-    def code_of(function: str) -> CUresult:
-        gpu.need_context(function)
-        failure = gpu.failures.pop(function, 0)
-        if isinstance(failure, Exception):
-            raise failure
-        return CUresult(failure)
-
-    def begin(stream: Handle, mode: int) -> tuple[CUresult]:
-        code = code_of("cuStreamBeginCapture")
-        assert isinstance(stream, Handle)
-        assert mode == 2, "not the relaxed mode"
-        if not code:
-            gpu.queues[stream].captured = []
-        return (code,)
-
-    def end(stream: Handle) -> tuple[CUresult, int]:
-        code = code_of("cuStreamEndCapture")
-        queue = gpu.queues[stream]
-        captured, queue.captured = queue.captured, None
-        return code, add_graph(captured or [])
-
-    def add_graph(work: list[tuple[Work, float]]) -> int:
-        number = next(gpu.numbers)
-        gpu.graphs[number] = work
-        gpu.live["graph"] = gpu.live.get("graph", 0) + 1
-        return number
-
-    def instantiate(graph: int, flags: int) -> tuple[CUresult, int]:
-        code = code_of("cuGraphInstantiate")
-        return code, 0 if code else add_graph(gpu.graphs[graph])
-
-    def launch(graph: int, stream: Handle) -> tuple[CUresult]:
-        code = code_of("cuGraphLaunch")
-        gpu.launches += 1
-        for work, time_ms in gpu.graphs[graph]:
-            gpu.queue(stream, work, time_ms * gpu.graph_speed)
-        return (code,)
-
-    def destroy(graph: int) -> tuple[CUresult]:
-        code = code_of("cuGraphDestroy")
-        del gpu.graphs[graph]
-        gpu.live["graph"] -= 1
-        return (code,)
-
-    def create_event(flags: int) -> tuple[CUresult, list[int]]:
-        code = code_of("cuEventCreate")
-        assert flags == 2, "an event that takes the time"
-        return code, []
-
-    def record_event(event: list[int], stream: Handle) -> tuple[CUresult]:
-        event.append(stream)
-        return (code_of("cuEventRecord"),)
-
-    def wait_event(stream: Handle, event: list[int], flags: int) -> tuple[CUresult]:
-        (recorded_on,) = event
-        gpu.queue(stream, lambda: gpu.drain(recorded_on))
-        return (code_of("cuStreamWaitEvent"),)
-
-    module = ModuleType("cuda.bindings.driver")
-    module.__dict__.update(
-        CUstream=Handle,
-        cuEventCreate=create_event,
-        cuEventRecord=record_event,
-        cuStreamWaitEvent=wait_event,
-        cuEventDestroy=lambda _: (code_of("cuEventDestroy"),),
-        CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED=2),
-        cuStreamBeginCapture=begin,
-        cuStreamEndCapture=end,
-        cuGraphInstantiate=instantiate,
-        cuGraphLaunch=launch,
-        cuGraphDestroy=destroy,
-        cuGraphExecDestroy=destroy,
-    )
-    return module
-
-
 def install(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> FakeGpu:
-    """Put the fakes where the package imports the real ones from."""
-    without_graphs(monkeypatch)
+    """Put the fakes where the package finds the real ones."""
     monkeypatch.setitem(sys.modules, "pycuda.driver", pycuda_driver(gpu))
-    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", graph_bindings(gpu))
+    monkeypatch.setattr(cuda_device, "start_driver", lambda: Driver(FakeLibcuda(gpu)))
     monkeypatch.setattr(cuda_device, "_devices", {})
     monkeypatch.setattr(cuda_kernels, "Binaries", FakeBinaries)
     return gpu
 
 
 def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither cuda-bindings nor the cuda-python of old."""
-    for name in ("cuda", "cuda.bindings", "cuda.bindings.driver", "cuda.cuda"):
-        monkeypatch.setitem(sys.modules, name, None)
+    """No work can be captured."""
+    code = CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+    monkeypatch.setattr(FakeLibcuda, "cuStreamBeginCapture_v2", lambda *_: code)

@@ -54,7 +54,9 @@ class FakeGpu:
     Attributes:
         total_bytes: of memory; what is allocated on the device counts, and on the host where the
             GPU is integrated.
-        failures: error to raise by the name of the driver's function, once each.
+        name: of each; "{}" in it is the index.
+        failures: error to raise, or code to return, once, by the name of the driver's function.
+        broken: codes that a function returns each time.
         live: how many of each kind are there now ("memory", "host", "stream", "event", "graph",
             "module").
         made: the same, ever.
@@ -70,6 +72,7 @@ class FakeGpu:
     capability: tuple[int, int] = (9, 0)
     name: str = "Fake H200"
     failures: dict[str, Exception | int] = field(default_factory=dict)
+    broken: dict[str, int] = field(default_factory=dict)
     live: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
     clock_ms: float = 0.0
@@ -108,8 +111,9 @@ class FakeGpu:
             raise LogicError(f"{function} failed: invalid device context")
 
     def fail(self, function: str) -> None:
-        failure = self.failures.pop(function, None)
+        failure = self.failures.get(function)
         if isinstance(failure, Exception):
+            del self.failures[function]
             raise failure
 
     def allocate(self, size_bytes: int, function: str) -> int:

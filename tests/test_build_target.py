@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_doctor import CORE, ORIN, FakeDriver, commands, driver
+from fake_gpu import FakeGpu
+from fake_libcuda import loader
+from machines import CORE, ORIN, commands, gpu_named
 
 from mirnet_edge.build.target import find_target
 from mirnet_edge.doctor import System
@@ -30,7 +32,7 @@ def orin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
         import_module=lambda name: SimpleNamespace(
             __version__="1.19", get_available_providers=lambda: ["CPUExecutionProvider"]
         ),
-        load_library=driver(FakeDriver("Orin", integrated=True)),
+        load_library=loader(gpu_named("Orin", integrated=True)),
     )
 
 
@@ -44,16 +46,16 @@ def test_the_gpu_and_tensorrt_of_this_machine(orin: System) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "said"),
+    ("gpu", "said"),
     [
         (None, "libcuda.so.1 cannot be loaded; try: sudo apt install nvidia-l4t-cuda"),
-        (FakeDriver(), "the CUDA driver sees no device"),
-        (FakeDriver(cuInit=803), "cuInit failed with CUDA error 803"),
+        (FakeGpu(count=0), "the CUDA driver sees no device"),
+        (FakeGpu(broken={"cuInit": 803}), "cuInit failed: CUDA_ERROR_SYSTEM_DRIVER_MISM"),
     ],
 )
-def test_no_gpu(library: FakeDriver | None, said: str, orin: System) -> None:
+def test_no_gpu(gpu: FakeGpu | None, said: str, orin: System) -> None:
     with pytest.raises(DeviceError, match="built on the GPU that runs it") as caught:
-        find_target(replace(orin, load_library=driver(library)))
+        find_target(replace(orin, load_library=loader(gpu)))
     assert said in str(caught.value)
 
 

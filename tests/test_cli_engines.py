@@ -107,7 +107,7 @@ def test_build_without_a_gpu(
 ) -> None:
     from mirnet_edge.build import target as build_target
 
-    monkeypatch.setattr(build_target, "load_driver_library", lambda system: None)
+    monkeypatch.setattr(build_target, "start_driver", lambda load: None)
     error = run(capfd, "build", "edge-s-denoise", tmp_path / "x.engine").only_error
     assert "an engine is built on the GPU that runs it" in error
 

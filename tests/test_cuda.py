@@ -12,7 +12,7 @@ from pathlib import Path
 import fake_cuda
 import numpy as np
 import pytest
-from fake_gpu import FakeGpu, LogicError, RuntimeError
+from fake_gpu import FakeGpu, LogicError
 
 from mirnet_edge.cuda import (
     Device,
@@ -25,6 +25,7 @@ from mirnet_edge.cuda import (
     Stream,
     open_device,
 )
+from mirnet_edge.cuda import device as cuda_device
 from mirnet_edge.errors import DeviceError, MissingDependencyError
 
 
@@ -123,15 +124,26 @@ def test_pycuda_that_cannot_be_loaded(
 def test_a_driver_without_gpu(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = fake_cuda.install(monkeypatch, FakeGpu(count=0))
     if found == "error":
-        gpu.failures["cuInit"] = RuntimeError("cuInit failed: no CUDA-capable device is detected")
+        gpu.failures["cuInit"] = 100
     with pytest.raises(DeviceError, match=r"driver reports no GPU; .*mirnet-edge doctor"):
+        open_device()
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cuda.install(monkeypatch, FakeGpu())
+    monkeypatch.setattr(cuda_device, "start_driver", lambda: None)
+    with pytest.raises(DeviceError, match=r"no NVIDIA driver \(libcuda\.so\.1\).*as \.onnx"):
         open_device()
 
 
 def test_a_driver_that_does_not_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = fake_cuda.install(monkeypatch, FakeGpu())
-    gpu.failures["cuInit"] = RuntimeError("cuInit failed: system not yet initialized")
-    with pytest.raises(DeviceError, match=r"starting the NVIDIA driver: cuInit failed: system not"):
+    gpu.failures["cuInit"] = 802
+    said = r"driver does not start: cuInit failed: CUDA_ERROR_SYSTEM_NOT_READY \(802\)"
+    with pytest.raises(DeviceError, match=said):
+        open_device()
+    gpu.failures["cuInit"] = 77777
+    with pytest.raises(DeviceError, match=r"cuInit failed: CUDA error \(77777\)"):
         open_device()
     assert open_device().facts.name == "Fake H200"
 
@@ -278,7 +290,7 @@ def restore(image):
     if image:
         started.set()
         time.sleep(0.3)
-    print("restored", image, *("freed" if memory._closed else "there" for memory in memories))
+    print("restored", image, *("freed" if memory.closed else "there" for memory in memories))
     return image
 memories = [DeviceBuffer(open_device(0), 8)]
 stream = FrameStream(OneByOne(restore), [0, 1])

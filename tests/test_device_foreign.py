@@ -1,10 +1,9 @@
-"""Arrays of other libraries are described as they are, and our own are taken by others, without a
-GPU: DLPack of the host is read and written by the code that serves CUDA."""
+"""Arrays of other libraries are described as they are, without a GPU: DLPack of the host is read by
+the code that serves CUDA."""
 
 from __future__ import annotations
 
 import array
-import ctypes
 import gc
 import subprocess
 import sys
@@ -13,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from foreign_arrays import DTYPES, Both, Cuda, OldShared, Shared, pixels
 from PIL import Image
 
 from mirnet_edge.device import dlpack
-from mirnet_edge.device.device_array import DeviceArray
 from mirnet_edge.device.foreign import (
     LEGACY_STREAM,
-    ForeignArray,
     describe,
     require_device,
     require_packed,
@@ -29,63 +26,7 @@ from mirnet_edge.device.foreign import (
 from mirnet_edge.errors import FrameError
 from mirnet_edge.frames.layout import FrameLayout
 
-DTYPES = [np.uint8, np.uint16, np.float32]
-
-
-def pixels(shape: tuple[int, ...], dtype: Any = np.uint8) -> NDArray[Any]:
-    values = np.random.default_rng(8).integers(1, 255, shape)
-    return values.astype(dtype)
-
-
-class Cuda:
-    """A fake of an array on a GPU."""
-
-    def __init__(self, shape: tuple[int, ...] = (5, 7, 3), **changes: Any) -> None:
-        interface = {
-            "version": 3,
-            "shape": shape,
-            "typestr": "|u1",
-            "data": (0x7000, False),
-            "strides": None,
-            "stream": None,
-        }
-        self.__cuda_array_interface__ = {
-            key: value for key, value in (interface | changes).items() if value != "left out"
-        }
-
-
-class Shared:
-    """A fake of an array whose capsules are numpy's, said to lie on some device."""
-
-    def __init__(self, source: NDArray[Any], kind: int = dlpack.CUDA, index: int = 1) -> None:
-        self.source, self.kind, self.index = source, kind, index
-        self.requests: list[dict[str, Any]] = []
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.kind, self.index
-
-    def __dlpack__(self, **request: Any) -> Any:
-        self.requests.append(request)
-        source = self.source
-        return dlpack.capsule_of(
-            source.ctypes.data, source.shape, source.dtype, self.kind, self.index, source
-        )
-
-
-class OldShared(Shared):
-    """The same, of before DLPack 1.0."""
-
-    def __dlpack__(self, stream: int | None = None) -> Any:  # type: ignore[override]
-        return super().__dlpack__(stream=stream)
-
-
-class Both(Shared):
-    """The same, with the interface that PyTorch has."""
-
-    __cuda_array_interface__: Any = Cuda(version=2, stream="left out").__cuda_array_interface__
-
-
-# ---------------------------------------------------------------- the host
+# The host
 
 
 def test_modules_import_no_library_of_arrays() -> None:
@@ -106,7 +47,7 @@ def test_numpy_as_it_is(dtype: Any) -> None:
         assert found.owner is frame
         assert (found.shape, found.strides, found.dtype) == (frame.shape, frame.strides, dtype)
         assert found.address == frame.ctypes.data
-        assert (found.on_device, found.device_index, found.stream) == (False, None, None)
+        assert (found.device_index, found.stream) == (None, None)
         assert found.read_only is False
     frame.flags.writeable = False
     assert describe(frame).read_only
@@ -134,7 +75,7 @@ def test_torch_of_the_host_is_shared(dtype: Any) -> None:
         found = describe(tensor)
         assert found.address == tensor.data_ptr() == view.ctypes.data
         assert (found.shape, found.strides, found.dtype) == (view.shape, view.strides, dtype)
-        assert (found.on_device, found.device_index, found.read_only) == (False, None, False)
+        assert (found.device_index, found.read_only) == (None, False)
         assert found.host is not None
         np.testing.assert_array_equal(found.host, view)
         found.host[1, 2] = 0
@@ -153,64 +94,6 @@ def test_a_tensor_lives_as_long_as_what_was_found_of_it() -> None:
     np.testing.assert_array_equal(host, source)
     del host
     assert sys.getrefcount(source) == references, "released, and not consumed twice"
-
-
-def test_numpy_capsules_of_both_kinds() -> None:
-    source = pixels((9, 11, 3), np.uint16)
-    crop = source[2:7, 3:8]
-    for capsule in (crop.__dlpack__(), crop.__dlpack__(max_version=(1, 0))):
-        found = dlpack.parse(capsule)
-        assert (found.shape, found.strides) == (crop.shape, crop.strides)
-        assert (found.address, found.dtype) == (crop.ctypes.data, crop.dtype)
-        assert (found.kind, found.index, found.read_only) == (dlpack.CPU, 0, False)
-        dlpack.parse(capsule)  # it is still whole
-    assert "dltensor_versioned" in repr(crop.__dlpack__(max_version=(1, 0)))
-    crop.flags.writeable = False
-    assert dlpack.parse(crop.__dlpack__(max_version=(1, 0))).read_only
-
-
-@pytest.mark.parametrize("dtype", [*"bBhHiIlLefdFD?"])
-def test_dtypes_of_capsules(dtype: str) -> None:
-    source = np.zeros((3, 5), dtype)
-    found = dlpack.parse(source.__dlpack__())
-    assert found.dtype == source.dtype
-    assert (found.strides or source.strides) == source.strides
-    assert dlpack.parse(torch.from_numpy(source).__dlpack__()).dtype == source.dtype
-
-
-def test_byte_offset_and_missing_strides() -> None:
-    source = pixels((5, 7, 3), np.uint16)
-    capsule = source.__dlpack__()
-    tensor = dlpack._Tensor.from_address(dlpack._pointer_of(capsule, b"dltensor"))
-    tensor.byte_offset = 42
-    assert dlpack.parse(capsule).address == source.ctypes.data + 42
-    tensor.strides = ctypes.POINTER(ctypes.c_int64)()
-    assert dlpack.parse(capsule).strides is None
-    tensor.device.kind = dlpack.CUDA
-    tensor.dtype.lanes = 4
-    with pytest.raises(FrameError, match=r"array of uint16 x 4, shape \(5, 7, 3\): numpy has no"):
-        dlpack.parse(capsule)
-    tensor.dtype.lanes, tensor.dtype.bits = 1, 4
-    with pytest.raises(FrameError, match="array of uint4, shape"):
-        dlpack.parse(capsule)
-    tensor.dtype.code = 9
-    with pytest.raises(FrameError, match="array of DLPack type 9, 4, shape"):
-        dlpack.parse(capsule)
-
-
-def test_what_is_no_capsule() -> None:
-    capsule = pixels((5, 7)).__dlpack__()
-    torch.from_dlpack(capsule)
-    for wrong in (capsule, None, 3):
-        with pytest.raises(FrameError, match="is no DLPack capsule, or was consumed"):
-            dlpack.parse(wrong)
-    versioned = pixels((5, 7)).__dlpack__(max_version=(1, 0))
-    managed = dlpack._VersionedTensor.from_address(
-        dlpack._pointer_of(versioned, b"dltensor_versioned")
-    )
-    managed.major = 2
-    with pytest.raises(FrameError, match=r"DLPack 2\.\d+; need 1\.x"):
-        dlpack.parse(versioned)
 
 
 def test_buffers_and_images() -> None:
@@ -258,7 +141,7 @@ def test_what_is_no_frame(what: Any, message: str) -> None:
         describe(what)
 
 
-# ---------------------------------------------------------------- the device
+# The device
 
 
 def test_interface() -> None:
@@ -266,7 +149,7 @@ def test_interface() -> None:
     found = describe(source)
     assert (found.shape, found.strides, found.dtype) == ((5, 7, 3), (42, 6, 2), np.uint16)
     assert (found.address, found.read_only, found.stream) == (0x7654, True, 99)
-    assert (found.on_device, found.device_index, found.host) == (True, None, None)
+    assert (found.device_index, found.host) == (None, None)
     assert found.owner is source
     assert describe(Cuda(strides=(-100, 3, 1))).strides == (-100, 3, 1)
     assert describe(Cuda((1, 1, 3), strides=(77, 88, 1))).strides == (3, 3, 1)
@@ -312,7 +195,7 @@ def test_dlpack_of_a_device(shared: type[Shared], kind: int) -> None:
     assert producer.requests[-1]["stream"] == 1234
     assert found.stream is None, "the producer orders its work"
     assert (found.shape, found.strides, found.dtype) == (source.shape, source.strides, "f4")
-    assert (found.address, found.on_device, found.device_index) == (source.ctypes.data, True, 1)
+    assert (found.address, found.device_index) == (source.ctypes.data, 1)
     assert found.host is None
     assert describe(producer).stream == LEGACY_STREAM
     assert producer.requests[-1]["stream"] is None
@@ -332,7 +215,7 @@ def test_dlpack_of_pinned_memory() -> None:
     producer = Shared(source, dlpack.CUDA_HOST)
     found = describe(producer, stream=1234)
     assert "stream" not in producer.requests[-1], "it is for devices"
-    assert (found.on_device, found.device_index, found.stream) == (False, None, None)
+    assert (found.device_index, found.stream) == (None, None)
     assert found.host is not None
     assert found.host.ctypes.data == source.ctypes.data
 
@@ -352,7 +235,7 @@ def test_other_devices_are_refused() -> None:
         describe(Shared(pixels((5, 7)), 10))
 
 
-# ---------------------------------------------------------------- what is required
+# What is required
 
 
 def test_device_is_required() -> None:
@@ -391,171 +274,3 @@ def test_an_output_is_written_to() -> None:
     for frame in (strided(large, (9, 11), (0, 3)), strided(large, (9, 7, 3), (20, 3, 1))):
         with pytest.raises(FrameError, match=r"shape \(9, .* share memory; give an array of its"):
             require_writable(describe(frame))
-
-
-# ---------------------------------------------------------------- what goes out
-
-
-class Memory:
-    """Memory of the host in the place of a device's."""
-
-    def __init__(self, source: NDArray[Any]) -> None:
-        self.source, self.address, self.closed = source, source.ctypes.data, 0
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-def download(address: int, target: NDArray[Any]) -> None:
-    ctypes.memmove(target.ctypes.data, address, target.nbytes)
-
-
-def result(memory: Memory, **arguments: Any) -> DeviceArray:
-    source = memory.source
-    arguments = {"kind": dlpack.CPU, **arguments}
-    return DeviceArray(memory, source.shape, source.dtype, download, **arguments)
-
-
-CONSUMERS = [np.from_dlpack, torch.from_dlpack, describe]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(5, 7, 3), (1, 1), (7, 1, 4), (11,)])
-@pytest.mark.parametrize("take", CONSUMERS)
-def test_results_are_shared(take: Any, shape: tuple[int, ...], dtype: Any) -> None:
-    memory = Memory(pixels(shape, dtype))
-    taken = take(result(memory))
-    taken = taken.host if isinstance(taken, ForeignArray) else taken
-    assert tuple(taken.shape) == shape
-    view = np.asarray(taken)
-    assert (view.dtype, view.ctypes.data) == (dtype, memory.address)
-    np.testing.assert_array_equal(view, memory.source)
-    if take is np.from_dlpack:  # read-only where a capsule cannot say that it is not
-        memory.source[...] = 9
-    else:
-        taken[...] = 9
-    np.testing.assert_array_equal(memory.source, np.asarray(taken))
-    assert (memory.source == 9).all()
-
-
-@pytest.mark.parametrize("take", CONSUMERS)
-def test_memory_is_closed_once_when_the_last_has_let_go(take: Any) -> None:
-    memory = Memory(pixels((5, 7, 3)))
-    mine = result(memory)
-    first, second = take(mine), take(mine)
-    mine.close()
-    mine.close()
-    del first
-    gc.collect()
-    assert memory.closed == 0
-    del second
-    assert memory.closed == 1
-    with pytest.raises(FrameError, match="this DeviceArray is closed"):
-        take(mine)
-    del mine
-    gc.collect()
-    assert memory.closed == 1
-
-
-def test_a_view_alone_keeps_the_memory() -> None:
-    memory = Memory(pixels((5, 7, 3)))
-    view = torch.from_dlpack(result(memory))[1:3].numpy()[0]
-    gc.collect()
-    assert memory.closed == 0
-    del view
-    assert memory.closed == 1
-
-
-def test_memory_without_consumers_is_closed() -> None:
-    memories = [Memory(pixels((5, 7))) for _ in range(3)]
-    with result(memories[0]) as first:
-        first.__dlpack__()  # dropped, not consumed
-        assert memories[0].closed == 0
-    assert memories[0].closed == 1
-    second = result(memories[1])
-    capsule = second.__dlpack__()
-    del second
-    assert memories[1].closed == 0
-    del capsule
-    assert memories[1].closed == 1
-    result(memories[2], owned=False).close()
-    assert memories[2].closed == 0
-
-
-def test_a_capsule_dropped_while_an_exception_passes() -> None:
-    memory = Memory(pixels((5, 7)))
-    with pytest.raises(TypeError, match="int"):
-        int(result(memory).__dlpack__())
-    gc.collect()
-    assert memory.closed == 1
-
-
-def test_errors_of_closing_are_nobodys() -> None:
-    class Lost(Memory):
-        def close(self) -> None:
-            super().close()
-            raise OSError("the device is gone")
-
-    memory = Lost(pixels((5, 7)))
-    result(memory).close()
-    assert memory.closed == 1
-
-
-def test_results_of_a_device_say_where_they_are() -> None:
-    memory = Memory(pixels((5, 7, 3), np.float32))
-    mine = result(memory, kind=dlpack.CUDA, index=2)
-    assert mine.__dlpack_device__() == (2, 2)
-    assert mine.size_bytes == 5 * 7 * 3 * 4
-    assert mine.__cuda_array_interface__ == {
-        "version": 3,
-        "shape": (5, 7, 3),
-        "typestr": "<f4",
-        "data": (memory.address, False),
-        "strides": None,
-        "stream": None,
-    }
-    found = dlpack.parse(mine.__dlpack__())
-    assert (found.kind, found.index, found.address) == (2, 2, memory.address)
-    ours = describe(mine)
-    assert (ours.on_device, ours.device_index, ours.address) == (True, 2, memory.address)
-    assert not hasattr(result(memory), "__cuda_array_interface__")
-
-
-def test_consumers_wait_for_the_result() -> None:
-    waiting: list[int] = []
-    memory = Memory(pixels((5, 7)))
-    mine = result(memory, kind=dlpack.CUDA, stream=55, order=waiting.append)
-    assert mine.__cuda_array_interface__["stream"] == 55
-    for stream in (None, 1, 2, 77, -1):
-        mine.__dlpack__(stream=stream)
-    assert waiting == [LEGACY_STREAM, 1, 2, 77]
-    for arguments in ({"stream": 5}, {"order": waiting.append}):
-        with pytest.raises(FrameError, match="give both, or neither"):
-            result(memory, **arguments)
-
-
-def test_no_other_device_and_no_copies() -> None:
-    mine = result(Memory(pixels((5, 7))), kind=dlpack.CUDA)
-    mine.__dlpack__(dl_device=(2, 0), copy=False, max_version=(1, 0))
-    for request in ({"dl_device": (1, 0)}, {"copy": True}):
-        with pytest.raises(BufferError, match=r"on DLPack device \(2, 0\) .*copy_to_host"):
-            mine.__dlpack__(**request)
-
-
-def test_copies_to_the_host() -> None:
-    memory = Memory(pixels((5, 7, 3), np.uint16))
-    mine = result(memory)
-    copy = mine.copy_to_host()
-    np.testing.assert_array_equal(copy, memory.source)
-    assert not np.may_share_memory(copy, memory.source)
-    out = np.zeros_like(copy)
-    assert mine.copy_to_host(out) is out
-    np.testing.assert_array_equal(out, memory.source)
-    frozen = np.zeros_like(copy)
-    frozen.flags.writeable = False
-    for wrong in (out[:4], out.astype(np.uint8), np.asfortranarray(out), frozen):
-        with pytest.raises(FrameError, match=r"need a writable, C-contiguous uint16 \(5, 7, 3\)"):
-            mine.copy_to_host(wrong)
-    mine.close()
-    with pytest.raises(FrameError, match="closed"):
-        mine.copy_to_host()

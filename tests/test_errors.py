@@ -24,7 +24,6 @@ FOREIGN = {
     ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property
     ("device/device_array.py", "BufferError"),  # what DLPack expects of an exporter
-    ("doctor/gpu.py", "CudaError"),  # caught in the same file
     ("model/layers.py", "NotImplementedError"),
 }
 

@@ -19,7 +19,7 @@ from kernel_cases import stream as stream
 from kernel_twins import Array
 
 from mirnet_edge.cuda import Device, Kernels, Stream, open_device
-from mirnet_edge.cuda.compiler import Target, _find_nvcc, _find_nvrtc, _sealed, find_compiler
+from mirnet_edge.cuda.compiler import _find_nvcc, _find_nvrtc, _sealed, find_compiler
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import DeviceError
 
@@ -38,7 +38,7 @@ def device(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     monkeypatch.setenv("MIRNET_EDGE_CACHE", str(cache))
     device = open_device()
     try:
-        find_compiler(target_of(device))
+        find_compiler(device.facts)
     except DeviceError as error:
         pytest.skip(str(error))
     return device
@@ -53,10 +53,6 @@ def sizes() -> Sizes:
 @pytest.fixture
 def same() -> Check:
     return assert_within_a_step
-
-
-def target_of(device: Device) -> Target:
-    return Target(device.facts.compute_capability, device.facts.driver_version)
 
 
 def assert_within_a_step(actual: Array, expected: Array, what: str) -> None:
@@ -99,7 +95,7 @@ def test_every_compiler_at_hand_makes_kernels_that_load(
     device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MIRNET_EDGE_CACHE", str(tmp_path))
-    target = target_of(device)
+    target = device.facts
     found = [
         each for each in (_find_nvrtc(target), _find_nvcc(target)) if not isinstance(each, str)
     ]

@@ -184,7 +184,7 @@ def test_without_bindings_it_runs_without_graph(
     fake_cuda.without_graphs(monkeypatch)
     with TensorRTEngine(write_plan(tmp_path)) as engine:
         assert engine.graph is False
-        assert "mirnet-edge[tensorrt]" in engine.graph_note
+        assert "STREAM_CAPTURE_UNSUPPORTED" in engine.graph_note
         tiles = random_tiles(2)
         np.testing.assert_array_equal(engine.run(tiles), tiles / 2)
         assert engine.measure(1) == ([ENQUEUE_MS], [])

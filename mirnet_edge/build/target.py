@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mirnet_edge._imports import require
 from mirnet_edge._version import __version__
+from mirnet_edge.cuda.driver import start_driver
 from mirnet_edge.doctor import System, diagnose
-from mirnet_edge.doctor.gpu import CudaDriver, CudaError, driver_release, load_driver_library
-from mirnet_edge.doctor.tensorrt import OLDEST_TENSORRT
+from mirnet_edge.doctor.checks import tensorrt_is_too_old
 from mirnet_edge.errors import DeviceError, MissingDependencyError
 
 
@@ -47,31 +46,35 @@ class Target:
 
 
 def find_target(system: System | None = None) -> Target:
-    """This machine's, for its first GPU.
+    """Find this machine's, for its first GPU.
 
     Raises:
         DeviceError: no GPU, or its driver does not start.
         MissingDependencyError: TensorRT is not installed, or too old.
     """
     system = system or System()
-    library = load_driver_library(system)
-    if library is None:
-        raise DeviceError(f"an engine is built on the GPU that runs it. {_checked(system, _GPU)}")
     try:
-        driver = CudaDriver(library)
-        if driver.device_count() == 0:
-            raise DeviceError(
-                f"an engine is built on the GPU that runs it. {_checked(system, _GPU)}"
-            )
-        device, cuda = asdict(driver.gpu(0)), driver.version()
-    except CudaError as error:
+        driver = start_driver(system.load_library)
+        gpu = driver.facts(0) if driver and driver.device_count() else None
+    except DeviceError:  # doctor meets it too, and knows what to do about it
+        gpu = None
+    if gpu is None:
         raise DeviceError(
-            f"an engine is built on the GPU that runs it. {_checked(system, _GPU)}"
-        ) from error
-    return Target(_tensorrt_version(system), device, cuda, driver_release(system) or "")
-
-
-_GPU, _TENSORRT = "NVIDIA GPU", "TensorRT"
+            f"an engine is built on the GPU that runs it. {_checked(system, 'NVIDIA GPU')}"
+        )
+    device = {
+        "name": gpu.name,
+        # As cards have it, and the keys by which plans are found again.
+        "compute_capability": ".".join(map(str, gpu.compute_capability)),
+        "memory_bytes": gpu.memory_bytes,
+        "integrated": gpu.integrated,
+    }
+    return Target(
+        tensorrt=_tensorrt_version(system),
+        device=device,
+        cuda=gpu.driver_version,
+        driver=system.driver_release() or "",
+    )
 
 
 def _tensorrt_version(system: System) -> str:
@@ -79,22 +82,21 @@ def _tensorrt_version(system: System) -> str:
         version = str(require("tensorrt", "building engines").__version__)
     except MissingDependencyError as error:
         raise MissingDependencyError(
-            f"building engines needs TensorRT. {_checked(system, _TENSORRT)}"
+            f"building engines needs TensorRT. {_checked(system, 'TensorRT')}"
         ) from error
     except (ImportError, OSError) as error:  # a library it needs is missing
         raise MissingDependencyError(
-            f"TensorRT is installed but does not load: {error}. {_checked(system, _TENSORRT)}"
+            f"TensorRT is installed but does not load: {error}. {_checked(system, 'TensorRT')}"
         ) from error
-    number = re.match(r"(\d+)\.(\d+)", version)
-    if number and (int(number[1]), int(number[2])) < OLDEST_TENSORRT:
+    if tensorrt_is_too_old(version):
         raise MissingDependencyError(
-            f"TensorRT {version} is too old. {_checked(system, _TENSORRT)}"
+            f"TensorRT {version} is too old. {_checked(system, 'TensorRT')}"
         )
     return version
 
 
 def _checked(system: System, name: str) -> str:
-    """What ``mirnet-edge doctor`` says of something, and how to get it."""
+    """Quote what ``mirnet-edge doctor`` says of something, and how to get it."""
     lines = [
         f"{check.name}: {check.detail}" + (f"; try: {check.fix}" if check.fix else "")
         for check in diagnose(system)

@@ -17,16 +17,17 @@ import re
 import shutil
 import subprocess
 import tempfile
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mirnet_edge._files import atomic_path, resource_folder
 from mirnet_edge._imports import require
+from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.errors import DeviceError, MirnetEdgeError, MissingDependencyError, first_line
 
 # Products and sums are fused where the source says fmaf and nowhere else: what a kernel computes is
@@ -38,153 +39,106 @@ HEADER_PACKAGES = ("nvidia.cu13", "nvidia.cuda_runtime")
 
 
 @dataclass(frozen=True)
-class Target:
-    """What machine code is made for.
+class Compiler:
+    """Makes machine code; found by `find_compiler`.
 
     Attributes:
-        compute_capability: (major, minor) of the GPU.
-        cuda_version: the newest CUDA that its driver runs, "12.6".
-    """
-
-    compute_capability: tuple[int, int]
-    cuda_version: str
-
-    @property
-    def architecture(self) -> str:
-        """``sm_87``, as compilers call it."""
-        return "sm_{}{}".format(*self.compute_capability)
-
-    @property
-    def cuda_major(self) -> int:
-        """12 of "12.6"."""
-        return int(self.cuda_version.partition(".")[0])
-
-
-class Compiler(ABC):
-    """Makes a cubin of a source.
-
-    Attributes:
-        identity: kind and version, part of the name of what it makes.
+        identity: kind and version, "NVRTC 12.6"; part of the name of what it makes.
+        run: takes a ``.cu`` file, whose includes lie beside it, and ``sm_87``; gives the cubin,
+            empty where it does not compile, and what the compiler said.
     """
 
     identity: str
+    run: Callable[[Path, str], tuple[bytes, str]]
 
-    @abstractmethod
     def compile(self, source: Path, architecture: str) -> bytes:
-        """The cubin of one ``.cu`` file, whose includes lie beside it.
+        """Make the cubin of a source.
 
         Raises:
             DeviceError: it does not compile; the message has the compiler's.
         """
-
-    def _failed(self, source: Path, architecture: str, log: str) -> DeviceError:
-        return DeviceError(
-            f"{source} does not compile for {architecture} with {self.identity}: {log.strip()}\n"
-            "Reinstall mirnet-edge if the file was changed; otherwise install a newer compiler, or "
-            "report this"
-        )
-
-
-class Nvrtc(Compiler):
-    """NVIDIA's compiler as a library, through cuda-python.
-
-    Args:
-        api: the module ``cuda.bindings.nvrtc``.
-        version: of the library, "12.6".
-        include: folders with cuda_fp16.h and what it includes.
-    """
-
-    def __init__(self, api: Any, version: str, include: list[Path]) -> None:
-        self.identity = f"NVRTC {version}"
-        self._api = api
-        self._include = include
-
-    def compile(self, source: Path, architecture: str) -> bytes:
-        folders = (source.parent, *self._include)
-        options = [
-            f"--gpu-architecture={architecture}",
-            *OPTIONS,
-            *(f"--include-path={folder}" for folder in folders),
-        ]
-        program = self._call("nvrtcCreateProgram", _read(source), source.name.encode(), 0, [], [])
-        try:
-            (code,) = self._api.nvrtcCompileProgram(
-                program, len(options), [option.encode() for option in options]
+        cubin, said = self.run(source, architecture)
+        if not cubin:
+            raise DeviceError(
+                f"{source} does not compile for {architecture} with {self.identity}: "
+                f"{said.strip()}\nReinstall mirnet-edge if the file was changed; otherwise install "
+                "a newer compiler, or report this"
             )
-            if int(code) != 0:
-                log = self._bytes("nvrtcGetProgramLog", program).decode(errors="replace")
-                name = getattr(code, "name", code)
-                raise self._failed(source, architecture, log.strip("\0 \n") or str(name))
-            return self._bytes("nvrtcGetCUBIN", program)
-        finally:
-            self._api.nvrtcDestroyProgram(program)
+        return cubin
 
-    def _bytes(self, function: str, program: Any) -> bytes:
-        """What NVRTC writes into a buffer of the size it asks for."""
-        buffer: bytes = b"\0" * int(self._call(f"{function}Size", program))
-        self._call(function, program, buffer)
+
+def _run_nvrtc(
+    api: ModuleType, include: list[Path], source: Path, architecture: str
+) -> tuple[bytes, str]:
+    folders = (f"--include-path={folder}" for folder in (source.parent, *include))
+    options = [f"--gpu-architecture={architecture}", *OPTIONS, *folders]
+    program = _nvrtc(api, "nvrtcCreateProgram", _read(source), source.name.encode(), 0, [], [])
+
+    def filled(function: str) -> bytes:
+        # The bindings write into the memory of the bytes, which are as many as NVRTC asks for.
+        buffer = b"\0" * int(_nvrtc(api, f"{function}Size", program))
+        _nvrtc(api, function, program, buffer)
         return buffer
 
-    def _call(self, function: str, *arguments: Any) -> Any:
-        code, *results = getattr(self._api, function)(*arguments)
+    try:
+        encoded = [option.encode() for option in options]
+        (code,) = api.nvrtcCompileProgram(program, len(options), encoded)
         if int(code) != 0:
-            raise DeviceError(
-                f"{function} of {self.identity} failed: {getattr(code, 'name', code)} "
-                f"({int(code)}); install the cuda-bindings and the NVRTC of one CUDA"
-            )
-        return results[0] if results else None
+            log = filled("nvrtcGetProgramLog").decode(errors="replace").strip("\0 \n")
+            return b"", log or _name_of(code)
+        return filled("nvrtcGetCUBIN"), ""
+    finally:
+        api.nvrtcDestroyProgram(program)
 
 
-class Nvcc(Compiler):
-    """The compiler of a CUDA toolkit.
-
-    Args:
-        path: of the program.
-        version: as it says itself, "12.6.68".
-    """
-
-    def __init__(self, path: str, version: str) -> None:
-        self.identity = f"nvcc {version}"
-        self._path = path
-
-    def compile(self, source: Path, architecture: str) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            cubin = Path(folder) / "kernels.cubin"
-            options = ("-cubin", f"--gpu-architecture={architecture}", *OPTIONS)
-            files = (f"--include-path={source.parent}", "-o", str(cubin), str(source))
-            status, said = _run(self._path, *options, *files)
-            if status != 0 or not cubin.is_file():
-                raise self._failed(source, architecture, said or f"exit status {status}")
-            return cubin.read_bytes()
+def _nvrtc(api: ModuleType, function: str, *arguments: object) -> Any:
+    code, *results = getattr(api, function)(*arguments)
+    if int(code) != 0:
+        raise DeviceError(
+            f"{function} failed: {_name_of(code)} ({int(code)}); install the cuda-bindings and the "
+            "NVRTC of one CUDA"
+        )
+    return results[0] if results else None
 
 
-def find_compiler(target: Target) -> Compiler:
-    """NVRTC, else nvcc.
+def _name_of(code: object) -> str:
+    return str(getattr(code, "name", code))
+
+
+def _run_nvcc(nvcc: str, source: Path, architecture: str) -> tuple[bytes, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernels.cubin"
+        options = ("-cubin", f"--gpu-architecture={architecture}", *OPTIONS)
+        files = (f"--include-path={source.parent}", "-o", str(cubin), str(source))
+        status, said = _run(nvcc, *options, *files)
+        made = cubin.read_bytes() if status == 0 and cubin.is_file() else b""
+        return made, said or f"exit status {status}"
+
+
+def find_compiler(gpu: DeviceFacts) -> Compiler:
+    """Find NVRTC, else nvcc.
 
     Raises:
         DeviceError: neither is there, or none serves this GPU; the message says what to install.
     """
     reasons = []
     for find in (_find_nvrtc, _find_nvcc):
-        found = find(target)
+        found = find(gpu)
         if isinstance(found, Compiler):
             return found
         reasons.append(found)
-    suffix = "" if target.cuda_major >= 13 else f"-cu{target.cuda_major}"
+    suffix = "" if gpu.cuda_major >= 13 else f"-cu{gpu.cuda_major}"
     raise DeviceError(
-        f"no compiler for the CUDA kernels ({target.architecture}, CUDA {target.cuda_version}): "
+        f"no compiler for the CUDA kernels ({gpu.architecture}, CUDA {gpu.driver_version}): "
         f"{'; '.join(reasons)}. Install one: pip install cuda-bindings nvidia-cuda-nvrtc{suffix} "
         f"nvidia-cuda-runtime{suffix}, or on a Jetson: sudo apt install cuda-toolkit"
     )
 
 
-def _find_nvrtc(target: Target) -> Nvrtc | str:
-    """The compiler, or why it cannot be used."""
+def _find_nvrtc(gpu: DeviceFacts) -> Compiler | str:
+    """Find the compiler, or why it cannot be used."""
     try:
-        try:
-            api = require("cuda.bindings.nvrtc", "compiling CUDA kernels")
-        except MissingDependencyError:
-            api = require("cuda.nvrtc", "compiling CUDA kernels")
+        api = require("cuda.bindings.nvrtc", "compiling CUDA kernels")
         _, major, minor = api.nvrtcVersion()
         _, known = api.nvrtcGetSupportedArchs()
     except MissingDependencyError:
@@ -192,32 +146,31 @@ def _find_nvrtc(target: Target) -> Nvrtc | str:
     except (ImportError, RuntimeError, OSError) as error:  # the bindings, without the library
         return f"NVRTC cannot be loaded ({first_line(error)})"
     version = f"{major}.{minor}"
-    if major > target.cuda_major:
+    if major > gpu.cuda_major:
         return f"NVRTC {version} is newer than the driver's CUDA"
-    if int(target.architecture.removeprefix("sm_")) not in known:
+    if int(gpu.architecture.removeprefix("sm_")) not in known:
         return f"NVRTC {version} does not know this GPU"
     include = next((folder for folder in _header_folders() if (folder / HEADER).is_file()), None)
     if include is None:
         return f"NVRTC {version} lacks the header {HEADER} of the CUDA toolkit"
     bundled = include / "cccl"  # where CUDA 13 has the headers that this one includes
-    return Nvrtc(api, version, [include, bundled] if bundled.is_dir() else [include])
+    folders = [include, bundled] if bundled.is_dir() else [include]
+    return Compiler(f"NVRTC {version}", partial(_run_nvrtc, api, folders))
 
 
-def _find_nvcc(target: Target) -> Nvcc | str:
-    """The compiler, or why it cannot be used."""
-    places = [*(root / "bin" for root in _toolkits())]
-    path = shutil.which("nvcc") or next(
-        (found for place in places if (found := shutil.which("nvcc", path=str(place)))), None
-    )
+def _find_nvcc(gpu: DeviceFacts) -> Compiler | str:
+    """Find the compiler, or why it cannot be used."""
+    places = (os.environ.get("PATH", os.defpath), *(str(root / "bin") for root in _toolkits()))
+    path = shutil.which("nvcc", path=os.pathsep.join(places))
     if path is None:
         return "nvcc is neither on PATH nor in CUDA_HOME nor in " + str(TOOLKIT / "bin")
     status, said = _run(path, "--version")
     version = re.search(r"\bV(\d+)\.[\d.]+", said)
     if status != 0 or version is None:
         return f"{path} --version says nothing of use ({said.strip()[:200]})"
-    if int(version[1]) > target.cuda_major:
+    if int(version[1]) > gpu.cuda_major:
         return f"{path} ({version[0]}) is newer than the driver's CUDA"
-    return Nvcc(path, version[0].removeprefix("V"))
+    return Compiler(f"nvcc {version[0].removeprefix('V')}", partial(_run_nvcc, path))
 
 
 def _toolkits() -> list[Path]:
@@ -226,7 +179,7 @@ def _toolkits() -> list[Path]:
 
 
 def _header_folders() -> Iterator[Path]:
-    """Where cuda_fp16.h may lie: toolkits, then NVIDIA's packages for pip."""
+    """List where cuda_fp16.h may lie: toolkits, then NVIDIA's packages for pip."""
     for root in _toolkits():
         yield root / "include"
         yield from sorted(root.glob("targets/*/include"))
@@ -239,7 +192,7 @@ def _header_folders() -> Iterator[Path]:
 
 
 def _run(*command: str) -> tuple[int, str]:
-    """Exit status and everything printed."""
+    """Run a command to its end; return the exit status and everything printed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
@@ -257,19 +210,19 @@ def _read(source: Path) -> bytes:
 
 
 def _sealed(cubin: bytes) -> bytes:
-    """With its checksum behind it. The driver is told no size: it would read beyond the end of a
+    """Put its checksum behind it. The driver is told no size: it would read beyond the end of a
     cubin that was cut off."""
     return cubin + hashlib.sha256(cubin).digest()
 
 
 def _unsealed(content: bytes) -> bytes | None:
-    """The cubin of a file; None where it is damaged."""
+    """Take the cubin out of a file's content; None where it is damaged."""
     cubin = content[: -hashlib.sha256().digest_size]
     return cubin if cubin and _sealed(cubin) == content else None
 
 
 def cache_folder() -> Path:
-    """Where machine code is kept; see the module.
+    """Find where machine code is kept; see the module.
 
     Raises:
         RuntimeError: there is no home folder.
@@ -285,28 +238,31 @@ class Binaries:
     """The kernels' machine code for one GPU, from the cache or made now.
 
     A cache that cannot be read or written costs time and is no error.
-
-    Args:
-        target: the GPU.
     """
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, gpu: DeviceFacts) -> None:
+        self._gpu = gpu
         self._folder = resource_folder("kernels")
 
     @cached_property
     def compiler(self) -> Compiler:
         """The compiler; see `find_compiler`."""
-        return find_compiler(self.target)
+        return find_compiler(self._gpu)
 
     def cached(self, stem: str) -> bytes | None:
-        """What the cache has of ``<stem>.cu``, whole: of this compiler, or of any if there is none.
+        """Read what the cache has of ``<stem>.cu``, whole: of this compiler, or of any if there is
+        none.
 
         Raises:
             DeviceError: no such file.
         """
+        sources = self._sources(stem)
+        try:
+            maker = self._maker()
+        except DeviceError:  # no compiler
+            maker = "*"
         with suppress(OSError, RuntimeError):
-            for path in self._made(stem):
+            for path in sorted(cache_folder().glob(f"{sources}-{maker}.cubin")):
                 if cubin := _unsealed(path.read_bytes()):
                     return cubin
         return None
@@ -319,11 +275,11 @@ class Binaries:
         """
         source = self._folder / f"{stem}.cu"
         log = logging.getLogger(__name__)
-        architecture = self.target.architecture
+        architecture = self._gpu.architecture
         log.info("compiling %s for %s with %s", source.name, architecture, self.compiler.identity)
         cubin = self.compiler.compile(source, architecture)
         try:
-            path = self._path(stem)
+            path = cache_folder() / f"{self._sources(stem)}-{self._maker()}.cubin"
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary:
                 temporary.write_bytes(_sealed(cubin))
@@ -331,26 +287,16 @@ class Binaries:
             log.info("the kernels of %s are not kept: %s", source.name, error)
         return cubin
 
-    def _made(self, stem: str) -> list[Path]:
-        """Files that the cache may have."""
-        prefix = self._prefix(stem)
-        try:
-            maker = self._maker()
-        except DeviceError:  # no compiler
-            maker = "*"
-        return sorted(cache_folder().glob(f"{prefix}-{maker}.cubin"))
-
-    def _path(self, stem: str) -> Path:
-        return cache_folder() / f"{self._prefix(stem)}-{self._maker()}.cubin"
-
     def _maker(self) -> str:
         return hashlib.sha256(self.compiler.identity.encode()).hexdigest()[:8]
 
-    def _prefix(self, stem: str) -> str:
+    def _sources(self, stem: str) -> str:
+        """Begin a file's name with all but the compiler that decides about the code."""
         digest = hashlib.sha256()
-        for part in (self.target.architecture, *OPTIONS):
+        for part in (self._gpu.architecture, *OPTIONS):
             digest.update(part.encode() + b"\0")
+        # Every header, as none is looked into: a file of another stem changes nothing.
         for source in (self._folder / f"{stem}.cu", *sorted(self._folder.glob("*.cuh"))):
             content = _read(source)
             digest.update(f"{source.name}\0{len(content)}\0".encode() + content)
-        return f"{stem}-{self.target.architecture}-{digest.hexdigest()[:32]}"
+        return f"{stem}-{self._gpu.architecture}-{digest.hexdigest()[:32]}"

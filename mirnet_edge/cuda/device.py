@@ -8,38 +8,18 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TypeVar
 
 from mirnet_edge._imports import require
+from mirnet_edge.cuda.driver import NO_DEVICE, Driver, start_driver
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, first_line
 
-NO_DEVICE = "no CUDA-capable device"  # in cuGetErrorString of CUDA_ERROR_NO_DEVICE
 WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
+NO_DRIVER = f"no NVIDIA driver (libcuda.so.1) on this machine; {WITHOUT_GPU}"
+NO_GPU = f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}"
 
 Owned = TypeVar("Owned", bound="Owner")
-
-
-@dataclass(frozen=True)
-class DeviceFacts:
-    """What a GPU is.
-
-    Attributes:
-        index: of the device, as the driver counts.
-        name: "Orin", "NVIDIA H200".
-        compute_capability: (major, minor).
-        memory_bytes: in all.
-        integrated: whether it shares the CPU's memory: what is mapped of it is the device's own.
-        driver_version: the newest CUDA that the driver runs, "12.6".
-    """
-
-    index: int
-    name: str
-    compute_capability: tuple[int, int]
-    memory_bytes: int
-    integrated: bool
-    driver_version: str
 
 
 class Device:
@@ -47,25 +27,26 @@ class Device:
 
     Attributes:
         facts: what it is.
-        driver: pycuda's, for this package alone.
+        driver: ``pycuda.driver``, for this package alone.
+        library: the driver's library, likewise.
     """
 
-    def __init__(self, driver: Any, index: int) -> None:
-        self.driver = driver
-        with _errors(driver, "starting the NVIDIA driver"):
-            driver.init()
-            count = driver.Device.count()
-            if not count:
-                raise DeviceError(f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}")
-            if not 0 <= index < count:
-                raise DeviceError(
-                    f"GPU {index} was asked for, but the NVIDIA driver reports {count}, counted "
-                    "from 0; CUDA_VISIBLE_DEVICES may hide some"
-                )
-            device = driver.Device(index)
-            self.facts = _read_facts(driver, device, index)
+    def __init__(self, index: int) -> None:
+        self.driver = _load_pycuda()
+        self.library = _load_library()
+        count = self.library.device_count()
+        if not count:
+            raise DeviceError(NO_GPU)
+        if not 0 <= index < count:
+            raise DeviceError(
+                f"GPU {index} was asked for, but the NVIDIA driver reports {count}, counted "
+                "from 0; CUDA_VISIBLE_DEVICES may hide some"
+            )
+        self.facts = self.library.facts(index)
+        with _errors(self.driver, f"opening {self.facts.name}"):
+            self.driver.init()
             # Kept until the process ends: pycuda leaves a context that it lets go of current.
-            self._context = device.retain_primary_context()
+            self._context = self.driver.Device(index).retain_primary_context()
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -85,7 +66,7 @@ class Device:
 
     @contextmanager
     def doing(self, what: str, size_bytes: int = 0) -> Iterator[None]:
-        """Calls of the driver: the context current, errors translated.
+        """Call the driver in a block: the context current, errors translated.
 
         Args:
             what: to say what failed, "copying to the GPU".
@@ -99,12 +80,12 @@ class Device:
             yield
 
     def detach(self) -> None:
-        """Let go of the context, as the last thing a process does. What is left to pycuda's
-        destructor is released as if it were no primary context, with a warning (2026.1)."""
+        """Let go of the context, as the last thing a process does."""
+        # pycuda's destructor would release it as if it were no primary one, and warn (2026.1).
         self._context.detach()
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of memory that are free, and in all."""
+        """Ask how many bytes of memory are free, and there in all."""
         with self.doing("asking for free memory"):
             free, total = self.driver.mem_get_info()
             return int(free), int(total)
@@ -116,7 +97,7 @@ _thread = threading.local()
 
 
 def open_device(index: int = 0) -> Device:
-    """The GPU of that index; the same object each time, for as long as the process lives.
+    """Open the GPU of that index; the same object each time, for as long as the process lives.
 
     Raises:
         MissingDependencyError: pycuda is not installed.
@@ -124,7 +105,7 @@ def open_device(index: int = 0) -> Device:
     """
     with _devices_guard:
         if index not in _devices:
-            _devices[index] = Device(_load_driver(), index)
+            _devices[index] = Device(index)
             _close_at_exit()
         return _devices[index]
 
@@ -152,7 +133,7 @@ class Owner:
         return self._closed
 
     def _opened(self) -> None:
-        """To be called once there is something to give back."""
+        """Say that there is something to give back."""
         self._closed = False
         _owners[next(_numbers)] = self
 
@@ -162,7 +143,7 @@ class Owner:
 
     @contextmanager
     def _making(self) -> Iterator[None]:
-        """A block in which the parts are made. Where it fails, those made so far are given back."""
+        """Make the parts in a block. Where it fails, those made so far are given back."""
         self._opened()
         try:
             yield
@@ -172,7 +153,7 @@ class Owner:
             raise
 
     def _own(self, part: Owned) -> Owned:
-        """The part, to be closed with this and before all that was owned earlier."""
+        """Take a part over, to be closed with this and before all that was owned earlier."""
         self._owned.enter_context(part)
         return part
 
@@ -194,12 +175,7 @@ class Owner:
     def __enter__(self: Owned) -> Owned:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -213,10 +189,11 @@ _numbers = itertools.count()
 
 @functools.cache
 def _close_at_exit() -> None:
-    """While the interpreter is whole: later, modules and the driver are half gone. Finalizers run
-    newest first, so streams on a device, whose own are made after it was opened, end before; an
-    atexit hook would run before them all if anything had used weakref.finalize earlier."""
-    weakref.finalize(Device, _close_all)  # the class: it lives as long as the process
+    """Close all while the interpreter is whole: later, modules and the driver are half gone."""
+    # Finalizers run newest first, so streams on a device, whose own are made after it was opened,
+    # end before; an atexit hook would run before them all if anything had used weakref.finalize
+    # earlier. The class lives as long as the process.
+    weakref.finalize(Device, _close_all)
 
 
 def _close_all() -> None:
@@ -228,35 +205,33 @@ def _close_all() -> None:
             device.detach()
 
 
-def _load_driver() -> Any:
+def _load_pycuda() -> ModuleType:
     try:
-        return require("pycuda.driver", "using the GPU")
+        pycuda: ModuleType = require("pycuda.driver", "using the GPU")
+        return pycuda
     except ImportError as error:
         if "libcuda" in str(error):
-            raise DeviceError(
-                f"no NVIDIA driver (libcuda.so.1) on this machine; {WITHOUT_GPU}"
-            ) from error
+            raise DeviceError(NO_DRIVER) from error
         raise DeviceError(
             f"pycuda is installed but cannot be loaded ({first_line(error)}); build it again for "
             "this CUDA: pip install --force-reinstall --no-binary pycuda --no-cache-dir pycuda"
         ) from error
 
 
-def _read_facts(driver: Any, device: Any, index: int) -> DeviceFacts:
-    attribute, version = driver.device_attribute, driver.get_driver_version()
-    shares = (attribute.INTEGRATED, attribute.CAN_MAP_HOST_MEMORY)
-    return DeviceFacts(
-        index=index,
-        name=device.name(),
-        compute_capability=tuple(device.compute_capability()),
-        memory_bytes=int(device.total_memory()),
-        integrated=all(device.get_attribute(item) for item in shares),
-        driver_version=f"{version // 1000}.{version % 1000 // 10}",
-    )
+def _load_library() -> Driver:
+    try:
+        driver = start_driver()
+    except DeviceError as error:
+        if NO_DEVICE in str(error):
+            raise DeviceError(NO_GPU) from error
+        raise DeviceError(f"the NVIDIA driver does not start: {error}; {WITHOUT_GPU}") from error
+    if driver is None:
+        raise DeviceError(NO_DRIVER)
+    return driver
 
 
 @contextmanager
-def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
+def _errors(driver: ModuleType, what: str, size_bytes: int = 0) -> Iterator[None]:
     """The one gate through which the driver's errors pass."""
     try:
         yield
@@ -270,8 +245,6 @@ def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
             "tile or batch"
         ) from error
     except driver.Error as error:
-        if NO_DEVICE in str(error):
-            raise DeviceError(f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}") from error
         raise DeviceError(
             f"{what}: {first_line(error)}; if every call now fails the device is lost to this "
             "process: start it again, and look for 'Xid' in dmesg"

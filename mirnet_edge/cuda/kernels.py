@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from mirnet_edge.cuda.compiler import Binaries, Target
+from mirnet_edge.cuda.compiler import Binaries
 from mirnet_edge.cuda.device import Device, Owner
 from mirnet_edge.cuda.streams import Stream
 from mirnet_edge.errors import DeviceError
@@ -20,10 +20,9 @@ class Kernel:
         name: of the function.
     """
 
-    def __init__(self, owner: Kernels, name: str, function: Any) -> None:
+    def __init__(self, owner: Kernels, name: str, argument_format: str) -> None:
         self.name = name
-        self._owner = owner
-        self._function = function
+        self._owner, self._key = owner, (name, argument_format)
 
     def launch(self, *arguments: float, grid: Size, block: Size, stream: Stream) -> None:
         """Queue it.
@@ -36,13 +35,9 @@ class Kernel:
         Raises:
             DeviceError: closed, or a grid that the GPU does not have.
         """
-        self._owner.require_open()
+        function = self._owner.function(self._key)
         with self._owner.device.doing(f"launching {self.name}, grid {grid}, block {block}"):
-            self._function.prepared_async_call(grid, block, stream.native, *arguments)
-
-    def forget(self) -> None:
-        """Let go of the module, which the function keeps loaded."""
-        self._function = None
+            function.prepared_async_call(grid, block, stream.native, *arguments)
 
 
 class Kernels(Owner):
@@ -53,14 +48,18 @@ class Kernels(Owner):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        facts = device.facts
-        self._binaries = Binaries(Target(facts.compute_capability, facts.driver_version))
-        self._modules: dict[str, Any] = {}
+        self._binaries = Binaries(device.facts)
         self._kernels: dict[tuple[str, str], Kernel] = {}
-        self._opened()
+        with self._making():
+            # pycuda unloads a module when nothing refers to it any more, and its functions do: so
+            # they are kept here alone, and not in the kernels that others hold.
+            self._modules: dict[str, Any] = {}
+            self._functions: dict[tuple[str, str], Any] = {}
+            self._owned.callback(self._modules.clear)
+            self._owned.callback(self._functions.clear)
 
     def get(self, file_stem: str, kernel_name: str, argument_format: str) -> Kernel:
-        """A kernel of ``<file_stem>.cu``; the same object each time.
+        """Take a kernel of ``<file_stem>.cu``; the same object each time.
 
         Args:
             argument_format: a letter for each argument, as of `struct`: "P" address, "q" long long,
@@ -69,23 +68,24 @@ class Kernels(Owner):
         Raises:
             DeviceError: closed, no compiler, a file that does not compile, no such kernel in it.
         """
-        self.require_open()
-        kernel = self._kernels.get((kernel_name, argument_format))
-        if kernel is None:
+        self._require_open()
+        key = (kernel_name, argument_format)
+        if key not in self._kernels:
             module = self._module(file_stem)
             with self.device.doing(f"finding the kernel {kernel_name} in {file_stem}.cu"):
-                function = module.get_function(kernel_name)
-                function.prepare(argument_format)
-            kernel = Kernel(self, kernel_name, function)
-            self._kernels[kernel_name, argument_format] = kernel
-        return kernel
+                self._functions[key] = module.get_function(kernel_name)
+                self._functions[key].prepare(argument_format)
+            self._kernels[key] = Kernel(self, *key)
+        return self._kernels[key]
 
-    def require_open(self) -> None:
-        """
+    def function(self, key: tuple[str, str]) -> Any:
+        """Look up pycuda's function by a kernel's name and format.
+
         Raises:
             DeviceError: closed.
         """
         self._require_open()
+        return self._functions[key]
 
     def _module(self, stem: str) -> Any:
         if stem not in self._modules:
@@ -103,9 +103,3 @@ class Kernels(Owner):
     def _load(self, stem: str, cubin: bytes) -> Any:
         with self.device.doing(f"loading the kernels of {stem}.cu, {len(cubin):,} bytes"):
             return self.device.driver.module_from_buffer(cubin)
-
-    def _release(self) -> None:
-        for kernel in self._kernels.values():
-            kernel.forget()
-        self._kernels.clear()
-        self._modules.clear()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from typing import TYPE_CHECKING, Any
 
 from mirnet_edge.cuda.device import Device, Owner
 from mirnet_edge.cuda.streams import Stream
 from mirnet_edge.errors import DeviceError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 
 class DeviceBuffer(Owner):
@@ -23,10 +23,10 @@ class DeviceBuffer(Owner):
 
     def __init__(self, device: Device, size_bytes: int) -> None:
         super().__init__(device)
-        with device.doing("allocating GPU memory", size_bytes):
-            self._allocation = device.driver.mem_alloc(size_bytes)
-        self.address, self.size_bytes = int(self._allocation), size_bytes
-        self._opened()
+        with self._making(), device.doing("allocating GPU memory", size_bytes):
+            allocation = device.driver.mem_alloc(size_bytes)
+            self._owned.callback(allocation.free)
+        self.address, self.size_bytes = int(allocation), size_bytes
 
     def upload(self, source: NDArray[Any], *, stream: Stream) -> None:
         """Queue a copy of a whole C-contiguous array to the start of this memory. It is
@@ -67,9 +67,6 @@ class DeviceBuffer(Owner):
                 f"or from a buffer of {self.size_bytes:,}; need a C-contiguous one that fits"
             )
 
-    def _release(self) -> None:
-        self._allocation.free()
-
 
 class PinnedBuffer(Owner):
     """A page-locked array of the host, which the device copies without waiting for the CPU.
@@ -80,13 +77,15 @@ class PinnedBuffer(Owner):
     _flags = 0
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        # Here, because doctor asks this package's driver where numpy may be what is missing.
+        import numpy as np
+
         super().__init__(device)
         size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        with device.doing("allocating page-locked memory", size_bytes):
+        with self._making(), device.doing("allocating page-locked memory", size_bytes):
             self._array: NDArray[Any] = device.driver.pagelocked_empty(
                 shape, np.dtype(dtype), mem_flags=self._flags
             )
-        self._opened()
 
     @property
     def array(self) -> NDArray[Any]:
@@ -95,7 +94,7 @@ class PinnedBuffer(Owner):
         return self._array
 
     def _release(self) -> None:
-        del self._array
+        self.__dict__.pop("_array", None)  # there is none where allocating failed
 
 
 class MappedBuffer(PinnedBuffer):
@@ -123,19 +122,14 @@ class MirroredBuffer(Owner):
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         super().__init__(device)
         self._memory: DeviceBuffer | None = None
-        self._host: PinnedBuffer
-        if device.facts.integrated:
-            self._host = mapped = MappedBuffer(device, shape, dtype)
-            self.address = mapped.address
-        else:
-            self._host = PinnedBuffer(device, shape, dtype)
-            try:
-                self._memory = DeviceBuffer(device, self._host.array.nbytes)
-            except DeviceError:
-                self._host.close()
-                raise
-            self.address = self._memory.address
-        self._opened()
+        with self._making():
+            if device.facts.integrated:
+                self._host: PinnedBuffer = self._own(MappedBuffer(device, shape, dtype))
+                self.address = self._host.address
+            else:
+                self._host = self._own(PinnedBuffer(device, shape, dtype))
+                self._memory = self._own(DeviceBuffer(device, self._host.array.nbytes))
+                self.address = self._memory.address
 
     @property
     def array(self) -> NDArray[Any]:
@@ -153,8 +147,3 @@ class MirroredBuffer(Owner):
         self._require_open()
         if self._memory is not None:
             self._memory.download(self._host.array, stream=stream)
-
-    def _release(self) -> None:
-        self._host.close()
-        if self._memory is not None:
-            self._memory.close()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-from mirnet_edge._imports import require
 from mirnet_edge.cuda.device import Device, Owner
-from mirnet_edge.errors import DeviceError, DeviceMemoryError, MissingDependencyError, first_line
+from mirnet_edge.errors import DeviceError
 
-DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
-OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
-NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: the default stream's work and ours do not wait in turn
+# Of cuda.h: CU_EVENT_DISABLE_TIMING, CU_STREAM_NON_BLOCKING, CU_STREAM_CAPTURE_MODE_RELAXED.
+DISABLE_TIMING, NON_BLOCKING, RELAXED = 2, 1, 2
 
 
 class Stream(Owner):
@@ -24,10 +22,10 @@ class Stream(Owner):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        with device.doing("making a stream"):
+        with self._making(), device.doing("making a stream"):
+            # The default stream's work and ours would wait in turn, were this a blocking one.
             self.native = device.driver.Stream(NON_BLOCKING)
-        self.handle: int = self.native.handle
-        self._opened()
+            self.handle: int = self.native.handle
 
     def synchronize(self) -> None:
         """Wait until all that was queued is done.
@@ -52,18 +50,15 @@ class Stream(Owner):
             handle: of that stream, a ``CUstream`` as a number; 1 is the default stream.
         """
         self._require_open()
+        library = self.device.library
         with self.device.doing("waiting for another library's stream"):
+            event = library.make("cuEventCreate", DISABLE_TIMING)
             try:
-                api = _load_driver_api()
-            except (MissingDependencyError, DeviceError):  # they are missing, or cannot be loaded
-                self.device.driver.Context.synchronize()  # waits for more, and on the host
-                return
-            event = _call(api, self.device, "cuEventCreate", DISABLE_TIMING)
-            try:
-                _call(api, self.device, "cuEventRecord", event, api.CUstream(handle))
-                _call(api, self.device, "cuStreamWaitEvent", api.CUstream(self.handle), event, 0)
+                library.call("cuEventRecord", event, ctypes.c_void_p(handle))
+                library.call("cuStreamWaitEvent", ctypes.c_void_p(self.handle), event, 0)
             finally:
-                _call(api, self.device, "cuEventDestroy", event)  # once it has happened
+                # The driver keeps it until it has happened.
+                library.call("cuEventDestroy_v2", event)
 
     def _release(self) -> None:
         self.native = None
@@ -74,9 +69,8 @@ class Event(Owner):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        with device.doing("making an event"):
+        with self._making(), device.doing("making an event"):
             self.native = device.driver.Event()
-        self._opened()
 
     def record(self, stream: Stream) -> None:
         """Queue the mark."""
@@ -91,7 +85,7 @@ class Event(Owner):
             self.native.synchronize()
 
     def elapsed_ms(self, start: Event) -> float:
-        """Milliseconds since ``start``, both reached."""
+        """Take the milliseconds since ``start``, both reached."""
         self._require_open()
         with self.device.doing("taking the time between two events"):
             return float(self.native.time_since(start.native))
@@ -112,74 +106,45 @@ class Graph(Owner):
         work: queues on ``stream``; nothing of it runs.
 
     Raises:
-        MissingDependencyError: cuda-python's bindings (package cuda-bindings) are not installed.
         DeviceMemoryError: there is not enough memory for the graph.
         DeviceError: the driver cannot capture this work. The stream can be used as before.
     """
 
     def __init__(self, stream: Stream, work: Callable[[], object]) -> None:
         super().__init__(stream.device)
-        self._api = _load_driver_api()
-        with stream.device.doing("capturing a CUDA graph"):
+        library = self.device.library
+        with self._making(), self.device.doing("capturing a CUDA graph"):
             captured = self._capture(stream, work)
             try:
-                self._executable = self._call("cuGraphInstantiate", captured, 0)
+                no_flags = ctypes.c_ulonglong(0)
+                graph = library.make("cuGraphInstantiateWithFlags", captured, no_flags)
+                self._owned.callback(library.call, "cuGraphExecDestroy", graph)
             finally:
-                self._call("cuGraphDestroy", captured)
-        self._opened()
+                library.call("cuGraphDestroy", captured)
+        self._graph = graph
 
     def launch(self, stream: Stream) -> None:
         """Queue all of it."""
         self._require_open()
         with self.device.doing("launching a CUDA graph"):
-            self._call("cuGraphLaunch", self._executable, self._api.CUstream(stream.handle))
+            queue = ctypes.c_void_p(stream.handle)
+            self.device.library.call("cuGraphLaunch", self._graph, queue)
 
-    def _capture(self, stream: Stream, work: Callable[[], object]) -> Any:
-        handle = self._api.CUstream(stream.handle)
-        relaxed = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-        self._call("cuStreamBeginCapture", handle, relaxed)
+    def _capture(self, stream: Stream, work: Callable[[], object]) -> ctypes.c_void_p:
+        """Make the graph of the work, to be destroyed once it is instantiated."""
+        call, queue, graph = (
+            self.device.library.call,
+            ctypes.c_void_p(stream.handle),
+            ctypes.c_void_p(),
+        )
+        call("cuStreamBeginCapture_v2", queue, RELAXED)
         try:
             work()
         except BaseException:
+            # A capture that is left open would refuse everything the stream is asked from now on.
             with suppress(DeviceError):  # what work raised says more
-                self._call("cuGraphDestroy", self._call("cuStreamEndCapture", handle))
+                call("cuStreamEndCapture", queue, ctypes.byref(graph))
+                call("cuGraphDestroy", graph)
             raise
-        return self._call("cuStreamEndCapture", handle)
-
-    def _call(self, function: str, *arguments: Any) -> Any:
-        return _call(self._api, self.device, function, *arguments)
-
-    def _release(self) -> None:
-        self._call("cuGraphExecDestroy", self._executable)
-
-
-def _call(api: Any, device: Device, function: str, *arguments: Any) -> Any:
-    """A function of cuda-python's driver bindings, and its result if it has one.
-
-    Raises:
-        DeviceMemoryError: there is not enough memory for it.
-        DeviceError: it failed, or the driver has no such function.
-    """
-    try:
-        code, *results = getattr(api, function)(*arguments)
-    except RuntimeError as error:  # the driver has no such function
-        raise DeviceError(
-            f"{function} failed: {first_line(error)}; install the cuda-bindings of the CUDA "
-            f"that this driver runs, {device.facts.driver_version}"
-        ) from error
-    if int(code) != 0:
-        kind = DeviceMemoryError if int(code) == OUT_OF_MEMORY else DeviceError
-        raise kind(f"{function} failed: {getattr(code, 'name', code)} ({int(code)})")
-    return results[0] if results else None
-
-
-def _load_driver_api() -> Any:
-    """cuda-python's driver bindings, under their name since 12.6 or the one before."""
-    purpose = "capturing CUDA graphs"
-    try:
-        try:
-            return require("cuda.bindings.driver", purpose)
-        except MissingDependencyError:
-            return require("cuda.cuda", purpose)
-    except ImportError as error:
-        raise DeviceError(f"cuda-bindings cannot be loaded: {first_line(error)}") from error
+        call("cuStreamEndCapture", queue, ctypes.byref(graph))
+        return graph

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mirnet_edge.device.foreign import packed_strides
 from mirnet_edge.device.layouts import DeviceFrame, Plane
 from mirnet_edge.errors import FrameError
 from mirnet_edge.frames.pixel_formats import (
@@ -19,6 +19,7 @@ from mirnet_edge.frames.pixel_formats import (
     yuv_to_rgb_matrix,
 )
 
+# Not 2, gray with alpha: of that the device is given the gray alone, and the host keeps the alpha.
 FORMAT_OF_CHANNELS = {1: "gray", 3: "rgb", 4: "rgba"}
 
 
@@ -42,7 +43,7 @@ class ArrayLayout:
     def of(
         cls, shape: tuple[int, ...], dtype: np.dtype[Any], pixels: PixelFormat | None
     ) -> ArrayLayout:
-        """Of an array; without ``pixels``, what its number of channels says.
+        """Take those of an array; without ``pixels``, what its number of channels says.
 
         Raises:
             FrameError: it is no frame of that format.
@@ -63,8 +64,8 @@ class ArrayLayout:
         """Of the array, without gaps."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def frame_at(self, address: int, strides: Sequence[int] | None = None) -> DeviceFrame:
-        """The frame in memory of the device.
+    def frame_at(self, address: int, strides: tuple[int, ...] | None = None) -> DeviceFrame:
+        """Describe the frame in memory of the device.
 
         Args:
             strides: of the array, in bytes; None where it has no gaps.
@@ -72,10 +73,8 @@ class ArrayLayout:
         Raises:
             FrameError: pixels lie as no kernel reads them.
         """
-        if strides is None:
-            item = self.dtype.itemsize
-            strides = [item * math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
-        planes = self.pixels.planes_of(self.shape, tuple(strides), self.dtype)
+        strides = strides or packed_strides(self.shape, self.dtype.itemsize)
+        planes = self.pixels.planes_of(self.shape, strides, self.dtype)
         standard = self.pixels.standard
         return DeviceFrame(
             kernel_format(self.pixels, self.dtype),

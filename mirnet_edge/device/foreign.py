@@ -12,17 +12,19 @@ None of those libraries is imported, and no memory is copied. The protocols are 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.device.dlpack import CPU, CUDA, CUDA_HOST, ON_DEVICE, RawMemory, parse
+from mirnet_edge.device.dlpack import CPU, CUDA, CUDA_HOST, ON_DEVICE, Exporter, numpy_at, parse
 from mirnet_edge.errors import FrameError, first_line
 from mirnet_edge.frames.layout import MAXIMUM, require_unmasked
 
 LEGACY_STREAM = 1  # the default stream, as both protocols and the driver's CU_STREAM_LEGACY say it
+T = TypeVar("T")
 ACCEPTED = (
     "a numpy array, or an object with __cuda_array_interface__ (CuPy, PyCUDA, Numba), __dlpack__ "
     "(PyTorch, JAX), __array_interface__ (Pillow) or the buffer protocol"
@@ -38,28 +40,41 @@ class ForeignArray:
         strides: in bytes; of a dimension of size 1, which has none, as if the array were packed.
         dtype: uint8, uint16 or float32.
         address: of the first element, on the device or the host.
-        on_device: whether a kernel, and not the CPU, can read it.
-        device_index: of its GPU; None on the host, or where the array does not say.
         read_only: whether it must not be written to.
         owner: keeps the memory alive.
-        host: the same memory as a numpy array; None on the device.
+        host: the same memory as a numpy array; None where a kernel, and not the CPU, can read it.
+        device_index: of its GPU; None on the host, or where the array does not say.
         stream: handle of the CUDA stream whose work must be waited for; None if there is none.
+
+    Raises:
+        FrameError: empty, of another dtype, or without memory.
     """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype[Any]
     address: int
-    on_device: bool
-    device_index: int | None
     read_only: bool
-    owner: Any = field(repr=False)
+    owner: object = field(repr=False)
     host: NDArray[Any] | None = field(default=None, repr=False)
+    device_index: int | None = None
     stream: int | None = None
 
+    def __post_init__(self) -> None:
+        shape, dtype = self.shape, self.dtype
+        if 0 in shape:
+            raise FrameError(f"array of shape {shape} has no pixels")
+        if dtype not in MAXIMUM:
+            wanted = ", ".join(map(str, MAXIMUM))
+            raise FrameError(
+                f"array of {dtype}, shape {shape}: need one of {wanted}; convert it first"
+            )
+        if not self.address:
+            raise FrameError(f"array of shape {shape} has no memory; was it closed or freed?")
 
-def describe(array: Any, *, stream: int | None = None) -> ForeignArray:
-    """What an array of any library is; nothing is copied.
+
+def describe(array: object, *, stream: int | None = None) -> ForeignArray:
+    """Find out what an array of any library is; nothing is copied.
 
     Args:
         array: see the list above.
@@ -71,23 +86,24 @@ def describe(array: Any, *, stream: int | None = None) -> ForeignArray:
     """
     if isinstance(array, np.ndarray):
         require_unmasked(array)
-        return _of_numpy(array)
-    interface = _asked(array, "__cuda_array_interface__")
+        return _of_numpy(array, array)
+    name = f"a {type(array).__module__}.{type(array).__qualname__}"
+    interface = _asked(
+        lambda: getattr(array, "__cuda_array_interface__", None),
+        f"{name} cannot be used as a frame",
+    )
     dlpack = hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__")
     # Version 2 has no stream. PyTorch writes it, and with DLPack it orders its work as well.
     old = isinstance(interface, dict) and interface.get("version", 0) < 3
     if interface is not None and not (dlpack and old):
         return _of_interface(array, interface)
     if dlpack:
-        return _of_dlpack(array, stream)
+        return _of_dlpack(cast("Exporter", array), stream)
     try:
-        if hasattr(array, "__array_interface__"):
-            return _of_numpy(np.asarray(array), array)
-        return _of_numpy(np.asarray(memoryview(array)), array)
+        whole = array if hasattr(array, "__array_interface__") else memoryview(array)  # type: ignore[arg-type]
+        return _of_numpy(np.asarray(whole), array)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise FrameError(
-            f"a {type(array).__module__}.{type(array).__qualname__} is no frame: give {ACCEPTED}"
-        ) from error
+        raise FrameError(f"{name} is no frame: give {ACCEPTED}") from error
 
 
 def require_device(foreign: ForeignArray, index: int) -> None:
@@ -97,7 +113,7 @@ def require_device(foreign: ForeignArray, index: int) -> None:
     Raises:
         FrameError: it is on another GPU.
     """
-    if foreign.on_device and foreign.device_index not in (None, index):
+    if foreign.device_index not in (None, index):
         raise FrameError(
             f"the array is on GPU {foreign.device_index} and the engine on GPU {index}; copy it "
             "there, or open the engine where the array is"
@@ -112,7 +128,7 @@ def require_packed(foreign: ForeignArray) -> None:
     """
     item = foreign.dtype.itemsize
     pitch = foreign.strides[0] if foreign.strides else 0
-    packed = _packed_strides(foreign.shape, item)
+    packed = packed_strides(foreign.shape, item)
     if foreign.strides[1:] != packed[1:]:
         raise FrameError(
             f"array of shape {foreign.shape}, strides {foreign.strides} bytes: the pixels of a row "
@@ -148,70 +164,48 @@ def require_writable(foreign: ForeignArray) -> None:
 
 
 def share_memory(first: ForeignArray, second: ForeignArray) -> bool:
-    """Whether an element of the one lies where an element of the other does."""
+    """Tell whether an element of the one lies where an element of the other does."""
 
-    def addresses(foreign: ForeignArray) -> NDArray[Any]:  # numpy looks at nothing else
-        lies = foreign.address, foreign.shape, foreign.strides, foreign.dtype
-        return np.asarray(RawMemory(*lies, foreign.read_only, foreign.owner))
+    def addresses(it: ForeignArray) -> NDArray[Any]:  # numpy looks at nothing else
+        return numpy_at(it.address, it.shape, it.strides, it.dtype, owner=it)
 
     return bool(np.shares_memory(addresses(first), addresses(second)))
 
 
-def _asked(array: Any, attribute: str) -> Any:
-    """An attribute, or None; libraries raise what they like to say why there is none."""
-    try:
-        return getattr(array, attribute, None)
-    except Exception as error:
-        raise FrameError(
-            f"a {type(array).__module__}.{type(array).__qualname__} cannot be used as a frame: "
-            f"{first_line(error)}"
-        ) from error
-
-
-def _packed_strides(shape: tuple[int, ...], item: int) -> tuple[int, ...]:
+def packed_strides(shape: tuple[int, ...], item: int) -> tuple[int, ...]:
+    """Compute the strides of a C-contiguous array, in bytes."""
     return tuple(item * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-def _checked(foreign: ForeignArray) -> ForeignArray:
-    shape, dtype = foreign.shape, foreign.dtype
-    if 0 in shape:
-        raise FrameError(f"array of shape {shape} has no pixels")
-    if dtype not in MAXIMUM:
-        wanted = ", ".join(map(str, MAXIMUM))
-        raise FrameError(f"array of {dtype}, shape {shape}: need one of {wanted}; convert it first")
-    if not foreign.address:
-        raise FrameError(f"array of shape {shape} has no memory; was it closed or freed?")
-    return foreign
 
 
 def _strides_of(
     shape: tuple[int, ...], strides: tuple[int, ...] | None, item: int
 ) -> tuple[int, ...]:
-    packed = _packed_strides(shape, item)
-    if strides is None:
-        return packed
-    return tuple(
-        stride if size > 1 else alone for size, stride, alone in zip(shape, strides, packed)
+    packed = packed_strides(shape, item)
+    # Libraries write what they like for a dimension of size 1, and packed pixels are asked for.
+    return tuple(b if size > 1 else a for size, a, b in zip(shape, packed, strides or packed))
+
+
+def _asked(question: Callable[[], T], refusal: str) -> T:
+    """Ask a library, which raises what it likes to say why there is no answer."""
+    try:
+        return question()
+    except Exception as error:
+        raise FrameError(f"{refusal}: {first_line(error)}") from error
+
+
+def _of_numpy(array: NDArray[Any], owner: object) -> ForeignArray:
+    return ForeignArray(
+        shape=array.shape,
+        strides=_strides_of(array.shape, array.strides, array.itemsize),
+        dtype=array.dtype,
+        address=array.__array_interface__["data"][0],
+        read_only=not array.flags.writeable,
+        owner=owner,
+        host=array,
     )
 
 
-def _of_numpy(array: NDArray[Any], owner: Any = None) -> ForeignArray:
-    return _checked(
-        ForeignArray(
-            shape=array.shape,
-            strides=_strides_of(array.shape, array.strides, array.itemsize),
-            dtype=array.dtype,
-            address=array.__array_interface__["data"][0],
-            on_device=False,
-            device_index=None,
-            read_only=not array.flags.writeable,
-            owner=array if owner is None else owner,
-            host=array,
-        )
-    )
-
-
-def _of_interface(array: Any, interface: dict[str, Any]) -> ForeignArray:
+def _of_interface(array: object, interface: dict[str, Any]) -> ForeignArray:
     try:
         version, shape = int(interface["version"]), tuple(map(int, interface["shape"]))
         address, read_only = interface["data"]
@@ -231,76 +225,55 @@ def _of_interface(array: Any, interface: dict[str, Any]) -> ForeignArray:
             "a __cuda_array_interface__ with stream 0, which is ambiguous: its library must say 1 "
             "(the default stream), 2 (the thread's) or a handle"
         )
-    device = _dlpack_device(array) if hasattr(array, "__dlpack_device__") else None
-    return _checked(
-        ForeignArray(
-            shape=shape,
-            strides=_strides_of(shape, strides and tuple(map(int, strides)), dtype.itemsize),
-            dtype=dtype,
-            address=int(address or 0),
-            on_device=True,
-            device_index=device and device[1],
-            read_only=bool(read_only),
-            owner=array,
-            stream=stream,
-        )
-    )
-
-
-def _of_dlpack(array: Any, stream: int | None) -> ForeignArray:
-    """From a capsule whose name is left as it is: it stays the owner, and frees what it holds."""
-    kind = _dlpack_device(array)[0]
-    if kind not in (CPU, CUDA_HOST, *ON_DEVICE):
-        raise FrameError(
-            f"a {type(array).__qualname__} is on a device of DLPack's type {kind}; need the CPU "
-            f"({CPU}) or CUDA ({CUDA}): copy it there first"
-        )
-    on_device = kind in ON_DEVICE
-    request = {"stream": stream} if on_device else {}
-    try:
-        try:
-            capsule = array.__dlpack__(**request, max_version=(1, 0))
-        except TypeError:  # older than DLPack 1.0
-            capsule = array.__dlpack__(**request)
-    except Exception as error:
-        raise _not_shared(array, error) from error
-    return _of_capsule(capsule, LEGACY_STREAM if on_device and stream is None else None)
-
-
-def _dlpack_device(array: Any) -> tuple[int, int]:
-    try:
-        kind, index = array.__dlpack_device__()
-        return int(kind), int(index)
-    except Exception as error:
-        raise _not_shared(array, error) from error
-
-
-def _not_shared(array: Any, error: Exception) -> FrameError:
-    """Libraries raise what they like."""
-    name = type(array).__qualname__
-    return FrameError(f"a {name} cannot be shared by DLPack: {first_line(error)}")
-
-
-def _of_capsule(capsule: Any, stream: int | None) -> ForeignArray:
-    tensor = parse(capsule)
-    on_device = tensor.kind in ON_DEVICE
-    strides = _strides_of(tensor.shape, tensor.strides, tensor.dtype.itemsize)
-    foreign = ForeignArray(
-        shape=tensor.shape,
-        strides=strides,
-        dtype=tensor.dtype,
-        address=tensor.address,
-        on_device=on_device,
-        device_index=tensor.index if on_device else None,
-        read_only=tensor.read_only,
-        owner=capsule,
+    return ForeignArray(
+        shape=shape,
+        strides=_strides_of(shape, strides and tuple(map(int, strides)), dtype.itemsize),
+        dtype=dtype,
+        address=int(address or 0),
+        read_only=bool(read_only),
+        owner=array,
+        device_index=_device_of(array)[1] if hasattr(array, "__dlpack_device__") else None,  # type: ignore[arg-type]
         stream=stream,
     )
-    _checked(foreign)
-    if on_device:
-        return foreign
-    # Not numpy.from_dlpack: before numpy 2 that is read-only, and its errors name no dtype.
-    memory = RawMemory(
-        tensor.address, tensor.shape, strides, tensor.dtype, tensor.read_only, capsule
+
+
+def _device_of(array: Exporter) -> tuple[int, int]:
+    """DLPack's type of the device, and its number."""
+    refusal = f"a {type(array).__qualname__} cannot be shared by DLPack"
+    kind, index = _asked(array.__dlpack_device__, refusal)
+    return int(kind), int(index)
+
+
+def _of_dlpack(array: Exporter, stream: int | None) -> ForeignArray:
+    name, kind = f"a {type(array).__qualname__}", _device_of(array)[0]
+    if kind not in (CPU, CUDA_HOST, *ON_DEVICE):
+        raise FrameError(
+            f"{name} is on a device of DLPack's type {kind}; need the CPU ({CPU}) or CUDA "
+            f"({CUDA}): copy it there first"
+        )
+    on_device = kind in ON_DEVICE
+    request = {"stream": stream} if on_device else {}  # of the host it is none of our business
+
+    def export() -> object:
+        try:
+            return array.__dlpack__(**request, max_version=(1, 0))
+        except TypeError:  # older than DLPack 1.0
+            return array.__dlpack__(**request)
+
+    # The capsule keeps its name, so that it stays the owner and frees what it holds.
+    capsule = _asked(export, f"{name} cannot be shared by DLPack")
+    shape, strides, dtype, address, (_, index), read_only = parse(capsule)
+    if not on_device:
+        # Not numpy.from_dlpack: before numpy 2 that is read-only, and its errors name no dtype.
+        host = numpy_at(address, shape, strides, dtype, read_only=read_only, owner=capsule)
+        return _of_numpy(host, capsule)
+    return ForeignArray(
+        shape=shape,
+        strides=_strides_of(shape, strides, dtype.itemsize),
+        dtype=dtype,
+        address=address,
+        read_only=read_only,
+        owner=capsule,
+        device_index=index,
+        stream=LEGACY_STREAM if stream is None else None,
     )
-    return replace(foreign, host=np.asarray(memory))

@@ -7,8 +7,48 @@ and not before ``diagnose`` is called, because its execution providers are known
 
 from __future__ import annotations
 
-from mirnet_edge.doctor.checks import Check, healthy
-from mirnet_edge.doctor.report import diagnose
+import threading
+import time
+from collections.abc import Sequence
+
+from mirnet_edge.doctor.checks import PROBES, Check, Probe
 from mirnet_edge.doctor.system import System
 
 __all__ = ["Check", "System", "diagnose", "healthy"]
+
+
+def diagnose(system: System | None = None) -> list[Check]:
+    """Ask everything there is to know about ``system``, this machine by default.
+
+    Nothing is raised, and the answer comes within about ``System.patience_s`` seconds.
+    """
+    system = system or System()
+    asked = []
+    for probe in PROBES:
+        checks: list[Check] = []
+        # Daemons, side by side: what hangs, a driver or an import, becomes a line of the report and
+        # does not keep the process from ending.
+        thread = threading.Thread(target=_ask, args=(probe, system, checks), daemon=True)
+        thread.start()
+        asked.append((probe, checks, thread))
+    deadline = time.monotonic() + system.patience_s
+    report: list[Check] = []
+    for probe, checks, thread in asked:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            report.append(probe.failed(f"gave no answer within {system.patience_s:g} s"))
+        else:
+            report.extend(checks)
+    return report
+
+
+def healthy(checks: Sequence[Check]) -> bool:
+    """Tell whether nothing required is missing."""
+    return all(check.status != "missing" for check in checks)
+
+
+def _ask(probe: Probe, system: System, checks: list[Check]) -> None:
+    try:
+        checks.extend(probe.ask(system))
+    except Exception as error:
+        checks.append(probe.failed(f"could not be checked: {type(error).__name__}: {error}"))

@@ -1,0 +1,56 @@
+"""A folder of kernels with a cache beside it, and a compiler that counts, for tests of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fake_cuda
+import pytest
+
+from mirnet_edge.cuda import DeviceFacts, compiler
+
+
+def gpu_of(compute_capability: tuple[int, int], cuda: str) -> DeviceFacts:
+    """A GPU for which code is made."""
+    return DeviceFacts(
+        index=0,
+        name="Orin",
+        compute_capability=compute_capability,
+        memory_bytes=1 << 30,
+        integrated=True,
+        driver_version=cuda,
+    )
+
+
+ORIN = gpu_of((8, 7), "12.6")
+
+
+class Compiler:
+    """Counts, and makes what the fake driver loads."""
+
+    def __init__(self, identity: str = "counting 1.0") -> None:
+        self.identity = identity
+        self.compiled: list[tuple[str, str]] = []
+
+    def compile(self, source: Path, architecture: str) -> bytes:
+        self.compiled.append((source.name, architecture))
+        return fake_cuda.CUBIN + source.stem.encode()
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of kernels, and a cache beside it."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    for name in ("one.cu", "two.cu", "shared.cuh"):
+        (folder / name).write_text(f"// {name}\n")
+    monkeypatch.setattr(compiler, "resource_folder", lambda _: folder)
+    monkeypatch.setenv("MIRNET_EDGE_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    made = Compiler()
+    monkeypatch.setattr(compiler, "find_compiler", lambda _: made)
+    return made
