@@ -11,9 +11,9 @@ from types import ModuleType
 
 import pytest
 from build_sandbox import Sandbox, frames
+from command_line import run
 from fake_tensorrt import write_plan
 from PIL import Image
-from test_cli import run
 
 from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path, kind_path
 from mirnet_edge.frame_path import PARTS

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from conftest import TINY
 from PIL import Image
-from test_cli import run
 
 import mirnet_edge as me
 from mirnet_edge.doctor import Check, diagnose, healthy
