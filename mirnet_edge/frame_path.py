@@ -13,6 +13,8 @@ from mirnet_edge.errors import FrameError
 
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles)."""
+StageProgress = Callable[[str, int, int], None]
+"""Called with (what goes on, done of it, all of it)."""
 Ticket = Any
 PARTS = ("upload", "queue", "pre", "engine", "post", "download", "total")
 FRAMES_KEPT = 1000
