@@ -52,7 +52,7 @@ def test_module_runs_as_a_program(tmp_path: Path) -> None:
         (["restore", "a.png", "--tile", "wide"], "512 or 384x640"),
         (["restore", "a.png", "--tile", "32x"], "512 or 384x640"),
         (["restore", "a.png", "--halo", "-1"], "--halo"),
-        (["restore", "a.png", "--memory-limit", "2GB"], "2GiB, 512MiB or 536870912"),
+        (["restore", "a.png", "--memory-limit", "2G"], "2GiB, 512MiB, 2GB or 536870912"),
         (["bench", "a.onnx", "--frame", "1920"], "1920x1080 (width x height)"),
         (["bench", "a.onnx", "--frame", "0x8"], "1920x1080 (width x height)"),
         (["bench", "a.onnx", "--halo", "16"], "--halo needs --frame"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from restoring import Restore, load, names, noise, save
+from restoring import Restore, halves, load, names, noise, save
 from restoring import restore as restore
 
 # What is read, and where results go
@@ -112,24 +112,128 @@ def test_an_earlier_result_named_by_itself_is_restored(spelled: str, restore: Re
     assert Path("a_restored_restored.png").is_file(), outcome
 
 
-def test_two_inputs_with_one_target_are_refused(restore: Restore, tmp_path: Path) -> None:
-    for folder in ("one", "two", "out"):
+def test_existing_results_are_one_error_that_names_the_ways_on(restore: Restore) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        save(name)
+    Path("a_restored.png").write_bytes(b"mine")
+    Path("c_restored.png").write_bytes(b"mine")
+    outcome = restore("a.png", "b.png", "c.png", "--json")
+    assert outcome.code == 1
+    (error,) = outcome.errors
+    for said in ("2 of 3", "a_restored.png exists", "--skip-existing", "--overwrite"):
+        assert said in error
+    assert ["error" in result for result in outcome.json] == [True, False, True]
+    assert "--skip-existing" in outcome.json[2]["error"]
+    assert load("b_restored.png").shape == (21, 34, 3)
+
+
+def test_a_run_goes_on_where_it_was_killed(restore: Restore) -> None:
+    for index in range(4):
+        save(f"{index}.png", noise(21, 34 + index, 3))
+    assert restore("?.png", "--compare").code == 0
+    for lost in ("1_restored.png", "1_compare.png", "3_compare.png"):
+        Path(lost).unlink()
+    before = {path: path.stat().st_mtime_ns for path in Path().glob("*_*.png")}
+    outcome = restore("?.png", "--compare", "--skip-existing")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert [line.partition(" ")[0] for line in lines[:-1]] == ["1.png", "3.png"]
+    assert lines[-1] == "2 of 4 restored, 2 were there"
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "written again"
+    assert halves("3_compare.png")[0].shape == (21, 37, 3)
+    assert load("1_restored.png").shape == (21, 35, 3)
+
+    outcome = restore("?.png", "--compare", "--skip-existing", "--json")
+    assert (outcome.code, [result.get("skipped") for result in outcome.json]) == (0, [True] * 4)
+    outcome = restore("0.png", "--skip-existing", "--overwrite")
+    assert outcome.code == 2
+
+
+# Many folders, and what lies in them
+
+
+def test_a_folder_for_results_is_made(restore: Restore, tmp_path: Path) -> None:
+    Path("holiday").mkdir()
+    save("holiday/a.jpg")
+    save("holiday/b.jpg")
+    assert restore("holiday/a.jpg", "holiday/b.jpg", "-o", "clean/", "--compare").code == 0
+    assert restore("holiday", "-o", "new/below").code == 0
+    assert restore("holiday", "-o", "v1.2/").code == 0
+    made = ["a_restored.jpg", "b_restored.jpg"]
+    assert names(Path("clean")) == ["a_compare.png", made[0], "b_compare.png", made[1]]
+    assert names(Path("new/below")) == names(Path("v1.2")) == made
+    Path("file").touch()
+    assert "cannot make the folder file" in restore("holiday", "-o", "file").only_error
+    for name in ("v1.3", "a.gif"):
+        error = restore("holiday/a.jpg", "-o", name).only_error
+        assert f"for a new folder write {name}/" in error
+        assert not Path(name).exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "written"),
+    [
+        (["in/**/*.png"], ["a_restored.png", "x/a_restored.png", "y/a_restored.png"]),
+        (["in/x", "in/y"], ["x/a_restored.png", "y/a_restored.png"]),
+        (["in/x/a.png", "in/y/../y/a.png"], ["x/a_restored.png", "y/a_restored.png"]),
+        (["in/[xz]/*.png"], ["x/a_restored.png"]),
+        (["in/x"], ["a_restored.png"]),
+        (["in/x/a.png", "in/../in/x/a.png"], ["a_restored.png"]),
+    ],
+    ids=" ".join,
+)
+def test_one_name_in_two_folders(
+    inputs: list[str], written: list[str], restore: Restore, tmp_path: Path
+) -> None:
+    for index, folder in enumerate(("in", "in/x", "in/y")):
         Path(folder).mkdir()
-    save("one/a.png")
-    save("two/a.png")
-    error = restore("one", "two", "-o", "out").only_error
-    for name in ("one/a.png", "two/a.png", "out/a_restored.png"):
-        assert name in error
-    assert names(tmp_path) == ["one/a.png", "two/a.png"]
+        save(f"{folder}/a.png", noise(9, 8 + index, 3))
+    outcome = restore(*inputs, "-o", "out", "--json")
+    assert (outcome.code, outcome.errors) == (0, [])
+    assert [result["output"] for result in outcome.json] == [f"out/{name}" for name in written]
+    assert names(Path("out")) == sorted(written)
+    for result in outcome.json:
+        assert load(result["output"]).shape == load(result["input"]).shape
 
 
-def test_two_inputs_with_one_comparison_are_refused(restore: Restore, tmp_path: Path) -> None:
-    save("a.png")
-    save("a.jpg")
-    error = restore("a.png", "a.jpg", "--compare", "--overwrite").only_error
-    for name in ("a.png", "a.jpg", "a_compare.png"):
-        assert name in error
-    assert names(tmp_path) == ["a.jpg", "a.png"]
+def test_one_name_with_two_suffixes(restore: Restore, tmp_path: Path) -> None:
+    save("a.png", noise(9, 8, 3))
+    save("a.jpg", noise(10, 12, 3))
+    save("b.jpg")
+    assert restore("a.png", "a.jpg", "b.jpg", "--compare").code == 0
+    assert halves("a.png_compare.png")[0].shape == (9, 8, 3)
+    assert halves("a.jpg_compare.png")[0].shape == (10, 12, 3)
+    assert Path("b_compare.png").is_file()
+    first = names(tmp_path)
+    assert restore(tmp_path, "--compare", "--overwrite").code == 0
+    assert names(tmp_path) == first, "a comparison was taken for a picture"
+
+
+def test_what_is_left_out_is_named(restore: Restore) -> None:
+    Path("in/below").mkdir(parents=True)
+    save("in/a.png")
+    save("in/below/b.png")
+    for name in ("c.gif", "d.txt", "e.heic", "f.mov", "g.xmp"):
+        Path("in", name).touch()
+    Path("in/.hidden.gif").touch()
+    Path("in/lost.png").symlink_to("nowhere.png")
+    assert len(restore("in/**/*", "-o", "all", "--json").json) == 2
+    outcome = restore("in", "-o", "out")
+    assert (outcome.code, names(Path("out"))) == (0, ["a_restored.png"])
+    (line,) = outcome.err.splitlines()
+    for said in ("left out of in: ", "folders: below", "c.gif, d.txt, e.heic and 2 more",
+                 "broken links: lost.png", "'in/**/*'"):  # fmt: skip
+        assert said in line
+    (line,) = restore("in/*.png", "-o", "two").err.splitlines()
+    assert line == "left out of in/*.png: broken links: lost.png"
+    outcome = restore("in/lost.png", "in/a.png", "-o", "three", "--json")
+    assert (outcome.code, len(outcome.json)) == (0, 1)
+    assert outcome.err.startswith("left out: in/lost.png, a link to a file that is not there")
+    assert "a link to a file that is not there" in restore("in/lost.png").only_error
+    Path("in/below/b.png").rename("in/b.png")
+    Path("in/below/c.gif").touch()
+    assert "no image" in (error := restore("in/below").only_error)
+    assert error.endswith("left out of in/below: other formats: c.gif")
 
 
 # Errors
@@ -148,7 +252,7 @@ def mixed(restore: Restore) -> Path:
     return folder
 
 
-def test_bad_files_are_reported_at_the_end_and_stop_nothing(mixed: Path, restore: Restore) -> None:
+def test_bad_files_are_reported_and_stop_nothing(mixed: Path, restore: Restore) -> None:
     before = names(mixed)
     outcome = restore(mixed)
     assert outcome.code == 1
@@ -207,7 +311,6 @@ def test_damaged_model_is_one_clear_error(
         (["missing.png"], ["missing.png", "no such file"]),
         (["*.webp"], ["*.webp", "no such file"]),
         (["empty"], ["empty", "no image"]),
-        (["a.png", "-o", "nowhere"], ["no folder nowhere", "mkdir"]),
         (["a.png", "-o", "nowhere/a.png"], ["no folder nowhere", "mkdir"]),
         (["a.png", "b.png", "-o", "one.png"], ["one.png", "2 inputs"]),
     ],

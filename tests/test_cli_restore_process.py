@@ -61,33 +61,47 @@ def test_full_disk_leaves_nothing_behind(suffix: str, tiny_onnx: Path, tmp_path:
     assert [result.get("error") for result in outcome.json] == [error, None]
 
 
-def test_interruption_leaves_whole_files_only(tmp_path: Path) -> None:
-    size, count = (512, 512), 8
-    source = save(tmp_path / "0.png", noise(*size, 3))
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_interruption_leaves_whole_files_only(
+    options: list[str], tiny_onnx: Path, tmp_path: Path
+) -> None:
+    size, count = (256, 256), 30
+    source = save(tmp_path / "00.png", noise(*size, 3))
     for index in range(1, count):
-        shutil.copy(source, tmp_path / f"{index}.png")
-    command = [*COMMAND, "restore", tmp_path, "--threads", "1"]
+        shutil.copy(source, tmp_path / f"{index:02}.png")
+    command = [*COMMAND, "restore", tmp_path, "-m", tiny_onnx, "--threads", "1", *options]
     process = start(command, HEED_CTRL_C, start_new_session=True)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "0_restored.png").exists() and process.poll() is None:
-            assert time.monotonic() < deadline, "no result within a minute"
-            time.sleep(0.01)
+        if options:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "00_restored.png").exists() and process.poll() is None:
+                assert time.monotonic() < deadline, "no result within a minute"
+                time.sleep(0.01)
+        else:
+            assert process.stdout is not None
+            first = process.stdout.readline()  # the file is done, and the run goes on
+            assert first.startswith(f"{source} -> "), first
         os.killpg(process.pid, signal.SIGINT)
         outcome = finish(process)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    assert (outcome.code, outcome.out) == (130, ""), outcome
-    assert "interrupted" in outcome.errors[0]
+    assert outcome.code == 130, outcome
     results = sorted(tmp_path.glob("*_restored.png"))
     assert 1 <= len(results) < count
-    assert [path.name for path in results] == [f"{i}_restored.png" for i in range(len(results))]
+    assert [path.name for path in results] == [f"{i:02}_restored.png" for i in range(len(results))]
     for path in results:
         assert load(path).shape == (*size, 3)
-    left_over = set(tmp_path.iterdir()) - {tmp_path / f"{index}.png" for index in range(count)}
+    left_over = set(tmp_path.iterdir()) - {tmp_path / f"{index:02}.png" for index in range(count)}
     assert left_over == set(results)
+    (error,) = outcome.errors
+    done = len(outcome.json) if options else len(outcome.out.splitlines())
+    assert done in (len(results), len(results) - 1), "written, and interrupted before it was said"
+    assert f"interrupted; {done} of {count} were restored" in error
+    assert "--skip-existing" in error
+    if not options:
+        assert outcome.out.splitlines()[-1] == f"{done} of {count} restored"
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
@@ -105,6 +119,33 @@ def test_terminal_gets_its_cursor_back(options: list[str], tiny_onnx: Path, tmp_
     assert process.wait(timeout=60) == 0, shown
     assert ("restoring" in shown) == (not options)
     assert shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l"), f"cursor left hidden: {shown!r}"
+
+
+@pytest.mark.parametrize("piped", [True, False], ids=["pipe", "terminal"])
+def test_results_are_lines_beside_the_bar(piped: bool, tiny_onnx: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name)
+    (tmp_path / "c.png").write_text("hello")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "restore", "-m", tiny_onnx, "a.png", "b.png", "c.png"],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
+        stdout=subprocess.PIPE if piped else theirs,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    shown = _drain(ours)
+    results = process.communicate(timeout=60)[0] or shown
+    assert process.returncode == 1, shown
+    assert "restoring" in shown
+    erased = "" if piped else "\x1b[2K"
+    for name in ("a", "b"):
+        assert f"{erased}{name}.png -> {name}_restored.png " in results
+    assert ("a_restored.png" in shown) == (not piped)
+    assert "\x1b[2K\x1b[1;31merror: \x1b[0mc.png: " in shown
+    assert "2 of 3 restored" in results
 
 
 def _drain(descriptor: int) -> str:

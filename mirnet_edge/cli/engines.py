@@ -132,6 +132,14 @@ def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
         err().print(f"warning: {warning}")
 
 
+def read_record(text: str) -> str:
+    """Read the name of a record. As a type it is asked before MODEL is missed, which then follows
+    --json and was taken for it."""
+    if text != STDOUT and not text.endswith(".json"):
+        raise click.BadParameter(f"{text!r}: FILE ends in .json; MODEL goes before --json")
+    return text
+
+
 bench_options = option_group(
     click.option("--runs", type=click.IntRange(1), default=100, help="Of tiles, to time."),
     click.option("--frame", type=read_frame_size, metavar="WxH",
@@ -140,7 +148,8 @@ bench_options = option_group(
                  help="To time, one by one and again as a stream."),
     click.option("--pixels", type=click.Choice(["auto", *get_args(FormatName)]), default="auto",
                  help="How the pixels of the frame lie."),
-    click.option("--json", "record", metavar="[FILE]", is_flag=False, flag_value=STDOUT,
+    click.option("--json", "record", type=read_record, metavar="[FILE]", is_flag=False,
+                 flag_value=STDOUT,
                  help="Print JSON, for scripts; with FILE (NAME.json), write it there and print "
                  "the table."),
     overwrite_option,
@@ -173,8 +182,6 @@ def bench(
     options = {name: value for name, value in options.items() if name not in unused}
     if not frame and options["tile"] is None:
         raise click.UsageError("--tile none needs --frame")
-    if record not in (None, STDOUT) and not record.endswith(".json"):
-        raise click.UsageError(f"--json {record}: FILE ends in .json; MODEL goes before --json")
     quiet = record == STDOUT
     with ExitStack() as stack:
         measured: Bench | FrameBench
