@@ -14,6 +14,8 @@ from restoring import Restore, halves, load, noise, save, upright
 from restoring import restore as restore
 
 import mirnet_edge as me
+from mirnet_edge.cli.console import read_bytes
+from mirnet_edge.tiling.choice import ENGINE_OVERHEAD
 
 ORIENTATION, DESCRIPTION = 0x0112, 0x010E
 QUARTER_TURN = 6
@@ -105,13 +107,42 @@ def test_the_first_model_that_fits_is_taken(
     assert "only (8, 12)" in run(capfd, *command, "-m", tiny_onnx).only_error
 
 
-def test_a_memory_limit_is_the_automatic_tile_s(restore: Restore) -> None:
+def test_a_memory_limit_is_the_automatic_tile_s(restore: Restore, tiny_onnx: Path) -> None:
     save("a.png", noise(150, 160, 3))
+    bytes_per_pixel = me.OnnxEngine(tiny_onnx).facts.bytes_per_pixel
+    assert bytes_per_pixel is not None
+    tile_128 = int(ENGINE_OVERHEAD * bytes_per_pixel * 128**2) + 1
     tiles = [
         restore("a.png", "--json", "--overwrite", "--memory-limit", limit).json[0]["tiles"]
-        for limit in ("1GiB", "1024MiB", 2**10)
+        for limit in ("1GiB", "1024MiB", "1gb", f"{tile_128}B", tile_128)
     ]
-    assert tiles == [1, 1, 4]
+    assert tiles == [1, 1, 1, 4, 4]
+
+
+def test_a_memory_limit_that_nothing_fits_is_an_error(restore: Restore) -> None:
+    save("a.png")
+    error = restore("a.png", "--memory-limit", "1KiB").only_error
+    assert "memory_limit=1,024 bytes" in error
+    assert "128x128" in error or "64x64" in error
+    assert not Path("a_restored.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1KiB", 2**10),
+        ("1.5 MiB", 3 * 2**19),
+        ("2GiB", 2**31),
+        ("1tib", 2**40),
+        ("2kB", 2000),
+        ("3MB", 3_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("7B", 7),
+    ],
+)
+def test_units_of_memory(text: str, size: int) -> None:
+    assert read_bytes(text) == size
 
 
 def test_tiling_options_reach_the_restorer(restore: Restore, tiny_onnx: Path) -> None:
