@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+import timeit
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -128,13 +129,12 @@ def bench_engine(
         EngineError: the model cannot be opened, or takes another tile.
         DeviceError: a plan, and no GPU that can run it.
     """
-    engine: Any = open_engine(model, threads=threads, provider=provider)
-    with closing(engine):
+    engine = open_engine(model, threads=threads, provider=provider)
+    with closing(engine):  # type: ignore[type-var]  # only engines of a user's may have no close()
         fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)
         if fixed and tile not in (None, fixed):
-            raise EngineError(
-                f"the engine takes tiles of {fixed[0]}x{fixed[1]} only; leave out --tile"
-            )
+            only = "{}x{}".format(*fixed)
+            raise EngineError(f"the engine takes tiles of {only} only; leave out --tile")
         height, width = fixed or tile or DEFAULT_TILE
         if isinstance(engine, TensorRTEngine):
             batch, measured = engine.batch, dict(zip(("enqueue", "graph"), engine.measure(runs)))
@@ -146,13 +146,8 @@ def bench_engine(
             if series  # there is not always a graph
         }
         quickest = min(item.p50 for item in times.values())
-        versions, device = _ran_by(engine)
         return Bench(
-            model=os.fspath(model),
-            kind=type(engine).__name__,
-            tile=(height, width),
-            versions=versions,
-            device=device,
+            **_measured(model, engine, (height, width)),
             batch=batch,
             runs=runs,
             times=times,
@@ -203,13 +198,8 @@ def bench_frames(
 
         alone = timed("one by one", lambda frames: (restorer(frame) for frame in frames))
         streamed = timed("stream", restorer.stream)
-        versions, device = _ran_by(restorer.engine)
         return FrameBench(
-            model=os.fspath(model),
-            kind=type(restorer.engine).__name__,
-            tile=restorer.tiling(*size).tile,
-            versions=versions,
-            device=device,
+            **_measured(model, restorer.engine, restorer.tiling(*size).tile),
             frame_size=size,
             pixels=pixels,
             frames=frames,
@@ -225,27 +215,31 @@ def bench_frames(
 def _calls(engine: Engine, size: tuple[int, int], runs: int) -> list[float]:
     random = np.random.Generator(np.random.PCG64(0))
     tiles = random.random((1, facts_of_engine(engine).in_channels, *size), np.float32)
-    series = []
-    # Memory is taken and caches fill in the first runs, which no later one has to wait for.
-    for index in range(-WARM_UP_RUNS, runs):
-        start = time.perf_counter()
-        engine.run(tiles)
-        if index >= 0:
-            series.append(1e3 * (time.perf_counter() - start))
-    return series
+    # The first runs take memory and fill caches, for which no later one has to wait.
+    series = timeit.repeat(lambda: engine.run(tiles), number=1, repeat=WARM_UP_RUNS + runs)
+    return [1e3 * seconds for seconds in series[WARM_UP_RUNS:]]
 
 
-def _ran_by(engine: object) -> tuple[dict[str, str], str]:
-    """Versions, and the device."""
-    versions = {"mirnet_edge": __version__}
+def _measured(
+    model: str | os.PathLike[str], engine: object, tile: tuple[int, int]
+) -> dict[str, Any]:
+    """What `Measured` has."""
+    versions, device = {"mirnet_edge": __version__}, str(getattr(engine, "provider", "CPU"))
     if isinstance(engine, TensorRTEngine):
         facts = engine.device.facts
-        tensorrt = str(require("tensorrt", "running engines").__version__)
-        return {**versions, "tensorrt": tensorrt, "cuda": facts.driver_version}, facts.name
-    # Not isinstance, for which torch would have to be there.
-    package = "torch" if type(engine).__name__ == "TorchEngine" else "onnxruntime"
+        device, versions["cuda"] = facts.name, facts.driver_version
+        package = "tensorrt"
+    else:
+        # Not isinstance, for which torch would have to be there.
+        package = "torch" if type(engine).__name__ == "TorchEngine" else "onnxruntime"
     versions[package] = str(require(package, "running the model").__version__)
-    return versions, str(getattr(engine, "provider", "CPU"))
+    return {
+        "model": os.fspath(model),
+        "kind": type(engine).__name__,
+        "tile": tile,
+        "versions": versions,
+        "device": device,
+    }
 
 
 def _random_frame(size: tuple[int, int], pixels: str, channels: int) -> Frame:

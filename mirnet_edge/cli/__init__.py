@@ -17,19 +17,13 @@ from mirnet_edge.cli.workstation import evaluate, export, train
 from mirnet_edge.errors import MirnetEdgeError
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+COMMANDS = (restore, demo, export, quantize, build, bench, train, evaluate, models, info, doctor)
 
 
-@click.group(context_settings=HELP)
+@click.group(context_settings=HELP, commands=COMMANDS)
 @click.version_option(__version__, prog_name="mirnet-edge")
 def cli() -> None:
     """MIRNet image restoration on edge devices."""
-
-
-for command in (
-    *(restore, demo, export, quantize, build, bench),
-    *(train, evaluate, models, info, doctor),
-):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -161,25 +161,19 @@ bench_options = option_group(
 @click.argument("model")
 @bench_options
 @click.pass_context
-def bench(
-    context: click.Context,
-    /,
-    model: str,
-    frame: tuple[int, int] | None,
-    record: str | None,
-    overwrite: bool,
-    **options: Any,
-) -> None:
+def bench(context: click.Context, /, **given: object) -> None:
     """Time MODEL (.engine, .onnx, a checkpoint, or a bundled model's name) on random tiles; with
     --frame on whole frames, part by part, one by one and as a stream."""
     from mirnet_edge.bench import Bench, bench_engine, bench_frames
 
+    options = {name: context.params[name] for name in given}
+    model, frame, record, overwrite = map(options.pop, ("model", "frame", "record", "overwrite"))
     unused = OF_TILES if frame else OF_FRAMES
     for name in unused:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             why = "is of tiles; with --frame give --frames" if frame else "needs --frame"
             raise click.UsageError(f"--{name.replace('_', '-')} {why}", context)
-    options = {name: value for name, value in options.items() if name not in unused}
+        del options[name]
     if not frame and options["tile"] is None:
         raise click.UsageError("--tile none needs --frame")
     quiet = record == STDOUT
