@@ -207,9 +207,18 @@ def test_bench_of_frames(
     assert f"{saved['stream']['frames_per_second']:.2f} as a stream on CPU" in outcome.out
     assert "onnxruntime" in saved["versions"]
 
+
+def test_bench_of_frames_writes_its_record_once(
+    tiny_onnx: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    record = tmp_path / "bench.json"
+    command = ("bench", tiny_onnx, "--frame", "36x34", "--frames", 1, "--pixels", "nv12", "--json")
+    record.write_text("mine")
     assert "exists" in run(capfd, *command, record).only_error
+    assert record.read_text() == "mine"
     assert run(capfd, *command, record, "--overwrite").code == 0
-    assert run(capfd, *command).json["frame_size"] == [34, 70]
+    assert json.loads(record.read_text())["frame_size"] == [34, 36]
+    assert run(capfd, *command).json["frame_size"] == [34, 36]
     assert "there is no folder" in run(capfd, *command, tmp_path / "no" / "x.json").only_error
     assert "odd" in run(capfd, *command, "--frame", "35x34").only_error
 

@@ -239,10 +239,10 @@ def _psnr_of_noise(sigma: float) -> float:
 
 
 def test_demo_prints_both_figures_and_is_seeded(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def figures(*options: object) -> tuple[str, ...]:
-        outcome = run(capfd, "demo", "-o", tmp_path / "d.png", *options)
+        outcome = run(capfd, "demo", "-m", tiny_onnx, "-o", tmp_path / "d.png", *options)
         assert outcome.code == 0
         found = re.search(r"noisy (\S+) dB, restored (\S+) dB: gain (\S+) dB", outcome.out)
         assert found, outcome
@@ -252,15 +252,22 @@ def test_demo_prints_both_figures_and_is_seeded(
     assert figures("--sigma", "40") != figures("--sigma", "40", "--seed", "1")
 
 
-def test_demo_without_noise_is_json_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    outcome = run(capfd, "demo", "--sigma", "0", "--json", "-o", tmp_path / "d.png")
+def test_demo_without_noise_is_json_too(
+    tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(
+        *(capfd, "demo", "-m", tiny_onnx, "--sigma", "0", "--json", "-o", tmp_path / "d.png")
+    )
     assert outcome.code == 0
     assert outcome.json["sigma"] == 0
+    assert outcome.json["noisy_psnr"] is None, "infinite, which JSON cannot say"
 
 
-def test_demo_into_a_missing_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    error = run(capfd, "demo", "-o", tmp_path / "nowhere" / "d.png", "--json").only_error
-    assert "nowhere" in error
+def test_demo_into_a_missing_folder(
+    tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "nowhere" / "d.png"
+    assert "nowhere" in run(capfd, "demo", "-m", tiny_onnx, "-o", output, "--json").only_error
 
 
 def test_cards_are_plain_json(capfd: pytest.CaptureFixture[str]) -> None:
