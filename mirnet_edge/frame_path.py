@@ -12,9 +12,9 @@ import numpy as np
 from mirnet_edge.errors import FrameError
 
 Progress = Callable[[int, int], None]
-"""Called with (tiles done, tiles)."""
+"""Called with (tiles done, tiles), or of other work that is counted."""
 StageProgress = Callable[[str, int, int], None]
-"""Called with (what goes on, done of it, all of it)."""
+"""Called with the stage of some work, how much of it is done, and how much there is."""
 Ticket = Any
 PARTS = ("upload", "queue", "pre", "engine", "post", "download", "total")
 FRAMES_KEPT = 1000
