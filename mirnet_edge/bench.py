@@ -1,5 +1,4 @@
-"""How long an engine takes for its tiles, and a `Restorer` for frames: percentiles, and what they
-hold for."""
+"""How long an engine takes for its tiles, and a `Restorer` for frames, and what ran them."""
 
 from __future__ import annotations
 
