@@ -1,15 +1,14 @@
-"""How long an engine takes for its tiles, and a `Restorer` for frames: percentiles, and what they
-hold for."""
+"""How long an engine takes for its tiles, and a `Restorer` for frames, and what ran them."""
 
 from __future__ import annotations
 
 import os
 import time
+import timeit
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -21,37 +20,27 @@ from mirnet_edge._version import __version__
 from mirnet_edge.engine_choice import open_engine
 from mirnet_edge.engines.protocol import Engine, facts_of_engine
 from mirnet_edge.errors import EngineError, FrameError
-from mirnet_edge.frame_path import Latency
-from mirnet_edge.frames.pixel_formats import CHANNELS
+from mirnet_edge.frame_path import Latency, Percentiles, StageProgress
+from mirnet_edge.frames.pixel_formats import pixel_format
 from mirnet_edge.pooling.passes import Mode, StatisticsSettings
 from mirnet_edge.restore import Restorer
+from mirnet_edge.stream.frame_stream import FrameStream
+from mirnet_edge.trt.engine import TensorRTEngine
 
 DEFAULT_TILE = (256, 256)
 WARM_UP_RUNS = 3
+Frame = NDArray[np.uint8]
+Restored = Generator[object, None, None] | FrameStream
 
 
 @dataclass(frozen=True)
-class Percentiles:
-    """Of the milliseconds of many runs."""
-
-    median_ms: float
-    p90_ms: float
-    p99_ms: float
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What was measured.
+class Measured:
+    """What was measured, on what.
 
     Attributes:
         model: as it was named.
         kind: class of the engine.
         tile: (height, width) in pixels.
-        batch: tiles of one run.
-        runs: timed.
-        times: "enqueue", launched layer by layer, and "graph", as a CUDA graph, both on the device
-            and without copies; or "run", the whole call, of an engine without a device of its own.
-        ms_per_megapixel: of the quickest median, in pixels of tiles.
         versions: of what ran it.
         device: it ran on.
     """
@@ -59,17 +48,31 @@ class Bench:
     model: str
     kind: str
     tile: tuple[int, int]
-    batch: int
-    runs: int
-    times: dict[str, Percentiles]
-    ms_per_megapixel: float
     versions: dict[str, str]
     device: str
 
 
 @dataclass(frozen=True)
+class Bench(Measured):
+    """Times of tiles.
+
+    Attributes:
+        batch: tiles of one run.
+        runs: timed.
+        times: "enqueue", launched layer by layer, and "graph", as a CUDA graph, both on the device
+            and without copies; or "run", the whole call, of an engine without a device of its own.
+        ms_per_megapixel: of the quickest median, in pixels of tiles.
+    """
+
+    batch: int
+    runs: int
+    times: dict[str, Percentiles]
+    ms_per_megapixel: float
+
+
+@dataclass(frozen=True)
 class FrameRuns:
-    """Of frames that were restored in one way.
+    """Times of frames that were restored in one way.
 
     Attributes:
         frames_per_second: by the time of all of them.
@@ -81,40 +84,30 @@ class FrameRuns:
 
 
 @dataclass(frozen=True)
-class FrameBench:
-    """What was measured on whole frames.
+class FrameBench(Measured):
+    """Times of whole frames.
 
     Attributes:
-        model: as it was named.
-        kind: class of the engine.
         frame_size: (height, width) in pixels.
         pixels: name of the frame's format, or "auto".
         frames: counted in each way.
-        tile: (height, width) in pixels.
         tiles: of a frame.
         statistics: whose means the tiles took.
         passes: over all tiles of the last frame.
         samples: tiles run before that, for a first estimate of the last frame's statistics.
         one_by_one: each given when the one before was there.
         stream: by `Restorer.stream`.
-        versions: of what ran it.
-        device: it ran on.
     """
 
-    model: str
-    kind: str
     frame_size: tuple[int, int]
     pixels: str
     frames: int
-    tile: tuple[int, int]
     tiles: int
     statistics: str
     passes: int
     samples: int
     one_by_one: FrameRuns
     stream: FrameRuns
-    versions: dict[str, str]
-    device: str
 
 
 def bench_engine(
@@ -136,34 +129,29 @@ def bench_engine(
         DeviceError: a plan, and no GPU that can run it.
     """
     engine = open_engine(model, threads=threads, provider=provider)
-    try:
-        size = _size(engine, tile)
-        measured = (
-            _on_device(engine, runs) if hasattr(engine, "measure") else _calls(engine, size, runs)
+    with closing(engine):  # type: ignore[type-var]  # only engines of a user's may have no close()
+        fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)
+        if fixed and tile not in (None, fixed):
+            only = "{}x{}".format(*fixed)
+            raise EngineError(f"the engine takes tiles of {only} only; leave out --tile")
+        height, width = fixed or tile or DEFAULT_TILE
+        if isinstance(engine, TensorRTEngine):
+            batch, measured = engine.batch, dict(zip(("enqueue", "graph"), engine.measure(runs)))
+        else:
+            batch, measured = 1, {"run": _calls(engine, (height, width), runs)}
+        times = {
+            name: Percentiles(*np.percentile(series, (50, 90, 99)).tolist())
+            for name, series in measured.items()
+            if series  # there is not always a graph
+        }
+        quickest = min(item.p50 for item in times.values())
+        return Bench(
+            **_measured(model, engine, (height, width)),
+            batch=batch,
+            runs=runs,
+            times=times,
+            ms_per_megapixel=quickest / (batch * height * width / 1e6),
         )
-        versions, device = _ran_by(engine)
-        batch = int(getattr(engine, "batch", 1))
-    finally:
-        close = getattr(engine, "close", None)
-        if close is not None:
-            close()
-    times = {name: _percentiles(series) for name, series in measured.items() if series}
-    quickest = min(item.median_ms for item in times.values())
-    return Bench(
-        model=os.fspath(model),
-        kind=type(engine).__name__,
-        tile=size,
-        batch=batch,
-        runs=runs,
-        times=times,
-        ms_per_megapixel=quickest / (batch * size[0] * size[1] / 1e6),
-        versions=versions,
-        device=device,
-    )
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is timed, frames done, frames)."""
 
 
 def bench_frames(
@@ -173,7 +161,7 @@ def bench_frames(
     frames: int = 100,
     pixels: str = "auto",
     statistics: Mode = "tile",
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     **options: Any,
 ) -> FrameBench:
     """Restore a seeded uint8 frame again and again, one by one and then as a stream; with the
@@ -182,9 +170,10 @@ def bench_frames(
     Args:
         model: as `open_engine` takes it.
         size: (height, width) of the frame in pixels.
-        frames: counted in each way, at most `latency.FRAMES_KEPT`. A few more come before them,
+        frames: counted in each way, at most `frame_path.FRAMES_KEPT`. A few more come before them,
             with the statistics of a "stream" until those have settled.
         pixels: name of a format, see `Restorer`.
+        progress: called with (way, frames done, frames).
         options: of `Restorer`.
 
     Raises:
@@ -193,114 +182,73 @@ def bench_frames(
     with Restorer(model, pixels=pixels, statistics=statistics, **options) as restorer:
         frame = _random_frame(size, pixels, restorer.facts.in_channels)
         source = cycle([frame, ~frame] if statistics == "frame" else [frame])
-
-        def one_by_one(count: int) -> Restored:
-            yield from map(restorer, islice(source, count))
-
-        def stream(count: int) -> Restored:
-            with restorer.stream(islice(source, count)) as restored:
-                yield from restored
-
-        def report(name: str, done: int) -> None:
-            if progress:
-                progress(name, done, frames)
-
         warm_up = StatisticsSettings.settling + 1 if statistics == "stream" else WARM_UP_RUNS
-        runs = {
-            name: _runs(restorer, restore, frames, warm_up, partial(report, name))
-            for name, restore in (("one by one", one_by_one), ("stream", stream))
-        }
-        versions, device = _ran_by(restorer.engine)
+
+        def timed(name: str, restore: Callable[[Iterator[Frame]], Restored]) -> FrameRuns:
+            with closing(restore(islice(source, warm_up))) as restored:
+                deque(restored, maxlen=0)
+            began_s = time.perf_counter()
+            with closing(restore(islice(source, frames))) as restored:
+                for done, _ in enumerate(restored, 1):
+                    if progress:
+                        progress(name, done, frames)
+            seconds = time.perf_counter() - began_s
+            return FrameRuns(frames / seconds, restorer.latency(frames))
+
+        alone = timed("one by one", lambda frames: (restorer(frame) for frame in frames))
+        streamed = timed("stream", restorer.stream)
         return FrameBench(
-            model=os.fspath(model),
-            kind=type(restorer.engine).__name__,
+            **_measured(model, restorer.engine, restorer.tiling(*size).tile),
             frame_size=size,
             pixels=pixels,
             frames=frames,
-            tile=restorer.tiling(*size).tile,
             tiles=restorer.timings.tiles,
             statistics=statistics,
             passes=restorer.timings.passes,
             samples=restorer.timings.samples,
-            one_by_one=runs["one by one"],
-            stream=runs["stream"],
-            versions=versions,
-            device=device,
+            one_by_one=alone,
+            stream=streamed,
         )
 
 
-Restored = Generator[Any, None, None]
-Measurement = dict[str, Sequence[float]]
-
-
-def _size(engine: Engine, tile: tuple[int, int] | None) -> tuple[int, int]:
-    fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)
-    if fixed is not None and tile not in (None, fixed):
-        raise EngineError(f"the engine takes tiles of {fixed[0]}x{fixed[1]} only; leave out --tile")
-    return fixed or tile or DEFAULT_TILE
-
-
-def _on_device(engine: Any, runs: int) -> Measurement:
-    enqueue_ms, graph_ms = engine.measure(runs)
-    return {"enqueue": enqueue_ms, "graph": graph_ms}
-
-
-def _calls(engine: Engine, size: tuple[int, int], runs: int) -> Measurement:
+def _calls(engine: Engine, size: tuple[int, int], runs: int) -> list[float]:
     random = np.random.Generator(np.random.PCG64(0))
     tiles = random.random((1, facts_of_engine(engine).in_channels, *size), np.float32)
-    series = []
-    for index in range(-WARM_UP_RUNS, runs):
-        start = time.perf_counter()
-        engine.run(tiles)
-        if index >= 0:
-            series.append(1e3 * (time.perf_counter() - start))
-    return {"run": series}
+    # The first runs take memory and fill caches, for which no later one has to wait.
+    series = timeit.repeat(lambda: engine.run(tiles), number=1, repeat=WARM_UP_RUNS + runs)
+    return [1e3 * seconds for seconds in series[WARM_UP_RUNS:]]
 
 
-def _ran_by(engine: Any) -> tuple[dict[str, str], str]:
-    """Versions, and the device."""
-    versions = {"mirnet_edge": __version__}
-    if hasattr(engine, "measure"):
+def _measured(
+    model: str | os.PathLike[str], engine: object, tile: tuple[int, int]
+) -> dict[str, Any]:
+    """What `Measured` has."""
+    versions, device = {"mirnet_edge": __version__}, str(getattr(engine, "provider", "CPU"))
+    if isinstance(engine, TensorRTEngine):
         facts = engine.device.facts
-        tensorrt = str(require("tensorrt", "running engines").__version__)
-        return {**versions, "tensorrt": tensorrt, "cuda": facts.driver_version}, facts.name
-    package = "torch" if type(engine).__name__ == "TorchEngine" else "onnxruntime"
+        device, versions["cuda"] = facts.name, facts.driver_version
+        package = "tensorrt"
+    else:
+        # Not isinstance, for which torch would have to be there.
+        package = "torch" if type(engine).__name__ == "TorchEngine" else "onnxruntime"
     versions[package] = str(require(package, "running the model").__version__)
-    return versions, str(getattr(engine, "provider", "CPU"))
+    return {
+        "model": os.fspath(model),
+        "kind": type(engine).__name__,
+        "tile": tile,
+        "versions": versions,
+        "device": device,
+    }
 
 
-def _random_frame(size: tuple[int, int], pixels: str, channels: int) -> NDArray[np.uint8]:
+def _random_frame(size: tuple[int, int], pixels: str, channels: int) -> Frame:
     """A ramp from left to right, so that tiles differ, and noise."""
-    height, width = size
-    shape: tuple[int, ...] = (height * 3 // 2, width)  # nv12 and i420
-    if pixels == "auto" or pixels in CHANNELS:
-        shape = (height, width, CHANNELS.get(pixels, channels))
+    shape = (*size, channels) if pixels == "auto" else pixel_format(pixels).shape_of(*size)
     random = np.random.Generator(np.random.PCG64(0))
-    ramp = np.linspace(16, 176, width, dtype=np.float32).reshape(-1, *[1] * (len(shape) - 2))
+    ramp = np.linspace(16, 176, size[1], dtype=np.float32).reshape(-1, *[1] * (len(shape) - 2))
     try:
         return (64 * random.random(shape, np.float32) + ramp).astype(np.uint8)
     except MemoryError as error:
         raise FrameError(
-            f"a frame of {height}x{width} pixels does not fit into memory; take a smaller one"
+            f"a frame of {size[0]}x{size[1]} pixels does not fit into memory; take a smaller one"
         ) from error
-
-
-def _runs(
-    restorer: Restorer,
-    restore: Callable[[int], Restored],
-    frames: int,
-    warm_up: int,
-    report: Callable[[int], None],
-) -> FrameRuns:
-    deque(restore(warm_up), maxlen=0)
-    began_s = time.perf_counter()
-    with closing(restore(frames)) as restored:
-        for done, _ in enumerate(restored, 1):
-            report(done)
-    seconds = time.perf_counter() - began_s
-    return FrameRuns(frames / seconds, restorer.latency(frames))
-
-
-def _percentiles(series: Sequence[float]) -> Percentiles:
-    median, p90, p99 = np.percentile(series, (50, 90, 99)).tolist()
-    return Percentiles(median, p90, p99)

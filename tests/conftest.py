@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from exports import made_once
 from fake_gpu import FakeGpu
 from pooling_plans import TILE, WritePlans
 
@@ -58,9 +59,11 @@ def _no_gpu() -> str | None:
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny MIRNet-v2 with random weights, exported with open sizes."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
-    me.export_onnx(me.create_model(TINY["mirnet-v2"], seed=0), path, task="denoise")
-    return path
+
+    def make(path: Path) -> None:
+        me.export_onnx(me.create_model(TINY["mirnet-v2"], seed=0), path, task="denoise")
+
+    return made_once(tmp_path_factory, "tiny.onnx", make)
 
 
 RawGraph = Callable[[str], Any]
@@ -83,14 +86,13 @@ def lively(network: Any) -> Any:
 @pytest.fixture(scope="session")
 def raw_graph(tmp_path_factory: pytest.TempPathFactory) -> RawGraph:
     """The exported graph of a network of `TINY` or a preset, of open size, before any rewrite."""
-    folder = tmp_path_factory.mktemp("raw")
 
     def graph(name: str) -> Any:
-        path = folder / f"{name}.onnx"
-        if not path.exists():
+        def make(path: Path) -> None:
             network = lively(me.create_model(TINY.get(name, name)))
             me.export_onnx(network, path, task="denoise", rewrite=False)
-        return onnx.load(path)
+
+        return onnx.load(made_once(tmp_path_factory, f"raw-{name}.onnx", make))
 
     return graph
 

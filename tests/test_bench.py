@@ -27,8 +27,8 @@ def test_a_plan_is_timed_by_layers_and_as_a_graph(trt: ModuleType, tmp_path: Pat
     bench = bench_engine(write_plan(tmp_path), runs=7)
     assert (bench.kind, bench.tile, bench.batch, bench.runs) == ("TensorRTEngine", (8, 12), 1, 7)
     assert set(bench.times) == {"enqueue", "graph"}
-    assert bench.times["enqueue"].median_ms == pytest.approx(ENQUEUE_MS)
-    quickest = min(times.median_ms for times in bench.times.values())
+    assert bench.times["enqueue"].p50 == pytest.approx(ENQUEUE_MS)
+    quickest = min(times.p50 for times in bench.times.values())
     assert bench.ms_per_megapixel == pytest.approx(quickest / (8 * 12 / 1e6))
     assert bench.versions["tensorrt"] == trt.__version__
     assert bench.device
@@ -37,7 +37,7 @@ def test_a_plan_is_timed_by_layers_and_as_a_graph(trt: ModuleType, tmp_path: Pat
 def test_an_onnx_file_is_timed_by_calls(tiny_onnx: Path) -> None:
     bench = bench_engine(tiny_onnx, runs=5, tile=(16, 24), threads=1)
     times = bench.times["run"]
-    assert 0 < times.median_ms <= times.p90_ms <= times.p99_ms
+    assert 0 < times.p50 <= times.p90 <= times.p99
     assert (bench.tile, bench.device) == ((16, 24), "CPUExecutionProvider")
     assert set(bench.versions) == {"mirnet_edge", "onnxruntime"}
 
@@ -66,11 +66,14 @@ def test_frames_are_timed_one_by_one_and_as_a_stream(tiny_onnx: Path) -> None:
         assert latency.upload.p99 == latency.download.p99 == 0
 
 
-def test_frames_on_a_plan(network: Any, trt: ModuleType, tmp_path: Path) -> None:
+def test_frames_on_a_plan(
+    network: Any, trt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mirnet_edge.bench.WARM_UP_RUNS", 1)
     engine = write_plans(tmp_path, network, (32, 40))
-    bench = bench_frames(engine, (48, 90), frames=2, pixels="nv12", halo=4)
+    bench = bench_frames(engine, (40, 70), frames=2, pixels="nv12", halo=4)
     assert (bench.kind, bench.tile) == ("TensorRTEngine", (32, 40))
-    assert bench.tiles == 6
+    assert bench.tiles == 4
     assert bench.versions["tensorrt"] == trt.__version__
     for runs in (bench.one_by_one, bench.stream):
         assert runs.latency.frames == 2, "warm-up frames were counted"

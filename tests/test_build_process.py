@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 from build_sandbox import Sandbox
+from command_line import ENVIRONMENT
 from fake_tensorrt import make_plan, write_plan
-from test_cli import ENVIRONMENT
 
 from mirnet_edge._files import file_sha256
 from mirnet_edge.build.process import SAID, BuildRequest

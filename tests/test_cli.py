@@ -1,65 +1,15 @@
-"""The command line as a whole (help, versions, wrong usage), and how its tests call it."""
+"""The command line as a whole: help, versions, wrong usage."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import COMMAND, ENVIRONMENT, Outcome, run
 
 import mirnet_edge
-from mirnet_edge.cli import cli, main
-
-COMMAND = (sys.executable, "-m", "mirnet_edge")
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(mirnet_edge.__file__).parents[1]),
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
-"""For a subprocess in any folder, with the package under test."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one call of the command line left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def errors(self) -> list[str]:
-        """The messages of all ``error:`` lines."""
-        lines = self.err.splitlines()
-        return [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-
-    @property
-    def json(self) -> Any:
-        """Standard output, as a parser reads it that knows only what the JSON standard knows."""
-        return json.loads(self.out, parse_constant=_refuse)
-
-    @property
-    def only_error(self) -> str:
-        """The message of a call that failed with exit code 1 and printed one line and no more."""
-        lines = [line for line in self.err.splitlines() if line]
-        assert (self.code, len(lines), len(self.errors), self.out) == (1, 1, 1, ""), self
-        return self.errors[0]
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
-    """Call the command line in this process."""
-    capfd.readouterr()
-    code = main([str(argument) for argument in arguments])
-    return Outcome(code, *capfd.readouterr())
+from mirnet_edge.cli import cli
 
 
 @pytest.mark.parametrize("name", ["", *sorted(cli.commands)])
@@ -102,7 +52,7 @@ def test_module_runs_as_a_program(tmp_path: Path) -> None:
         (["restore", "a.png", "--tile", "wide"], "512 or 384x640"),
         (["restore", "a.png", "--tile", "32x"], "512 or 384x640"),
         (["restore", "a.png", "--halo", "-1"], "--halo"),
-        (["restore", "a.png", "--memory-limit", "2GB"], "2GiB, 512MiB or 536870912"),
+        (["restore", "a.png", "--memory-limit", "2G"], "2GiB, 512MiB, 2GB or 536870912"),
         (["bench", "a.onnx", "--frame", "1920"], "1920x1080 (width x height)"),
         (["bench", "a.onnx", "--frame", "0x8"], "1920x1080 (width x height)"),
         (["bench", "a.onnx", "--halo", "16"], "--halo needs --frame"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -11,14 +12,15 @@ from types import ModuleType
 
 import pytest
 from build_sandbox import Sandbox, frames
+from command_line import run
 from fake_tensorrt import write_plan
 from PIL import Image
-from test_cli import run
 
 from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path, kind_path
 from mirnet_edge.frame_path import PARTS
 
 KINDS: list[Kind] = ["apply", "gather"]
+PERCENTILES = ("p50", "p90", "p99")
 Capture = pytest.CaptureFixture[str]
 
 
@@ -63,9 +65,9 @@ def test_build_as_json_is_the_card(sandbox: Sandbox, images: Path, capfd: Captur
 def test_build_with_statistics(sandbox: Sandbox, images: Path, capfd: Capture) -> None:
     outcome = run(capfd, *build(sandbox, images, "--statistics"))
     assert (outcome.code, outcome.err) == (0, "")
-    said = "".join(outcome.out.split())  # a long path is wrapped
     for kind in KINDS:
-        assert f"{kind}engine{kind_path(sandbox.engine, kind)},1.000msasaCUDAgraph" in said
+        said = f"{kind_path(sandbox.engine, kind)}, 1.000 ms as a CUDA graph"
+        assert re.search(rf"^{kind} engine +{re.escape(said)}", outcome.out, re.MULTILINE)
     path = kind_path(sandbox.engine, "gather")
     shown = run(capfd, "info", path).out
     assert "gather: restores, and gathers the statistics of a frame" in shown
@@ -172,16 +174,21 @@ def test_bench_of_an_engine(trt: ModuleType, tmp_path: Path, capfd: Capture) -> 
     engine = write_plan(tmp_path)
     outcome = run(capfd, "bench", engine, "--runs", 5)
     assert (outcome.code, outcome.err) == (0, "")
-    for said in ("enqueue", "graph", "median", "p99", "ms per megapixel", "tensorrt 10.3.0"):
+    for said in ("enqueue", "graph", *PERCENTILES, "ms per megapixel", "tensorrt 10.3.0"):
         assert said in outcome.out
     assert set(run(capfd, "bench", engine, "--json").json["times"]) == {"enqueue", "graph"}
     assert "8x12 only" in run(capfd, "bench", engine, "--tile", 64).only_error
 
 
+@pytest.mark.parametrize("columns", [80, 40])
 def test_bench_of_frames(
-    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+    columns: int,
+    tiny_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Capture,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", str(columns))
     record = tmp_path / "bench.json"
     command = ("bench", tiny_onnx, "--frame", "70x34", "--frames", 2, "--tile", 32, "--halo", 4,
                "--pixels", "nv12", "--json")  # fmt: skip
@@ -189,28 +196,50 @@ def test_bench_of_frames(
     assert (outcome.code, outcome.err) == (0, "")
     saved = json.loads(record.read_text())
     assert outcome.out.startswith(f"{tiny_onnx}: 2 frames of 70x34 nv12\n")
-    for part in PARTS:
-        spent = [saved[way]["latency"][part] for way in ("one_by_one", "stream")]
-        cells = [f"{ms:.3f}" for of in spent for ms in (of["p50"], of["p90"], of["p99"])]
-        row = next(line for line in outcome.out.splitlines() if line.startswith(f"│ {part} "))
-        assert row.replace("│", " ").split() == [part, *cells]
+    alone, stream = outcome.out.split("as a stream\n", 1)
+    for shown, way in ((alone, "one_by_one"), (stream, "stream")):
+        rows = {line.split()[0]: line for line in shown.splitlines()}
+        for part in PARTS:
+            of = saved[way]["latency"][part]
+            assert rows[part].split() == [part, *(f"{of[name]:.3f}" for name in PERCENTILES)]
+            assert len(rows[part]) <= columns
     assert f"tiles {saved['tiles']} of 32x32, statistics tile, passes 1" in outcome.out
     assert f"{saved['stream']['frames_per_second']:.2f} as a stream on CPU" in outcome.out
     assert "onnxruntime" in saved["versions"]
 
+
+def test_bench_of_frames_writes_its_record_once(
+    tiny_onnx: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    record = tmp_path / "bench.json"
+    command = ("bench", tiny_onnx, "--frame", "36x34", "--frames", 1, "--pixels", "nv12", "--json")
+    record.write_text("mine")
     assert "exists" in run(capfd, *command, record).only_error
+    assert record.read_text() == "mine"
     assert run(capfd, *command, record, "--overwrite").code == 0
-    assert run(capfd, *command).json["frame_size"] == [34, 70]
+    assert json.loads(record.read_text())["frame_size"] == [34, 36]
+    assert run(capfd, *command).json["frame_size"] == [34, 36]
     assert "there is no folder" in run(capfd, *command, tmp_path / "no" / "x.json").only_error
     assert "odd" in run(capfd, *command, "--frame", "35x34").only_error
 
 
-def test_bench_of_tiles_writes_its_record(tiny_onnx: Path, tmp_path: Path, capfd: Capture) -> None:
+@pytest.mark.parametrize("columns", [80, 40])
+def test_bench_of_tiles_writes_its_record(
+    columns: int,
+    tiny_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Capture,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     record = tmp_path / "tiles.json"
     outcome = run(capfd, "bench", tiny_onnx, "--runs", 2, "--tile", 32, "--json", record)
     assert (outcome.code, outcome.err) == (0, "")
     assert "ms per megapixel on CPU" in outcome.out
-    assert json.loads(record.read_text())["tile"] == [32, 32]
+    saved = json.loads(record.read_text())
+    assert saved["tile"] == [32, 32]
+    figures = [f"{saved['times']['run'][name]:.3f}" for name in PERCENTILES]
+    assert ["run", *figures] in [line.split() for line in outcome.out.splitlines()]
 
 
 def test_bench_of_a_file_that_is_not_there(capfd: Capture) -> None:

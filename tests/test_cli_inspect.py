@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from command_line import run
 from conftest import TINY
+from onnx import helper, numpy_helper
 from PIL import Image
-from test_cli import run
 
 import mirnet_edge as me
 from mirnet_edge.doctor import Check, diagnose, healthy
@@ -30,15 +32,24 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # models
 
 
-def test_models_lists_what_is_bundled(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", [80, 40])
+def test_models_lists_what_is_bundled(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert "edge-s-denoise" in BUNDLED
     outcome = run(capfd, "models")
     assert (outcome.code, outcome.err) == (0, "")
+    lines = [line.split() for line in outcome.out.splitlines()]
     for model in me.bundled_models():
-        assert model.name in outcome.out, "a name is what a user copies: it may not be cut"
+        assert ["model", model.name] in lines, "a name is what a user copies: it may not be cut"
         assert f"{model.card['parameters'] / 1e6:.2f} M" in outcome.out
         for figure in model.card["figures"]:
-            assert f"{figure['psnr']:.2f}" in outcome.out
+            psnr = (f"{figure[name]:.2f}" for name in ("noisy_psnr", "psnr"))
+            assert [figure["data"], str(figure["images"]), f"{figure['sigma']:g}", *psnr] in lines
+    figures = sum(len(model.card["figures"]) for model in me.bundled_models())
+    assert len(lines) <= figures + 7 * len(BUNDLED)
+    assert max(map(len, outcome.out.splitlines())) <= max(columns, 50)
 
 
 def test_models_as_json_are_the_cards(capfd: pytest.CaptureFixture[str]) -> None:
@@ -80,9 +91,33 @@ def test_info_of_an_onnx_file(tiny_onnx: Path, capfd: pytest.CaptureFixture[str]
     assert (described["task"], described["family"]) == ("denoise", "mirnet-v2")
     assert described["size_bytes"] == tiny_onnx.stat().st_size
     assert described["version"] == me.__version__
+    proto = onnx.load(tiny_onnx)
+    count = [node.op_type for node in proto.graph.node].count("Conv")
+    assert described["precision"] == f"{count} convolutions in FP32"
     text = run(capfd, "info", tiny_onnx).out
     assert str(tiny_onnx) in text
     assert described["weights_sha256"] in text
+
+
+def test_info_names_the_precisions_of_a_graph(
+    tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    proto = onnx.load(tiny_onnx)
+    first, *others = [node for node in proto.graph.node if node.op_type == "Conv"]
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    kernel = numpy_helper.to_array(weights[first.input[1]])
+    scale = np.float32(np.abs(kernel).max() / 127)
+    codes = np.round(kernel / scale).astype(np.int8)
+    for name, values in (("codes", codes), ("scale", scale), ("zero", np.int8(0))):
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
+    pair = helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["kernel"])
+    proto.graph.node.insert(0, pair)
+    first.input[1] = "kernel"
+    path = tmp_path / "int8.onnx"
+    onnx.save(proto, path)
+    said = f"{len(others)} convolutions in FP32, 1 convolutions in INT8"
+    assert run(capfd, "info", path, "--json").json["precision"] == said
+    assert re.search(rf"^precision +{said}$", run(capfd, "info", path).out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -204,10 +239,10 @@ def _psnr_of_noise(sigma: float) -> float:
 
 
 def test_demo_prints_both_figures_and_is_seeded(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def figures(*options: object) -> tuple[str, ...]:
-        outcome = run(capfd, "demo", "-o", tmp_path / "d.png", *options)
+        outcome = run(capfd, "demo", "-m", tiny_onnx, "-o", tmp_path / "d.png", *options)
         assert outcome.code == 0
         found = re.search(r"noisy (\S+) dB, restored (\S+) dB: gain (\S+) dB", outcome.out)
         assert found, outcome
@@ -217,15 +252,22 @@ def test_demo_prints_both_figures_and_is_seeded(
     assert figures("--sigma", "40") != figures("--sigma", "40", "--seed", "1")
 
 
-def test_demo_without_noise_is_json_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    outcome = run(capfd, "demo", "--sigma", "0", "--json", "-o", tmp_path / "d.png")
+def test_demo_without_noise_is_json_too(
+    tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(
+        *(capfd, "demo", "-m", tiny_onnx, "--sigma", "0", "--json", "-o", tmp_path / "d.png")
+    )
     assert outcome.code == 0
     assert outcome.json["sigma"] == 0
+    assert outcome.json["noisy_psnr"] is None, "infinite, which JSON cannot say"
 
 
-def test_demo_into_a_missing_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    error = run(capfd, "demo", "-o", tmp_path / "nowhere" / "d.png", "--json").only_error
-    assert "nowhere" in error
+def test_demo_into_a_missing_folder(
+    tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "nowhere" / "d.png"
+    assert "nowhere" in run(capfd, "demo", "-m", tiny_onnx, "-o", output, "--json").only_error
 
 
 def test_cards_are_plain_json(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,83 +1,25 @@
-"""``mirnet-edge restore``: what is read, what is written where, and what happens when it fails."""
+"""``mirnet-edge restore``: what comes out of a picture, and what is said of it."""
 
 from __future__ import annotations
 
-import os
-import pty
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from fake_tensorrt import write_plan
-from PIL import Image, ImageCms, ImageOps
-from test_cli import COMMAND, ENVIRONMENT, Outcome, run
+from PIL import Image, ImageCms
+from restoring import Restore, halves, load, noise, save, upright
+from restoring import restore as restore
 
 import mirnet_edge as me
+from mirnet_edge.cli.console import read_bytes
+from mirnet_edge.tiling.choice import ENGINE_OVERHEAD
 
 ORIENTATION, DESCRIPTION = 0x0112, 0x010E
 QUARTER_TURN = 6
 ICC_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-Restore = Callable[..., Outcome]
-
-
-@pytest.fixture
-def restore(
-    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> Restore:
-    """Calls ``mirnet-edge restore`` in an empty folder, with the tiny model where none is named."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Outcome:
-        named = {"-m", "--model"} & {str(argument) for argument in arguments}
-        return run(capfd, "restore", *([] if named else ["-m", tiny_onnx]), *arguments)
-
-    return call
-
-
-def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
-    """Seeded random pixels."""
-    random = np.random.Generator(np.random.PCG64(shape))
-    return random.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-
-
-def save(path: str | Path, pixels: np.ndarray | None = None, **options: Any) -> Path:
-    """Write an image with Pillow alone; small noise by default."""
-    Image.fromarray(noise(21, 34, 3) if pixels is None else pixels).save(path, **options)
-    return Path(path)
-
-
-def load(path: str | Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
-def upright(path: str | Path) -> np.ndarray:
-    """As a viewer shows it."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def names(folder: Path) -> list[str]:
-    """Of all files below a folder, hidden ones too."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def halves(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Both pictures of a comparison, after checking the white line between them."""
-    picture = load(path)
-    width = (picture.shape[1] - 4) // 2
-    assert picture.shape[1] == 2 * width + 4
-    assert (picture[:, width : width + 4] == 255).all()
-    return picture[:, :width], picture[:, width + 4 :]
 
 
 # What is restored
@@ -165,15 +107,42 @@ def test_the_first_model_that_fits_is_taken(
     assert "only (8, 12)" in run(capfd, *command, "-m", tiny_onnx).only_error
 
 
-def test_a_memory_limit_is_the_automatic_tile_s(restore: Restore) -> None:
+def test_a_memory_limit_is_the_automatic_tile_s(restore: Restore, tiny_onnx: Path) -> None:
     save("a.png", noise(150, 160, 3))
+    bytes_per_pixel = me.OnnxEngine(tiny_onnx).facts.bytes_per_pixel
+    assert bytes_per_pixel is not None
+    tile_128 = int(ENGINE_OVERHEAD * bytes_per_pixel * 128**2) + 1
     tiles = [
         restore("a.png", "--json", "--overwrite", "--memory-limit", limit).json[0]["tiles"]
-        for limit in ("1GiB", "1024MiB", 13 * 2**20)
+        for limit in ("1GiB", "1024MiB", "1gb", f"{tile_128}B", tile_128)
     ]
-    assert tiles == [1, 1, 4]
-    error = restore("a.png", "--overwrite", "--memory-limit", "1KiB").only_error
-    assert "memory_limit=1,024 bytes: a tile of 64x64 pixels takes about" in error
+    assert tiles == [1, 1, 1, 4, 4]
+
+
+def test_a_memory_limit_that_nothing_fits_is_an_error(restore: Restore) -> None:
+    save("a.png")
+    error = restore("a.png", "--memory-limit", "1KiB").only_error
+    assert "memory_limit=1,024 bytes" in error
+    assert "128x128" in error or "64x64" in error
+    assert not Path("a_restored.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1KiB", 2**10),
+        ("1.5 MiB", 3 * 2**19),
+        ("2GiB", 2**31),
+        ("1tib", 2**40),
+        ("2kB", 2000),
+        ("3MB", 3_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("7B", 7),
+    ],
+)
+def test_units_of_memory(text: str, size: int) -> None:
+    assert read_bytes(text) == size
 
 
 def test_tiling_options_reach_the_restorer(restore: Restore, tiny_onnx: Path) -> None:
@@ -185,54 +154,6 @@ def test_tiling_options_reach_the_restorer(restore: Restore, tiny_onnx: Path) ->
         assert outcome.json[0]["tiles"] == restorer.timings.tiles > 4
     outcome = restore("a.png", "--tile", "none", "--threads", "1", "--overwrite", "--json")
     assert outcome.json[0]["tiles"] == 1
-
-
-def test_several_files_folders_and_globs(restore: Restore, tmp_path: Path) -> None:
-    for folder in ("one", "two", "two/below", "three"):
-        Path(folder).mkdir()
-    for name in ("a.png", "one/b.png", "one/c.jpg", "two/d.png", "two/below/e.png", "three/f.png"):
-        save(name)
-    Path("one/notes.txt").write_text("not an image")
-    before = names(tmp_path)
-    outcome = restore("a.png", "one", "t*/*.png", "a.png", "--json")
-    assert outcome.code == 0
-    inputs = ["a.png", "one/b.png", "one/c.jpg", "three/f.png", "two/d.png"]
-    assert [result["input"] for result in outcome.json] == inputs
-    outputs = [result["output"] for result in outcome.json]
-    assert outputs == [
-        "a_restored.png",
-        "one/b_restored.png",
-        "one/c_restored.jpg",
-        "three/f_restored.png",
-        "two/d_restored.png",
-    ]
-    assert names(tmp_path) == sorted(before + outputs)
-
-
-def test_recursive_glob(restore: Restore) -> None:
-    Path("x/y").mkdir(parents=True)
-    save("x/a.png")
-    save("x/y/b.png")
-    outcome = restore("x/**/*.png", "--json")
-    assert [result["input"] for result in outcome.json] == ["x/a.png", "x/y/b.png"]
-
-
-def test_output_folder_and_output_file(restore: Restore) -> None:
-    Path("out").mkdir()
-    save("a.png")
-    save("b.jpg")
-    assert restore("a.png", "b.jpg", "-o", "out").code == 0
-    assert names(Path("out")) == ["a_restored.png", "b_restored.jpg"]
-    assert restore("a.png", "-o", "out/other.bmp", "--compare").code == 0
-    assert np.array_equal(load("out/other.bmp"), load("out/a_restored.png"))
-    assert names(Path("out")) == ["a_compare.png", "a_restored.png", "b_restored.jpg", "other.bmp"]
-
-
-def test_a_folder_may_look_like_an_image_name(restore: Restore) -> None:
-    Path("out.png").mkdir()
-    save("a.png")
-    assert restore("a.png", "-o", "out.png").code == 0
-    assert names(Path("out.png")) == ["a_restored.png"]
 
 
 def test_results_say_where_and_how_long(restore: Restore) -> None:
@@ -322,307 +243,3 @@ def test_compare_of_deep_and_transparent_images(
     before, after = halves("a_compare.png")
     assert before.shape == after.shape == (9, 14, 3)
     assert not np.array_equal(before, after)
-
-
-# Files that are there already
-
-
-def test_existing_results_are_refused_and_stay_untouched(restore: Restore) -> None:
-    save("a.png")
-    result = Path("a_restored.png")
-    result.write_bytes(b"mine")
-    assert restore("a.png").only_error.startswith("a_restored.png exists; ")
-    assert result.read_bytes() == b"mine"
-    assert restore("a.png", "--overwrite").code == 0
-    assert load(result).shape == (21, 34, 3)
-
-
-def test_existing_comparison_is_refused_before_anything_is_written(
-    restore: Restore, tmp_path: Path
-) -> None:
-    save("a.png")
-    Path("a_compare.png").write_bytes(b"mine")
-    assert "a_compare.png exists; " in restore("a.png", "--compare").only_error
-    assert names(tmp_path) == ["a.png", "a_compare.png"]
-    assert Path("a_compare.png").read_bytes() == b"mine"
-
-
-def test_source_is_replaced_only_when_asked(restore: Restore) -> None:
-    source = save("a.png")
-    original = source.read_bytes()
-    assert restore("a.png", "-o", "a.png").code == 1
-    assert source.read_bytes() == original
-    assert restore("a.png", "-o", "a.png", "--overwrite").code == 0
-    assert source.read_bytes() != original
-
-
-def test_results_in_a_folder_are_not_restored_again(restore: Restore, tmp_path: Path) -> None:
-    save("a.png")
-    save("b.jpg")
-    restore(tmp_path, "--compare")
-    first = names(tmp_path)
-    for spec in (tmp_path, "*.*"):
-        outcome = restore(spec, "--compare", "--overwrite", "--json")
-        assert [Path(result["input"]).name for result in outcome.json] == ["a.png", "b.jpg"]
-        assert names(tmp_path) == first
-
-
-@pytest.mark.parametrize("spelled", ["a_restored.png", "./a_restored.png", "b/../a_restored.png"])
-def test_an_earlier_result_named_by_itself_is_restored(spelled: str, restore: Restore) -> None:
-    Path("b").mkdir()
-    save("a_restored.png")
-    outcome = restore(spelled)
-    assert (outcome.code, outcome.errors) == (0, [])
-    assert Path("a_restored_restored.png").is_file(), outcome
-
-
-def test_two_inputs_with_one_target_are_refused(restore: Restore, tmp_path: Path) -> None:
-    for folder in ("one", "two", "out"):
-        Path(folder).mkdir()
-    save("one/a.png")
-    save("two/a.png")
-    error = restore("one", "two", "-o", "out").only_error
-    for name in ("one/a.png", "two/a.png", "out/a_restored.png"):
-        assert name in error
-    assert names(tmp_path) == ["one/a.png", "two/a.png"]
-
-
-def test_two_inputs_with_one_comparison_are_refused(restore: Restore, tmp_path: Path) -> None:
-    save("a.png")
-    save("a.jpg")
-    error = restore("a.png", "a.jpg", "--compare", "--overwrite").only_error
-    for name in ("a.png", "a.jpg", "a_compare.png"):
-        assert name in error
-    assert names(tmp_path) == ["a.jpg", "a.png"]
-
-
-# Errors
-
-
-@pytest.fixture
-def mixed(restore: Restore) -> Path:
-    """A folder of two good images and three that are none."""
-    folder = Path("mixed")
-    folder.mkdir()
-    save(folder / "a-good.png")
-    (folder / "b-text.png").write_text("hello")
-    (folder / "c-cut.png").write_bytes((folder / "a-good.png").read_bytes()[:900])
-    (folder / "d-empty.jpg").touch()
-    save(folder / "e-good.jpg")
-    return folder
-
-
-def test_bad_files_are_reported_at_the_end_and_stop_nothing(mixed: Path, restore: Restore) -> None:
-    before = names(mixed)
-    outcome = restore(mixed)
-    assert outcome.code == 1
-    assert outcome.out.splitlines()[-1] == "2 of 5 restored"
-    bad = ("b-text.png", "c-cut.png", "d-empty.jpg")
-    assert len(outcome.errors) == 3
-    for name, error in zip(bad, outcome.errors):
-        assert error.startswith(f"mixed/{name}: ")
-    assert names(mixed) == sorted([*before, "a-good_restored.png", "e-good_restored.jpg"])
-
-
-def test_json_holds_the_errors(mixed: Path, restore: Restore) -> None:
-    outcome = restore(mixed, "--json")
-    assert outcome.code == 1
-    assert ["error" in result for result in outcome.json] == [False, True, True, True, False]
-    assert [result.get("error") for result in outcome.json[1:4]] == outcome.errors
-    assert all(result["input"] and result["output"] for result in outcome.json)
-
-
-def _damaged(model: Path, how: str) -> Path:
-    whole = model.read_bytes()
-    damaged = {
-        "empty": b"",
-        "text": b"not a model\n",
-        "cut": whole[: len(whole) // 2],
-        "zeros": whole[:2000] + bytes(len(whole) - 2000),
-    }
-    path = Path(f"{how}.onnx")
-    path.write_bytes(damaged[how])
-    return path
-
-
-@pytest.mark.parametrize("how", ["empty", "text", "cut", "zeros"])
-def test_damaged_model_is_one_clear_error(
-    how: str, restore: Restore, tiny_onnx: Path, tmp_path: Path
-) -> None:
-    save("a.png")
-    damaged = _damaged(tiny_onnx, how)
-    assert restore("a.png", "-m", damaged).only_error.startswith(f"{damaged}: ")
-    assert names(tmp_path) == ["a.png", str(damaged)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["a.png", "--tile", "30"], ["30", "multiples of 4"]),
-        (["a.png", "--tile", "64x30"], ["(64, 30)", "multiples of 4"]),
-        (["a.png", "--tile", "0"], ["multiples of 4"]),
-        (["a.png", "--tile", "28", "--halo", "16"], ["28", "halo=16", "larger tile"]),
-        (["a.png", "--tile", "32", "--halo", "16"], ["32", "halo=16", "larger tile"]),
-        (["a.png", "--tile", "48", "--halo", "16", "--blend", "8"], ["48", "blend=8"]),
-        (["a.png", "--tile", "64", "--blend", "3"], ["blend=3", "even"]),
-        (["a.png", "--provider", "AbacusExecutionProvider"], ["Abacus", "CPUExecutionProvider"]),
-        (["a.png", "-m", "edge-xxl"], ["edge-xxl", "no such file", "mirnet-edge models"]),
-        (["a.png", "-m", "a.png"], ["a.png", ".onnx", ".safetensors"]),
-        (["missing.png"], ["missing.png", "no such file"]),
-        (["*.webp"], ["*.webp", "no such file"]),
-        (["empty"], ["empty", "no image"]),
-        (["a.png", "-o", "nowhere"], ["no folder nowhere", "mkdir"]),
-        (["a.png", "-o", "nowhere/a.png"], ["no folder nowhere", "mkdir"]),
-        (["a.png", "b.png", "-o", "one.png"], ["one.png", "2 inputs"]),
-    ],
-    ids=lambda value: " ".join(value) if ".png" in value[0] else "",
-)
-def test_what_cannot_be_is_one_clear_error(
-    arguments: list[str], said: list[str], restore: Restore, tmp_path: Path
-) -> None:
-    Path("empty").mkdir()
-    save("a.png")
-    save("b.png")
-    error = restore(*arguments).only_error
-    for words in said:
-        assert words in error
-    assert names(tmp_path) == ["a.png", "b.png"]
-
-
-def test_formats_that_cannot_be_written_are_named(restore: Restore, tmp_path: Path) -> None:
-    save("a.gif")
-    error = restore("a.gif").only_error
-    assert "a_restored.gif" in error
-    assert ".png" in error
-    save("b.png", noise(8, 8, 4))
-    assert "b.jpg" in restore("b.png", "-o", "b.jpg").only_error
-    assert names(tmp_path) == ["a.gif", "b.png"]
-
-
-# What needs a process of its own
-
-
-OBEY_PERMISSIONS = """
-import ctypes
-drop_from_bounding_set, dac_override = 24, 1
-if os.geteuid() == 0 and ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0):
-    sys.exit("root may write anywhere here, and may not give that up")
-"""
-SMALL_FILES = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
-"""
-HEED_CTRL_C = """
-import signal
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-"""
-
-
-def start(command: Sequence[object], first: str, **options: Any) -> subprocess.Popen[str]:
-    """Start a program in a process that runs the Python code ``first`` before, which is what
-    ``preexec_fn`` would do, but that is no longer allowed where threads are running."""
-    launcher = f"import os, sys\n{first}\nos.execvp(sys.argv[1], sys.argv[1:])"
-    return subprocess.Popen(
-        [sys.executable, "-c", launcher, *map(str, command)],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> Outcome:
-    out, err = process.communicate(timeout=60)
-    assert "Traceback" not in err, err
-    return Outcome(process.returncode, out, err)
-
-
-@pytest.fixture
-def read_only(tmp_path: Path) -> Path:
-    folder = tmp_path / "read-only"
-    folder.mkdir()
-    folder.chmod(0o555)
-    touched = finish(start(["touch", folder / "x"], OBEY_PERMISSIONS))
-    if touched.code == 0 or "root may" in touched.err:
-        pytest.skip(touched.err or "permissions of folders are not enforced here")
-    return folder
-
-
-def test_read_only_folder_is_refused(read_only: Path, tiny_onnx: Path, tmp_path: Path) -> None:
-    source = save(tmp_path / "a.png")
-    command = [*COMMAND, "restore", source, "-m", tiny_onnx, "-o", read_only]
-    assert str(read_only) in finish(start(command, OBEY_PERMISSIONS)).only_error
-    assert names(tmp_path) == ["a.png"]
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp"])
-def test_full_disk_leaves_nothing_behind(suffix: str, tiny_onnx: Path, tmp_path: Path) -> None:
-    save(tmp_path / f"a.{suffix}", noise(200, 300, 3))
-    save(tmp_path / "small.png")
-    command = [*COMMAND, "restore", tmp_path, "-m", tiny_onnx, "--json"]
-    outcome = finish(start(command, SMALL_FILES))
-    assert outcome.code == 1
-    assert names(tmp_path) == [f"a.{suffix}", "small.png", "small_restored.png"]
-    (error,) = outcome.errors
-    assert error.startswith(f"cannot write {tmp_path / f'a_restored.{suffix}'}: no space left")
-    assert [result.get("error") for result in outcome.json] == [error, None]
-
-
-def test_interruption_leaves_whole_files_only(tmp_path: Path) -> None:
-    size, count = (512, 512), 8
-    source = save(tmp_path / "0.png", noise(*size, 3))
-    for index in range(1, count):
-        shutil.copy(source, tmp_path / f"{index}.png")
-    command = [*COMMAND, "restore", tmp_path, "--threads", "1"]
-    process = start(command, HEED_CTRL_C, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "0_restored.png").exists() and process.poll() is None:
-            assert time.monotonic() < deadline, "no result within a minute"
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGINT)
-        outcome = finish(process)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert (outcome.code, outcome.out) == (130, ""), outcome
-    assert "interrupted" in outcome.errors[0]
-    results = sorted(tmp_path.glob("*_restored.png"))
-    assert 1 <= len(results) < count
-    assert [path.name for path in results] == [f"{i}_restored.png" for i in range(len(results))]
-    for path in results:
-        assert load(path).shape == (*size, 3)
-    left_over = set(tmp_path.iterdir()) - {tmp_path / f"{index}.png" for index in range(count)}
-    assert left_over == set(results)
-
-
-@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
-def test_terminal_gets_its_cursor_back(options: list[str], tiny_onnx: Path, tmp_path: Path) -> None:
-    source = save(tmp_path / "a.png")
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "restore", "-m", tiny_onnx, source, *options],
-        env={**ENVIRONMENT, "TERM": "xterm"},
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = _drain(ours)
-    assert process.wait(timeout=60) == 0, shown
-    assert ("restoring" in shown) == (not options)
-    assert shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l"), f"cursor left hidden: {shown!r}"
-
-
-def _drain(descriptor: int) -> str:
-    """All that is written to the other end of a pseudoterminal until it is closed."""
-    received = b""
-    try:
-        while block := os.read(descriptor, 4096):
-            received += block
-    except OSError:  # Linux: EIO once the other end is closed and all is read
-        pass
-    finally:
-        os.close(descriptor)
-    return received.decode()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import Outcome, run
 from conftest import TINY
 from PIL import Image
-from test_cli import Outcome, run
 
 import mirnet_edge as me
 from mirnet_edge.workstation.train import Trainer

@@ -14,7 +14,7 @@ from typing import Any
 
 import graph_samples
 import pytest
-from test_cli import ENVIRONMENT
+from command_line import ENVIRONMENT
 
 import mirnet_edge as me
 from mirnet_edge.build.graphs import open_source, typed_graphs

@@ -9,27 +9,21 @@ from collections.abc import Sequence
 import click
 
 from mirnet_edge._version import __version__
-from mirnet_edge.cli.console import fail
+from mirnet_edge.cli.console import INTERRUPTED, fail
 from mirnet_edge.cli.engines import bench, build, quantize
 from mirnet_edge.cli.inspect import doctor, info, models
 from mirnet_edge.cli.restore import demo, restore
 from mirnet_edge.cli.workstation import evaluate, export, train
 from mirnet_edge.errors import MirnetEdgeError
 
-INTERRUPTED = 130
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+COMMANDS = (restore, demo, export, quantize, build, bench, train, evaluate, models, info, doctor)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings=HELP, commands=COMMANDS)
 @click.version_option(__version__, prog_name="mirnet-edge")
 def cli() -> None:
     """MIRNet image restoration on edge devices."""
-
-
-for command in (
-    *(restore, demo, export, quantize, build, bench),
-    *(train, evaluate, models, info, doctor),
-):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mirnet_edge._files import file_sha256
-from mirnet_edge.cli.console import out, print_table
+from mirnet_edge.cli.console import out, print_facts, print_table
 from mirnet_edge.engines.card import EngineCard, LayerFacts, TensorFacts, card_path, kind_path
 from mirnet_edge.trt.layer_info import convolutions
 
@@ -26,8 +26,7 @@ def describe_plan(path: Path) -> dict[str, Any]:
 
 def print_card(path: Path, card: EngineCard) -> None:
     """What a user wants to know of an engine, and a table of its layers by precision."""
-    for name, value in _lines(path, card).items():
-        out().print(f"{name:<18} {value}")
+    print_facts(_lines(path, card))
     if card.layers:
         print_table(["layers", "count", "convolutions", "MB moved"], _rows(card.layers))
     for note in card.notes:
@@ -40,7 +39,7 @@ def print_beside(path: Path) -> None:
     for kind in ("apply", "gather"):
         beside = kind_path(path, kind)
         card = EngineCard.load(card_path(beside))
-        out().print(f"{kind + ' engine':<18} {beside}, {_measured_lines(card)['time']}")
+        print_facts({f"{kind} engine": f"{beside}, {_measured_lines(card)['time']}"})
 
 
 def _lines(path: Path, card: EngineCard) -> dict[str, str]:
@@ -51,8 +50,8 @@ def _lines(path: Path, card: EngineCard) -> dict[str, str]:
         **_kind_lines(card),
         "precision": card.precision + (", strongly typed" if card.strongly_typed else ", by flags"),
         "tile": f"{card.tile[0]}x{card.tile[1]}, batch {card.batch}",
-        "input": ", ".join(map(_tensor, _images(card.inputs))),
-        "output": ", ".join(map(_tensor, _images(card.outputs))),
+        "input": _images(card.inputs),
+        "output": _images(card.outputs),
         "device memory": f"{card.activation_bytes / 1e6:.1f} MB of activations",
         "built for": f"{card.device['name']} (compute capability "
         f"{card.device['compute_capability']}), TensorRT {versions['tensorrt']}, CUDA "
@@ -75,12 +74,16 @@ def _kind_lines(card: EngineCard) -> dict[str, str]:
     return {"kind": f"{card.kind}: {does}", "pools": f"{len(kinds)} ({counts})"}
 
 
-def _images(tensors: tuple[TensorFacts, ...]) -> list[TensorFacts]:
-    """Without statistics, of which there are dozens."""
+def _images(tensors: tuple[TensorFacts, ...]) -> str:
+    """Name the tensors but those of pooled vectors, of which there are dozens."""
     from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
 
     sides = (COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC)
-    return [facts for facts in tensors if facts.name.partition(".")[0] not in sides]
+    return ", ".join(
+        f"{facts.name} {'x'.join(map(str, facts.shape))} {facts.dtype}"
+        for facts in tensors
+        if facts.name.partition(".")[0] not in sides
+    )
 
 
 def _measured_lines(card: EngineCard) -> dict[str, str]:
@@ -93,28 +96,18 @@ def _measured_lines(card: EngineCard) -> dict[str, str]:
         ratio = measured.fp16_graph_ms / measured.graph_ms
         lines["against FP16"] = f"{ratio:.2f} times as fast ({measured.fp16_graph_ms:.3f} ms)"
     if measured.psnr_vs_fp32_db is not None:
-        lines["PSNR to FP32"] = (
-            f"{measured.psnr_vs_fp32_db:.1f} dB, the least of {measured.tiles} tiles"
-        )
+        least = f"{measured.psnr_vs_fp32_db:.1f} dB, the least of {measured.tiles} tiles"
+        lines["PSNR to FP32"] = least
     if measured.task_loss_db is not None:
         lines["PSNR lost"] = f"{measured.task_loss_db:.3f} dB, the mean over those tiles"
     return lines
-
-
-def _tensor(facts: TensorFacts) -> str:
-    shape = "x".join(map(str, facts.shape))
-    return f"{facts.name} {shape} {facts.dtype}"
 
 
 def _rows(layers: tuple[LayerFacts, ...]) -> list[list[str]]:
     names = sorted({layer.precision for layer in layers})
     groups = {name: [layer for layer in layers if layer.precision == name] for name in names}
     return [
-        [
-            name,
-            str(len(group)),
-            str(len(convolutions(group))),
-            f"{sum(layer.bytes_moved for layer in group) / 1e6:.1f}",
-        ]
+        [name, *map(str, (len(group), len(convolutions(group)))),
+         f"{sum(layer.bytes_moved for layer in group) / 1e6:.1f}"]
         for name, group in {**groups, "all": list(layers)}.items()
-    ]
+    ]  # fmt: skip

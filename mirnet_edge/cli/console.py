@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from functools import cache, reduce
+from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,19 +27,31 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.pooling.passes import MODES
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 Command = Callable[..., Any]
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
+         "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
 
 
 def out() -> Console:
     """Where results go."""
-    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return _console(stderr=False)
 
 
+@cache  # A bar makes room for what is printed on its own console, and on no other.
 def err() -> Console:
     """Where progress and errors go, so that results can be piped."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    # File names are printed as they are: rich would take "[red]" and ":smile:" in them for markup,
+    # and put a line break into a long one, which then cannot be copied.
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def fail(message: str) -> None:
@@ -45,42 +59,45 @@ def fail(message: str) -> None:
     err().print(Text.assemble(("error: ", "bold red"), message))
 
 
-def print_json(value: Any) -> None:
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print a fact a line, its name before it."""
+    for name, value in facts.items():
+        out().print(f"{name:<18} {value}")
+
+
+def print_json(value: object) -> None:
     """Print a value as JSON, see `json_text`."""
     click.echo(json_text(value))
 
 
-def json_text(value: Any) -> str:
-    """A value, dataclasses and paths included, as JSON; infinite numbers become null."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+def json_text(value: object) -> str:
+    """Write a value, dataclasses and paths included, as JSON; infinite numbers become null."""
+    text = json.dumps(value, default=lambda item: vars(item) if is_dataclass(item) else str(item))
+    # The PSNR of equal pictures is infinite, which Python writes and no other parser reads.
+    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2)
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    """Print a table, the first column left, the others right aligned."""
-    table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        first = index == 0
-        justify: Literal["left", "right"] = "left" if first else "right"
-        table.add_column(column, justify=justify, no_wrap=first, overflow="fold")
+    """Print a table, the first column left, the others right aligned. No cell is broken, however
+    narrow the terminal; heads are, between words."""
+    if title:
+        out().print(title)  # rich would break a path in it
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, (column, *cells) in enumerate(zip(columns, *rows)):
+        table.add_column(
+            column,
+            justify="right" if index else "left",
+            overflow="fold",
+            # A column that shrinks breaks numbers in two, unless it may not.
+            min_width=max(map(cell_len, cells), default=0),
+        )
     for row in rows:
         table.add_row(*map(Text, row))
     out().print(table)
 
 
 class RateColumn(ProgressColumn):
-    """Units a second."""
+    """Shows units a second; rich's own column of this kind counts bytes."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -92,119 +109,94 @@ class RateColumn(ProgressColumn):
 
 
 def progress_bar(
-    unit: str, *columns: ProgressColumn, count: bool = True, quiet: bool = False
+    unit: str | None, *columns: ProgressColumn, count: bool = True, quiet: bool = False
 ) -> Progress:
-    """A bar on standard error with the rate and the time left, gone when done; none where standard
-    error is no terminal."""
+    """Make a bar on standard error, gone when done; none where standard error is no terminal.
+
+    Args:
+        unit: what is counted; None for what goes on in phases, whose ends nobody knows: the time
+            it has taken is then shown, instead of a rate and the time that is left.
+    """
     console = err()
+    counted = [MofNCompleteColumn()] if count and unit else []
+    time = [RateColumn(unit), TimeRemainingColumn()] if unit else [TimeElapsedColumn()]
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        *([MofNCompleteColumn()] if count else []),
-        RateColumn(unit),
-        TimeRemainingColumn(),
-        *columns,
+        *(*counted, *time, *columns),
         console=console,
         transient=True,
         disable=quiet or not console.is_terminal,
+        # While the bar is shown rich prints on its console what print() is given, which is right on
+        # one terminal, but would take results out of a pipe.
+        redirect_stdout=sys.stdout.isatty(),
     )
 
 
-def phase_bar(quiet: bool = False) -> Progress:
-    """A bar for what goes on in phases, whose ends nobody knows: with the time it has taken."""
-    console = err()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    )
+@contextmanager
+def phases(quiet: bool) -> Iterator[StageProgress]:
+    """Show a bar for a call that reports (phase, done, total)."""
+    with progress_bar(None, quiet=quiet) as bar:
+        task = bar.add_task("preparing", total=None)
+
+        def progress(phase: str, done: int, total: int) -> None:
+            bar.update(task, description=phase, completed=done, total=total or None)
+
+        yield progress
 
 
-class SizeType(click.ParamType):  # type: ignore[type-arg]
-    """``512`` or ``384x640`` (height x width)."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
-        if match is None:
-            self.fail(f"{value!r}: give pixels, as 512 or 384x640 (height x width)", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
+def read_size(text: str) -> tuple[int, int]:
+    """Read ``512`` or ``384x640`` (height x width)."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r}: give pixels, as 512 or 384x640 (height x width)")
+    return int(match[1]), int(match[2] or match[1])
 
 
-class TileType(SizeType):
-    """``auto``, ``none``, ``512`` or ``384x640``."""
-
-    name = "auto|none|HxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if value in ("auto", None):
-            return value
-        return None if value == "none" else super().convert(value, param, ctx)
+def read_tile(text: str) -> tuple[int, int] | str | None:
+    """Read ``auto``, ``none``, ``512`` or ``384x640``."""
+    return text if text == "auto" else None if text == "none" else read_size(text)
 
 
-class FrameSizeType(click.ParamType):  # type: ignore[type-arg]
-    """``1920x1080`` (width x height, as cameras and `restore` name it) as (height, width)."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(value))
-        if match is None:
-            self.fail(f"{value!r}: give pixels, as 1920x1080 (width x height)", param, ctx)
-        return int(match[2]), int(match[1])
+def read_frame_size(text: str) -> tuple[int, int]:
+    """Read ``1920x1080`` (width x height, as cameras and `restore` name it) as (height, width)."""
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r}: give pixels, as 1920x1080 (width x height)")
+    return int(match[2]), int(match[1])
 
 
-class BytesType(click.ParamType):  # type: ignore[type-arg]
-    """``2GiB``, ``512MiB``, ``1.5GiB`` or bytes."""
-
-    name = "BYTES"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?) ?([KMG])iB", str(value))
-        if match is None:
-            self.fail(f"{value!r}: give bytes, as 2GiB, 512MiB or 536870912", param, ctx)
-        if match[1]:
-            return int(match[1])
-        return int(float(match[2]) * 1024 ** (1 + "KMG".index(match[3])))
+def read_bytes(text: str) -> int:
+    """Read ``2GiB``, ``512MiB``, ``1.5GB`` or bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT]i?)?B)?", text, re.IGNORECASE)
+    if match is None:
+        raise click.BadParameter(f"{text!r}: give bytes, as 2GiB, 512MiB, 2GB or 536870912")
+    return int(float(match[1]) * UNITS[(match[2] or "").lower()])
 
 
-def engine_options(command: Command) -> Command:
-    """Options of every command that opens an engine."""
-    for option in (
-        click.option("--provider", help="ONNX Runtime execution provider."),
-        click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default."),
-    ):
-        command = option(command)
-    return command
+def option_group(*chosen: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Make one decorator of several options, which help shows in this order."""
+    # Click shows last what decorates first.
+    return lambda command: reduce(lambda made, option: option(made), reversed(chosen), command)
 
 
-def tiling_options(command: Command) -> Command:
-    """Options of every command that cuts frames into tiles, named as `Restorer` names them."""
-    for option in (
-        click.option("--memory-limit", type=BytesType(),
-                     help="Memory the model may take, as 2GiB or 512MiB: the device's for engines, "
-                     "the host's for the automatic tile of others."),
-        click.option("--statistics", type=click.Choice(MODES), default="tile",
-                     show_default=True,
-                     help="Whose means over all positions tiles take: their own; the frame's, in "
-                     "several passes; those of a few sample tiles; what earlier frames had."),
-        click.option("--blend", type=click.IntRange(0), default=0, show_default=True,
-                     help="Pixels over which neighbouring tiles fade into each other."),
-        click.option("--halo", type=click.IntRange(0), default=16, show_default=True,
-                     help="Pixels at each inner tile edge that are computed and thrown away."),
-        click.option("--tile", type=TileType(), default="auto", show_default=True,
-                     help="Tile size in pixels; 'none' restores the whole frame at once."),
-    ):  # fmt: skip
-        command = option(command)
-    return engine_options(command)
-
-
-def json_option(command: Command) -> Command:
-    """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+tiling_options = option_group(
+    click.option("--tile", type=read_tile, metavar="auto|none|HxW", default="auto",
+                 help="Tile size in pixels; 'none' restores the whole frame at once."),
+    click.option("--halo", type=click.IntRange(0), default=16,
+                 help="Pixels at each inner tile edge that are computed and thrown away."),
+    click.option("--blend", type=click.IntRange(0), default=0,
+                 help="Pixels over which neighbouring tiles fade into each other."),
+    click.option("--statistics", type=click.Choice(MODES), default="tile",
+                 help="Whose means over all positions tiles take: their own; the frame's, in "
+                 "several passes; those of a few sample tiles; what earlier frames had."),
+    click.option("--memory-limit", type=read_bytes, metavar="BYTES",
+                 help="Memory the model may take, as 2GiB or 512MiB: the device's for engines, "
+                 "the host's for the automatic tile of others."),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default."),
+    click.option("--provider", help="ONNX Runtime execution provider."),
+)  # fmt: skip
+"""Of every command that opens an engine and cuts frames into tiles, named as `Restorer` names
+them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ import click
 
 from mirnet_edge._imports import require
 from mirnet_edge.cli.cards import describe_plan, print_card
-from mirnet_edge.cli.console import json_option, out, print_json, print_table
+from mirnet_edge.cli.console import json_option, out, print_facts, print_json, print_table
 from mirnet_edge.engine_choice import CHECKPOINT_SUFFIXES, PLAN_SUFFIXES
 from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.errors import MirnetEdgeError
+from mirnet_edge.graph.file import load_graph
+
+FLOATS = {1: "FP32", 10: "FP16"}
+"""Names of onnx.TensorProto's FLOAT and FLOAT16; onnx is not there everywhere."""
 
 
 @click.command()
@@ -26,24 +31,17 @@ def models(as_json: bool) -> None:
     if as_json:
         print_json([{"name": model.name, **model.card} for model in found])
         return
-    print_table(
-        ["model", "task", "parameters", "GMAC at 256²", "PSNR (noisy -> restored)", "licence"],
-        [
-            [
-                model.name,
-                model.card["task"],
-                f"{model.card['parameters'] / 1e6:.2f} M",
-                f"{model.card['gmac_256']:.1f}",
-                "\n".join(
-                    f"{figure['data']} sigma {figure['sigma']:g}: {figure['noisy_psnr']:.2f} -> "
-                    f"{figure['psnr']:.2f} dB"
-                    for figure in model.card["figures"]
-                ),
-                model.card["weights_licence"],
-            ]
-            for model in found
-        ],
-    )
+    for model in found:
+        card = model.card
+        size = f"{card['parameters'] / 1e6:.2f} M, {card['gmac_256']:.1f} GMAC at 256²"
+        facts = {"model": model.name, "task": card["task"], "parameters": size}
+        print_facts({**facts, "licence": card["weights_licence"]})
+        rows = [
+            [figure["data"], *(f"{figure[name]:g}" for name in ("images", "sigma")),
+             *(f"{figure[name]:.2f}" for name in ("noisy_psnr", "psnr"))]
+            for figure in card["figures"]
+        ]  # fmt: skip
+        print_table(["data", "images", "sigma", "noisy dB", "restored dB"], rows)
 
 
 @click.command()
@@ -66,8 +64,7 @@ def info(file: str, as_json: bool) -> None:
     if as_json:
         print_json(described)
         return
-    for key, value in described.items():
-        out().print(f"{key:<18} {value}")
+    print_facts(described)
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -76,9 +73,9 @@ def _describe(path: Path) -> dict[str, Any]:
 
         engine = OnnxEngine(path)
         size = "any" if engine.fixed_size is None else "{}x{}".format(*engine.fixed_size)
-        described = {"kind": "ONNX", "input_size": size, **asdict(engine.facts)}
         engine.close()
-        return described
+        precision = _precision_of_graph(path)
+        return {"kind": "ONNX", "input_size": size, "precision": precision, **asdict(engine.facts)}
     if path.suffix.lower() in CHECKPOINT_SUFFIXES:
         require("torch", f"reading {path.name}")
         from mirnet_edge.model.checkpoints import load_model
@@ -95,6 +92,24 @@ def _describe(path: Path) -> dict[str, Any]:
         return describe_plan(path)
     known = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
     raise MirnetEdgeError(f"{path}: not one of {known}")
+
+
+def _precision_of_graph(path: Path) -> str:
+    """In what a graph's convolutions are computed, most of them first."""
+    try:
+        graph = load_graph(path).graph
+    except MirnetEdgeError as error:
+        return f"not known here: {error}"
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    found = Counter(
+        "INT8"
+        if made_by.get(node.input[1]) == "DequantizeLinear"
+        else FLOATS.get(stored.get(node.input[1], 0), "another type")
+        for node in graph.node
+        if node.op_type in ("Conv", "ConvTranspose")
+    )
+    return ", ".join(f"{count} convolutions in {name}" for name, count in found.most_common())
 
 
 @click.command()

@@ -11,13 +11,13 @@ from rich.progress import TextColumn
 
 from mirnet_edge._imports import require
 from mirnet_edge.cli.console import (
-    SizeType,
     err,
     json_option,
     out,
     print_json,
     print_table,
     progress_bar,
+    read_size,
     tiling_options,
 )
 from mirnet_edge.model.config import PRESETS
@@ -32,7 +32,9 @@ EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.command()
 @click.argument("checkpoint")
 @click.argument("onnx", type=click.Path(path_type=Path))
-@click.option("--size", type=SizeType(), help="Fixed height x width; open by default.")
+@click.option(
+    "--size", type=read_size, metavar="HxW", help="Fixed height x width; open by default."
+)
 @click.option("--opset", type=click.Choice(["17", "18"]), default="17", show_default=True)
 @click.option("--task", help="What the network restores, where the checkpoint does not say.")
 @click.option(
