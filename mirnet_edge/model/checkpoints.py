@@ -260,13 +260,15 @@ def infer_config(tensors: StateDict) -> Config | None:
     in_channels, out_channels = shape("conv_in.weight")[1], shape("conv_out.weight")[0]
     n_rrg = count(r"body\.(\d+)\.body\.")
     if is_v1:
-        height = count(r"body\.0\.body\.0\.blocks\.(\d+)\.")
-        width = count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\.")
         return MIRNetConfig(
-            channels=tuple(shape(_any_column(tensors, stream))[0] for stream in range(height)),
+            # Read off the fusions: a stream's own convolutions may stand under any column's name.
+            channels=tuple(
+                shape(f"body.0.body.0.selective_kernel.{stream}.conv_du.0.weight")[1]
+                for stream in range(count(r"body\.0\.body\.0\.blocks\.(\d+)\."))
+            ),
             n_rrg=n_rrg,
             n_msrb=count(r"body\.0\.body\.(\d+)\.blocks\."),
-            width=width,
+            width=count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\."),
             in_channels=in_channels,
             out_channels=out_channels,
         )
@@ -286,45 +288,37 @@ def infer_config(tensors: StateDict) -> Config | None:
     )
 
 
-def _any_column(tensors: StateDict, stream: int) -> str:
-    """Name of a stream's first convolution; its columns share it, so any copy will do."""
-    pattern = rf"body\.0\.body\.0\.blocks\.{stream}\.\d+\.body\.0\.weight"
-    copies = (name for name in tensors if re.fullmatch(pattern, name))
-    return next(copies, f"body.0.body.0.blocks.{stream}.0.body.0.weight")
-
-
 def _load_checked(network: Network, tensors: StateDict, source: str) -> None:
-    expected = network.state_dict()
+    family, expected = network.config.family, network.state_dict()
+    for name, tensor in tensors.items():
+        if name not in expected:
+            raise CheckpointError(
+                f"{source}: unexpected key {name!r} of shape {_shape(tensor)}; a {family} of these "
+                "sizes has no such tensor"
+            )
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{source}: {name!r} has shape {_shape(tensor)}; a {family} of these sizes needs "
+                f"{_shape(expected[name])}"
+            )
+    # The authors' files hold a shared tensor under each of its names, ours under one alone.
     aliases: dict[int, list[str]] = defaultdict(list)
     for name, tensor in expected.items():
         aliases[tensor.data_ptr()].append(name)
-    complete = dict(tensors)
+    complete: dict[str, Tensor] = {}
     for names in aliases.values():
         present = [name for name in names if name in tensors]
         if not present:
             raise CheckpointError(
                 f"{source}: key {names[0]!r} of shape {_shape(expected[names[0]])} is missing"
             )
-        for name in names:
-            complete.setdefault(name, tensors[present[0]])
-    for name, tensor in complete.items():
-        if name not in expected:
-            raise CheckpointError(
-                f"{source}: unexpected key {name!r} of shape {_shape(tensor)}; a "
-                f"{network.config.family} of these sizes has no such tensor"
-            )
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{source}: {name!r} has shape {_shape(tensor)}; a {network.config.family} of "
-                f"these sizes needs {_shape(expected[name])}"
-            )
-    for names in aliases.values():
-        for name in names[1:]:
-            if not torch.equal(complete[name], complete[names[0]]):
+        for name in present[1:]:
+            if not torch.equal(tensors[name], tensors[present[0]]):
                 raise CheckpointError(
-                    f"{source}: {name!r} and {names[0]!r} are one tensor in a "
-                    f"{network.config.family}, but their values differ"
+                    f"{source}: {name!r} and {present[0]!r} are one tensor in a {family}, but "
+                    "their values differ"
                 )
+        complete |= dict.fromkeys(names, tensors[present[0]])
     network.load_state_dict(complete)
 
 
