@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_export_of_a_fixed_size_over_an_older_file(
 ) -> None:
     path = tmp_path / "tiny.onnx"
     path.write_bytes(b"mine")
-    options = ("--size", "32x48", "--task", "derain", "--opset", "18")
+    options = ("--size", "32x48", "--task", "denoise", "--opset", "18")
     assert f"{path} exists" in run(capfd, "export", tiny_weights, path, *options).only_error
     assert path.read_bytes() == b"mine"
     outcome = run(capfd, "export", tiny_weights, path, *options, "--overwrite")
@@ -73,7 +74,7 @@ def test_export_of_a_fixed_size_over_an_older_file(
     assert "opset 18" in outcome.out
     assert "largest difference from PyTorch: " in outcome.out
     described = run(capfd, "info", path, "--json").json
-    assert (described["input_size"], described["task"]) == ("32x48", "derain")
+    assert (described["input_size"], described["task"]) == ("32x48", "denoise")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,26 @@ def test_export_refuses(
     source = tiny_weights if checkpoint == "tiny" else tmp_path / checkpoint
     assert said in run(capfd, "export", source, tmp_path / onnx, *options).only_error
     assert not (tmp_path / onnx).exists()
+
+
+@pytest.mark.parametrize("task", ["anything", "super-resolution-x4", "unknown", ""])
+def test_export_of_a_task_that_there_is_not(
+    task: str, tiny_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(capfd, "export", tiny_weights, tmp_path / "tiny.onnx", "--task", task)
+    assert outcome.code == 2
+    for name in ("denoise", "super-resolution", "enhance", "defocus-deblurring"):
+        assert name in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_denoiser_is_not_exported_as_something_else(
+    tiny_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    outcome = run(capfd, "export", tiny_weights, path, "--task", "super-resolution")
+    assert "for 'denoise', not 'super-resolution'" in outcome.only_error
+    assert not path.exists()
 
 
 # evaluate
@@ -152,6 +173,25 @@ def test_evaluation_as_a_table(
     assert "sigma 25, 1 images" in outcome.out
     assert "mean" in outcome.out
     assert "photo[final].png" in outcome.out
+
+
+def test_evaluation_without_scikit_image(
+    tiny_onnx: Path,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    whole = run(capfd, "evaluate", tiny_onnx, "--data", images, "--json").json
+    for module in ("skimage", "skimage.metrics"):
+        monkeypatch.setitem(sys.modules, module, None)
+    outcome = run(capfd, "evaluate", tiny_onnx, "--data", images)
+    assert outcome.code == 0
+    assert f"{whole['mean']['psnr']:.2f}" in outcome.out
+    assert "SSIM" not in outcome.out
+    assert "scikit-image is not installed" in outcome.err
+    result = run(capfd, "evaluate", tiny_onnx, "--data", images, "--json").json
+    assert result["mean"]["ssim"] is None
+    assert "scikit-image" in result["note"]
 
 
 def test_evaluation_without_noise_is_json_too(
@@ -244,8 +284,78 @@ def test_interrupted_training_keeps_what_it_did(
     assert "interrupted" in outcome.errors[0]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["checkpoint.pt", "curve.json"]
+    assert f"{tmp_path / 'out' / 'checkpoint.pt'} holds the steps done" in outcome.err
     monkeypatch.undo()
     assert "step 1 of 6" in train(capfd, images, tmp_path / "out", "--until", 1).err
+
+
+def test_training_that_is_interrupted_before_its_first_step_says_so(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(self: Trainer) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    outcome = train(capfd, images, tmp_path / "out")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert "there was nothing to save" in outcome.err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def terminated(capfd: pytest.CaptureFixture[str], images: Path, output: Path) -> str:
+    """What training says on standard error when SIGTERM ends it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as raised:
+        train(capfd, images, output)
+    assert raised.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler
+    return capfd.readouterr().err
+
+
+def test_sigterm_while_training_saves_the_steps_done(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def step(self: Trainer) -> torch.Tensor:
+        if self.state.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return done(self)
+
+    done = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", step)
+    said = terminated(capfd, images, tmp_path / "out")
+    assert f"{tmp_path / 'out' / 'checkpoint.pt'} holds the steps done" in said
+    monkeypatch.undo()
+    assert "step 2 of 6" in train(capfd, images, tmp_path / "out", "--until", 2).err
+
+
+def test_sigterm_while_images_are_read_has_nothing_to_save(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def signalled(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("mirnet_edge.workstation.train.load_images", signalled)
+    assert "there was nothing to save" in terminated(capfd, images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_warm_up_is_an_option(
+    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert train(capfd, images, tmp_path / "out", "--until", 1, "--warmup", 4).code == 0
+    (point,) = json.loads((tmp_path / "out" / "curve.json").read_text())
+    assert point["learning_rate"] == pytest.approx(2e-4 / 4)
+    error = train(capfd, images, tmp_path / "out", "--warmup", 5).only_error
+    assert "warmup_steps 4 -> 5" in error
 
 
 @pytest.mark.parametrize(
@@ -254,6 +364,7 @@ def test_interrupted_training_keeps_what_it_did(
         (["--patch-px", 18], "patch_px=18"),
         (["--patch-px", 64], "smaller than a patch of 64"),
         (["--learning-rate", 0], "learning_rate"),
+        (["--learning-rate", "nan"], "learning_rate=nan"),
         (["--device", "abacus"], "abacus"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",

@@ -8,11 +8,14 @@ checked against gradients in the tests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from mirnet_edge.model.config import Config, MIRNetConfig
 from mirnet_edge.tiling.geometry import round_up
 
 Span = tuple[int, int]
-"""First and last position."""
+"""First and last position. What lies between need not be needed; only the ends count."""
 
 
 def local_support_px(config: Config) -> int:
@@ -31,23 +34,18 @@ def reach_px(config: Config) -> tuple[int, int]:
 
 
 def _network(config: Config, output: Span) -> Span:
-    n_groups = config.n_rrg if isinstance(config, MIRNetConfig) else len(config.groups)
+    block: Callable[[Span], Span] = _v2_block
+    if isinstance(config, MIRNetConfig):
+        n_groups, n_blocks, block = config.n_rrg, config.n_msrb, partial(_v1_block, config)
+    else:
+        n_groups, n_blocks = len(config.groups), config.n_mrb
     # No skip connection shows here: the way round a convolution sees less than the way through it.
     features = _grown(output, 1)
     for _ in range(n_groups):
         features = _grown(features, 1)
-        features = _blocks(config, features)
+        for _ in range(n_blocks):
+            features = block(features)
     return _grown(features, 1)
-
-
-def _blocks(config: Config, features: Span) -> Span:
-    if isinstance(config, MIRNetConfig):
-        for _ in range(config.n_msrb):
-            features = _v1_block(config, features)
-    else:
-        for _ in range(config.n_mrb):
-            features = _v2_block(features)
-    return features
 
 
 def _v1_block(config: MIRNetConfig, output: Span) -> Span:

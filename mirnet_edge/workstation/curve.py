@@ -40,6 +40,7 @@ def plot_curve(curve: Sequence[Point], path: str | os.PathLike[str]) -> None:
     figure = require("matplotlib.figure", "drawing the training curve").Figure(
         figsize=(7, 4), layout="constrained"
     )
+    # Not pyplot, which would look for a display and keep the figure.
     backend.FigureCanvasAgg(figure)
     loss_axis = figure.subplots()
     loss_axis.plot([p.step for p in curve], [p.loss for p in curve], color="tab:gray")

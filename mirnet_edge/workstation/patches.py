@@ -52,6 +52,7 @@ class PatchSampler:
         size = self.patch_px
 
         def uniform(limit: Tensor) -> Tensor:
+            # In float32, the product of a value just below 1 and a limit can round up to the limit.
             values = torch.rand(batch, device=self.device, generator=generator, dtype=torch.float64)
             return (values * limit).long()
 
