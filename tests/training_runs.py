@@ -24,6 +24,15 @@ def write_images(path: Path) -> Path:
     return path
 
 
+def write_smooth_images(folder: Path) -> Path:
+    """Two images of waves, of which patches of 16 can be cut."""
+    for name, height, width in (("a", 33, 46), ("b", 40, 31)):
+        y, x = np.mgrid[:height, :width]
+        waves = [127 + 90 * np.sin(y / a + x / b) for a, b in ((3, 5), (7, 4), (5, 9))]
+        Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
 def weights_of(trainer: me.Trainer) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in trainer.state.network.state_dict().items()}
 
