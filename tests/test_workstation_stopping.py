@@ -145,7 +145,7 @@ def test_loss_that_is_no_number_keeps_the_last_checkpoint(folder: Path, tmp_path
 def test_loss_that_is_no_number_before_anything_was_saved(folder: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SHORT, learning_rate=1e30)
     trainer = me.Trainer(settings, [folder], tmp_path, device="cpu")
-    with pytest.raises(me.ConfigError, match=r"loss is \w+ at step 6.*; nothing was saved yet"):
+    with pytest.raises(me.ConfigError, match=r"loss is \w+ at step 6.*; nothing is saved yet"):
         trainer.run()
     assert list(tmp_path.iterdir()) == []
 

@@ -6,7 +6,7 @@ places where a tile differs from the frame it was cut from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from types import MappingProxyType
 from typing import Any
@@ -78,11 +78,12 @@ class Chain(nn.Module):
         return out + features if self.residual else out
 
 
-def residual_groups(groups: Iterable[Iterable[nn.Module]], channels: int) -> nn.Sequential:
-    """Groups of blocks, a convolution at the end of each, and a way round it (papers, "RRG")."""
-    return nn.Sequential(
-        *(Chain(*blocks, conv(channels, channels), residual=True) for blocks in groups)
-    )
+def residual_groups(
+    makers: Iterable[Callable[[], nn.Module]], n_blocks: int, channels: int
+) -> nn.Sequential:
+    """One group a maker: its blocks, a convolution, and a way round them (papers, "RRG")."""
+    groups = ((*(make() for _ in range(n_blocks)), conv(channels, channels)) for make in makers)
+    return nn.Sequential(*(Chain(*group, residual=True) for group in groups))
 
 
 class Network(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,7 @@ class BlurPool(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         row = torch.tensor([1.0, 2.0, 1.0])
+        # A constant, but the published state dicts hold it.
         self.register_buffer("filt", (torch.outer(row, row) / 16).repeat(channels, 1, 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -173,15 +175,10 @@ class MIRNet(Network):
         super().__init__()
         self.config = config
         features = config.channels[0]
-        activation = nn.PReLU()
+        activation = nn.PReLU()  # one for all: in the authors' code it is a default argument
         self.conv_in = conv(config.in_channels, features)
-        self.body = residual_groups(
-            (
-                [MultiScaleResidualBlock(config, activation) for _ in range(config.n_msrb)]
-                for _ in range(config.n_rrg)
-            ),
-            features,
-        )
+        blocks = partial(MultiScaleResidualBlock, config, activation)
+        self.body = residual_groups([blocks] * config.n_rrg, config.n_msrb, features)
         self.conv_out = conv(features, config.out_channels)
 
     def restore(self, image: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -88,13 +89,8 @@ class MIRNetV2(Network):
         self.image_skip = config.image_skip
         features = config.channels[0]
         self.conv_in = conv(config.in_channels, features)
-        self.body = residual_groups(
-            (
-                [MultiScaleResidualBlockV2(config, groups) for _ in range(config.n_mrb)]
-                for groups in config.groups
-            ),
-            features,
-        )
+        blocks = [partial(MultiScaleResidualBlockV2, config, groups) for groups in config.groups]
+        self.body = residual_groups(blocks, config.n_mrb, features)
         self.conv_out = conv(features, config.out_channels)
 
     def restore(self, image: Tensor) -> Tensor:

@@ -71,12 +71,16 @@ def evaluate_model(
     Raises:
         DataError: no image can be read.
     """
-    note = _why_no_ssim() if with_ssim else ""
-    with_ssim = with_ssim and not note
+    note = ""
+    if with_ssim:
+        try:
+            require("skimage.metrics", "SSIM")
+        except MissingDependencyError:
+            with_ssim = False
+            note = "no SSIM: scikit-image is not installed; for it, pip install scikit-image"
     skipped: list[str] = []
     if isinstance(data, (str, os.PathLike)):
-        paths = _paths(data)
-        count, images = len(paths), _read(paths, skipped)
+        count, images = load_images(data, skipped)
     else:
         count = len(data)
         images = ((f"image {index}", image) for index, image in enumerate(data))
@@ -90,8 +94,8 @@ def evaluate_model(
                 name=name,
                 noisy_psnr=psnr(noisy, reference),
                 psnr=psnr(restored, reference),
-                noisy_ssim=_ssim(noisy, reference) if with_ssim else None,
-                ssim=_ssim(restored, reference) if with_ssim else None,
+                noisy_ssim=ssim(noisy, reference) if with_ssim else None,
+                ssim=ssim(restored, reference) if with_ssim else None,
             )
         )
         if progress:
@@ -103,21 +107,18 @@ def evaluate_model(
 
 def load_images(
     data: str | os.PathLike[str], skipped: list[str]
-) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Name and (H, W, 3) uint8 pixels of each image; those that cannot be read are described in
-    ``skipped``.
+) -> tuple[int, Iterator[tuple[str, NDArray[np.uint8]]]]:
+    """How many image files there are, and name and (H, W, 3) uint8 pixels of one after another;
+    those that cannot be read are described in ``skipped``.
 
     Raises:
         DataError: there is no image file.
     """
-    return _read(_paths(data), skipped)
-
-
-def _paths(data: str | os.PathLike[str]) -> list[Path]:
     try:
-        return find_images([data])
+        paths = find_images([data])
     except ImageError as error:
         raise DataError(str(error)) from error
+    return len(paths), _read(paths, skipped)
 
 
 def _read(paths: list[Path], skipped: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -129,23 +130,10 @@ def _read(paths: list[Path], skipped: list[str]) -> Iterator[tuple[str, NDArray[
 
 
 def _without_false_colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) where three equal channels hold a gray picture, as files of gray pictures often do."""
+    """(H, W, 1) where three equal channels hold a gray picture."""
     # Noise of three colours over a gray picture is what no gray camera delivers, and averaging the
     # channels alone would then count as denoising.
-    is_gray = (image == image[..., :1]).all()
-    return image[..., 0] if is_gray else image
-
-
-def _why_no_ssim() -> str:
-    try:
-        require("skimage.metrics", "SSIM")
-    except MissingDependencyError:
-        return "no SSIM: scikit-image is not installed; for it, pip install scikit-image"
-    return ""
-
-
-def _ssim(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    return ssim(np.atleast_3d(image), np.atleast_3d(reference))
+    return image[..., :1] if (image == image[..., :1]).all() else image
 
 
 def _mean(scores: Sequence[Score]) -> Score:

@@ -45,10 +45,8 @@ class ExportReport:
     """What was written.
 
     Attributes:
-        path: the file.
-        facts: in its metadata.
+        path, facts, size_bytes: of the file.
         opset, nodes: of the graph.
-        size_bytes: of the file.
         error: largest difference from PyTorch over the checked inputs, as a fraction of the
             output's range.
         seconds: the whole export took.
@@ -141,27 +139,22 @@ def _check_arguments(model: Network, path: Path, size: tuple[int, int] | None, o
 
 def _traced(model: Network, size: tuple[int, int] | None) -> onnx.ModelProto:
     """The graph as torch's exporter writes it, in opset 18, the oldest that it knows."""
-    require("onnxscript", "exporting to ONNX")
+    require("onnxscript", "exporting to ONNX")  # torch's own message names no extra of ours
     config = model.config
     height, width = size or (8 * config.size_multiple, 10 * config.size_multiple)
     example = torch.rand(1, config.in_channels, height, width)
-    open_sizes = None
-    if size is None:
-        multiple, least = config.size_multiple, config.min_size_px // config.size_multiple
-        open_sizes = (
-            {
-                # torch.export takes sizes 0 and 1 for constants.
-                axis: multiple * torch.export.Dim(name, min=max(least, 2), max=1 << 14)
-                for axis, name in ((2, "rows"), (3, "columns"))
-            },
-        )
+    least = max(config.min_size_px // config.size_multiple, 2)  # 0 and 1 would become constants
+    open_sizes = {
+        axis: config.size_multiple * torch.export.Dim(name, min=least, max=1 << 14)
+        for axis, name in ((2, "rows"), (3, "columns"))
+    }
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 model,
                 (example,),
                 dynamo=True,
-                dynamic_shapes=open_sizes,
+                dynamic_shapes=None if size else (open_sizes,),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 opset_version=18,
@@ -197,8 +190,7 @@ def _checked(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     onnx = require("onnx", "exporting to ONNX")
     try:
         if opset != OPSETS[0]:
-            converter = require("onnx.version_converter", "exporting to ONNX")
-            proto = converter.convert_version(proto, opset)
+            proto = onnx.version_converter.convert_version(proto, opset)
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
         raise ExportError(f"the exported graph is no valid ONNX: {first_line(error)}") from error
@@ -225,9 +217,9 @@ def _lower_to_17(proto: onnx.ModelProto) -> None:
         del node.attribute[:]
         node.attribute.extend(kept)
     used = {name for node in proto.graph.node for name in node.input}
-    unused = [tensor for tensor in proto.graph.initializer if tensor.name not in used]
-    for tensor in unused:
-        proto.graph.initializer.remove(tensor)
+    for tensor in constants.values():
+        if tensor.name not in used:
+            proto.graph.initializer.remove(tensor)
     proto.opset_import[0].version = 17
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mirnet_edge._imports import require
 from mirnet_edge.engines.torch_engine import TorchEngine
-from mirnet_edge.errors import ConfigError, DataError, OutputError
+from mirnet_edge.errors import ConfigError, DataError, OutputError, first_line
 from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.model.checkpoints import facts_of, load_model, save_model
 from mirnet_edge.model.config import preset
@@ -57,8 +57,7 @@ class Trainer:
             checkpoint in ``output`` goes before them.
 
     Raises:
-        ConfigError: settings or a device that cannot be, or settings that differ from the
-            checkpoint's in more than ``steps``.
+        ConfigError: settings or a device that cannot be, or settings other than the checkpoint's.
         DataError: no images, or none as large as a patch.
         CheckpointError: a damaged checkpoint.
         OutputError: ``output`` is a file.
@@ -110,7 +109,7 @@ class Trainer:
     ) -> list[NDArray[np.uint8]]:
         images = []
         for folder in data:
-            for name, image in load_images(folder, self.skipped):
+            for name, image in load_images(folder, self.skipped)[1]:
                 if min(image.shape[:2]) < patch_px:
                     size = f"{image.shape[1]}x{image.shape[0]}"
                     self.skipped.append(f"{name}: {size}, smaller than a patch of {patch_px}")
@@ -234,9 +233,13 @@ class Trainer:
         state = self.state
         loss = float(torch.stack(losses).mean())
         if not math.isfinite(loss):
+            saved = self.output / CHECKPOINT
+            kept = (
+                f"{saved} keeps the last good state" if saved.exists() else "nothing is saved yet"
+            )
             raise ConfigError(
                 f"the loss is {loss} at step {state.step}: lower learning_rate "
-                f"({state.settings.learning_rate}); {self._what_is_saved()}"
+                f"({state.settings.learning_rate}); {kept}"
             )
         state.curve.append(
             Point(
@@ -248,10 +251,6 @@ class Trainer:
             )
         )
         state.save(self.output)
-
-    def _what_is_saved(self) -> str:
-        saved = self.output / CHECKPOINT
-        return f"{saved} keeps the last good state" if saved.exists() else "nothing was saved yet"
 
     def _validate(self, interrupted: Callable[[], int]) -> float | None:
         """The curve's PSNR; None where there is nothing to validate on, or no time any more."""
@@ -268,13 +267,14 @@ class Trainer:
         return float(np.mean(scores)) if scores else None
 
     def _save_weights(self) -> None:
-        state = self.state
+        state, on_gpu = self.state, self.device.type == "cuda"
+        cpu = f"CPU, {torch.get_num_threads()} threads"
         training = {
             "settings": dataclasses.asdict(state.settings),
             "steps_done": state.step,
             "seconds": round(state.seconds, 1),
             "data": self.data_facts,
-            "device": _device_name(self.device),
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else cpu,
             "torch": torch.__version__,
         }
         weights = self.output / "model.safetensors"
@@ -287,7 +287,7 @@ def _center_crops(folder: str | os.PathLike[str], most_px: int = 512) -> list[ND
     """Validation images, cut to ``most_px`` so that a point of the curve stays cheap."""
     skipped: list[str] = []
     crops = []
-    for _, image in load_images(folder, skipped):
+    for _, image in load_images(folder, skipped)[1]:
         top = max(image.shape[0] - most_px, 0) // 2
         left = max(image.shape[1] - most_px, 0) // 2
         crops.append(image[top : top + most_px, left : left + most_px])
@@ -301,12 +301,5 @@ def _usable_device(name: str | None) -> torch.device:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device {name!r} cannot be used here: {reason}") from error
+        raise ConfigError(f"device {name!r} cannot be used here: {first_line(error)}") from error
     return device
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,34 +1,16 @@
-"""What a network is trained to undo, one task a file: how clean images are degraded, in training
-and to measure, always seeded, and the task's name in the facts of what was trained."""
+"""What a network is trained to undo, one task a file: its name in the facts of what was trained,
+how training degrades clean patches, and measuring clean images; always seeded."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Protocol
 
 from mirnet_edge.errors import ConfigError
 from mirnet_edge.workstation.tasks.denoise import Denoise
 
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
+TRAINABLE = {task.name: task for task in (Denoise(),)}
+"""By their names among `mirnet_edge.model.config.TASKS`."""
 
 
-class Task(Protocol):
-    """A dataclass of the task's settings, which the card of a bundled model tells."""
-
-    @property
-    def name(self) -> str:
-        """One of `mirnet_edge.model.config.TASKS`."""
-        ...
-
-    def degrade(self, clean: Tensor, generator: Generator) -> Tensor:
-        """Make network input of (N, C, H, W) clean patches in [0, 1]."""
-        ...
-
-
-TRAINABLE: dict[str, Task] = {task.name: task for task in (Denoise(),)}
-
-
-def task_named(name: str) -> Task:
+def task_named(name: str) -> Denoise:
     """The training task called ``name``.
 
     Raises:
