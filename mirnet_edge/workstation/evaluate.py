@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,15 +117,15 @@ def load_images(
         paths = find_images([data])
     except ImageError as error:
         raise DataError(str(error)) from error
-    return len(paths), _read(paths, skipped)
 
+    def read() -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        for path in paths:
+            try:
+                yield path.name, upright_rgb(read_image(path))
+            except ImageError as error:
+                skipped.append(str(error))
 
-def _read(paths: list[Path], skipped: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    for path in paths:
-        try:
-            yield path.name, upright_rgb(read_image(path))
-        except ImageError as error:
-            skipped.append(str(error))
+    return len(paths), read()
 
 
 def _without_false_colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
