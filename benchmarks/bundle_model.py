@@ -23,7 +23,7 @@ from record_ranges import record
 import mirnet_edge as me
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import MODELS_FOLDER, BundledModel
-from mirnet_edge.workstation.tasks import TASKS
+from mirnet_edge.workstation.tasks import TRAINABLE
 
 SIGMAS = (15.0, 25.0, 50.0)
 WEIGHTS_LICENCE = "research only"
@@ -50,6 +50,8 @@ def measure(onnx: Path, sets: dict[str, Path]) -> list[dict[str, Any]]:
         for name, folder in sets.items():
             for sigma in SIGMAS:
                 evaluation = me.evaluate_model(restorer, folder, sigma=sigma, seed=0)
+                if evaluation.note:  # a card without SSIM would leave holes in the README's table
+                    raise click.ClickException(evaluation.note)
                 mean = {
                     key: value for key, value in asdict(evaluation.mean).items() if key != "name"
                 }
@@ -88,10 +90,10 @@ def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
     network = me.load_model(training / "model.safetensors")
     task = network.facts.task
     facts = network.training_facts
-    recipe = {**facts, "task_settings": asdict(TASKS[task]), "data": DATA}
+    recipe = {**facts, "task_settings": asdict(TRAINABLE[task]), "data": DATA}
     if initial := initial_weights(folder / "card.json", facts["data"]):
         recipe["initial"] = initial
-    me.save_model(network, folder / "model.safetensors", task, recipe)
+    me.save_model(network, folder / "model.safetensors", task=task, training=recipe)
     report = me.export_onnx(network, folder / "model.onnx")
     folders = {key: Path(value) for key, _, value in (item.partition("=") for item in sets)}
     card = {
@@ -106,7 +108,7 @@ def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
         "recipe": recipe,
         "protocol": "additive white Gaussian noise, neither clamped nor rounded, seed 0 + index; "
         "whole frames; restored images clamped, not rounded; PSNR and SSIM over RGB, mean of the "
-        "images",
+        "images; a picture without colour is a gray frame, and so is its noise",
         "figures": measure(folder / "model.onnx", folders),
         "measured_with": {
             "mirnet_edge": me.__version__,
@@ -119,7 +121,7 @@ def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
     card["curve"] = [[point["step"], round(point["psnr"], 3)] for point in curve if point["psnr"]]
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    record(BundledModel(name, folder, card))
+    record(BundledModel(name=name, folder=folder, card=card))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from engine_cases import (
     with_every_candidate_in_int8,
 )
 
+from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.errors import MirnetEdgeError
 
 
@@ -63,7 +64,7 @@ def measure_torch(folder: Path) -> None:
     (folder / "torch.json").write_text(json.dumps(found, indent=1))
 
 
-def _timed(run: Any, runs: int = 50) -> float:
+def _timed(run: Callable[[], object], runs: int = 50) -> float:
     """Median milliseconds by events, after warm-up."""
     import torch
 
@@ -145,8 +146,8 @@ def measure(folder: Path, name: str) -> None:
     }
     if case.network == BUNDLED:
         found["task_psnr_db"] = {
-            "engine": [_psnr(a.clip(0, 1), b, 1.0) for a, b in zip(outputs, clean)],
-            "fp32": [_psnr(a.clip(0, 1), b, 1.0) for a, b in zip(reference, clean)],
+            "engine": [_psnr(a.clip(0, 1), b, peak=1.0) for a, b in zip(outputs, clean)],
+            "fp32": [_psnr(a.clip(0, 1), b, peak=1.0) for a, b in zip(reference, clean)],
         }
     (folder / f"{name}.json").write_text(json.dumps(found, indent=1))
     print(
@@ -182,7 +183,7 @@ def _psnr(found: np.ndarray, expected: np.ndarray, peak: float | None = None) ->
     return float(10 * np.log10((peak or np.ptp(expected)) ** 2 / error))
 
 
-def _by_kind(card: Any, by_layer: dict[str, float]) -> dict[str, list[float]]:
+def _by_kind(card: EngineCard, by_layer: dict[str, float]) -> dict[str, list[float]]:
     """Number, milliseconds and gigabytes of the layers of each kind, slowest first."""
     kinds: dict[str, list[float]] = {}
     for layer in card.layers:
@@ -193,7 +194,7 @@ def _by_kind(card: Any, by_layer: dict[str, float]) -> dict[str, list[float]]:
     return dict(sorted(kinds.items(), key=lambda item: -item[1][1]))
 
 
-def _by_convolution(card: Any, by_layer: dict[str, float]) -> dict[str, list[Any]]:
+def _by_convolution(card: EngineCard, by_layer: dict[str, float]) -> dict[str, list[Any]]:
     """Precision and milliseconds of each convolution, by the name of its node in the graph."""
     from mirnet_edge.trt.layer_info import convolutions
 
@@ -206,6 +207,7 @@ def _by_convolution(card: Any, by_layer: dict[str, float]) -> dict[str, list[Any
 def _node_of(layer: str) -> str:
     """The convolution's node in a layer of several nodes: the first, but for its weights and their
     QuantizeLinear."""
+    # TensorRT joins the names of the nodes that it fuses by " + ".
     parts = layer.strip().split(" + ")
     quantized = [i for i, part in enumerate(parts) if part.endswith("_QuantizeLinear")]
     node = parts[quantized[-1] + 1] if quantized else parts[0]
@@ -256,7 +258,7 @@ def record(folder: Path, result: Path) -> None:
         twin = name.replace("-int8", "-fp16")
         if twin != name and twin in engines:
             versus[name] = int8_against_fp16(engines[name], engines[twin])
-    for engine in engines.values():
+    for engine in engines.values():  # hundreds of rows, of which the comparison keeps the ends
         del engine["convolution_ms"]
     found = {
         "python": platform.python_version(),

@@ -1,22 +1,19 @@
-"""``mirnet-edge export``, ``evaluate`` and ``train``."""
+"""``mirnet-edge export`` and ``evaluate``."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import Outcome, run
+from command_line import run
 from conftest import TINY
 from PIL import Image
+from training_runs import write_smooth_images
 
 import mirnet_edge as me
-from mirnet_edge.workstation.train import Trainer
-
-TRAIN = ("--steps", 6, "--patch-px", 16, "--batch", 1, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +25,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two smooth images."""
-    folder = tmp_path_factory.mktemp("images")
-    for name, height, width in (("a", 33, 46), ("b", 40, 31)):
-        y, x = np.mgrid[:height, :width]
-        waves = [127 + 90 * np.sin(y / a + x / b) for a, b in ((3, 5), (7, 4), (5, 9))]
-        Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(folder / f"{name}.png")
-    return folder
+    return write_smooth_images(tmp_path_factory.mktemp("images"))
 
 
 # export
@@ -64,7 +55,7 @@ def test_export_of_a_fixed_size_over_an_older_file(
 ) -> None:
     path = tmp_path / "tiny.onnx"
     path.write_bytes(b"mine")
-    options = ("--size", "32x48", "--task", "derain", "--opset", "18")
+    options = ("--size", "32x48", "--task", "denoise", "--opset", "18")
     assert f"{path} exists" in run(capfd, "export", tiny_weights, path, *options).only_error
     assert path.read_bytes() == b"mine"
     outcome = run(capfd, "export", tiny_weights, path, *options, "--overwrite")
@@ -73,7 +64,7 @@ def test_export_of_a_fixed_size_over_an_older_file(
     assert "opset 18" in outcome.out
     assert "largest difference from PyTorch: " in outcome.out
     described = run(capfd, "info", path, "--json").json
-    assert (described["input_size"], described["task"]) == ("32x48", "derain")
+    assert (described["input_size"], described["task"]) == ("32x48", "denoise")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +91,26 @@ def test_export_refuses(
     source = tiny_weights if checkpoint == "tiny" else tmp_path / checkpoint
     assert said in run(capfd, "export", source, tmp_path / onnx, *options).only_error
     assert not (tmp_path / onnx).exists()
+
+
+@pytest.mark.parametrize("task", ["anything", "super-resolution-x4", "unknown", ""])
+def test_export_of_a_task_that_there_is_not(
+    task: str, tiny_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(capfd, "export", tiny_weights, tmp_path / "tiny.onnx", "--task", task)
+    assert outcome.code == 2
+    for name in ("denoise", "super-resolution", "enhance", "defocus-deblurring"):
+        assert name in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_denoiser_is_not_exported_as_something_else(
+    tiny_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    outcome = run(capfd, "export", tiny_weights, path, "--task", "super-resolution")
+    assert "for 'denoise', not 'super-resolution'" in outcome.only_error
+    assert not path.exists()
 
 
 # evaluate
@@ -154,6 +165,25 @@ def test_evaluation_as_a_table(
     assert "photo[final].png" in outcome.out
 
 
+def test_evaluation_without_scikit_image(
+    tiny_onnx: Path,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    whole = run(capfd, "evaluate", tiny_onnx, "--data", images, "--json").json
+    for module in ("skimage", "skimage.metrics"):
+        monkeypatch.setitem(sys.modules, module, None)
+    outcome = run(capfd, "evaluate", tiny_onnx, "--data", images)
+    assert outcome.code == 0
+    assert f"{whole['mean']['psnr']:.2f}" in outcome.out
+    assert "SSIM" not in outcome.out
+    assert "scikit-image is not installed" in outcome.err
+    result = run(capfd, "evaluate", tiny_onnx, "--data", images, "--json").json
+    assert result["mean"]["ssim"] is None
+    assert "scikit-image" in result["note"]
+
+
 def test_evaluation_without_noise_is_json_too(
     tiny_onnx: Path, images: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,136 +214,3 @@ def test_evaluation_of_nothing(
     (tmp_path / "data" / "a.png").write_text("no image")
     assert "no image can be read" in error()
     assert "edge-xxl" in run(capfd, "evaluate", "edge-xxl", "--data", tmp_path).only_error
-
-
-# train
-
-
-def train(capfd: pytest.CaptureFixture[str], data: Path, output: Path, *options: object) -> Outcome:
-    return run(capfd, "train", "--data", data, "-o", output, *TRAIN, *options)
-
-
-def test_stopped_and_resumed_training_equals_one_run(
-    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    first = train(capfd, images, tmp_path / "resumed", "--until", 2)
-    assert (first.code, first.errors) == (0, [])
-    assert first.out == f"step 2: {tmp_path / 'resumed' / 'model.safetensors'}\n"
-    assert "2 images, cpu, step 0 of 6" in first.err
-    second = train(capfd, images, tmp_path / "resumed", "--validation", images)
-    assert "step 2 of 6" in second.err
-    assert second.out.startswith("step 6: ")
-    assert train(capfd, images, tmp_path / "whole").code == 0
-
-    files = ["checkpoint.pt", "curve.json", "curve.png", "model.safetensors"]
-    for name in ("resumed", "whole"):
-        assert sorted(path.name for path in (tmp_path / name).iterdir()) == files
-        with Image.open(tmp_path / name / "curve.png") as image:
-            image.load()
-    curve = json.loads((tmp_path / "resumed" / "curve.json").read_text())
-    assert [point["step"] for point in curve] == [2, 6]
-    assert [point["psnr"] is None for point in curve] == [True, False]
-    resumed = me.load_model(tmp_path / "resumed" / "model.safetensors")
-    whole = me.load_model(tmp_path / "whole" / "model.safetensors")
-    assert resumed.facts == whole.facts
-    assert (resumed.facts.preset, resumed.facts.task) == ("edge-s", "denoise")
-    assert resumed.training_facts["steps_done"] == 6
-
-    error = train(capfd, images, tmp_path / "resumed", "--batch", 2).only_error
-    assert "batch 1 -> 2" in error
-    (tmp_path / "resumed" / "checkpoint.pt").write_bytes(b"damaged")
-    assert "damaged" in train(capfd, images, tmp_path / "resumed").only_error
-
-
-def test_interrupted_training_keeps_what_it_did(
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    step = Trainer._step
-
-    def interrupted(self: Trainer) -> torch.Tensor:
-        if self.state.step == 1:
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
-    outcome = train(capfd, images, tmp_path / "out")
-    assert (outcome.code, outcome.out) == (130, "")
-    assert "interrupted" in outcome.errors[0]
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["checkpoint.pt", "curve.json"]
-    monkeypatch.undo()
-    assert "step 1 of 6" in train(capfd, images, tmp_path / "out", "--until", 1).err
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--patch-px", 18], "patch_px=18"),
-        (["--patch-px", 64], "smaller than a patch of 64"),
-        (["--learning-rate", 0], "learning_rate"),
-        (["--device", "abacus"], "abacus"),
-    ],
-    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
-)
-def test_training_refuses(
-    options: list[object],
-    said: str,
-    images: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    assert said in train(capfd, images, tmp_path / "out", *options).only_error
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_training_on_a_gpu_that_is_not_there(
-    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    error = train(capfd, images, tmp_path / "out", "--device", "cuda").only_error
-    assert "cuda" in error.lower()
-
-
-def test_training_without_images(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "data").mkdir()
-    assert str(tmp_path / "data") in train(capfd, tmp_path / "data", tmp_path / "out").only_error
-
-
-def test_training_into_a_file(
-    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "out"
-    output.write_text("mine")
-    outcome = train(capfd, images, output, "--until", 1)
-    assert outcome.code == 1
-    assert str(output) in outcome.errors[0]
-    assert output.read_text() == "mine"
-
-
-def test_training_leaves_small_images_out_and_says_so(
-    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    Image.new("RGB", (12, 40)).save(tmp_path / "narrow.png")
-    outcome = run(
-        capfd, "train", "--data", images, "--data", tmp_path, "-o", tmp_path / "out",
-        *TRAIN, "--until", 1,
-    )  # fmt: skip
-    assert outcome.code == 0
-    assert "left out: narrow.png: 12x40, smaller than a patch of 16" in outcome.err
-    assert "2 images" in outcome.err
-
-
-def test_training_without_matplotlib_says_so_before_it_starts(
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    for module in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
-        monkeypatch.setitem(sys.modules, module, None)
-    error = train(capfd, images, tmp_path / "out", "--until", 1).only_error
-    assert "mirnet-edge[train]" in error
-    assert not (tmp_path / "out").exists()

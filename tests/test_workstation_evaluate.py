@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,59 @@ def test_quantized_noise_is_what_a_camera_delivers() -> None:
     levels = seen[0] * 255
     assert levels.min() == 0
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
+
+
+def gray_picture(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(60, 200, (40, 44), np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_gray_photo_is_the_gray_frame_that_a_user_has(mode: str, tmp_path: Path) -> None:
+    """A network that averages colours has nothing to gain from it; scores are those of the frame
+    that a user restores."""
+
+    def average(tiles: np.ndarray) -> np.ndarray:
+        return np.repeat(tiles.mean(1, keepdims=True), 3, axis=1)
+
+    gray = gray_picture()
+    Image.fromarray(gray).convert(mode).save(tmp_path / "gray.png")
+    restore = me.Restorer(me.FakeEngine(average))
+    evaluation = me.evaluate_model(restore, tmp_path, sigma=25, with_ssim=True)
+    clean = (gray / np.float32(255)).astype(np.float32)
+    noise = np.random.Generator(np.random.PCG64(0)).standard_normal(gray.shape, np.float32)
+    noisy = clean + np.float32(25 / 255) * noise
+    mean = evaluation.mean
+    expected = reference.peak_signal_noise_ratio(clean, noisy, data_range=1.0)
+    assert mean.noisy_psnr == pytest.approx(expected, abs=1e-4)
+    expected = reference.peak_signal_noise_ratio(clean, restore(noisy), data_range=1.0)
+    assert mean.psnr == pytest.approx(expected, abs=1e-4)
+    assert mean.psnr - mean.noisy_psnr < 0.5, "clamping alone"
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = reference.structural_similarity(clean, noisy, data_range=1.0, **window)
+    assert mean.noisy_ssim == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_pixel_of_colour_makes_a_colour_photo() -> None:
+    seen = []
+    restore = me.Restorer(me.FakeEngine(lambda t: seen.append(t.copy()) or t))
+    picture = np.repeat(gray_picture()[..., None], 3, axis=2)
+    picture[7, 9] = (90, 91, 90)
+    me.evaluate_model(restore, [picture], sigma=25)
+    assert not np.array_equal(seen[0][0, 0], seen[0][0, 1])
+
+
+def test_without_scikit_image_there_is_psnr_and_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = me.Restorer(me.FakeEngine())
+    whole = me.evaluate_model(restore, [gray_picture(1)[..., None].repeat(3, 2)])
+    assert whole.note == ""
+    for module in ("skimage", "skimage.metrics"):
+        monkeypatch.setitem(sys.modules, module, None)
+    evaluation = me.evaluate_model(restore, [gray_picture(1)[..., None].repeat(3, 2)])
+    assert evaluation.mean.psnr == whole.mean.psnr
+    assert (evaluation.mean.ssim, evaluation.mean.noisy_ssim) == (None, None)
+    assert "scikit-image is not installed" in evaluation.note
+    asked_without = me.evaluate_model(restore, [gray_picture(1)], with_ssim=False)
+    assert asked_without.note == ""
 
 
 def test_nothing_to_evaluate_is_an_error(tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
-"""Training: resumable to the bit, sampled right, and it learns."""
+"""Training: its settings, its patches and its noise, and it learns."""
 
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training_runs import SHORT, weights_of, write_images
 
 import mirnet_edge as me
 from mirnet_edge.frames.noise import add_gaussian_noise
@@ -18,36 +18,10 @@ from mirnet_edge.workstation.patches import PatchSampler
 from mirnet_edge.workstation.tasks.denoise import Denoise
 from mirnet_edge.workstation.train import charbonnier
 
-SHORT = me.TrainSettings(steps=6, batch=2, patch_px=16, learning_rate=2e-3, warmup_steps=2)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clean")
-    random = np.random.default_rng(0)
-    for index, size in enumerate([(40, 56), (33, 21), (8, 8)]):
-        small = random.integers(0, 256, (4, 4, 3), np.uint8)
-        Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC).save(
-            path / f"{index}.png"
-        )
-    (path / "broken.png").write_text("no image")
-    return path
-
-
-def weights_of(trainer: me.Trainer) -> dict[str, torch.Tensor]:
-    return {name: t.clone() for name, t in trainer.state.network.state_dict().items()}
-
-
-@pytest.mark.parametrize("stop", [1, 3, 5])
-def test_resumed_training_equals_uninterrupted(folder: Path, tmp_path: Path, stop: int) -> None:
-    whole = me.Trainer(SHORT, [folder], tmp_path / "whole", device="cpu")
-    whole.run()
-    me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu").run(until=stop)
-    parts = me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu")
-    assert parts.state.step == stop
-    parts.run()
-    for name, tensor in weights_of(whole).items():
-        assert torch.equal(tensor, parts.state.network.state_dict()[name]), name
+    return write_images(tmp_path_factory.mktemp("clean"))
 
 
 def test_what_a_run_leaves_behind(folder: Path, tmp_path: Path) -> None:
@@ -69,38 +43,12 @@ def test_what_a_run_leaves_behind(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def test_interruption_saves_a_checkpoint(folder: Path, tmp_path: Path) -> None:
-    def interrupt(state: object, loss: float) -> None:
-        raise KeyboardInterrupt
-
-    settings = me.TrainSettings(steps=30, batch=1, patch_px=16)
-    trainer = me.Trainer(settings, [folder], tmp_path, device="cpu")
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run(report=interrupt)
-    assert me.Trainer(settings, [folder], tmp_path, device="cpu").state.step == 10
-
-
 def test_training_lowers_the_loss(folder: Path, tmp_path: Path) -> None:
     settings = me.TrainSettings(steps=60, batch=4, patch_px=16, learning_rate=3e-3)
     trainer = me.Trainer(settings, [folder], tmp_path, device="cpu")
     trainer.run(validate_every=20)
     first, *_, last = trainer.state.curve
     assert last.loss < 0.8 * first.loss, (first.loss, last.loss)
-
-
-def test_other_settings_are_refused_but_more_steps_are_not(folder: Path, tmp_path: Path) -> None:
-    me.Trainer(SHORT, [folder], tmp_path, device="cpu").run(until=1)
-    other = me.TrainSettings(**{**vars(SHORT), "batch": 3})
-    with pytest.raises(me.ConfigError, match="batch 2 -> 3"):
-        me.Trainer(other, [folder], tmp_path, device="cpu")
-    longer = me.TrainSettings(**{**vars(SHORT), "steps": 8})
-    assert me.Trainer(longer, [folder], tmp_path, device="cpu").state.step == 1
-
-
-def test_damaged_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(me.CheckpointError, match="delete it to start anew"):
-        me.Trainer(SHORT, [folder], tmp_path, device="cpu")
 
 
 def test_folder_without_large_enough_images_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -110,9 +58,20 @@ def test_folder_without_large_enough_images_is_refused(folder: Path, tmp_path: P
         me.Trainer(SHORT, [tmp_path / "missing"], tmp_path, device="cpu")
 
 
-@pytest.mark.parametrize("arguments", [{"steps": 0}, {"batch": -1}, {"learning_rate": 0.0}])
-def test_impossible_settings_are_refused(arguments: dict[str, float]) -> None:
-    with pytest.raises(me.ConfigError, match="must be positive"):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"steps": 0}, "steps=0: must be positive"),
+        ({"batch": -1}, "batch=-1: must be positive"),
+        ({"learning_rate": 0.0}, r"learning_rate=0\.0: must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: must be positive and finite"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf: must be positive and finite"),
+        ({"final_learning_rate": float("nan")}, "final_learning_rate=nan"),
+        ({"warmup_steps": -1}, "warmup_steps=-1: must not be negative"),
+    ],
+)
+def test_impossible_settings_are_refused(arguments: dict[str, float], said: str) -> None:
+    with pytest.raises(me.ConfigError, match=said):
         me.TrainSettings(**arguments)  # type: ignore[arg-type]
 
 
@@ -126,6 +85,15 @@ def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
     assert settings.learning_rate_at(0) == pytest.approx(1e-4, rel=1e-3)
     assert settings.learning_rate_at(500) == pytest.approx((1e-3 + 1e-6) / 2)
     assert settings.learning_rate_at(1000) == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(5, 1), (100, 10), (1999, 199), (100_000, 200)])
+def test_short_schedules_warm_up_in_a_tenth(steps: int, warmup: int) -> None:
+    settings = me.TrainSettings(steps=steps, learning_rate=1e-3)
+    named = me.TrainSettings(steps=steps, learning_rate=1e-3, warmup_steps=warmup)
+    rates = [settings.learning_rate_at(step) for step in range(min(steps, 300))]
+    assert rates == [named.learning_rate_at(step) for step in range(min(steps, 300))]
+    assert max(rates) >= 0.9e-3
 
 
 def test_patches_are_the_eight_symmetries_of_real_crops() -> None:
@@ -189,39 +157,6 @@ def test_curve_without_validation_is_drawn(tmp_path: Path) -> None:
     plot_curve([Point(1, 0.1, None, 1e-3, 1.0)], tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.format == "PNG"
-
-
-def test_ctrl_c_waits_for_the_end_of_the_step(folder: Path, tmp_path: Path) -> None:
-    """Interrupted within a step, after the weights moved: the whole step is in the checkpoint."""
-    whole = me.Trainer(SHORT, [folder], tmp_path / "whole", device="cpu")
-    whole.run()
-    parts = me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu")
-    update = parts.state.optimizer.step
-
-    def interrupted_update() -> None:
-        update()
-        if parts.state.step == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    parts.state.optimizer.step = interrupted_update  # type: ignore[method-assign,assignment]
-    with pytest.raises(KeyboardInterrupt):
-        parts.run()
-    resumed = me.Trainer(SHORT, [folder], tmp_path / "parts", device="cpu")
-    assert resumed.state.step == 4
-    resumed.run()
-    for name, tensor in weights_of(whole).items():
-        assert torch.equal(tensor, resumed.state.network.state_dict()[name]), name
-
-
-def test_loss_that_is_no_number_keeps_the_last_checkpoint(folder: Path, tmp_path: Path) -> None:
-    trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu")
-    trainer.run(until=2)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    with torch.no_grad():
-        trainer.state.network.conv_in.weight.fill_(float("nan"))  # type: ignore[union-attr,operator]
-    with pytest.raises(me.ConfigError, match="loss is nan at step 6"):
-        trainer.run()
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 def test_training_starts_from_given_weights(folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +22,12 @@ from mirnet_edge.cli.console import (
     read_size,
     tiling_options,
 )
-from mirnet_edge.model.config import PRESETS
-from mirnet_edge.workstation.tasks import TASKS
+from mirnet_edge.model.config import PRESETS, TASKS
+from mirnet_edge.workstation.tasks import TRAINABLE
 
 if TYPE_CHECKING:
-    from mirnet_edge.workstation.train import TrainState
+    from mirnet_edge.workstation.state import TrainState
+    from mirnet_edge.workstation.train import Trainer
 
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -36,7 +39,11 @@ EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--size", type=read_size, metavar="HxW", help="Fixed height x width; open by default."
 )
 @click.option("--opset", type=click.Choice(["17", "18"]), default="17", show_default=True)
-@click.option("--task", help="What the network restores, where the checkpoint does not say.")
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="What the network restores, where the checkpoint does not say.",
+)
 @click.option(
     "--rewrite/--no-rewrite", default=True, help="Make the graph cheaper by exact algebra."
 )
@@ -85,7 +92,7 @@ def export(
 
 @click.command()
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="edge-s", show_default=True)
-@click.option("--task", type=click.Choice(list(TASKS)), default="denoise", show_default=True)
+@click.option("--task", type=click.Choice(list(TRAINABLE)), default="denoise", show_default=True)
 @click.option(
     "--data",
     type=click.Path(exists=True, path_type=Path),
@@ -113,6 +120,12 @@ def export(
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--patch-px", type=click.IntRange(8), default=128, show_default=True)
 @click.option("--learning-rate", type=float, default=2e-4, show_default=True)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0),
+    help="Steps in which the learning rate grows from zero; 200 by default, or a tenth of --steps "
+    "where that is less.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--validate-every",
@@ -124,33 +137,85 @@ def export(
 @click.option("--device", help="As torch names it; a GPU where there is one.")
 @click.option("--compile", is_flag=True, help="Let torch.compile fuse the network.")
 def train(
+    preset: str,
+    task: str,
     data: tuple[Path, ...],
     output: Path,
     validation: Path | None,
+    initial: str | None,
+    steps: int,
     until: int | None,
+    batch: int,
+    patch_px: int,
+    learning_rate: float,
+    warmup: int | None,
+    seed: int,
     validate_every: int,
     device: str | None,
     compile: bool,
-    initial: str | None,
-    **settings: Any,
 ) -> None:
     """Train a network on clean images, with the papers' recipe."""  # fmt: skip
     require("torch", "mirnet-edge train")
     from mirnet_edge.workstation.train import Trainer, TrainSettings
 
-    known = {field.name for field in fields(TrainSettings)}
-    recipe = TrainSettings(**{name: value for name, value in settings.items() if name in known})
-    trainer = Trainer(recipe, data, output, validation, device, compile, initial)
+    recipe = TrainSettings(
+        preset=preset,
+        task=task,
+        steps=steps,
+        batch=batch,
+        patch_px=patch_px,
+        learning_rate=learning_rate,
+        warmup_steps=warmup,
+        seed=seed,
+    )
+    with _stopped_with_a_word(output):
+        trainer = Trainer(
+            recipe,
+            data,
+            output,
+            validation=validation,
+            device=device,
+            compile=compile,
+            initial=initial,
+        )
+        _run(trainer, until, validate_every)
+    out().print(f"step {trainer.state.step}: {output / 'model.safetensors'}")
+
+
+@contextmanager
+def _stopped_with_a_word(output: Path) -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, and say in both cases what is saved."""
+    from mirnet_edge.workstation.state import CHECKPOINT
+
+    def stop(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)  # what a shell reports of a process that it ended
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        saved = output / CHECKPOINT
+        if saved.exists():
+            err().print(f"stopped; {saved} holds the steps done, and the same command goes on")
+        else:
+            err().print("stopped before the first step was done: there was nothing to save")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(trainer: Trainer, until: int | None, validate_every: int) -> None:
+    """Train under a progress bar, and print each new point of the curve."""
     for reason in trainer.skipped:
         err().print(f"left out: {reason}")
-    state = trainer.state
+    state, settings = trainer.state, trainer.state.settings
     err().print(
         f"{trainer.data_facts['images']} images, {trainer.device}, step {state.step} of "
-        f"{recipe.steps}"
+        f"{settings.steps}"
     )
-    last = min(until or recipe.steps, recipe.steps)
+    last = min(until or settings.steps, settings.steps)
     with progress_bar("steps", TextColumn("{task.fields[figures]}")) as bar:
-        task = bar.add_task(recipe.preset, total=last, completed=state.step, figures="")
+        task = bar.add_task(settings.preset, total=last, completed=state.step, figures="")
         printed = len(state.curve)
 
         def report(state: TrainState, loss: float) -> None:
@@ -163,7 +228,6 @@ def train(
                 bar.console.print(f"step {state.step}: {figures}")
 
         trainer.run(until, validate_every, report=report)
-    out().print(f"step {state.step}: {output / 'model.safetensors'}")
 
 
 @click.command()
@@ -194,6 +258,7 @@ def evaluate(
 ) -> None:
     """PSNR and SSIM of MODEL on clean images with seeded Gaussian noise.
 
+    SSIM needs scikit-image; without it PSNR stands alone. Gray pictures take gray noise.
     The literature's protocol: the noise is not clamped unless --quantize is given; the restored
     image is clamped to [0, 1] and not rounded; the mean is over the images.
     """  # fmt: skip
@@ -208,28 +273,25 @@ def evaluate(
         evaluation = evaluate_model(
             restorer,
             data,
-            sigma,
-            seed,
+            sigma=sigma,
+            seed=seed,
             quantize=quantize,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:
         print_json(evaluation)
         return
-    print_table(
-        ["image", "noisy dB", "restored dB", "gain dB", "noisy SSIM", "restored SSIM"],
-        [
-            [
-                score.name,
-                f"{score.noisy_psnr:.2f}",
-                f"{score.psnr:.2f}",
-                f"{score.psnr - score.noisy_psnr:.2f}",
-                f"{score.noisy_ssim:.4f}",
-                f"{score.ssim:.4f}",
-            ]
-            for score in (*evaluation.scores, evaluation.mean)
-        ],
-        title=f"{model}, sigma {sigma:g}, {len(evaluation.scores)} images",
-    )
+    columns = ["image", "noisy dB", "restored dB", "gain dB"]
+    if evaluation.mean.ssim is not None:
+        columns += ["noisy SSIM", "restored SSIM"]
+    rows = []
+    for score in (*evaluation.scores, evaluation.mean):
+        decibels = (score.noisy_psnr, score.psnr, score.psnr - score.noisy_psnr)
+        indices = (index for index in (score.noisy_ssim, score.ssim) if index is not None)
+        rows.append([score.name, *(f"{d:.2f}" for d in decibels), *(f"{i:.4f}" for i in indices)])
+    title = f"{model}, sigma {sigma:g}, {len(evaluation.scores)} images"
+    print_table(columns, rows, title=title)
+    if evaluation.note:
+        err().print(evaluation.note)
     for reason in evaluation.skipped:
         err().print(f"left out: {reason}")

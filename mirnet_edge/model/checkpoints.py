@@ -22,7 +22,14 @@ from mirnet_edge.bundled import bundled_model
 from mirnet_edge.errors import CheckpointError, ConfigError, OutputError, first_line
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frames.images import SUFFIXES as IMAGE_SUFFIXES
-from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config, preset_name
+from mirnet_edge.model.config import (
+    UNKNOWN_TASK,
+    Config,
+    MIRNetConfig,
+    MIRNetV2Config,
+    preset_name,
+    task_of,
+)
 from mirnet_edge.model.create import create_model
 from mirnet_edge.model.layers import Network
 from mirnet_edge.model.support import local_support_px
@@ -40,17 +47,20 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
 
     Args:
         path: a file, or the name of a bundled model.
-        task: what the network restores, where the file does not say.
+        task: what the network restores, where the file does not say
+            (`mirnet_edge.model.config.TASKS`).
 
     Raises:
         CheckpointError: no such file; truncated; holds more than tensors; or no MIRNet, with the
             first missing, unexpected or misshapen key.
+        ConfigError: there is no such task, or the file says that it was trained for another.
     """
     bundled = bundled_model(os.fspath(path))
     path = Path(bundled.weights if bundled else path)
-    tensors, metadata = read_state_dict(path)
+    tensors, metadata = _read(path)
     network = network_from_state_dict(tensors, str(path), _config_in(metadata, path))
-    network.facts = facts_of(network, task or metadata.get("task", "unknown"))
+    known = str(metadata.get("task", UNKNOWN_TASK))
+    network.facts = facts_of(network, task_of(known, said=task))
     network.training_facts = metadata.get("training", {})
     return network
 
@@ -58,7 +68,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
 def save_model(
     model: Network,
     path: str | os.PathLike[str],
-    task: str = "unknown",
+    task: str = UNKNOWN_TASK,
     training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the weights as safetensors, each shared tensor once, with facts as metadata.
@@ -67,6 +77,7 @@ def save_model(
         training: anything JSON can hold: recipe, data, figures.
 
     Raises:
+        ConfigError: there is no such task.
         OutputError: the name does not end in .safetensors, or the file cannot be written.
     """
     if Path(path).suffix != ".safetensors":
@@ -74,12 +85,13 @@ def save_model(
     safetensors = require("safetensors.torch", "writing .safetensors")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unique(model).items()}
     config = {"family": model.config.family, **asdict(model.config)}
+    task = task_of(UNKNOWN_TASK, said=task)
     metadata = {"config": config, "task": task, "training": dict(training or {})}
     with atomic_path(path) as temporary:
         temporary.write_bytes(safetensors.save(tensors, {METADATA_KEY: json.dumps(metadata)}))
 
 
-def facts_of(model: Network, task: str = "unknown") -> ModelFacts:
+def facts_of(model: Network, task: str = UNKNOWN_TASK) -> ModelFacts:
     """What is known of a network from its configuration and weights."""
     config = model.config
     return ModelFacts(
@@ -99,6 +111,7 @@ def facts_of(model: Network, task: str = "unknown") -> ModelFacts:
 def weights_sha256(model: Network) -> str:
     """Hash of names, shapes and float32 values of all parameters, shared ones once."""
     digest = hashlib.sha256()
+    # Sorted, so that the order in which a network makes its parts does not change the hash.
     for name, tensor in sorted(_unique(model).items()):
         values = tensor.detach().cpu().float().contiguous().numpy()
         digest.update(f"{name}{values.shape}".encode())
@@ -106,12 +119,8 @@ def weights_sha256(model: Network) -> str:
     return digest.hexdigest()
 
 
-def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a checkpoint by name, and our metadata where it has some.
-
-    Raises:
-        CheckpointError: see `load_model`.
-    """
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint by name, and our metadata where it has some."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, and no bundled model of that name")
     if path.suffix.lower() in (".onnx", ".engine", *IMAGE_SUFFIXES):
@@ -136,7 +145,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path}: {path.stat().st_size} bytes that are no safetensors file (truncated?): "
-            f"{_reason(error)}"
+            f"{first_line(error)}"
         ) from error
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
@@ -148,18 +157,18 @@ def _unreadable(path: Path, error: Exception) -> str:
     if blocked:
         return (
             f"{path}: holds Python objects other than tensors ({blocked[1]}); they are not loaded "
-            "because unpickling them can run code. Save the state dict alone, as .safetensors if "
-            "possible."
+            "because unpickling them can run code. Save the state dict alone, best as .safetensors."
         )
     with path.open("rb") as file:
-        start = file.read(40)
-    looks_like = next(
-        (name for name, mark in _FAILED_DOWNLOADS.items() if start.lstrip().startswith(mark)),
-        "truncated, or another format?",
-    )
+        start = file.read(40).lstrip()
+    kinds = [kind for kind, mark in _FAILED_DOWNLOADS.items() if start.startswith(mark)]
+    kind = kinds[0] if kinds else "truncated, or another format?"
+    reason = first_line(error)
+    if reason.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
+        reason = "not in a form that can be read without running code"
     return (
         f"{path}: {path.stat().st_size} bytes that are no readable PyTorch checkpoint "
-        f"({looks_like}): {_reason(error)}. Download it again."
+        f"({kind}): {reason}. Download it again."
     )
 
 
@@ -172,23 +181,21 @@ _FAILED_DOWNLOADS = {
 
 def _config_in(metadata: Mapping[str, Any], path: Path) -> Config | None:
     """The configuration that `save_model` wrote, None in files of others."""
-    if not isinstance(metadata.get("config"), Mapping):
+    config = metadata.get("config")
+    if not isinstance(config, Mapping):
         return None
-    config = metadata["config"]
     values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in config.items()
-        if key != "family"
+        key: tuple(v) if isinstance(v, list) else v for key, v in config.items()
     }
+    is_v1 = values.pop("family", None) == MIRNetConfig.family
     try:
-        if config.get("family") == MIRNetConfig.family:
-            return MIRNetConfig(**values)
-        return MIRNetV2Config(**values)
+        return MIRNetConfig(**values) if is_v1 else MIRNetV2Config(**values)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its metadata describes no network: {error}") from error
 
 
 def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    # The authors' MIRNet, basicsr (MIRNet-v2), its moving average, and our training checkpoint.
     for key in ("state_dict", "params", "params_ema", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -203,7 +210,7 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path}: {name!r} is sparse, quantized or without values; save dense tensors"
             )
-    if all(name.startswith("module.") for name in tensors):
+    if all(name.startswith("module.") for name in tensors):  # trained under DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
 
@@ -211,14 +218,10 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 def network_from_state_dict(
     tensors: StateDict, source: str = "state dict", config: Config | None = None
 ) -> Network:
-    """Build the network whose parameters ``tensors`` are, and load them.
-
-    Args:
-        source: named in errors.
-        config: None reads it off the tensors.
+    """Build the network whose parameters ``tensors`` are, and load them; errors name ``source``.
 
     Raises:
-        CheckpointError: they are not those of a MIRNet.
+        CheckpointError: they are not those of a MIRNet, or not of ``config`` where one is given.
     """
     try:
         config = config or infer_config(tensors)
@@ -260,13 +263,15 @@ def infer_config(tensors: StateDict) -> Config | None:
     in_channels, out_channels = shape("conv_in.weight")[1], shape("conv_out.weight")[0]
     n_rrg = count(r"body\.(\d+)\.body\.")
     if is_v1:
-        height = count(r"body\.0\.body\.0\.blocks\.(\d+)\.")
-        width = count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\.")
         return MIRNetConfig(
-            channels=tuple(shape(_any_column(tensors, stream))[0] for stream in range(height)),
+            # Read off the fusions: a stream's own convolutions may stand under any column's name.
+            channels=tuple(
+                shape(f"body.0.body.0.selective_kernel.{stream}.conv_du.0.weight")[1]
+                for stream in range(count(r"body\.0\.body\.0\.blocks\.(\d+)\."))
+            ),
             n_rrg=n_rrg,
             n_msrb=count(r"body\.0\.body\.(\d+)\.blocks\."),
-            width=width,
+            width=count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\."),
             in_channels=in_channels,
             out_channels=out_channels,
         )
@@ -286,45 +291,37 @@ def infer_config(tensors: StateDict) -> Config | None:
     )
 
 
-def _any_column(tensors: StateDict, stream: int) -> str:
-    """Name of a stream's first convolution; its columns share it, so any copy will do."""
-    pattern = rf"body\.0\.body\.0\.blocks\.{stream}\.\d+\.body\.0\.weight"
-    copies = (name for name in tensors if re.fullmatch(pattern, name))
-    return next(copies, f"body.0.body.0.blocks.{stream}.0.body.0.weight")
-
-
 def _load_checked(network: Network, tensors: StateDict, source: str) -> None:
-    expected = network.state_dict()
+    family, expected = network.config.family, network.state_dict()
+    for name, tensor in tensors.items():
+        if name not in expected:
+            raise CheckpointError(
+                f"{source}: unexpected key {name!r} of shape {_shape(tensor)}; a {family} of these "
+                "sizes has no such tensor"
+            )
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{source}: {name!r} has shape {_shape(tensor)}; a {family} of these sizes needs "
+                f"{_shape(expected[name])}"
+            )
+    # The authors' files hold a shared tensor under each of its names, ours under one alone.
     aliases: dict[int, list[str]] = defaultdict(list)
     for name, tensor in expected.items():
         aliases[tensor.data_ptr()].append(name)
-    complete = dict(tensors)
+    complete: dict[str, Tensor] = {}
     for names in aliases.values():
         present = [name for name in names if name in tensors]
         if not present:
             raise CheckpointError(
                 f"{source}: key {names[0]!r} of shape {_shape(expected[names[0]])} is missing"
             )
-        for name in names:
-            complete.setdefault(name, tensors[present[0]])
-    for name, tensor in complete.items():
-        if name not in expected:
-            raise CheckpointError(
-                f"{source}: unexpected key {name!r} of shape {_shape(tensor)}; a "
-                f"{network.config.family} of these sizes has no such tensor"
-            )
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{source}: {name!r} has shape {_shape(tensor)}; a {network.config.family} of "
-                f"these sizes needs {_shape(expected[name])}"
-            )
-    for names in aliases.values():
-        for name in names[1:]:
-            if not torch.equal(complete[name], complete[names[0]]):
+        for name in present[1:]:
+            if not torch.equal(tensors[name], tensors[present[0]]):
                 raise CheckpointError(
-                    f"{source}: {name!r} and {names[0]!r} are one tensor in a "
-                    f"{network.config.family}, but their values differ"
+                    f"{source}: {name!r} and {present[0]!r} are one tensor in a {family}, but "
+                    "their values differ"
                 )
+        complete |= dict.fromkeys(names, tensors[present[0]])
     network.load_state_dict(complete)
 
 
@@ -339,10 +336,3 @@ def _shape(tensor: Tensor) -> str:
 def _some(content: Mapping[Any, Any]) -> str:
     names = [str(name) for name in content]
     return ", ".join(names[:3]) + (f", … ({len(names)} keys)" if len(names) > 3 else "")
-
-
-def _reason(error: Exception) -> str:
-    line = first_line(error)
-    if line.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
-        return "not in a form that can be read without running code"
-    return line

@@ -10,17 +10,6 @@ from dataclasses import dataclass
 from mirnet_edge.errors import ConfigError
 
 
-def _check_positive(config: object, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name}={getattr(config, name)}: must be at least 1")
-
-
-def _check_channels(channels: tuple[int, ...]) -> None:
-    if len(channels) < 2 or min(channels) < 1:
-        raise ConfigError(f"channels={channels}: need at least two streams of at least 1 channel")
-
-
 @dataclass(frozen=True)
 class MIRNetConfig:
     """MIRNet (Zamir et al., "Learning Enriched Features for Real Image Restoration and
@@ -46,8 +35,7 @@ class MIRNetConfig:
     family = "mirnet"
 
     def __post_init__(self) -> None:
-        _check_positive(self, "n_rrg", "n_msrb", "width", "in_channels", "out_channels")
-        _check_channels(self.channels)
+        _check(self, "n_rrg", "n_msrb", "width", "in_channels", "out_channels")
         if any(a >= b for a, b in zip(self.channels, self.channels[1:])):
             raise ConfigError(
                 f"channels={self.channels}: each stream of a MIRNet needs more channels than the "
@@ -102,8 +90,7 @@ class MIRNetV2Config:
     min_size_px = 4
 
     def __post_init__(self) -> None:
-        _check_positive(self, "n_mrb", "in_channels", "out_channels")
-        _check_channels(self.channels)
+        _check(self, "n_mrb", "in_channels", "out_channels")
         if len(self.channels) != 3:
             raise ConfigError(f"channels={self.channels}: MIRNet-v2 always has three streams")
         if not self.groups:
@@ -119,6 +106,38 @@ class MIRNetV2Config:
 
 
 Config = MIRNetConfig | MIRNetV2Config
+
+
+def _check(config: Config, *counts: str) -> None:
+    for name in counts:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name}={getattr(config, name)}: must be at least 1")
+    channels: tuple[int, ...] = config.channels
+    if len(channels) < 2 or min(channels) < 1:
+        raise ConfigError(f"channels={channels}: need at least two streams of at least 1 channel")
+
+
+TASKS = ("denoise", "super-resolution", "enhance", "defocus-deblurring")
+"""What a network may be said to restore: the tasks of the published checkpoints. No scale, because
+none of these networks enlarges: the frame is enlarged before."""
+UNKNOWN_TASK = "unknown"
+
+
+def task_of(known: str, said: str | None) -> str:
+    """The task of a network whose file knows ``known`` and whose user says ``said``, if anything.
+
+    Raises:
+        ConfigError: there is no such task, or the file knows another.
+    """
+    if said is None:
+        return known
+    if said not in (*TASKS, UNKNOWN_TASK):
+        raise ConfigError(f"no task {said!r}; there are: {', '.join(TASKS)}")
+    # A label that is none of ours may be corrected; one that training wrote is the truth.
+    if known in TASKS and said != known:
+        raise ConfigError(f"this network is for {known!r}, not {said!r}; leave the task out")
+    return said
+
 
 PRESETS: dict[str, Config] = {
     "mirnet": MIRNetConfig(),

@@ -22,6 +22,7 @@ def create_model(config: Config | str, seed: int | None = None) -> Network:
     """
     if isinstance(config, str):
         config = preset(config)
+    # The caller's own random numbers go on as if no network had been made.
     with torch.random.fork_rng(enabled=seed is not None, devices=[]):
         if seed is not None:
             torch.manual_seed(seed)

@@ -6,7 +6,8 @@ places where a tile differs from the frame it was cut from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -51,10 +52,10 @@ class SelectiveKernelFusion(nn.Module):
         self.fcs = nn.ModuleList(conv(squeezed, channels, 1) for _ in range(n_inputs))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        squeezed = self.conv_du(self.pool(total(features)))
+        squeezed = self.conv_du(self.pool(reduce(torch.add, features)))
         logits = torch.stack([fc(squeezed) for fc in self.fcs], dim=1)
         gates = logits.softmax(1).unbind(1)
-        return total([gate * feature for gate, feature in zip(gates, features)])
+        return reduce(torch.add, [gate * feature for gate, feature in zip(gates, features)])
 
 
 class BilinearUp(nn.Module):
@@ -77,12 +78,12 @@ class Chain(nn.Module):
         return out + features if self.residual else out
 
 
-def total(tensors: Sequence[Tensor]) -> Tensor:
-    """The tensors added up."""
-    result = tensors[0]
-    for tensor in tensors[1:]:
-        result = result + tensor
-    return result
+def residual_groups(
+    makers: Iterable[Callable[[], nn.Module]], n_blocks: int, channels: int
+) -> nn.Sequential:
+    """One group a maker: its blocks, a convolution, and a way round them (papers, "RRG")."""
+    groups = ((*(make() for _ in range(n_blocks)), conv(channels, channels)) for make in makers)
+    return nn.Sequential(*(Chain(*group, residual=True) for group in groups))
 
 
 class Network(nn.Module):

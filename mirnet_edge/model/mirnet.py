@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from mirnet_edge.model.layers import (
     Network,
     SelectiveKernelFusion,
     conv,
+    residual_groups,
 )
 
 
@@ -71,6 +73,7 @@ class BlurPool(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         row = torch.tensor([1.0, 2.0, 1.0])
+        # A constant, but the published state dicts hold it.
         self.register_buffer("filt", (torch.outer(row, row) / 16).repeat(channels, 1, 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -79,41 +82,40 @@ class BlurPool(nn.Module):
         return blurred
 
 
-class ResidualDown(nn.Module):
+class Branches(nn.Module):
+    """The sum of two sequences of modules."""
+
+    def __init__(self, top: Iterable[nn.Module], bot: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.top, self.bot = nn.Sequential(*top), nn.Sequential(*bot)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.add(self.top(features), self.bot(features))
+
+
+def residual_down(channels: int, out_channels: int) -> Branches:
     """Half the size, with a residual and a blurred branch."""
-
-    def __init__(self, channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.top = nn.Sequential(
-            conv(channels, channels, 1),
-            nn.PReLU(),
-            conv(channels, channels),
-            nn.PReLU(),
-            BlurPool(channels),
-            conv(channels, out_channels, 1),
-        )
-        self.bot = nn.Sequential(BlurPool(channels), conv(channels, out_channels, 1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.add(self.top(features), self.bot(features))
+    top = (
+        conv(channels, channels, 1),
+        nn.PReLU(),
+        conv(channels, channels),
+        nn.PReLU(),
+        BlurPool(channels),
+        conv(channels, out_channels, 1),
+    )
+    return Branches(top, (BlurPool(channels), conv(channels, out_channels, 1)))
 
 
-class ResidualUp(nn.Module):
+def residual_up(channels: int, out_channels: int) -> Branches:
     """Twice the size, with a transposed-convolution and a bilinear branch."""
-
-    def __init__(self, channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.top = nn.Sequential(
-            conv(channels, channels, 1),
-            nn.PReLU(),
-            nn.ConvTranspose2d(channels, channels, 3, 2, padding=1, output_padding=1, bias=False),
-            nn.PReLU(),
-            conv(channels, out_channels, 1),
-        )
-        self.bot = nn.Sequential(BilinearUp(), conv(channels, out_channels, 1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.add(self.top(features), self.bot(features))
+    top = (
+        conv(channels, channels, 1),
+        nn.PReLU(),
+        nn.ConvTranspose2d(channels, channels, 3, 2, padding=1, output_padding=1, bias=False),
+        nn.PReLU(),
+        conv(channels, out_channels, 1),
+    )
+    return Branches(top, (BilinearUp(), conv(channels, out_channels, 1)))
 
 
 class MultiScaleResidualBlock(nn.Module):
@@ -123,17 +125,17 @@ class MultiScaleResidualBlock(nn.Module):
         super().__init__()
         channels = config.channels
         streams = range(len(channels))
+        pairs = [(s, t) for s in streams for t in streams]
         units = [DualAttentionUnit(c, activation) for c in channels]
         self.blocks = nn.ModuleList(nn.ModuleList([unit] * config.width) for unit in units)
-        self.last_up = nn.ModuleDict({str(s): _up_chain(channels, s, 0) for s in streams[1:]})
+        self.last_up = nn.ModuleDict({str(s): _resampler(channels, s, 0) for s in streams[1:]})
+        # The published names hold a source's channels, so two streams of one width would collide.
         self.down = nn.ModuleDict(
-            {f"{channels[s]}_{2 ** (t - s)}": _down_chain(channels, s, t)
-             for s in streams for t in streams[s + 1 :]}
-        )  # fmt: skip
+            {_key(channels, s, t): _resampler(channels, s, t) for s, t in pairs if s < t}
+        )
         self.up = nn.ModuleDict(
-            {f"{channels[s]}_{2 ** (s - t)}": _up_chain(channels, s, t)
-             for s in streams for t in streams[:s]}
-        )  # fmt: skip
+            {_key(channels, s, t): _resampler(channels, s, t) for s, t in pairs if s > t}
+        )
         self.conv_out = conv(channels[0], channels[0])
         self.selective_kernel = nn.ModuleList(
             SelectiveKernelFusion(c, len(channels), nn.PReLU()) for c in channels
@@ -141,7 +143,11 @@ class MultiScaleResidualBlock(nn.Module):
         self.channels = channels
 
     def forward(self, features: Tensor) -> Tensor:
-        streams = self._first_column(features)
+        # The first column is one stream after another; only later columns exchange all with all.
+        streams: list[Tensor] = []
+        for stream, units in enumerate(self.blocks):
+            source = self._resample(streams[-1], stream - 1, stream) if streams else features
+            streams.append(units[0](source))  # type: ignore[index]
         for column in range(1, len(self.blocks[0])):  # type: ignore[arg-type]
             fused = [
                 fusion([self._resample(feature, s, t) for s, feature in enumerate(streams)])
@@ -153,21 +159,11 @@ class MultiScaleResidualBlock(nn.Module):
         out: Tensor = self.conv_out(self.selective_kernel[0](full_size))
         return out + features
 
-    def _first_column(self, features: Tensor) -> list[Tensor]:
-        streams: list[Tensor] = []
-        for stream, column in enumerate(self.blocks):
-            if stream > 0:
-                features = self._resample(streams[-1], stream - 1, stream)
-            streams.append(column[0](features))  # type: ignore[index]
-        return streams
-
     def _resample(self, features: Tensor, source: int, target: int) -> Tensor:
         if source == target:
             return features
         direction = self.down if target > source else self.up
-        resampled: Tensor = direction[
-            f"{self.channels[source]}_{2 ** abs(target - source)}"
-        ](features)  # fmt: skip
+        resampled: Tensor = direction[_key(self.channels, source, target)](features)
         return resampled
 
 
@@ -179,18 +175,10 @@ class MIRNet(Network):
         super().__init__()
         self.config = config
         features = config.channels[0]
-        activation = nn.PReLU()
+        activation = nn.PReLU()  # one for all: in the authors' code it is a default argument
         self.conv_in = conv(config.in_channels, features)
-        self.body = nn.Sequential(
-            *(
-                Chain(
-                    *(MultiScaleResidualBlock(config, activation) for _ in range(config.n_msrb)),
-                    conv(features, features),
-                    residual=True,
-                )
-                for _ in range(config.n_rrg)
-            )
-        )
+        blocks = partial(MultiScaleResidualBlock, config, activation)
+        self.body = residual_groups([blocks] * config.n_rrg, config.n_msrb, features)
         self.conv_out = conv(features, config.out_channels)
 
     def restore(self, image: Tensor) -> Tensor:
@@ -198,9 +186,10 @@ class MIRNet(Network):
         return out + image
 
 
-def _down_chain(channels: Sequence[int], source: int, target: int) -> Chain:
-    return Chain(*(ResidualDown(channels[s], channels[s + 1]) for s in range(source, target)))
+def _key(channels: Sequence[int], source: int, target: int) -> str:
+    return f"{channels[source]}_{2 ** abs(target - source)}"
 
 
-def _up_chain(channels: Sequence[int], source: int, target: int) -> Chain:
-    return Chain(*(ResidualUp(channels[s], channels[s - 1]) for s in range(source, target, -1)))
+def _resampler(channels: Sequence[int], source: int, target: int) -> Chain:
+    step, resample = (1, residual_down) if target > source else (-1, residual_up)
+    return Chain(*(resample(channels[s], channels[s + step]) for s in range(source, target, step)))

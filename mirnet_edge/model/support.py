@@ -1,91 +1,21 @@
 """How far a MIRNet sees through its convolutions alone (global pools frozen).
 
-All operations of both networks are separable in their support, so one dimension is enough: a
-signal carries, for each of its positions, the first and the last input position it depends on,
-and each operation takes minima and maxima of its neighbours'. Exact, phases of the strided
-operations included; checked against gradients in the tests.
+All operations of both networks are separable in their support, so one dimension is enough. From one
+position of the output back to the input, each operation turns the span of positions that are needed
+after it into the span that is needed before it. Exact, phases of the strided operations included;
+checked against gradients in the tests.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
+from functools import partial
 
 from mirnet_edge.facts import SizeRule
-from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config
+from mirnet_edge.model.config import Config, MIRNetConfig
 
-_Positions = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Reach:
-    """First and last input position that each position of a one-dimensional signal depends on."""
-
-    first: _Positions
-    last: _Positions
-
-    @classmethod
-    def of_input(cls, length: int) -> Reach:
-        """The input itself: each of ``length`` positions depends on itself alone."""
-        positions = np.arange(length)
-        return cls(positions, positions)
-
-    def _gather(self, *sources: _Positions) -> Reach:
-        """A signal whose position ``i`` depends on this one's positions ``source[i]``."""
-        inside = [np.clip(source, 0, len(self.first) - 1) for source in sources]
-        return Reach(
-            np.minimum.reduce([self.first[source] for source in inside]),
-            np.maximum.reduce([self.last[source] for source in inside]),
-        )
-
-    def __or__(self, other: Reach) -> Reach:
-        """The sum or concatenation of two signals."""
-        return Reach(np.minimum(self.first, other.first), np.maximum(self.last, other.last))
-
-    def conv(self, size: int) -> Reach:
-        """A convolution of odd ``size`` that keeps the length."""
-        here = np.arange(len(self.first))
-        return self._gather(*(here + offset for offset in range(-(size // 2), size // 2 + 1)))
-
-    def mean_half(self) -> Reach:
-        """Mean of pairs: half the length."""
-        even = np.arange(0, len(self.first), 2)
-        return self._gather(even, even + 1)
-
-    def blur_half(self) -> Reach:
-        """Three-tap blur at every second position: half the length."""
-        even = np.arange(0, len(self.first), 2)
-        return self._gather(even - 1, even, even + 1)
-
-    def bilinear_double(self) -> Reach:
-        """Bilinear interpolation, corners not aligned: twice the length."""
-        here = np.arange(2 * len(self.first))
-        return self._gather(here // 2, here // 2 + np.where(here % 2, 1, -1))
-
-    def transposed_double(self) -> Reach:
-        """Transposed convolution of size 3, stride 2, padding 1, output padding 1: twice the
-        length."""
-        here = np.arange(2 * len(self.first))
-        return self._gather(here // 2, here // 2 + here % 2)
-
-
-def reach_px(config: Config) -> tuple[int, int]:
-    """How many pixels left and right of an output pixel the convolutions look at most."""
-    length = 1024
-    while True:
-        signal = Reach.of_input(length)
-        if isinstance(config, MIRNetConfig):
-            signal = _mirnet(signal, config)
-        else:
-            signal = _mirnet_v2(signal, config)
-        middle = np.arange(length // 2 - 32, length // 2 + 32)
-        left = int((middle - signal.first[middle]).max())
-        right = int((signal.last[middle] - middle).max())
-        if max(left, right) < length // 2 - 64:
-            return left, right
-        length *= 2
+Span = tuple[int, int]
+"""First and last position. What lies between need not be needed; only the ends count."""
 
 
 def local_support_px(config: Config) -> int:
@@ -94,67 +24,78 @@ def local_support_px(config: Config) -> int:
     return rule.up(max(reach_px(config)))
 
 
-def _mirnet(signal: Reach, config: MIRNetConfig) -> Reach:
-    features = signal.conv(3)
-    for _ in range(config.n_rrg):
-        deep = features
-        for _ in range(config.n_msrb):
-            deep = _mirnet_block(deep, config) | deep
-        features = deep.conv(3) | features
-    return features.conv(3) | signal
+def reach_px(config: Config) -> tuple[int, int]:
+    """How many pixels left and right of an output pixel the convolutions look at most."""
+    phases = range(config.size_multiple)
+    spans = [_network(config, (phase, phase)) for phase in phases]
+    return (
+        max(phase - first for phase, (first, _) in zip(phases, spans)),
+        max(last - phase for phase, (_, last) in zip(phases, spans)),
+    )
 
 
-def _mirnet_block(features: Reach, config: MIRNetConfig) -> Reach:
+def _network(config: Config, output: Span) -> Span:
+    block: Callable[[Span], Span] = _v2_block
+    if isinstance(config, MIRNetConfig):
+        n_groups, n_blocks, block = config.n_rrg, config.n_msrb, partial(_v1_block, config)
+    else:
+        n_groups, n_blocks = len(config.groups), config.n_mrb
+    # No skip connection shows here: the way round a convolution sees less than the way through it.
+    features = _grown(output, 1)
+    for _ in range(n_groups):
+        features = _grown(features, 1)
+        for _ in range(n_blocks):
+            features = block(features)
+    return _grown(features, 1)
+
+
+def _v1_block(config: MIRNetConfig, output: Span) -> Span:
     height = len(config.channels)
-    streams = [_attention_unit(features)]
-    for _ in range(1, height):
-        streams.append(_attention_unit(_residual_half(streams[-1])))
+    streams = [_resampled(_grown(output, 1), source, 0) for source in range(height)]
     for _ in range(1, config.width):
+        fused = [_grown(stream, _UNIT) for stream in streams]
         streams = [
-            _attention_unit(_union([_resample(f, s, t) for s, f in enumerate(streams)]))
-            for t in range(height)
+            _union(*(_resampled(fused[target], source, target) for target in range(height)))
+            for source in range(height)
         ]
-    return _union([_resample(f, s, 0) for s, f in enumerate(streams)]).conv(3)
+    for stream in range(height - 1, 0, -1):
+        source = _resampled(_grown(streams[stream], _UNIT), stream - 1, stream)
+        streams[stream - 1] = _union(streams[stream - 1], source)
+    return _grown(streams[0], _UNIT)
 
 
-def _attention_unit(features: Reach) -> Reach:
-    return features.conv(3).conv(3).conv(5) | features
+_UNIT = 1 + 1 + 2
+"""Pixels on each side of a dual attention unit: two 3x3 convolutions, then 5x5."""
 
 
-def _residual_half(features: Reach) -> Reach:
-    return features.conv(3).blur_half() | features.blur_half()
-
-
-def _resample(features: Reach, source: int, target: int) -> Reach:
-    for _ in range(source, target):
-        features = _residual_half(features)
-    for _ in range(target, source):
-        features = features.transposed_double() | features.bilinear_double()
-    return features
-
-
-def _union(signals: list[Reach]) -> Reach:
-    total = signals[0]
-    for signal in signals[1:]:
-        total = total | signal
-    return total
-
-
-def _mirnet_v2(signal: Reach, config: MIRNetV2Config) -> Reach:
-    features = signal.conv(3)
-    for _ in config.groups:
-        deep = features
-        for _ in range(config.n_mrb):
-            deep = _mirnet_v2_block(deep) | deep
-        features = deep.conv(3) | features
-    return features.conv(3) | signal
-
-
-def _mirnet_v2_block(top: Reach) -> Reach:
-    mid = top.mean_half()
-    bot = mid.mean_half()
+def _v2_block(output: Span) -> Span:
+    top, mid, bot = output, _doubled(output), _doubled(_doubled(output))
     for _ in range(2):
-        top, mid, bot = (stream.conv(3).conv(3) for stream in (top, mid, bot))
-        mid = mid | bot.bilinear_double()
-        top = top | mid.bilinear_double()
-    return top
+        mid = _union(mid, _doubled(top))
+        bot = _union(bot, _doubled(mid))
+        top, mid, bot = (_grown(stream, 2) for stream in (top, mid, bot))
+    # Means of pairs, whose first and last members are the even and the odd one.
+    mid = _union(mid, (2 * bot[0], 2 * bot[1] + 1))
+    return _union(top, (2 * mid[0], 2 * mid[1] + 1))
+
+
+def _resampled(span: Span, source: int, target: int) -> Span:
+    for _ in range(source, target):  # a 3x3 convolution, then a blur of three at every second
+        span = 2 * span[0] - 2, 2 * span[1] + 2
+    for _ in range(target, source):
+        span = _doubled(span)
+    return span
+
+
+def _doubled(span: Span) -> Span:
+    """Before bilinear interpolation to twice the length, which also covers what a transposed
+    convolution of size 3 sees."""
+    return span[0] // 2 - (1 - span[0] % 2), span[1] // 2 + span[1] % 2
+
+
+def _grown(span: Span, pixels: int) -> Span:
+    return span[0] - pixels, span[1] + pixels
+
+
+def _union(*spans: Span) -> Span:
+    return min(first for first, _ in spans), max(last for _, last in spans)

@@ -36,11 +36,9 @@ def plot_curve(curve: Sequence[Point], path: str | os.PathLike[str]) -> None:
         MissingDependencyError: matplotlib is not installed.
         OutputError: the file cannot be written.
     """
-    backend = require("matplotlib.backends.backend_agg", "drawing the training curve")
-    figure = require("matplotlib.figure", "drawing the training curve").Figure(
-        figsize=(7, 4), layout="constrained"
-    )
-    backend.FigureCanvasAgg(figure)
+    # Not pyplot, which would look for a display and keep the figure.
+    matplotlib = require("matplotlib.figure", "drawing the training curve")
+    figure = matplotlib.Figure(figsize=(7, 4), layout="constrained")
     loss_axis = figure.subplots()
     loss_axis.plot([p.step for p in curve], [p.loss for p in curve], color="tab:gray")
     loss_axis.set(xlabel="step", ylabel="Charbonnier loss", yscale="log")

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,13 +25,18 @@ from mirnet_edge.graph.cost import peak_activation_bytes
 from mirnet_edge.graph.rewrite import PassReport
 from mirnet_edge.graph.rewrite import rewrite as rewritten
 from mirnet_edge.model.checkpoints import facts_of
+from mirnet_edge.model.config import task_of
 from mirnet_edge.model.layers import Network
+
+if TYPE_CHECKING:
+    import onnx
 
 INPUT, OUTPUT = "input", "output"
 OPSETS = (17, 18)
 IR_VERSION = 8  # of opset 17; newer ones shut out older runtimes for nothing
 TOLERANCE = 1e-4
 CHECK_SIZES = ((24, 40), (36, 100), (68, 44))
+"""None a square, two of them odd multiples of 4: swapped axes and wrong rounding show."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,8 @@ class ExportReport:
     """What was written.
 
     Attributes:
-        path: the file.
-        facts: in its metadata.
+        path, facts, size_bytes: of the file.
         opset, nodes: of the graph.
-        size_bytes: of the file.
         error: largest difference from PyTorch over the checked inputs, as a fraction of the
             output's range.
         seconds: the whole export took.
@@ -81,23 +84,25 @@ def export_onnx(
         model: from `load_model` or `create_model`.
         size: (height, width) of the input, multiples of 4; None leaves them open.
         opset: 17 or 18. TensorRT 8.6 reads 17.
-        task: overrides the task in the model's facts.
+        task: what the network restores, where its facts do not say
+            (`mirnet_edge.model.config.TASKS`).
         rewrite: False keeps the graph as PyTorch's exporter and onnxsim made it.
 
     Raises:
+        ConfigError: there is no such task, or the facts know another.
         ExportError: a size or opset that cannot be; the exporter failed; or the graph differs from
             PyTorch by more than 1e-4 of the output's range.
         OutputError: the file exists and ``overwrite`` is False, or cannot be written.
     """
     started = time.monotonic()
-    path = Path(path)
+    path, task = Path(path), task_of(model.facts.task, said=task)
     _check_arguments(model, path, size, opset)
     require_new(path, overwrite)
     model = copy.deepcopy(model).eval().cpu()
     proto = _simplified(_traced(model, size))
     proto, passes = rewritten(proto) if rewrite else (proto, [])
     proto = _checked(proto, opset)
-    facts = facts_of(model, task or model.facts.task)
+    facts = facts_of(model, task)
     height, width = size or (256, 256)
     peak = peak_activation_bytes(proto, height, width)
     facts = replace(facts, bytes_per_pixel=round(peak / (height * width)))
@@ -106,14 +111,14 @@ def export_onnx(
         temporary.write_bytes(proto.SerializeToString())
         error = _difference(model, temporary, size)
     return ExportReport(
-        path,
-        facts,
-        opset,
-        len(proto.graph.node),
-        path.stat().st_size,
-        error,
-        time.monotonic() - started,
-        tuple(passes),
+        path=path,
+        facts=facts,
+        opset=opset,
+        nodes=len(proto.graph.node),
+        size_bytes=path.stat().st_size,
+        error=error,
+        seconds=time.monotonic() - started,
+        passes=tuple(passes),
     )
 
 
@@ -129,28 +134,24 @@ def _check_arguments(model: Network, path: Path, size: tuple[int, int] | None, o
         raise ExportError(f"size={size}: height and width must be {rule}")
 
 
-def _traced(model: Network, size: tuple[int, int] | None) -> Any:
-    """The graph as torch's exporter writes it, opset 18."""
-    require("onnxscript", "exporting to ONNX")
+def _traced(model: Network, size: tuple[int, int] | None) -> onnx.ModelProto:
+    """The graph as torch's exporter writes it, in opset 18, the oldest that it knows."""
+    require("onnxscript", "exporting to ONNX")  # torch's own message names no extra of ours
     config = model.config
     height, width = size or (8 * config.size_multiple, 10 * config.size_multiple)
     example = torch.rand(1, config.in_channels, height, width)
-    open_sizes = None
-    if size is None:
-        multiple, least = config.size_multiple, config.min_size_px // config.size_multiple
-        open_sizes = (
-            {
-                axis: multiple * torch.export.Dim(name, min=max(least, 2), max=1 << 14)
-                for axis, name in ((2, "rows"), (3, "columns"))
-            },
-        )
+    least = max(config.min_size_px // config.size_multiple, 2)  # 0 and 1 would become constants
+    open_sizes = {
+        axis: config.size_multiple * torch.export.Dim(name, min=least, max=1 << 14)
+        for axis, name in ((2, "rows"), (3, "columns"))
+    }
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 model,
                 (example,),
                 dynamo=True,
-                dynamic_shapes=open_sizes,
+                dynamic_shapes=None if size else (open_sizes,),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 opset_version=18,
@@ -162,12 +163,14 @@ def _traced(model: Network, size: tuple[int, int] | None) -> Any:
             ) from error
     if program is None:
         raise ExportError(f"torch {torch.__version__} exported nothing")
-    return program.model_proto
+    proto: onnx.ModelProto = program.model_proto
+    return proto
 
 
-def _simplified(proto: Any) -> Any:
+def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Constants folded, in opset 17."""
     onnxsim = require("onnxsim", "exporting to ONNX")
+    simplified: onnx.ModelProto
     try:
         simplified, same = onnxsim.simplify(proto)
     except Exception as error:
@@ -179,20 +182,19 @@ def _simplified(proto: Any) -> Any:
     return simplified
 
 
-def _checked(proto: Any, opset: int) -> Any:
+def _checked(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Raised to ``opset`` and checked."""
     onnx = require("onnx", "exporting to ONNX")
     try:
         if opset != OPSETS[0]:
-            converter = require("onnx.version_converter", "exporting to ONNX")
-            proto = converter.convert_version(proto, opset)
+            proto = onnx.version_converter.convert_version(proto, opset)
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
         raise ExportError(f"the exported graph is no valid ONNX: {first_line(error)}") from error
     return proto
 
 
-def _lower_to_17(proto: Any) -> None:
+def _lower_to_17(proto: onnx.ModelProto) -> None:
     """Say in opset 17 what an opset 18 graph says, in place.
 
     Of the operators of both networks, opset 18 changed the reductions (axes became an input),
@@ -212,13 +214,13 @@ def _lower_to_17(proto: Any) -> None:
         del node.attribute[:]
         node.attribute.extend(kept)
     used = {name for node in proto.graph.node for name in node.input}
-    unused = [tensor for tensor in proto.graph.initializer if tensor.name not in used]
-    for tensor in unused:
-        proto.graph.initializer.remove(tensor)
+    for tensor in constants.values():
+        if tensor.name not in used:
+            proto.graph.initializer.remove(tensor)
     proto.opset_import[0].version = 17
 
 
-def _describe(proto: Any, facts: ModelFacts, size: tuple[int, int] | None) -> None:
+def _describe(proto: onnx.ModelProto, facts: ModelFacts, size: tuple[int, int] | None) -> None:
     if size is None:
         for value in (proto.graph.input[0], proto.graph.output[0]):
             dims = value.type.tensor_type.shape.dim

@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mirnet_edge.errors import DataError
-
 
 class PatchSampler:
     """Holds all images on one device and cuts batches of square patches, each turned or mirrored by
@@ -20,25 +18,14 @@ class PatchSampler:
     positions in it.
 
     Args:
-        images: (H, W, 3) uint8.
+        images: (H, W, 3) uint8, none smaller than a patch.
         patch_px: side of a patch.
         device: holds images and batches.
-
-    Raises:
-        DataError: no images, or one smaller than the patch.
     """
 
     def __init__(
         self, images: Sequence[NDArray[np.uint8]], patch_px: int, device: torch.device
     ) -> None:
-        if not images:
-            raise DataError("no images to train on")
-        for index, image in enumerate(images):
-            if min(image.shape[:2]) < patch_px:
-                raise DataError(
-                    f"image {index} is {image.shape[1]}x{image.shape[0]}, smaller than the patch "
-                    f"of {patch_px}; leave it out or take smaller patches"
-                )
         self.patch_px, self.device = patch_px, device
         pixels = np.concatenate([image.reshape(-1, 3) for image in images])
         self._pixels = torch.from_numpy(pixels).to(device)
@@ -52,6 +39,7 @@ class PatchSampler:
         size = self.patch_px
 
         def uniform(limit: Tensor) -> Tensor:
+            # In float32, the product of a value just below 1 and a limit can round up to the limit.
             values = torch.rand(batch, device=self.device, generator=generator, dtype=torch.float64)
             return (values * limit).long()
 

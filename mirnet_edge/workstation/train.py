@@ -8,88 +8,32 @@ a run that was stopped and resumed equals one that was not.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
 from mirnet_edge.engines.torch_engine import TorchEngine
-from mirnet_edge.errors import CheckpointError, ConfigError, DataError, OutputError
+from mirnet_edge.errors import ConfigError, DataError, OutputError, first_line
 from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.model.checkpoints import facts_of, load_model, save_model
 from mirnet_edge.model.config import preset
 from mirnet_edge.model.create import create_model
-from mirnet_edge.model.layers import Network
 from mirnet_edge.restore import Restorer
 from mirnet_edge.workstation.curve import Point, plot_curve
 from mirnet_edge.workstation.evaluate import evaluate_model, load_images
 from mirnet_edge.workstation.patches import PatchSampler
+from mirnet_edge.workstation.state import CHECKPOINT, TrainState
+from mirnet_edge.workstation.state import TrainSettings as TrainSettings
 from mirnet_edge.workstation.tasks import task_named
-
-CHECKPOINT = "checkpoint.pt"
-CHECKPOINT_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Everything that decides the result of a training run, but data and device.
-
-    Attributes:
-        preset: name of the network.
-        task: name of the degradation (`mirnet_edge.workstation.tasks.TASKS`).
-        steps: of the whole schedule.
-        batch: patches a step.
-        patch_px: side of a patch, a multiple of 4.
-        learning_rate, final_learning_rate: cosine from the first to the second.
-        warmup_steps: linear from zero.
-        clip_norm: greatest norm of the gradient.
-        seed: of initial weights, patches and noise.
-    """
-
-    preset: str = "edge-s"
-    task: str = "denoise"
-    steps: int = 100_000
-    batch: int = 16
-    patch_px: int = 128
-    learning_rate: float = 2e-4
-    final_learning_rate: float = 1e-6
-    warmup_steps: int = 200
-    clip_norm: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "patch_px", "learning_rate", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be positive")
-
-    def learning_rate_at(self, step: int) -> float:
-        """Of step ``step``, counted from 0."""
-        cosine = 0.5 + 0.5 * math.cos(math.pi * min(step / self.steps, 1))
-        rate = self.final_learning_rate + cosine * (self.learning_rate - self.final_learning_rate)
-        return rate * min(1, (step + 1) / max(self.warmup_steps, 1))
-
-
-@dataclass
-class TrainState:
-    """What a step changes, and what a checkpoint holds."""
-
-    settings: TrainSettings
-    network: Network
-    optimizer: torch.optim.Adam
-    step: int = 0
-    seconds: float = 0.0
-    curve: list[Point] = field(default_factory=list)
 
 
 def charbonnier(restored: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
@@ -113,8 +57,7 @@ class Trainer:
             checkpoint in ``output`` goes before them.
 
     Raises:
-        ConfigError: settings or a device that cannot be, or settings that differ from the
-            checkpoint's in more than ``steps``.
+        ConfigError: settings or a device that cannot be, or settings other than the checkpoint's.
         DataError: no images, or none as large as a patch.
         CheckpointError: a damaged checkpoint.
         OutputError: ``output`` is a file.
@@ -137,6 +80,7 @@ class Trainer:
                 f"patch_px={settings.patch_px}: must be a multiple of {config.size_multiple}"
             )
         self.task = task_named(settings.task)
+        # Both are used at the end alone, when hours would be lost.
         require("matplotlib", "drawing the training curve")
         require("safetensors", "saving the weights")
         self.device = _usable_device(device)
@@ -146,7 +90,7 @@ class Trainer:
         self.skipped: list[str] = []
         images = self._read(data, settings.patch_px)
         self.sampler = PatchSampler(images, settings.patch_px, self.device)
-        self.data_facts: dict[str, Any] = {"folders": len(data), "images": len(images)}
+        self.data_facts: dict[str, object] = {"folders": len(data), "images": len(images)}
         if validation:
             self.data_facts["validation"] = Path(validation).name
         self.validation = _center_crops(validation) if validation else []
@@ -165,7 +109,7 @@ class Trainer:
     ) -> list[NDArray[np.uint8]]:
         images = []
         for folder in data:
-            for name, image in load_images(folder, self.skipped):
+            for name, image in load_images(folder, self.skipped)[1]:
                 if min(image.shape[:2]) < patch_px:
                     size = f"{image.shape[1]}x{image.shape[0]}"
                     self.skipped.append(f"{name}: {size}, smaller than a patch of {patch_px}")
@@ -196,7 +140,7 @@ class Trainer:
         state = TrainState(settings, network, optimizer)
         path = self.output / CHECKPOINT
         if path.exists():
-            _resume(state, path)
+            state.resume(path)
         return state
 
     def run(
@@ -209,14 +153,14 @@ class Trainer:
         """Train until step ``until`` (None: the schedule's end) or for about ``seconds``.
 
         Saves a checkpoint and a point of the curve every ``validate_every`` steps and at the end,
-        and the weights at the end. An interruption (Ctrl-C) waits for the end of its step and saves
-        a checkpoint too.
+        and the weights at the end. An interruption (Ctrl-C, SIGTERM) waits for the end of its step
+        and saves a checkpoint of the steps done, if there are any.
 
         Args:
             report: called every ten steps and at the last with the state and the loss.
 
         Raises:
-            ConfigError: the loss is no longer finite; the last checkpoint is kept.
+            ConfigError: the loss is no longer finite; an earlier checkpoint is kept.
             OutputError: the output folder cannot be written to.
         """
         state = self.state
@@ -224,24 +168,29 @@ class Trainer:
         self._make_output_folder()
         started, earlier = time.monotonic(), state.seconds
         losses: list[Tensor] = []
-        with interrupts_deferred() as interrupted:
+        with interrupts_deferred(signal.SIGINT, signal.SIGTERM) as interrupted:
             try:
                 while state.step < last and not interrupted():
                     losses.append(self._step())
                     elapsed = time.monotonic() - started
                     state.seconds = earlier + elapsed
+                    # Ten steps apart, because a loss as a number waits for the GPU.
                     if report and (state.step % 10 == 0 or state.step == last):
                         report(state, float(losses[-1]))
                     if state.step % validate_every == 0 or state.step == last or elapsed > seconds:
+                        psnr = self._validate(interrupted)
+                        # Emptied first: a loss that is refused is not to be recorded once more.
                         pending, losses = losses, []
-                        self._record(pending, self._validate())
+                        self._record(pending, psnr)
                     if elapsed > seconds:
                         break
             finally:
                 if losses and not self._updating:
                     self._record(losses, psnr=None)
-            if interrupted():
-                raise KeyboardInterrupt
+        if interrupted() == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)  # ends the process, unless somebody handles it
+        if interrupted():
+            raise KeyboardInterrupt
         self._save_weights()
         return state
 
@@ -255,6 +204,7 @@ class Trainer:
 
     def _step(self) -> Tensor:
         state, settings = self.state, self.state.settings
+        # So far apart that neighbouring seeds share no step's draws within a million steps.
         self._generator.manual_seed(settings.seed * 1_000_003 + state.step)
         clean = self.sampler.draw(settings.batch, self._generator)
         degraded = self.task.degrade(clean, self._generator)
@@ -262,6 +212,7 @@ class Trainer:
             degraded = degraded.contiguous(memory_format=torch.channels_last)
         for group in state.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(state.step)
+        # "reduce-overhead" keeps outputs in memory that the next step reuses, and wants to be told.
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
@@ -270,6 +221,7 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
+        # An error in here leaves weights of which some are of the next step: not to be saved.
         self._updating = True
         state.optimizer.step()
         state.step += 1
@@ -281,10 +233,13 @@ class Trainer:
         state = self.state
         loss = float(torch.stack(losses).mean())
         if not math.isfinite(loss):
+            saved = self.output / CHECKPOINT
+            kept = (
+                f"{saved} keeps the last good state" if saved.exists() else "nothing is saved yet"
+            )
             raise ConfigError(
                 f"the loss is {loss} at step {state.step}: lower learning_rate "
-                f"({state.settings.learning_rate}); {self.output / CHECKPOINT} keeps the last good "
-                "state"
+                f"({state.settings.learning_rate}); {kept}"
             )
         state.curve.append(
             Point(
@@ -295,39 +250,35 @@ class Trainer:
                 seconds=state.seconds,
             )
         )
-        content = {
-            "format": CHECKPOINT_FORMAT,
-            "settings": dataclasses.asdict(state.settings),
-            "model": state.network.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "step": state.step,
-            "seconds": state.seconds,
-            "curve": [dataclasses.asdict(point) for point in state.curve],
-        }
-        with atomic_path(self.output / CHECKPOINT) as temporary:
-            torch.save(content, temporary)
-        with atomic_path(self.output / "curve.json") as temporary:
-            temporary.write_text(json.dumps(content["curve"], indent=1))
+        state.save(self.output)
 
-    def _validate(self) -> float | None:
-        if not self.validation:
-            return None
+    def _validate(self, interrupted: Callable[[], int]) -> float | None:
+        """The curve's PSNR; None where there is nothing to validate on, or no time any more."""
         network = self.state.network
         network.facts = facts_of(network, self.state.settings.task)
         restorer = Restorer(TorchEngine(network, self.device), tile=None)
-        return evaluate_model(restorer, self.validation, with_ssim=False).mean.psnr
+        scores = []
+        for seed, image in enumerate(self.validation):
+            # Who sends SIGTERM kills soon after, and the steps since the last point are not saved.
+            if interrupted():
+                return None
+            evaluation = evaluate_model(restorer, [image], seed=seed, with_ssim=False)
+            scores.append(evaluation.mean.psnr)
+        return float(np.mean(scores)) if scores else None
 
     def _save_weights(self) -> None:
-        state = self.state
-        training: dict[str, Any] = {
+        state, on_gpu = self.state, self.device.type == "cuda"
+        cpu = f"CPU, {torch.get_num_threads()} threads"
+        training = {
             "settings": dataclasses.asdict(state.settings),
             "steps_done": state.step,
             "seconds": round(state.seconds, 1),
             "data": self.data_facts,
-            "device": _device_name(self.device),
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else cpu,
             "torch": torch.__version__,
         }
-        save_model(state.network, self.output / "model.safetensors", state.settings.task, training)
+        weights = self.output / "model.safetensors"
+        save_model(state.network, weights, task=state.settings.task, training=training)
         if state.curve:
             plot_curve(state.curve, self.output / "curve.png")
 
@@ -336,7 +287,7 @@ def _center_crops(folder: str | os.PathLike[str], most_px: int = 512) -> list[ND
     """Validation images, cut to ``most_px`` so that a point of the curve stays cheap."""
     skipped: list[str] = []
     crops = []
-    for _, image in load_images(folder, skipped):
+    for _, image in load_images(folder, skipped)[1]:
         top = max(image.shape[0] - most_px, 0) // 2
         left = max(image.shape[1] - most_px, 0) // 2
         crops.append(image[top : top + most_px, left : left + most_px])
@@ -345,44 +296,10 @@ def _center_crops(folder: str | os.PathLike[str], most_px: int = 512) -> list[ND
     return crops
 
 
-def _resume(state: TrainState, path: Path) -> None:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        found = content["format"], TrainSettings(**content["settings"])
-    except Exception as error:  # damaged files make torch and pickle raise nearly anything
-        raise CheckpointError(
-            f"{path}: not a training checkpoint, or damaged; delete it to start anew"
-        ) from error
-    if found[0] != CHECKPOINT_FORMAT:
-        raise CheckpointError(f"{path}: format {found[0]}; this version reads {CHECKPOINT_FORMAT}")
-    wanted = state.settings
-    if dataclasses.replace(found[1], steps=wanted.steps) != wanted:
-        different = [
-            f"{name} {old!r} -> {new!r}"
-            for (name, old), new in zip(vars(found[1]).items(), vars(wanted).values())
-            if old != new and name != "steps"
-        ]
-        raise ConfigError(
-            f"{path} was trained with other settings ({', '.join(different)}); use the same, or "
-            "another output folder"
-        )
-    state.network.load_state_dict(content["model"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    state.step, state.seconds = content["step"], content["seconds"]
-    state.curve = [Point(**point) for point in content["curve"]]
-
-
 def _usable_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device {name!r} cannot be used here: {reason}") from error
+        raise ConfigError(f"device {name!r} cannot be used here: {first_line(error)}") from error
     return device
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"

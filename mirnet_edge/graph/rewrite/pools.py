@@ -174,7 +174,7 @@ def spatial_softmaxes(editor: GraphEditor) -> int:
     lie near 1 / sqrt(HW), and both sums near sqrt(HW). Maximum and sum are taken in two stages:
     TensorRT 8.6's own softmax in FP32 takes 42 us on the average of maps of 256x256, 128x128 and
     64x64 on an H200. With it edge-s took 2.69 ms, PyTorch's CUDA graph 2.17 beside it; in this
-    form, in another run, 2.17 beside 2.27 (benchmarks/results: own-softmax.json).
+    form, in another run, 2.17 beside 2.27.
     """
     if not editor.fixed:
         return 0

@@ -1,12 +1,13 @@
-"""What a network is trained to undo, one task a file: synthetic degradations of clean images,
-always seeded."""
+"""What a network is trained to undo, one task a file: its name in the facts of what was trained,
+how training degrades clean patches, and measuring clean images; always seeded."""
 
 from __future__ import annotations
 
 from mirnet_edge.errors import ConfigError
 from mirnet_edge.workstation.tasks.denoise import Denoise
 
-TASKS = {"denoise": Denoise()}
+TRAINABLE = {task.name: task for task in (Denoise(),)}
+"""By their names among `mirnet_edge.model.config.TASKS`."""
 
 
 def task_named(name: str) -> Denoise:
@@ -15,6 +16,6 @@ def task_named(name: str) -> Denoise:
     Raises:
         ConfigError: there is none; the message lists them.
     """
-    if name not in TASKS:
-        raise ConfigError(f"no task {name!r} can be trained yet; there are: {', '.join(TASKS)}")
-    return TASKS[name]
+    if name not in TRAINABLE:
+        raise ConfigError(f"no task {name!r} can be trained yet; there are: {', '.join(TRAINABLE)}")
+    return TRAINABLE[name]

@@ -1,11 +1,14 @@
-"""Denoising: what is added to clean images in training."""
+"""Denoising: what is added to clean images, in training and to measure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from mirnet_edge.frames.noise import CLIPPED_SHARE
+import numpy as np
+from numpy.typing import NDArray
+
+from mirnet_edge.frames.noise import CLIPPED_SHARE, add_gaussian_noise, to_uint8, unit_range
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -24,10 +27,11 @@ class Denoise:
 
     sigma: tuple[float, float] = (0.0, 50.0)
     clipped: float = CLIPPED_SHARE
+    name: ClassVar[str] = "denoise"
 
     def degrade(self, clean: Tensor, generator: Generator) -> Tensor:
         """(N, C, H, W) in [0, 1] to the same with noise. ``generator`` on the same device."""
-        import torch
+        import torch  # evaluating adds noise too, on machines without it
 
         def draw(n: int) -> Tensor:
             return torch.rand((n, 1, 1, 1), device=clean.device, generator=generator)
@@ -38,3 +42,12 @@ class Denoise:
         noisy = clean + sigma * noise
         as_camera = (noisy.clamp(0, 1) * 255).round() / 255
         return torch.where(draw(len(clean)) < self.clipped, as_camera, noisy)
+
+
+def noisy_image(
+    clean: NDArray[np.uint8], sigma: float, seed: int, quantize: bool
+) -> NDArray[np.float32]:
+    """A clean image as a benchmark's input, float32; clamped to [0, 1] and rounded to 8 bits where
+    ``quantize`` says so."""
+    noisy = add_gaussian_noise(clean, sigma, seed)
+    return unit_range(to_uint8(noisy)) if quantize else noisy
