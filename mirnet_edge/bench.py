@@ -188,11 +188,13 @@ def bench_frames(
             with closing(restore(islice(source, warm_up))) as restored:
                 deque(restored, maxlen=0)
             began_s = time.perf_counter()
+            # Closed when a caller's progress raises too, or the threads of a stream would go on.
             with closing(restore(islice(source, frames))) as restored:
                 for done, _ in enumerate(restored, 1):
                     if progress:
                         progress(name, done, frames)
             seconds = time.perf_counter() - began_s
+            # Of the last frames: not of those that warmed up.
             return FrameRuns(frames / seconds, restorer.latency(frames))
 
         alone = timed("one by one", lambda frames: (restorer(frame) for frame in frames))
