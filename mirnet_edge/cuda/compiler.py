@@ -78,7 +78,7 @@ def _run_nvrtc(
         (code,) = api.nvrtcCompileProgram(program, len(options), encoded)
         if int(code) != 0:
             log = filled("nvrtcGetProgramLog").decode(errors="replace").strip("\0 \n")
-            return b"", log or _name_of(code)
+            return b"", log or f"error {int(code)}"
         return filled("nvrtcGetCUBIN"), ""
     finally:
         api.nvrtcDestroyProgram(program)
@@ -88,14 +88,10 @@ def _nvrtc(api: ModuleType, function: str, *arguments: object) -> Any:
     code, *results = getattr(api, function)(*arguments)
     if int(code) != 0:
         raise DeviceError(
-            f"{function} failed: {_name_of(code)} ({int(code)}); install the cuda-bindings and the "
-            "NVRTC of one CUDA"
+            f"{function} failed: {getattr(code, 'name', code)} ({int(code)}); install the "
+            "cuda-bindings and the NVRTC of one CUDA"
         )
     return results[0] if results else None
-
-
-def _name_of(code: object) -> str:
-    return str(getattr(code, "name", code))
 
 
 def _run_nvcc(nvcc: str, source: Path, architecture: str) -> tuple[bytes, str]:

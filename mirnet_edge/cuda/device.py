@@ -70,11 +70,6 @@ class Device:
         with self.current(), _errors(self.driver, what, size_bytes):
             yield
 
-    def detach(self) -> None:
-        """Let go of the context, as the last thing a process does."""
-        # pycuda's destructor would release it as if it were no primary one, and warn (2026.1).
-        self._context.detach()
-
     def memory(self) -> tuple[int, int]:
         """Ask how many bytes of memory are free, and there in all."""
         with self.doing("asking for free memory"):
@@ -195,7 +190,8 @@ def _close_all() -> None:
             owner.close()
     for device in _devices.values():
         with suppress(Exception):
-            device.detach()
+            # pycuda's destructor would release it as if it were no primary one, and warn (2026.1).
+            device._context.detach()
 
 
 def _load_pycuda() -> ModuleType:

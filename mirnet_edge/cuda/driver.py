@@ -90,12 +90,7 @@ class Driver:
 
     def call(self, function: str, *arguments: object) -> None:
         """Call a function by the name that the library exports, which has ``_v2`` and the like.
-        Give handles as ``c_void_p``: ctypes would cut a plain int to 32 bits.
-
-        Raises:
-            DeviceMemoryError: there is not enough memory for it.
-            DeviceError: it failed, or the driver has no such function.
-        """
+        Give handles as ``c_void_p``: ctypes would cut a plain int to 32 bits."""
         try:
             entry = getattr(self._library, function)
         except AttributeError as error:

@@ -19,18 +19,13 @@ class Kernel(Owner):
     def __init__(self, device: Device, module: Any, name: str, argument_format: str) -> None:
         super().__init__(device)
         self.name = name
-        self._function: Any = None
         with self._making():
             self._function = module.get_function(name)
             self._function.prepare(argument_format)
 
     def launch(self, *arguments: float, grid: Size, block: Size, stream: Stream) -> None:
         """Queue it, with as many numbers as the format has (addresses are the device's, 0 is null);
-        ``grid`` and ``block`` are (x, y, z), in blocks and in threads.
-
-        Raises:
-            DeviceError: closed, or a grid that the GPU does not have.
-        """
+        ``grid`` and ``block`` are (x, y, z), in blocks and in threads."""
         with self._doing(f"launching {self.name}, grid {grid}, block {block}"):
             self._function.prepared_async_call(grid, block, stream.native, *arguments)
 
@@ -67,24 +62,24 @@ class Kernels(Owner):
         self._require_open()
         key = (kernel_name, argument_format)
         if key not in self._kernels:
-            module = self._module(file_stem)
+            if file_stem not in self._modules:
+                self._load(file_stem)
             with self.device.doing(f"finding the kernel {kernel_name} in {file_stem}.cu"):
+                module = self._modules[file_stem]
                 self._kernels[key] = self._own(Kernel(self.device, module, *key))
         return self._kernels[key]
 
-    def _module(self, stem: str) -> Any:
-        if stem not in self._modules:
-            cubin = self._binaries.cached(stem)
-            try:
-                self._modules[stem] = self._load(stem, cubin or self._binaries.compile(stem))
-            except DeviceError as error:
-                if not cubin:
-                    raise
-                log = logging.getLogger(__name__)
-                log.info("the cached kernels of %s.cu are compiled again: %s", stem, error)
-                self._modules[stem] = self._load(stem, self._binaries.compile(stem))
-        return self._modules[stem]
+    def _load(self, stem: str) -> None:
+        cached = self._binaries.cached(stem)
+        try:
+            self._load_cubin(stem, cached or self._binaries.compile(stem))
+        except DeviceError as error:
+            if not cached:
+                raise
+            log = logging.getLogger(__name__)
+            log.info("the cached kernels of %s.cu are compiled again: %s", stem, error)
+            self._load_cubin(stem, self._binaries.compile(stem))
 
-    def _load(self, stem: str, cubin: bytes) -> Any:
+    def _load_cubin(self, stem: str, cubin: bytes) -> None:
         with self.device.doing(f"loading the kernels of {stem}.cu, {len(cubin):,} bytes"):
-            return self.device.driver.module_from_buffer(cubin)
+            self._modules[stem] = self.device.driver.module_from_buffer(cubin)

@@ -92,7 +92,7 @@ class PinnedBuffer(Owner):
 
 class MirroredBuffer(Owner):
     """A page-locked array and device memory of the same size, at `address`. On an integrated GPU
-    both are one, and nothing is copied."""
+    both are one, and nothing is copied. `dtype` is as numpy spells it."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         super().__init__(device)
@@ -100,12 +100,14 @@ class MirroredBuffer(Owner):
         self._memory: DeviceBuffer | None = None
         with self._making():
             self._host = self._own(PinnedBuffer(device, shape, dtype, mapped=shared))
+            self.shape, self.dtype = shape, str(self.array.dtype)
+            self.size_bytes = self.array.nbytes
             if shared:
                 with device.doing("mapping page-locked memory"):
                     array = self._host.array
                     self.address = int(array.base.get_device_pointer())  # type: ignore[union-attr]
             else:
-                self._memory = self._own(DeviceBuffer(device, self._host.array.nbytes))
+                self._memory = self._own(DeviceBuffer(device, self.size_bytes))
                 self.address = self._memory.address
 
     @property

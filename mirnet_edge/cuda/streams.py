@@ -20,11 +20,8 @@ class _Awaited(Owner):
     native: Any = None
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that was queued, or has reached the mark.
-
-        Raises:
-            DeviceError: some of it failed.
-        """
+        """Wait until the device has done all that was queued, or has reached the mark. A
+        `DeviceError` says that some of it failed."""
         with self._doing("running what was queued on the GPU"):
             self.native.synchronize()
 
