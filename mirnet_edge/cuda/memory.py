@@ -104,8 +104,8 @@ class MirroredBuffer(Owner):
             self.size_bytes = self.array.nbytes
             if shared:
                 with device.doing("mapping page-locked memory"):
-                    array = self._host.array
-                    self.address = int(array.base.get_device_pointer())  # type: ignore[union-attr]
+                    address = self.array.base.get_device_pointer()  # type: ignore[union-attr]
+                    self.address = int(address)
             else:
                 self._memory = self._own(DeviceBuffer(device, self.size_bytes))
                 self.address = self._memory.address

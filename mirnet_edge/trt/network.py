@@ -90,7 +90,7 @@ def build_plan(
     trt: ModuleType,
     source: NetworkSource,
     limits: BuildLimits,
-    progress: PhaseProgress | None = None,
+    progress: StageProgress | None = None,
 ) -> Plan:
     """Parse and build.
 
@@ -113,7 +113,7 @@ class _PlanBuilder:
         self._parse()
         self._config = self._builder.create_builder_config()
 
-    def build(self, limits: BuildLimits, progress: PhaseProgress | None) -> Plan:
+    def build(self, limits: BuildLimits, progress: StageProgress | None) -> Plan:
         self._set_limits(limits)
         if not self._source.strongly_typed:
             self._set_precision()
@@ -210,7 +210,7 @@ class _PlanBuilder:
             elif layer.name in source.halves:
                 layer.precision = trt.float16
 
-    def _make_monitor(self, report: PhaseProgress) -> object:
+    def _make_monitor(self, report: StageProgress) -> object:
         """An ``IProgressMonitor`` in the config, where there is one (TensorRT 10)."""
         trt, config = self._trt, self._config
         if not (hasattr(trt, "IProgressMonitor") and hasattr(config, "progress_monitor")):
