@@ -46,6 +46,9 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
     """A module with the names of ``pycuda.driver``."""
 
     class Context:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
         def push(self) -> None:
             gpu.fail("cuCtxPushCurrent")
             gpu.thread.depth = gpu.context_depth() + 1
@@ -56,7 +59,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
             gpu.thread.depth -= 1
 
         def detach(self) -> None:
-            gpu.detached = True
+            gpu.detached.append(self.index)
 
         @staticmethod
         def synchronize() -> None:
@@ -69,7 +72,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
             self.index = index
 
         def retain_primary_context(self) -> Context:
-            return Context()
+            return Context(self.index)
 
     class Stream:
         def __init__(self, flags: int = 0) -> None:

@@ -63,6 +63,7 @@ class FakeGpu:
         clock_ms: time of the device.
         graph_speed: of captured work, against the same work launched one by one.
         stray: what was freed without the context.
+        detached: indices of the devices whose context was let go of.
         running: held while the device works; several threads may wait for it.
     """
 
@@ -79,7 +80,7 @@ class FakeGpu:
     graph_speed: float = 0.5
     stray: list[str] = field(default_factory=list)
     launches: int = 0
-    detached: bool = False
+    detached: list[int] = field(default_factory=list)
     memory: dict[int, np.ndarray] = field(default_factory=dict)
     queues: dict[int, Queue] = field(default_factory=dict)
     graphs: dict[int, list[tuple[Work, float]]] = field(default_factory=dict)

@@ -13,7 +13,6 @@ from mirnet_edge.cuda import (
     DeviceBuffer,
     Event,
     Graph,
-    MappedBuffer,
     MirroredBuffer,
     PinnedBuffer,
     Stream,
@@ -130,12 +129,6 @@ def test_an_integrated_gpu_shares_the_memory(monkeypatch: pytest.MonkeyPatch) ->
         del on_device
     assert gpu.made.get("memory", 0) == 0
     assert gpu.live["host"] == 0
-
-
-def test_mapped_memory_is_seen_by_the_device(gpu: FakeGpu, device: Device) -> None:
-    with MappedBuffer(device, (4,), np.uint8) as mapped:
-        mapped.array[...] = (1, 2, 3, 4)
-        assert gpu.bytes_at(mapped.address, 4).tolist() == [1, 2, 3, 4]
 
 
 def test_out_of_memory_says_how_much(gpu: FakeGpu, device: Device) -> None:

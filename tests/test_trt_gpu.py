@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from mirnet_edge.cuda import (
     DeviceBuffer,
     Event,
     Graph,
-    MappedBuffer,
     MirroredBuffer,
     PinnedBuffer,
     Stream,
@@ -241,21 +241,24 @@ def test_work_that_fails_leaves_the_stream_usable(bindings: None) -> None:
         stream.synchronize()
 
 
-def test_mapped_memory_is_what_the_device_sees() -> None:
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_mirror_is_what_the_device_sees(
+    integrated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = open_device()
+    facts = dataclasses.replace(device.facts, integrated=integrated)
+    monkeypatch.setattr(device, "facts", facts)
     target = np.zeros(5, np.float32)
     with (
         Stream(device) as stream,
-        MappedBuffer(device, (5,), np.float32) as mapped,
         MirroredBuffer(device, (5,), np.float32) as mirror,
         DeviceBuffer(device, 20) as memory,
     ):
-        mapped.array[...] = mirror.array[...] = 3
+        mirror.array[...] = 3
         mirror.upload(stream=stream)
-        memory.upload(mapped.array, stream=stream)
+        memory.copy_from(mirror.address, 20, stream=stream)
         memory.download(target, stream=stream)
         stream.synchronize()
-        assert mapped.address
         assert (target == 3).all()
 
 

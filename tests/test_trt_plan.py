@@ -240,7 +240,7 @@ def test_the_log_goes_to_python(trt: ModuleType, caplog: pytest.LogCaptureFixtur
     assert levels == ["ERROR", "ERROR", "WARNING", "INFO", "DEBUG"]
     assert log.errors == other.errors == ["INTERNAL_ERROR of it", "ERROR of it"]
     assert log.cause() == "INTERNAL_ERROR of it; ERROR of it"
-    log.clear()
+    log.errors.clear()
     assert log.cause() == "TensorRT gave no reason"
     for number in range(100):
         logger.log(severity.ERROR, str(number))

@@ -11,11 +11,10 @@ use as well. The context is current in a thread only inside `Device.current`, wh
 here enters by itself: pycuda aborts the process when a thread ends with contexts on its stack.
 Each thing has one owner, which is a context manager; nothing synchronizes but ``synchronize()``.
 
-NVIDIA's cuda.core carries neither this nor the foreign arrays of ``device`` (1.2.2 was tried, which
-needs cuda-bindings 12.9). Its `StridedMemoryView` asks the driver about every array but DLPack's,
-and refuses buffers, version 2 of the CUDA array interface and rows that are no whole number of
-elements apart. `Program` makes cubins well, but headers, versions, nvcc and the cache would stay:
-40 lines less for two packages more; and `GraphBuilder` is the five calls of `Graph` again.
+NVIDIA's cuda.core carries neither this nor the foreign arrays of ``device`` (1.2.2 was tried). Its
+`StridedMemoryView` refuses buffers, version 2 of the CUDA array interface and rows that are no
+whole number of elements apart. `Program` makes cubins well, but headers, versions, nvcc and the
+cache would stay; and `GraphBuilder` is the five calls of `Graph` again.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from __future__ import annotations
 from mirnet_edge.cuda.device import Device, Owner, open_device
 from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.cuda.kernels import Kernel, Kernels
-from mirnet_edge.cuda.memory import DeviceBuffer, MappedBuffer, MirroredBuffer, PinnedBuffer
+from mirnet_edge.cuda.memory import DeviceBuffer, MirroredBuffer, PinnedBuffer
 from mirnet_edge.cuda.streams import Event, Graph, Stream
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "Graph",
     "Kernel",
     "Kernels",
-    "MappedBuffer",
     "MirroredBuffer",
     "Owner",
     "PinnedBuffer",

@@ -40,23 +40,15 @@ HEADER_PACKAGES = ("nvidia.cu13", "nvidia.cuda_runtime")
 
 @dataclass(frozen=True)
 class Compiler:
-    """Makes machine code; found by `find_compiler`.
-
-    Attributes:
-        identity: kind and version, "NVRTC 12.6"; part of the name of what it makes.
-        run: takes a ``.cu`` file, whose includes lie beside it, and ``sm_87``; gives the cubin,
-            empty where it does not compile, and what the compiler said.
-    """
+    """Makes machine code. Its identity, "NVRTC 12.6", is part of the name of what it makes; ``run``
+    takes a ``.cu`` file, whose includes lie beside it, and ``sm_87``, and gives the cubin, empty
+    where it does not compile, and what the compiler said."""
 
     identity: str
     run: Callable[[Path, str], tuple[bytes, str]]
 
     def compile(self, source: Path, architecture: str) -> bytes:
-        """Make the cubin of a source.
-
-        Raises:
-            DeviceError: it does not compile; the message has the compiler's.
-        """
+        """Make the cubin of a source. Where it does not compile, a `DeviceError` says why."""
         cubin, said = self.run(source, architecture)
         if not cubin:
             raise DeviceError(
@@ -72,7 +64,8 @@ def _run_nvrtc(
 ) -> tuple[bytes, str]:
     folders = (f"--include-path={folder}" for folder in (source.parent, *include))
     options = [f"--gpu-architecture={architecture}", *OPTIONS, *folders]
-    program = _nvrtc(api, "nvrtcCreateProgram", _read(source), source.name.encode(), 0, [], [])
+    text = source.read_bytes()
+    program = _nvrtc(api, "nvrtcCreateProgram", text, source.name.encode(), 0, [], [])
 
     def filled(function: str) -> bytes:
         # The bindings write into the memory of the bytes, which are as many as NVRTC asks for.
@@ -85,7 +78,7 @@ def _run_nvrtc(
         (code,) = api.nvrtcCompileProgram(program, len(options), encoded)
         if int(code) != 0:
             log = filled("nvrtcGetProgramLog").decode(errors="replace").strip("\0 \n")
-            return b"", log or _name_of(code)
+            return b"", log or f"error {int(code)}"
         return filled("nvrtcGetCUBIN"), ""
     finally:
         api.nvrtcDestroyProgram(program)
@@ -95,14 +88,10 @@ def _nvrtc(api: ModuleType, function: str, *arguments: object) -> Any:
     code, *results = getattr(api, function)(*arguments)
     if int(code) != 0:
         raise DeviceError(
-            f"{function} failed: {_name_of(code)} ({int(code)}); install the cuda-bindings and the "
-            "NVRTC of one CUDA"
+            f"{function} failed: {getattr(code, 'name', code)} ({int(code)}); install the "
+            "cuda-bindings and the NVRTC of one CUDA"
         )
     return results[0] if results else None
-
-
-def _name_of(code: object) -> str:
-    return str(getattr(code, "name", code))
 
 
 def _run_nvcc(nvcc: str, source: Path, architecture: str) -> tuple[bytes, str]:
@@ -116,11 +105,7 @@ def _run_nvcc(nvcc: str, source: Path, architecture: str) -> tuple[bytes, str]:
 
 
 def find_compiler(gpu: DeviceFacts) -> Compiler:
-    """Find NVRTC, else nvcc.
-
-    Raises:
-        DeviceError: neither is there, or none serves this GPU; the message says what to install.
-    """
+    """Find NVRTC, else nvcc; where neither serves the GPU, a `DeviceError` says what to install."""
     reasons = []
     for find in (_find_nvrtc, _find_nvcc):
         found = find(gpu)
@@ -200,15 +185,6 @@ def _run(*command: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def _read(source: Path) -> bytes:
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise DeviceError(
-            f"cannot read the kernels in {source}: {error}; reinstall mirnet-edge"
-        ) from error
-
-
 def _sealed(cubin: bytes) -> bytes:
     """Put its checksum behind it. The driver is told no size: it would read beyond the end of a
     cubin that was cut off."""
@@ -222,23 +198,16 @@ def _unsealed(content: bytes) -> bytes | None:
 
 
 def cache_folder() -> Path:
-    """Find where machine code is kept; see the module.
-
-    Raises:
-        RuntimeError: there is no home folder.
-    """
-    root = os.environ.get("MIRNET_EDGE_CACHE")
-    if root:
+    """Find where machine code is kept; see the module. Without a home, a `RuntimeError`."""
+    if root := os.environ.get("MIRNET_EDGE_CACHE"):
         return Path(root) / "kernels"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mirnet-edge" / "kernels"
 
 
 class Binaries:
-    """The kernels' machine code for one GPU, from the cache or made now.
-
-    A cache that cannot be read or written costs time and is no error.
-    """
+    """The kernels' machine code for one GPU, from the cache or made now. A cache that cannot be
+    read or written costs time and is no error; no compiler where one is needed, a `DeviceError`."""
 
     def __init__(self, gpu: DeviceFacts) -> None:
         self._gpu = gpu
@@ -251,35 +220,22 @@ class Binaries:
 
     def cached(self, stem: str) -> bytes | None:
         """Read what the cache has of ``<stem>.cu``, whole: of this compiler, or of any if there is
-        none.
-
-        Raises:
-            DeviceError: no such file.
-        """
-        sources = self._sources(stem)
-        try:
-            maker = self._maker()
-        except DeviceError:  # no compiler
-            maker = "*"
+        none."""
+        name = self._name(stem)
         with suppress(OSError, RuntimeError):
-            for path in sorted(cache_folder().glob(f"{sources}-{maker}.cubin")):
+            for path in sorted(cache_folder().glob(name)):
                 if cubin := _unsealed(path.read_bytes()):
                     return cubin
         return None
 
     def compile(self, stem: str) -> bytes:
-        """Compile ``<stem>.cu``, some seconds, and keep the result.
-
-        Raises:
-            DeviceError: no compiler, or one that fails.
-        """
-        source = self._folder / f"{stem}.cu"
+        """Compile ``<stem>.cu``, some seconds, and keep the result."""
+        source, architecture = self._folder / f"{stem}.cu", self._gpu.architecture
         log = logging.getLogger(__name__)
-        architecture = self._gpu.architecture
         log.info("compiling %s for %s with %s", source.name, architecture, self.compiler.identity)
         cubin = self.compiler.compile(source, architecture)
         try:
-            path = cache_folder() / f"{self._sources(stem)}-{self._maker()}.cubin"
+            path = cache_folder() / self._name(stem)
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary:
                 temporary.write_bytes(_sealed(cubin))
@@ -287,16 +243,22 @@ class Binaries:
             log.info("the kernels of %s are not kept: %s", source.name, error)
         return cubin
 
-    def _maker(self) -> str:
-        return hashlib.sha256(self.compiler.identity.encode()).hexdigest()[:8]
-
-    def _sources(self, stem: str) -> str:
-        """Begin a file's name with all but the compiler that decides about the code."""
+    def _name(self, stem: str) -> str:
+        """Name a file by all that decides about the code; without a compiler, a pattern of such."""
         digest = hashlib.sha256()
         for part in (self._gpu.architecture, *OPTIONS):
             digest.update(part.encode() + b"\0")
         # Every header, as none is looked into: a file of another stem changes nothing.
         for source in (self._folder / f"{stem}.cu", *sorted(self._folder.glob("*.cuh"))):
-            content = _read(source)
+            try:
+                content = source.read_bytes()
+            except OSError as error:
+                raise DeviceError(
+                    f"cannot read the kernels in {source}: {error}; reinstall mirnet-edge"
+                ) from error
             digest.update(f"{source.name}\0{len(content)}\0".encode() + content)
-        return f"{stem}-{self._gpu.architecture}-{digest.hexdigest()[:32]}"
+        try:
+            maker = hashlib.sha256(self.compiler.identity.encode()).hexdigest()[:8]
+        except DeviceError:  # no compiler
+            maker = "*"
+        return f"{stem}-{self._gpu.architecture}-{digest.hexdigest()[:32]}-{maker}.cubin"

@@ -7,7 +7,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from types import ModuleType
 from typing import TypeVar
 
@@ -23,16 +23,10 @@ Owned = TypeVar("Owned", bound="Owner")
 
 
 class Device:
-    """One GPU and its primary context; made by `open_device`.
-
-    Attributes:
-        facts: what it is.
-        driver: ``pycuda.driver``, for this package alone.
-        library: the driver's library, likewise.
-    """
+    """One GPU, what it is (`facts`), and its primary context; made by `open_device`."""
 
     def __init__(self, index: int) -> None:
-        self.driver = _load_pycuda()
+        self.driver = _load_pycuda()  # for this package alone, like the library
         self.library = _load_library()
         count = self.library.device_count()
         if not count:
@@ -66,11 +60,8 @@ class Device:
 
     @contextmanager
     def doing(self, what: str, size_bytes: int = 0) -> Iterator[None]:
-        """Call the driver in a block: the context current, errors translated.
-
-        Args:
-            what: to say what failed, "copying to the GPU".
-            size_bytes: asked for, to say when there is no more.
+        """Call the driver in a block: the context current, errors translated, with ``what`` failed
+        and ``size_bytes`` of memory asked for.
 
         Raises:
             DeviceMemoryError: the driver reports that there is no more memory.
@@ -78,11 +69,6 @@ class Device:
         """
         with self.current(), _errors(self.driver, what, size_bytes):
             yield
-
-    def detach(self) -> None:
-        """Let go of the context, as the last thing a process does."""
-        # pycuda's destructor would release it as if it were no primary one, and warn (2026.1).
-        self._context.detach()
 
     def memory(self) -> tuple[int, int]:
         """Ask how many bytes of memory are free, and there in all."""
@@ -111,14 +97,11 @@ def open_device(index: int = 0) -> Device:
 
 
 class Owner:
-    """Owns something on a device and gives it back once: at `close`, at the end of a with block,
+    """Owns something on a `device` and gives it back once: at `close`, at the end of a with block,
     when nothing refers to it any more, or when the process ends, newest first.
 
     A subclass makes its parts inside `_making` and hands each to `_own`, or registers what frees it
     as a callback of `_owned`.
-
-    Attributes:
-        device: where it is.
     """
 
     _closed = True  # until there is something: __del__ also runs on what __init__ left half made
@@ -140,6 +123,11 @@ class Owner:
     def _require_open(self) -> None:
         if self._closed:
             raise DeviceError(f"this {type(self).__name__} is closed; make a new one")
+
+    def _doing(self, what: str) -> AbstractContextManager[None]:
+        """Call the driver in a block, while this is open; see `Device.doing`."""
+        self._require_open()
+        return self.device.doing(what)
 
     @contextmanager
     def _making(self) -> Iterator[None]:
@@ -202,7 +190,8 @@ def _close_all() -> None:
             owner.close()
     for device in _devices.values():
         with suppress(Exception):
-            device.detach()
+            # pycuda's destructor would release it as if it were no primary one, and warn (2026.1).
+            device._context.detach()
 
 
 def _load_pycuda() -> ModuleType:

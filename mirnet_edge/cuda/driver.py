@@ -25,9 +25,6 @@ class DeviceFacts:
 
     Attributes:
         index: of the device, as the driver counts.
-        name: "Orin", "NVIDIA H200".
-        compute_capability: (major, minor).
-        memory_bytes: in all.
         integrated: whether it shares the CPU's memory: what is mapped of it is the device's own.
         driver_version: the newest CUDA that the driver runs, "12.6".
     """
@@ -93,14 +90,7 @@ class Driver:
 
     def call(self, function: str, *arguments: object) -> None:
         """Call a function by the name that the library exports, which has ``_v2`` and the like.
-
-        Args:
-            arguments: handles as ``c_void_p``: ctypes would cut a plain int to 32 bits.
-
-        Raises:
-            DeviceMemoryError: there is not enough memory for it.
-            DeviceError: it failed, or the driver has no such function.
-        """
+        Give handles as ``c_void_p``: ctypes would cut a plain int to 32 bits."""
         try:
             entry = getattr(self._library, function)
         except AttributeError as error:
@@ -120,10 +110,7 @@ class Driver:
 
 
 def start_driver(load: Callable[[str], object] = ctypes.CDLL) -> Driver | None:
-    """Find the library and start it; None where there is none.
-
-    Args:
-        load: opens a shared library by its name, or raises OSError.
+    """Find the library and start it; None where there is none, for which ``load`` raises OSError.
 
     Raises:
         DeviceError: the driver does not start; the message has `NO_DEVICE` where it sees no GPU.

@@ -13,31 +13,24 @@ from mirnet_edge.errors import DeviceError
 Size = tuple[int, int, int]
 
 
-class Kernel:
-    """One kernel, ready to be launched; made by `Kernels.get`, and valid as long as that is open.
+class Kernel(Owner):
+    """One kernel, ready to be launched; made by `Kernels.get`, and valid while that is open."""
 
-    Attributes:
-        name: of the function.
-    """
-
-    def __init__(self, owner: Kernels, name: str, argument_format: str) -> None:
+    def __init__(self, device: Device, module: Any, name: str, argument_format: str) -> None:
+        super().__init__(device)
         self.name = name
-        self._owner, self._key = owner, (name, argument_format)
+        with self._making():
+            self._function = module.get_function(name)
+            self._function.prepare(argument_format)
 
     def launch(self, *arguments: float, grid: Size, block: Size, stream: Stream) -> None:
-        """Queue it.
+        """Queue it, with as many numbers as the format has (addresses are the device's, 0 is null);
+        ``grid`` and ``block`` are (x, y, z), in blocks and in threads."""
+        with self._doing(f"launching {self.name}, grid {grid}, block {block}"):
+            self._function.prepared_async_call(grid, block, stream.native, *arguments)
 
-        Args:
-            arguments: numbers, as many as the format has; addresses are those of the device, 0 for
-                null.
-            grid, block: (x, y, z), in blocks and in threads.
-
-        Raises:
-            DeviceError: closed, or a grid that the GPU does not have.
-        """
-        function = self._owner.function(self._key)
-        with self._owner.device.doing(f"launching {self.name}, grid {grid}, block {block}"):
-            function.prepared_async_call(grid, block, stream.native, *arguments)
+    def _release(self) -> None:
+        self._function = None
 
 
 class Kernels(Owner):
@@ -50,13 +43,11 @@ class Kernels(Owner):
         super().__init__(device)
         self._binaries = Binaries(device.facts)
         self._kernels: dict[tuple[str, str], Kernel] = {}
+        self._modules: dict[str, Any] = {}
         with self._making():
-            # pycuda unloads a module when nothing refers to it any more, and its functions do: so
-            # they are kept here alone, and not in the kernels that others hold.
-            self._modules: dict[str, Any] = {}
-            self._functions: dict[tuple[str, str], Any] = {}
+            # pycuda unloads a module when nothing refers to it any more; its functions do, which
+            # the kernels let go of first.
             self._owned.callback(self._modules.clear)
-            self._owned.callback(self._functions.clear)
 
     def get(self, file_stem: str, kernel_name: str, argument_format: str) -> Kernel:
         """Take a kernel of ``<file_stem>.cu``; the same object each time.
@@ -71,35 +62,24 @@ class Kernels(Owner):
         self._require_open()
         key = (kernel_name, argument_format)
         if key not in self._kernels:
-            module = self._module(file_stem)
+            if file_stem not in self._modules:
+                self._load(file_stem)
             with self.device.doing(f"finding the kernel {kernel_name} in {file_stem}.cu"):
-                self._functions[key] = module.get_function(kernel_name)
-                self._functions[key].prepare(argument_format)
-            self._kernels[key] = Kernel(self, *key)
+                module = self._modules[file_stem]
+                self._kernels[key] = self._own(Kernel(self.device, module, *key))
         return self._kernels[key]
 
-    def function(self, key: tuple[str, str]) -> Any:
-        """Look up pycuda's function by a kernel's name and format.
+    def _load(self, stem: str) -> None:
+        cached = self._binaries.cached(stem)
+        try:
+            self._load_cubin(stem, cached or self._binaries.compile(stem))
+        except DeviceError as error:
+            if not cached:
+                raise
+            log = logging.getLogger(__name__)
+            log.info("the cached kernels of %s.cu are compiled again: %s", stem, error)
+            self._load_cubin(stem, self._binaries.compile(stem))
 
-        Raises:
-            DeviceError: closed.
-        """
-        self._require_open()
-        return self._functions[key]
-
-    def _module(self, stem: str) -> Any:
-        if stem not in self._modules:
-            cubin = self._binaries.cached(stem)
-            try:
-                self._modules[stem] = self._load(stem, cubin or self._binaries.compile(stem))
-            except DeviceError as error:
-                if not cubin:
-                    raise
-                log = logging.getLogger(__name__)
-                log.info("the cached kernels of %s.cu are compiled again: %s", stem, error)
-                self._modules[stem] = self._load(stem, self._binaries.compile(stem))
-        return self._modules[stem]
-
-    def _load(self, stem: str, cubin: bytes) -> Any:
+    def _load_cubin(self, stem: str, cubin: bytes) -> None:
         with self.device.doing(f"loading the kernels of {stem}.cu, {len(cubin):,} bytes"):
-            return self.device.driver.module_from_buffer(cubin)
+            self._modules[stem] = self.device.driver.module_from_buffer(cubin)

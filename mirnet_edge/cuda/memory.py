@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 
 class DeviceBuffer(Owner):
-    """Memory of the device.
-
-    Attributes:
-        address: the driver's ``CUdeviceptr``.
-        size_bytes: of it.
-    """
+    """Memory of the device; its `address` is the driver's ``CUdeviceptr``."""
 
     def __init__(self, device: Device, size_bytes: int) -> None:
         super().__init__(device)
@@ -32,35 +27,32 @@ class DeviceBuffer(Owner):
         """Queue a copy of a whole C-contiguous array to the start of this memory. It is
         asynchronous if the array is pinned; it must live, unchanged, until the copy is done."""
         self._check(source)
-        with self.device.doing(f"copying {source.nbytes:,} bytes to the GPU"):
+        with self._doing(f"copying {source.nbytes:,} bytes to the GPU"):
             self.device.driver.memcpy_htod_async(self.address, source, stream.native)
 
     def download(self, target: NDArray[Any], *, stream: Stream) -> None:
         """Queue a copy of the start of this memory into a whole array; see `upload`."""
         self._check(target)
-        with self.device.doing(f"copying {target.nbytes:,} bytes from the GPU"):
+        with self._doing(f"copying {target.nbytes:,} bytes from the GPU"):
             self.device.driver.memcpy_dtoh_async(target, self.address, stream.native)
 
     def fill(self, byte: int, *, stream: Stream) -> None:
         """Queue the setting of each byte of this memory to ``byte``, 0 to 255."""
-        self._require_open()
-        with self.device.doing(f"filling {self.size_bytes:,} bytes of GPU memory"):
+        with self._doing(f"filling {self.size_bytes:,} bytes of GPU memory"):
             self.device.driver.memset_d8_async(self.address, byte, self.size_bytes, stream.native)
 
     def copy_from(self, address: int, size_bytes: int, *, stream: Stream) -> None:
         """Queue a copy of other memory of the device to the start of this; the two may not
         overlap."""
-        self._require_open()
         if size_bytes > self.size_bytes:
             raise DeviceError(
                 f"{size_bytes:,} bytes cannot be copied to a buffer of {self.size_bytes:,}; copy "
                 "what fits, or make a larger one"
             )
-        with self.device.doing(f"copying {size_bytes:,} bytes on the GPU"):
+        with self._doing(f"copying {size_bytes:,} bytes on the GPU"):
             self.device.driver.memcpy_dtod_async(self.address, address, size_bytes, stream.native)
 
     def _check(self, array: NDArray[Any]) -> None:
-        self._require_open()
         if array.nbytes > self.size_bytes or not array.flags.c_contiguous:
             raise DeviceError(
                 f"an array of {array.nbytes:,} bytes, strides {array.strides}, cannot be copied to "
@@ -69,23 +61,24 @@ class DeviceBuffer(Owner):
 
 
 class PinnedBuffer(Owner):
-    """A page-locked array of the host, which the device copies without waiting for the CPU.
+    """A page-locked array of the host, which the device copies without waiting for the CPU, and
+    reads and writes in place where it is ``mapped``.
 
     The memory is freed once no view of `array` is left, so keep none beyond `close`.
     """
 
-    _flags = 0
-
-    def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    def __init__(
+        self, device: Device, shape: tuple[int, ...], dtype: DTypeLike, mapped: bool = False
+    ) -> None:
         # Here, because doctor asks this package's driver where numpy may be what is missing.
         import numpy as np
 
         super().__init__(device)
-        size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        item = np.dtype(dtype)
+        flags = device.driver.host_alloc_flags.DEVICEMAP if mapped else 0
+        size_bytes = math.prod(shape) * item.itemsize
         with self._making(), device.doing("allocating page-locked memory", size_bytes):
-            self._array: NDArray[Any] = device.driver.pagelocked_empty(
-                shape, np.dtype(dtype), mem_flags=self._flags
-            )
+            self._array: NDArray[Any] = device.driver.pagelocked_empty(shape, item, mem_flags=flags)
 
     @property
     def array(self) -> NDArray[Any]:
@@ -97,38 +90,24 @@ class PinnedBuffer(Owner):
         self.__dict__.pop("_array", None)  # there is none where allocating failed
 
 
-class MappedBuffer(PinnedBuffer):
-    """A page-locked array that the device reads and writes in place.
-
-    Attributes:
-        address: where the device sees it.
-    """
-
-    def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        self._flags = device.driver.host_alloc_flags.DEVICEMAP
-        super().__init__(device, shape, dtype)
-        with device.doing("mapping page-locked memory"):
-            self.address = int(self.array.base.get_device_pointer())  # type: ignore[union-attr]
-
-
 class MirroredBuffer(Owner):
-    """A page-locked array and device memory of the same size. On an integrated GPU both are one,
-    and nothing is copied.
-
-    Attributes:
-        address: of the device's memory.
-    """
+    """A page-locked array and device memory of the same size, at `address`. On an integrated GPU
+    both are one, and nothing is copied. `dtype` is as numpy spells it."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         super().__init__(device)
+        shared = device.facts.integrated
         self._memory: DeviceBuffer | None = None
         with self._making():
-            if device.facts.integrated:
-                self._host: PinnedBuffer = self._own(MappedBuffer(device, shape, dtype))
-                self.address = self._host.address
+            self._host = self._own(PinnedBuffer(device, shape, dtype, mapped=shared))
+            self.shape, self.dtype = shape, str(self.array.dtype)
+            self.size_bytes = self.array.nbytes
+            if shared:
+                with device.doing("mapping page-locked memory"):
+                    address = self.array.base.get_device_pointer()  # type: ignore[union-attr]
+                    self.address = int(address)
             else:
-                self._host = self._own(PinnedBuffer(device, shape, dtype))
-                self._memory = self._own(DeviceBuffer(device, self._host.array.nbytes))
+                self._memory = self._own(DeviceBuffer(device, self.size_bytes))
                 self.address = self._memory.address
 
     @property

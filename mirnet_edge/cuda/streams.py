@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from mirnet_edge.cuda.device import Device, Owner
 from mirnet_edge.errors import DeviceError
@@ -13,12 +14,24 @@ from mirnet_edge.errors import DeviceError
 DISABLE_TIMING, NON_BLOCKING, RELAXED = 2, 1, 2
 
 
-class Stream(Owner):
-    """A queue of work on the device, which waits for no other stream.
+class _Awaited(Owner):
+    """Has an object of pycuda's, which frees it when nothing refers to it any more."""
 
-    Attributes:
-        handle: the driver's ``CUstream`` as a number, for TensorRT.
-    """
+    native: Any = None
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was queued, or has reached the mark. A
+        `DeviceError` says that some of it failed."""
+        with self._doing("running what was queued on the GPU"):
+            self.native.synchronize()
+
+    def _release(self) -> None:
+        self.native = None
+
+
+class Stream(_Awaited):
+    """A queue of work on the device, which waits for no other stream. Its `handle` is the driver's
+    ``CUstream`` as a number, for TensorRT."""
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
@@ -27,31 +40,16 @@ class Stream(Owner):
             self.native = device.driver.Stream(NON_BLOCKING)
             self.handle: int = self.native.handle
 
-    def synchronize(self) -> None:
-        """Wait until all that was queued is done.
-
-        Raises:
-            DeviceError: some of it failed.
-        """
-        self._require_open()
-        with self.device.doing("running what was queued on the GPU"):
-            self.native.synchronize()
-
     def wait(self, event: Event) -> None:
         """Let what is queued from now on wait for ``event``."""
-        self._require_open()
-        with self.device.doing("waiting for an event"):
+        with self._doing("waiting for an event"):
             self.native.wait_for_event(event.native)
 
     def wait_for_handle(self, handle: int) -> None:
-        """Let what is queued from now on wait for what another library has queued on its stream.
-
-        Args:
-            handle: of that stream, a ``CUstream`` as a number; 1 is the default stream.
-        """
-        self._require_open()
+        """Let what is queued from now on wait for what another library has queued on its stream,
+        whose ``CUstream`` is ``handle``; 1 is the default stream."""
         library = self.device.library
-        with self.device.doing("waiting for another library's stream"):
+        with self._doing("waiting for another library's stream"):
             event = library.make("cuEventCreate", DISABLE_TIMING)
             try:
                 library.call("cuEventRecord", event, ctypes.c_void_p(handle))
@@ -60,11 +58,8 @@ class Stream(Owner):
                 # The driver keeps it until it has happened.
                 library.call("cuEventDestroy_v2", event)
 
-    def _release(self) -> None:
-        self.native = None
 
-
-class Event(Owner):
+class Event(_Awaited):
     """A mark in a stream that takes the time when the device reaches it."""
 
     def __init__(self, device: Device) -> None:
@@ -74,36 +69,22 @@ class Event(Owner):
 
     def record(self, stream: Stream) -> None:
         """Queue the mark."""
-        self._require_open()
-        with self.device.doing("recording an event"):
+        with self._doing("recording an event"):
             self.native.record(stream.native)
-
-    def synchronize(self) -> None:
-        """Wait until the device has reached the mark."""
-        self._require_open()
-        with self.device.doing("running what was queued on the GPU"):
-            self.native.synchronize()
 
     def elapsed_ms(self, start: Event) -> float:
         """Take the milliseconds since ``start``, both reached."""
-        self._require_open()
-        with self.device.doing("taking the time between two events"):
+        with self._doing("taking the time between two events"):
             return float(self.native.time_since(start.native))
-
-    def _release(self) -> None:
-        self.native = None
 
 
 class Graph(Owner):
-    """Work captured from a stream, to be launched again in one call.
+    """Work captured from a stream, to be launched again in one call: ``work`` queues on ``stream``,
+    and nothing of it runs.
 
     Shapes, addresses and kernels are those of the capture, in the relaxed mode: other threads may
     go on using the device meanwhile. Do the work once and synchronize first, so that nothing is
     loaded or allocated while it is captured.
-
-    Args:
-        stream: captured from.
-        work: queues on ``stream``; nothing of it runs.
 
     Raises:
         DeviceMemoryError: there is not enough memory for the graph.
@@ -125,18 +106,14 @@ class Graph(Owner):
 
     def launch(self, stream: Stream) -> None:
         """Queue all of it."""
-        self._require_open()
-        with self.device.doing("launching a CUDA graph"):
+        with self._doing("launching a CUDA graph"):
             queue = ctypes.c_void_p(stream.handle)
             self.device.library.call("cuGraphLaunch", self._graph, queue)
 
     def _capture(self, stream: Stream, work: Callable[[], object]) -> ctypes.c_void_p:
         """Make the graph of the work, to be destroyed once it is instantiated."""
-        call, queue, graph = (
-            self.device.library.call,
-            ctypes.c_void_p(stream.handle),
-            ctypes.c_void_p(),
-        )
+        call = self.device.library.call
+        queue, graph = ctypes.c_void_p(stream.handle), ctypes.c_void_p()
         call("cuStreamBeginCapture_v2", queue, RELAXED)
         try:
             work()

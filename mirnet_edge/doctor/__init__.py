@@ -1,8 +1,8 @@
 """What this machine has for mirnet_edge, what is missing, and the command that installs it.
 
 Versions are read from package metadata, and the GPU is asked through the CUDA driver library
-itself, so neither torch nor any tool of the CUDA toolkit is needed; only onnxruntime is imported,
-and not before ``diagnose`` is called, because its execution providers are known in no other way.
+itself, so neither torch nor any tool of CUDA is needed; only onnxruntime is imported, by
+``diagnose``, because its execution providers are known in no other way.
 """
 
 from __future__ import annotations
@@ -18,27 +18,22 @@ __all__ = ["Check", "System", "diagnose", "healthy"]
 
 
 def diagnose(system: System | None = None) -> list[Check]:
-    """Ask everything there is to know about ``system``, this machine by default.
-
-    Nothing is raised, and the answer comes within about ``System.patience_s`` seconds.
-    """
+    """Ask everything there is to know about ``system``, this machine by default. Nothing is raised,
+    and the answer comes within about ``System.patience_s`` seconds."""
     system = system or System()
-    asked = []
+    answers: dict[Probe, list[Check]] = {}
+    threads = []
     for probe in PROBES:
-        checks: list[Check] = []
         # Daemons, side by side: what hangs, a driver or an import, becomes a line of the report and
         # does not keep the process from ending.
-        thread = threading.Thread(target=_ask, args=(probe, system, checks), daemon=True)
-        thread.start()
-        asked.append((probe, checks, thread))
+        threads.append(threading.Thread(target=_ask, args=(probe, system, answers), daemon=True))
+        threads[-1].start()
     deadline = time.monotonic() + system.patience_s
     report: list[Check] = []
-    for probe, checks, thread in asked:
+    for probe, thread in zip(PROBES, threads):
         thread.join(max(0.0, deadline - time.monotonic()))
-        if thread.is_alive():
-            report.append(probe.failed(f"gave no answer within {system.patience_s:g} s"))
-        else:
-            report.extend(checks)
+        silent = probe.failed(f"gave no answer within {system.patience_s:g} s")
+        report += answers.get(probe, [silent])
     return report
 
 
@@ -47,8 +42,9 @@ def healthy(checks: Sequence[Check]) -> bool:
     return all(check.status != "missing" for check in checks)
 
 
-def _ask(probe: Probe, system: System, checks: list[Check]) -> None:
+def _ask(probe: Probe, system: System, answers: dict[Probe, list[Check]]) -> None:
     try:
-        checks.extend(probe.ask(system))
+        answers[probe] = probe.ask(system)
     except Exception as error:
-        checks.append(probe.failed(f"could not be checked: {type(error).__name__}: {error}"))
+        failure = f"could not be checked: {type(error).__name__}: {error}"
+        answers[probe] = [probe.failed(failure)]

@@ -21,14 +21,14 @@ LOW_MEMORY_BYTES = 512 * 2**20
 
 # Distributions and the modules they bring; onnxruntime is of the core too and has its own probe.
 CORE = {"numpy": "numpy", "Pillow": "PIL", "click": "click", "rich": "rich", "psutil": "psutil"}
+NO_GPU = "none found ({}); models run on the CPU"
 REINSTALL = "pip install --force-reinstall onnxruntime"
-DISTRIBUTIONS = {
+DISTRIBUTIONS = {  # of the packages of extras, where they are not named like the module
     "skimage": ("scikit-image",),
     "onnx_ir": ("onnx-ir",),
     "cv2": ("opencv-python-headless", "opencv-python"),
     "cuda": ("cuda-bindings",),
 }
-"""Of the packages of extras, where they are not named like the module."""
 USE_OF_EXTRA = {
     "train": "used on a workstation to train, evaluate and export",
     "graph": "used to rewrite and quantize graphs, to export and to build",
@@ -39,12 +39,9 @@ USE_OF_EXTRA = {
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report.
-
-    ``status`` is "ok"; "missing": required and absent; "optional": absent and only needed for some
-    uses; or "warning": there, but something about it wants attention. ``fix`` is a command for a
-    shell, always given with "missing", or None where no command helps.
-    """
+    """One line of the report: "ok"; "missing": required and absent; "optional": absent and only
+    needed for some uses; or "warning": there, but something about it wants attention. ``fix`` is a
+    command for a shell, always given with "missing", or None where no command helps."""
 
     name: str
     status: Literal["ok", "missing", "optional", "warning"]
@@ -54,8 +51,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question to the system; ``fix`` marks one whose failure means that a requirement is not
-    met."""
+    """A question to the system. One with a ``fix`` is for a requirement, unmet where it fails."""
 
     name: str
     ask: Callable[[System], list[Check]]
@@ -123,7 +119,7 @@ def _gpu(system: System) -> list[Check]:
             return [Check("NVIDIA GPU", "warning", f"the CUDA driver does not start: {error}")]
         gpus = []
     if not gpus:
-        return [_no_gpu("the CUDA driver sees no device")]
+        return [Check("NVIDIA GPU", "optional", NO_GPU.format("the CUDA driver sees no device"))]
     checks = []
     for gpu in gpus:
         name = "NVIDIA GPU" if len(gpus) == 1 else f"NVIDIA GPU {gpu.index}"
@@ -139,15 +135,11 @@ def _gpu_without_driver_library(system: System) -> list[Check]:
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     answer = "" if model else (system.run(query) or "").strip()
     if not model and not answer:
-        return [_no_gpu("no CUDA driver library")]
+        return [Check("NVIDIA GPU", "optional", NO_GPU.format("no CUDA driver library"))]
     seen = model or "nvidia-smi sees " + "; ".join(answer.splitlines())
     fix = "sudo apt install nvidia-l4t-cuda" if model else "sudo ldconfig"
     detail = f"{seen}, but the CUDA driver library libcuda.so.1 cannot be loaded"
     return [Check("NVIDIA GPU", "warning", detail, fix)]
-
-
-def _no_gpu(reason: str) -> Check:
-    return Check("NVIDIA GPU", "optional", f"none found ({reason}); models run on the CPU")
 
 
 def tensorrt_is_too_old(version: str) -> bool:
@@ -167,12 +159,11 @@ def _tensorrt(system: System) -> list[Check]:
         oldest = _dotted(OLDEST_TENSORRT)
         return [Check("TensorRT", "warning", f"{version}; {oldest} or later is needed", fix)]
     hidden = next(system.root.glob("usr/lib/python3*/dist-packages/tensorrt"), None)
+    detail = "not installed; used to build and run engines"
     if jetson and hidden is not None:
         folder = "/" + hidden.parent.relative_to(system.root).as_posix()
         detail = f"JetPack's is in {folder}, which this Python environment does not see"
         fix = "python3 -m venv --system-site-packages .venv"
-    else:
-        detail = "not installed; used to build and run engines"
     return [Check("TensorRT", "optional", detail, fix)]
 
 
@@ -203,10 +194,10 @@ def _jetpack(system: System) -> list[Check]:
         return []
     query = ["dpkg-query", "--show", "--showformat=${Version}", "nvidia-jetpack"]
     version = (system.run(query) or "").strip()
-    text = system.text("etc/nv_tegra_release") or ""
+    text = system.text("etc/nv_tegra_release")
     release = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", text)
     l4t = f"L4T R{release[1]}.{release[2]}" if release else ""
-    detail = " on ".join(part for part in (version, l4t) if part)
+    detail = " on ".join(filter(None, (version, l4t)))
     if release and int(release[1]) < OLDEST_L4T:
         return [Check("JetPack", "warning", f"{detail}; JetPack 6 or later is needed")]
     if version:
@@ -222,7 +213,7 @@ def _power_mode(system: System) -> list[Check]:
     if mode is None:
         return [Check("power mode", "warning", "nvpmodel gave no answer", "sudo nvpmodel -q")]
     # Boards number their modes differently, so the fastest is looked up by its name.
-    text = system.text("etc/nvpmodel.conf") or ""
+    text = system.text("etc/nvpmodel.conf")
     fastest = re.search(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(MAXN\S*)\s*>", text)
     if fastest is None or mode[1].startswith("MAXN"):
         return [Check("power mode", "ok", mode[1])]
@@ -231,7 +222,7 @@ def _power_mode(system: System) -> list[Check]:
 
 
 def _memory(system: System) -> list[Check]:
-    lines = re.findall(r"^(\w+):\s+(\d+) kB", system.text("proc/meminfo") or "", re.M)
+    lines = re.findall(r"^(\w+):\s+(\d+) kB", system.text("proc/meminfo"), re.M)
     sizes = {name: int(kib) * 1024 for name, kib in lines}
     if "MemTotal" not in sizes:
         return [Check("memory", "ok", "not reported by this operating system")]

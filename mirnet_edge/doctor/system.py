@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -32,13 +31,6 @@ def run_command(command: Sequence[str], timeout_s: float = 5.0) -> str | None:
     return None
 
 
-def distribution_version(distribution: str) -> str | None:
-    """Return the version in the metadata of an installed distribution, or None without one."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(distribution)
-    return None
-
-
 def has_module(name: str) -> bool:
     """Tell whether the module could be imported; it is not, but a package that it lies in is."""
     with suppress(ModuleNotFoundError):
@@ -48,48 +40,44 @@ def has_module(name: str) -> bool:
 
 @dataclass(frozen=True)
 class System:
-    """The machine as the checks see it; every field can stand for another machine in a test.
-
-    Files are read below ``root``. ``load_library`` opens a shared library by name or raises
-    OSError, ``run`` gives a command's output or None, ``import_module`` raises ImportError.
-    """
+    """The machine as the checks see it; every field can stand for another machine in a test. Files
+    are read below ``root``; ``load_library`` raises OSError, ``import_module`` ImportError."""
 
     root: Path = Path("/")
     python_version: tuple[int, int, int] = sys.version_info[:3]
     platform: str = field(default_factory=platform.platform)
     run: Callable[[Sequence[str]], str | None] = run_command
-    version_of: Callable[[str], str | None] = distribution_version
+    version_of: Callable[[str], str | None] = importlib.metadata.version
     has_module: Callable[[str], bool] = has_module
     import_module: Callable[[str], ModuleType] = importlib.import_module
     load_library: Callable[[str], object] = ctypes.CDLL
     cpu_cores: Callable[[], int] = usable_cores
     patience_s: float = 15.0
 
-    def text(self, path: str) -> str | None:
-        """Read the file ``path`` below ``root``; None when it cannot be read."""
+    def text(self, path: str) -> str:
+        """Read the file ``path`` below ``root``; "" when it cannot be read."""
         # The device tree's texts end with a null.
         with suppress(OSError):
             return (self.root / path).read_bytes().rstrip(b"\0").decode(errors="replace").strip()
-        return None
+        return ""
 
     def package_version(self, distributions: Sequence[str], module: str) -> str | None:
         """Return the version of the first of ``distributions`` there is, "version unknown" when
         only ``module`` is there, without metadata, or None."""
         for distribution in distributions:
-            version = self.version_of(distribution)
-            if version is not None:
-                return version
+            with suppress(importlib.metadata.PackageNotFoundError):
+                if version := self.version_of(distribution):
+                    return version
         return "version unknown" if self.has_module(module) else None
 
     def jetson_model(self) -> str | None:
         """Return the name of the board when it is a Jetson, else None."""
         model = self.text("proc/device-tree/model")
-        if model and "jetson" in model.lower():
+        if "jetson" in model.lower():
             return model
         return "Jetson" if self.text("etc/nv_tegra_release") else None
 
     def driver_release(self) -> str | None:
         """Return the version of the driver's kernel module, "535.104.05"; None if unknown."""
-        text = self.text("proc/driver/nvidia/version") or ""
-        release = re.search(r"Module\b.*?\s(\d+\.\d[\d.]*)", text)
-        return release[1] if release else None
+        found = re.search(r"Module\b.*?\s(\d+\.\d[\d.]*)", self.text("proc/driver/nvidia/version"))
+        return found[1] if found else None

@@ -5,65 +5,34 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from mirnet_edge.cuda import Graph, MirroredBuffer, Owner, Stream
 from mirnet_edge.engines.protocol import Tiles
-from mirnet_edge.errors import DeviceError, EngineError, MissingDependencyError
+from mirnet_edge.errors import DeviceError, EngineError
 from mirnet_edge.trt.plan import LoadedPlan
 
 
-@dataclass(frozen=True)
-class DeviceTensor:
-    """Memory of the device: address, shape (N, C, H, W), and dtype as numpy spells it, without gaps
-    between rows."""
-
-    address: int
-    shape: tuple[int, ...]
-    dtype: str
-    size_bytes: int
-
-
 class TileBuffers(Owner):
-    """One batch of tiles, zeros at first, and one of restored ones.
+    """One batch of tiles for a plan, zeros at first, and one of restored ones, both copied on
+    ``stream``. Who queues work on them holds ``lock``."""
 
-    Args:
-        plan: whose image input and output they are.
-        stream: that all copies are queued on.
-
-    Attributes:
-        image, restored: the device's side.
-
-    Raises:
-        DeviceError: not enough memory.
-    """
-
-    def __init__(self, plan: LoadedPlan, stream: Stream) -> None:
+    def __init__(self, plan: LoadedPlan, stream: Stream, lock: threading.RLock) -> None:
         super().__init__(stream.device)
-        self._name, self.stream = plan.path.name, stream
+        self._name, self.stream, self.lock = plan.path.name, stream, lock
         taken, given = plan.inputs[0], plan.outputs[0]
         self._kept = threading.local()
         with self._making():
-            self._input = self._own(MirroredBuffer(self.device, taken.shape, taken.dtype))
-            self._output = self._own(MirroredBuffer(self.device, given.shape, given.dtype))
+            self.image = self._own(MirroredBuffer(self.device, taken.shape, taken.dtype))
+            self.restored = self._own(MirroredBuffer(self.device, given.shape, given.dtype))
             self._owned.callback(stream.synchronize)  # before both go: a copy may still be queued
-            self._input.array.fill(0)
-            self._input.upload(stream=stream)
-        self.image, self.restored = (
-            DeviceTensor(buffer.address, facts.shape, facts.dtype, facts.size_bytes)
-            for buffer, facts in ((self._input, taken), (self._output, given))
-        )
+            self.image.array.fill(0)
+            self.image.upload(stream=stream)
 
     def run(self, tiles: Tiles, queue: Callable[[], None]) -> Tiles:
         """Restore (N, C, H, W) float32, any N from 1, batch by batch, and wait for it; ``queue``
-        queues one batch. The result is valid until the same thread calls again.
-
-        Raises:
-            EngineError: other tiles than these buffers are for.
-            DeviceError: the GPU failed.
-        """
+        queues one batch. The result is valid until the same thread calls again."""
         batch, *size = self.image.shape
         if tiles.ndim != 4 or not len(tiles) or list(tiles.shape[1:]) != size:
             raise EngineError(
@@ -81,13 +50,13 @@ class TileBuffers(Owner):
 
     def _run_batch(self, tiles: Tiles, result: Tiles, queue: Callable[[], None]) -> None:
         count = len(tiles)
-        self._input.array[:count] = tiles
-        self._input.array[count:] = 0
-        self._input.upload(stream=self.stream)
+        self.image.array[:count] = tiles
+        self.image.array[count:] = 0
+        self.image.upload(stream=self.stream)
         queue()
-        self._output.download(stream=self.stream)
+        self.restored.download(stream=self.stream)
         self.stream.synchronize()
-        result[:count] = self._output.array[:count]
+        result[:count] = self.restored.array[:count]
 
     def _result(self, count: int) -> Tiles:
         # Kept for each thread, so that none overwrites what another still reads.
@@ -107,14 +76,7 @@ class PlanRunner(Owner):
     Args:
         plan, tiles: outlive this.
         sides: device memory of its side tensors, by name.
-        alone: in an execution context beside the plan's, which nothing else runs.
-
-    Attributes:
-        context: TensorRT's, which it runs.
-
-    Raises:
-        EngineError: TensorRT refuses an address or to run.
-        DeviceError: the GPU failed, or its memory does not suffice for a context.
+        alone: in a `context` beside the plan's, which nothing else runs.
     """
 
     def __init__(
@@ -128,22 +90,16 @@ class PlanRunner(Owner):
         addresses = {taken: tiles.image.address, given: tiles.restored.address, **sides}
         with self._making():
             self.context = plan.make_context() if alone else plan.context
-            plan.log.clear()
+            plan.log.errors.clear()
             for facts in (*plan.inputs, *plan.outputs):
                 if not self.context.set_tensor_address(facts.name, addresses[facts.name]):
                     raise EngineError(f"{plan.path}: TensorRT: {plan.log.cause()}")
             self.enqueue()
             self._stream.synchronize()
 
-    @property
-    def captured(self) -> bool:
-        """Whether there is a graph."""
-        return self._graph is not None
-
     def enqueue(self) -> None:
-        """Queue one batch, layer by layer; nothing synchronizes. Where TensorRT fails, an
-        `EngineError` is raised."""
-        self._plan.log.clear()
+        """Queue one batch, layer by layer; nothing synchronizes."""
+        self._plan.log.errors.clear()
         with self.device.current():
             queued = self.context.execute_async_v3(self._stream.handle)
         if not queued:
@@ -158,7 +114,7 @@ class PlanRunner(Owner):
             self._note = ""
             try:
                 self._graph = self._own(Graph(self._stream, self.enqueue))
-            except (MissingDependencyError, DeviceError, EngineError) as error:
+            except (DeviceError, EngineError) as error:
                 self._note = str(error)
                 logging.getLogger(__name__).info(
                     "%s runs without a CUDA graph: %s", self._plan.path, error

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.cuda import Event, MirroredBuffer, Owner, Stream, open_device
+from mirnet_edge.cuda import Event, Owner, Stream, open_device
 from mirnet_edge.engines.card import BESIDE, DeviceBytes, kind_path
 from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError
@@ -22,7 +22,7 @@ from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.batches import PlanRunner, TileBuffers
 from mirnet_edge.trt.plan import LoadedPlan, load_tensorrt, read_plan
 from mirnet_edge.trt.pooling import TensorRTPooling
-from mirnet_edge.trt.side_tensors import BlockLayout, keep_whole_tiles
+from mirnet_edge.trt.side_tensors import TensorBlock
 
 WARM_UP_RUNS = 10
 
@@ -84,7 +84,8 @@ class TensorRTEngine(Owner):
                 )
             stream = activations.stream
         # Before the device is opened: what may not be loaded needs no GPU to be refused.
-        plan, self.card = read_plan(self.path, trust)
+        file = read_plan(self.path, trust)
+        self.card = file.card
         load_tensorrt()
         super().__init__(stream.device if stream else open_device())
         # What is owned closes newest first: the runner, which waits for what is queued; the memory
@@ -94,25 +95,20 @@ class TensorRTEngine(Owner):
             self._activations = activations or self._shared_memory()
             if self._activations is not None:
                 self.lock = self._activations.lock
-            self._plan = self._own(
-                LoadedPlan(self.path, plan, self.card, self.device, self._activations)
-            )
+            self._plan = self._own(LoadedPlan(file, self.device, self._activations))
             with self.lock:
                 self._allocate()
                 self.graph_note = self._runner.capture() if graph else "not asked for"
-        self.graph = self._runner.captured
+        self.graph = not self.graph_note
 
     def _shared_memory(self) -> ActivationMemory | None:
         """For this engine and those beside it, so that three take no more than the largest."""
-        if self.card is None or self.card.kind != "plain":
-            return None
         there = [path for kind in BESIDE if (path := kind_path(self.path, kind)).is_file()]
-        if not there:
-            return None
-        try:
-            return self._own(ActivationMemory.for_engines(self.path, *there, stream=self.stream))
-        except EngineError:  # a damaged card, which matters only to `statistics`
-            return None
+        if there and self.card and self.card.kind == "plain":
+            with suppress(EngineError):  # a damaged card, which matters only to `statistics`
+                engines = (self.path, *there)
+                return self._own(ActivationMemory.for_engines(*engines, stream=self.stream))
+        return None
 
     def _allocate(self) -> None:
         self.inputs, self.outputs = self._plan.inputs, self._plan.outputs
@@ -122,7 +118,7 @@ class TensorRTEngine(Owner):
         self.fixed_size = (taken.shape[2], taken.shape[3])
         of_plan = ModelFacts(in_channels=taken.shape[1], out_channels=given.shape[1])
         self.facts = self.card.facts if self.card else of_plan
-        self._tiles = self._own(TileBuffers(self._plan, self.stream))
+        self._tiles = self._own(TileBuffers(self._plan, self.stream, self.lock))
         self.image, self.restored = self._tiles.image, self._tiles.restored
         self._side_addresses: dict[str, int] = {}
         if self.inputs[1:]:
@@ -132,16 +128,12 @@ class TensorRTEngine(Owner):
     def _allocate_sides(self) -> None:
         """For an apply or gather plan by itself: the whole of each tile counts, and each has its
         own pooled vectors."""
-        sides = (*self.inputs[1:], *self.outputs[1:])
-        self._layout = layout = BlockLayout({facts.name: facts.shape for facts in sides})
-        self._sides = self._own(MirroredBuffer(self.device, (layout.words,), np.float32))
-        self._sides.array.fill(0)
-        views = layout.views(self._sides.array)
-        keep_whole_tiles(views)
-        if OWN in views:
-            views[OWN][...] = 1
+        shapes = {facts.name: facts.shape for facts in (*self.inputs[1:], *self.outputs[1:])}
+        self._sides = self._own(TensorBlock(self.device, shapes))
+        if OWN in shapes:
+            self._sides.views()[OWN][...] = 1
         self._sides.upload(stream=self.stream)
-        self._side_addresses = layout.addresses(self._sides.address)
+        self._side_addresses = self._sides.addresses
 
     @property
     def statistics(self) -> TensorRTPooling:
@@ -154,16 +146,10 @@ class TensorRTEngine(Owner):
         """
         with self._in_use():
             if self._pooling is None:
-                self._pooling = self._own(
-                    TensorRTPooling(
-                        self.path,
-                        self.card,
-                        self._tiles,
-                        lock=self.lock,
-                        activations=self._activations,
-                        graph=self.graph,
-                    )
+                pooling = TensorRTPooling(
+                    self.path, self.card, self._tiles, self._activations, graph=self.graph
                 )
+                self._pooling = self._own(pooling)
             return self._pooling
 
     @property
@@ -199,7 +185,7 @@ class TensorRTEngine(Owner):
         pooled vectors, (N, C, 1, 1) float32 by the name of the input."""
         restored = []
         with self._in_use():
-            views = self._layout.views(self._sides.array)
+            views = self._sides.views()
             for index, tile in enumerate(tiles):
                 for name, stack in vectors.items():
                     views[name][...] = stack[index]

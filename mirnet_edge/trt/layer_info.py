@@ -52,7 +52,14 @@ def read_layers(text: str) -> tuple[LayerFacts, ...]:
 
 def convolutions(layers: Iterable[LayerFacts]) -> list[LayerFacts]:
     """Choose those that convolve or multiply matrices, as far as their type or name tells."""
-    return [layer for layer in layers if _convolves(layer)]
+    found = []
+    for layer in layers:
+        kind = layer.kind.lower()
+        convolves = re.search(r"conv|gemm|matmul|matrixmultiply", kind)
+        named = "Conv" in layer.name and "pool" not in kind
+        if (convolves or named) and kind not in COPIES and "pointwise" not in kind:
+            found.append(layer)
+    return found
 
 
 def _layer(described: object) -> LayerFacts:
@@ -109,12 +116,3 @@ def _channel_multiple(description: str) -> int:
     )
     wide, multiple, exact = found.groups() if found else ("", "1", "")
     return _NUMBERS.get(wide.lower(), 1) if wide else max(int(multiple or exact), 1)
-
-
-def _convolves(layer: LayerFacts) -> bool:
-    kind = layer.kind.lower()
-    if kind in COPIES or "pointwise" in kind:
-        return False
-    return bool(re.search(r"conv|gemm|matmul|matrixmultiply", kind)) or (
-        "pool" not in kind and "Conv" in layer.name
-    )

@@ -34,7 +34,8 @@ class Log:
     same time in two threads may quote each other.
 
     Attributes:
-        errors: the last `KEPT_ERRORS` texts since it was made or cleared, oldest first.
+        errors: the last `KEPT_ERRORS` texts, oldest first. Clear it before a step whose failure is
+            to be explained.
     """
 
     def __init__(self) -> None:
@@ -43,21 +44,13 @@ class Log:
             _logs.add(self)
 
     def make_logger(self) -> object:
-        """Make the ``trt.ILogger`` to give to a builder, parser or runtime.
-
-        Raises:
-            MissingDependencyError: TensorRT is not installed.
-        """
+        """Make the ``trt.ILogger`` to give to a builder, parser or runtime."""
         global _process_logger
         trt = require("tensorrt", "logging of TensorRT")
         with _guard:
             if _process_logger is None:
                 _process_logger = _make_logger(trt)
             return _process_logger
-
-    def clear(self) -> None:
-        """Forget what was said, before a step whose failure is to be explained."""
-        self.errors.clear()
 
     def cause(self) -> str:
         """Join the last errors in one line, to quote in an error of ours."""

@@ -7,7 +7,7 @@ name of its variable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ from mirnet_edge.errors import (
     MirnetEdgeError,
     first_line,
 )
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.trt.log import Log, lacks_memory
 from mirnet_edge.trt.plan import PlanFacts, read_facts
 from mirnet_edge.trt.timing_cache import TimingCache
@@ -29,8 +30,7 @@ from mirnet_edge.trt.timing_cache import TimingCache
 if TYPE_CHECKING:
     import onnx
 
-PhaseProgress = Callable[[str, int, int], None]
-"""Called with the phase, the steps done, and the steps there are (0 where nobody knows)."""
+PhaseProgress = StageProgress  # the name by which the folder build still imports it
 NODES_BACK = 8
 """How far from a node its module's weights are looked for."""
 
@@ -90,13 +90,12 @@ def build_plan(
     trt: ModuleType,
     source: NetworkSource,
     limits: BuildLimits,
-    progress: PhaseProgress | None = None,
+    progress: StageProgress | None = None,
 ) -> Plan:
     """Parse and build.
 
     Raises:
-        DeviceError: TensorRT does not start on this driver.
-        DeviceMemoryError: the GPU's memory does not suffice.
+        DeviceError: TensorRT does not start on this driver, or the GPU's memory does not suffice.
         BuildError: an operator it refuses, or a failed build.
     """
     return _PlanBuilder(trt, source).build(limits, progress)
@@ -114,13 +113,13 @@ class _PlanBuilder:
         self._parse()
         self._config = self._builder.create_builder_config()
 
-    def build(self, limits: BuildLimits, progress: PhaseProgress | None) -> Plan:
+    def build(self, limits: BuildLimits, progress: StageProgress | None) -> Plan:
         self._set_limits(limits)
         if not self._source.strongly_typed:
             self._set_precision()
         cache = TimingCache(self._config, limits.timing_cache) if limits.timing_cache else None
         self._monitor = self._make_monitor(progress) if progress is not None else None
-        self._log.clear()
+        self._log.errors.clear()
         plan = self._builder.build_serialized_network(self._network, self._config)
         if plan is None:
             raise _build_error(self._log.cause(), limits)
@@ -211,7 +210,7 @@ class _PlanBuilder:
             elif layer.name in source.halves:
                 layer.precision = trt.float16
 
-    def _make_monitor(self, report: PhaseProgress) -> object:
+    def _make_monitor(self, report: StageProgress) -> object:
         """An ``IProgressMonitor`` in the config, where there is one (TensorRT 10)."""
         trt, config = self._trt, self._config
         if not (hasattr(trt, "IProgressMonitor") and hasattr(config, "progress_monitor")):
@@ -252,11 +251,7 @@ def _build_error(cause: str, limits: BuildLimits) -> MirnetEdgeError:
 
 
 def inspect_plan(trt: ModuleType, serialized: object) -> tuple[PlanFacts, str]:
-    """Read a plan back: what TensorRT tells of the engine, and its layers as JSON text.
-
-    Raises:
-        EngineError: TensorRT does not load what it built.
-    """
+    """Read a plan back: what TensorRT tells of the engine, and its layers as JSON text."""
     log = Log()
     runtime = trt.Runtime(log.make_logger())
     engine = runtime.deserialize_cuda_engine(serialized)

@@ -20,15 +20,17 @@ FLOATS = {"FLOAT": "float32", "HALF": "float16"}
 """What numpy calls the ``trt.DataType`` that an engine may take and give."""
 
 
-def read_plan(path: Path, trust: bool) -> tuple[bytes, EngineCard | None]:
-    """Read the bytes of a plan and its card, which is None only with ``trust``.
+class PlanFile(NamedTuple):
+    """A plan that may be loaded; its card is None only where it is trusted without."""
 
-    A plan is native code that TensorRT runs: without ``trust`` it must be the one that its card was
-    written for.
+    path: Path
+    plan: bytes
+    card: EngineCard | None
 
-    Raises:
-        EngineError: no such file, no card, or the card of another file.
-    """
+
+def read_plan(path: Path, trust: bool) -> PlanFile:
+    """Read a plan and its card. A plan is native code that TensorRT runs: without ``trust`` it must
+    be the one that its card was written for."""
     try:
         plan = path.read_bytes()
     except OSError as error:
@@ -46,13 +48,13 @@ def read_plan(path: Path, trust: bool) -> tuple[bytes, EngineCard | None]:
     except EngineError as error:
         if trust:
             logging.getLogger(__name__).info("loading %s on trust: %s", path, error)
-            return plan, None
+            return PlanFile(path, plan, None)
         raise EngineError(
             f"{error}. A plan runs native code, so it is loaded only if its card, "
             f"{card_path(path).name}, vouches for it: build it again with mirnet-edge build, or, "
             "if you know where it is from, load it with TensorRTEngine(path, trust=True)"
         ) from error
-    return plan, card
+    return PlanFile(path, plan, card)
 
 
 class PlanFacts(NamedTuple):
@@ -87,64 +89,38 @@ def read_facts(trt: ModuleType, engine: Any) -> PlanFacts:
 
 
 class LoadedPlan(Owner):
-    """A deserialized engine and its one execution context.
-
-    Args:
-        path, plan, card: see `read_plan`.
-        device: to load it on.
-        activations: memory that its context works in; None gives the context its own.
-
-    Attributes:
-        path, size_bytes: of the plan.
-        trt, log, engine, context: the module tensorrt, what it says, and its objects.
-        inputs, outputs, activation_bytes: see `PlanFacts`.
-
-    Raises:
-        MissingDependencyError: TensorRT is not installed.
-        EngineError: TensorRT cannot load it; not one image in and one out; not of fixed sizes.
-        DeviceMemoryError: not enough memory for the plan or its context.
-    """
+    """A deserialized engine and its one execution context, which works in ``activations``, or in
+    memory of its own. `inputs`, `outputs` and `activation_bytes` are as in `PlanFacts`."""
 
     def __init__(
-        self,
-        path: Path,
-        plan: bytes,
-        card: EngineCard | None,
-        device: Device,
-        activations: ActivationMemory | None = None,
+        self, file: PlanFile, device: Device, activations: ActivationMemory | None
     ) -> None:
         super().__init__(device)
-        self.path, self.size_bytes = path, len(plan)
+        self.path, self.size_bytes = file.path, len(file.plan)
         self._activations = activations
-        self.log = Log()
-        self.trt = load_tensorrt()
-        with self._making(), device.doing(f"loading {path.name}"):
-            self._deserialize(plan, card)
+        self.log, self.trt = Log(), load_tensorrt()
+        with self._making(), device.doing(f"loading {file.path.name}"):
+            self._deserialize(file)
             self.inputs, self.outputs, self.activation_bytes = read_facts(self.trt, self.engine)
             self._check_signature()
             self.context = self.make_context()
 
-    def _deserialize(self, plan: bytes, card: EngineCard | None) -> None:
+    def _deserialize(self, file: PlanFile) -> None:
         # Some releases raise where others return None and log. No variable of a function holds the
         # engine, here and below: a traceback would keep it beyond the runtime that it came from.
         try:
             self.runtime = self.trt.Runtime(self.log.make_logger())
-            self.engine = self.runtime.deserialize_cuda_engine(plan)
+            self.engine = self.runtime.deserialize_cuda_engine(file.plan)
         except Exception as error:
             reason = self.log.cause() if self.log.errors else first_line(error)
-            raise self._not_loaded(plan, card, reason) from error
+            raise self._not_loaded(file, reason) from error
         if self.engine is None:
-            raise self._not_loaded(plan, card, self.log.cause())
+            raise self._not_loaded(file, self.log.cause())
 
     def make_context(self) -> Any:
-        """Make an execution context with its own activation memory, or in that given.
-
-        Raises:
-            DeviceMemoryError: TensorRT cannot make one, for want of memory above all.
-            DeviceError: the memory given is too small.
-        """
+        """Make an execution context with its own activation memory, or in that given."""
         trt, shared = self.trt, self._activations
-        self.log.clear()
+        self.log.errors.clear()
         # Asked first: before 10, TensorRT takes the address alone and cannot see what is too small.
         address = shared.address_for(self.path.name, self.activation_bytes) if shared else 0
         managed = hasattr(trt, "ExecutionContextAllocationStrategy")
@@ -190,27 +166,26 @@ class LoadedPlan(Owner):
             and all(self.engine.get_tensor_format(facts.name) == linear for facts in every)
         )
         if not good:
-            found = "; ".join(
-                f"{item.name} {item.shape} {item.dtype}, {item.layout}" for item in every
-            )
+            told = (f"{item.name} {item.shape} {item.dtype}, {item.layout}" for item in every)
+            found = "; ".join(told)
             raise EngineError(
                 f"{self.path}: needs one (N, C, H, W) input and one output, float32 or float16, "
                 "and beside them nothing but statistics, float32, all of fixed sizes, in linear "
                 f"layout, but has: {found}. Build it with mirnet-edge build"
             )
 
-    def _not_loaded(self, plan: bytes, card: EngineCard | None, reason: str) -> MirnetEdgeError:
+    def _not_loaded(self, file: PlanFile, reason: str) -> MirnetEdgeError:
         if lacks_memory(reason):
             return self._no_memory(f"TensorRT could not load {self.path.name}", reason)
         gpu = self.device.facts
         on = "TensorRT {} on {} (compute capability {})".format
         here = on(self.trt.__version__, gpu.name, "{}.{}".format(*gpu.compute_capability))
-        if card is None:
+        if (card := file.card) is None:
             return EngineError(
-                f"{self.path}: TensorRT cannot load these {len(plan):,} bytes: {reason}. No card "
-                f"says what it was built for; here runs {here}, and a plan belongs to one TensorRT "
-                "and one kind of GPU. If it is not damaged, build it again here with mirnet-edge "
-                "build"
+                f"{self.path}: TensorRT cannot load these {self.size_bytes:,} bytes: {reason}. No "
+                f"card says what it was built for; here runs {here}, and a plan belongs to one "
+                "TensorRT and one kind of GPU. If it is not damaged, build it again here with "
+                "mirnet-edge build"
             )
         facts = (card.device.get(name, "?") for name in ("name", "compute_capability"))
         return EngineError(
@@ -227,12 +202,7 @@ class LoadedPlan(Owner):
 
 
 def load_tensorrt() -> ModuleType:
-    """Import the module tensorrt.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-        EngineError: it is, but one of its libraries is not.
-    """
+    """Import the module tensorrt; an `EngineError` where one of its libraries is missing."""
     try:
         return require("tensorrt", "running TensorRT engines")
     except (ImportError, OSError) as error:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mirnet_edge.cuda import Device, MirroredBuffer
 from mirnet_edge.pooling.tensors import COLUMNS, GATHERED, LOG_MASS, OWN, ROWS, STATISTIC
 from mirnet_edge.pooling.vectors import Pool
 
@@ -44,24 +45,12 @@ def side_shapes(pools: Sequence[Pool], image: tuple[int, ...]) -> tuple[Shapes, 
     return given, regions, gathered
 
 
-def keep_whole_tiles(views: Views) -> None:
-    """Fill the kept regions among some tensors so that the whole of each tile counts."""
-    for name in {ROWS, COLUMNS} & views.keys():
-        views[name][...] = len(views[name]) / views[name].size
-
-
 class BlockLayout:
-    """Where float32 tensors lie in a block, each at an aligned offset.
+    """Where float32 tensors lie in a block, in the order of ``shapes``, each at an aligned offset;
+    the block has `words` values, gaps between tensors counted."""
 
-    Args:
-        shapes: by name, in the order of the block.
-
-    Attributes:
-        words: float32 values of the block, gaps between tensors counted.
-    """
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._shapes = dict(shapes)
+    def __init__(self, shapes: Shapes) -> None:
+        self._shapes = shapes
         self._first: dict[str, int] = {}
         self.words = 0
         step = ALIGNMENT_BYTES // _WORD_BYTES
@@ -79,3 +68,21 @@ class BlockLayout:
             name: block[first : first + math.prod(self._shapes[name])].reshape(self._shapes[name])
             for name, first in self._first.items()
         }
+
+
+class TensorBlock(MirroredBuffer):
+    """Float32 tensors in one piece of memory, all 0 at first, but kept regions: the whole of each
+    tile counts. Nothing is uploaded yet."""
+
+    def __init__(self, device: Device, shapes: Shapes) -> None:
+        self.layout = BlockLayout(shapes)
+        super().__init__(device, (self.layout.words,), np.float32)
+        self.addresses = self.layout.addresses(self.address)
+        self.array.fill(0)
+        views = self.views()
+        for name in {ROWS, COLUMNS} & views.keys():
+            views[name][...] = len(views[name]) / views[name].size
+
+    def views(self) -> Views:
+        """Show the tensors of the host's side, which no view may outlive."""
+        return self.layout.views(self.array)

@@ -17,13 +17,7 @@ def timing_cache_name(device: str, tensorrt: str) -> str:
 
 class TimingCache:
     """The timings of a file, given to an ``IBuilderConfig`` before a build, and written back after.
-
-    Args:
-        path: need not exist. What TensorRT does not take is ignored.
-
-    Attributes:
-        notes: for the card: that the file was ignored, that it was not written.
-    """
+    What TensorRT does not take is ignored; `notes` tell the card of that."""
 
     def __init__(self, config: Any, path: Path) -> None:
         self.path, self._config = path, config
