@@ -17,8 +17,7 @@ import pytest
 from command_line import ENVIRONMENT
 
 import mirnet_edge as me
-from mirnet_edge.build.graphs import open_source, typed_graphs
-from mirnet_edge.build.pooling_engines import MAKERS
+from mirnet_edge.build.graphs import MAKERS, open_source, typed_for_tensorrt
 from mirnet_edge.engines.card import Kind
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
@@ -81,7 +80,7 @@ def test_statistics_graphs_parse_and_build(exported: Path, kind: Kind, tmp_path:
 
 def parses_and_builds(proto: Any, precision: Precision, folder: Path) -> None:
     graph = folder / "typed.onnx"
-    graph.write_bytes(typed_graphs(proto, precision, "float32").strong.SerializeToString())
+    graph.write_bytes(typed_for_tensorrt(proto, precision, "float32").strong.SerializeToString())
     done = built(graph, precision)
     assert done.returncode == 0, done.stderr[-2000:]
     release, plan, phases = done.stdout.split()[-3:]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,8 +32,7 @@ class LayerFacts:
     Attributes:
         name: TensorRT's, made of the names of the ONNX nodes fused into it.
         kind: TensorRT's layer type ("CaskConvolution", "PointWiseV2", …).
-        precision: "INT8", "FP16", "FP32", or another type's name: of its arithmetic, read off the
-            weights and inputs.
+        precision: of its arithmetic, read off the weights and inputs: "INT8", "FP16", "FP32", ….
         bytes_moved: of the tensors it reads and writes, as laid out.
         tactic: the kernel's name, "" where TensorRT does not tell.
     """
@@ -47,8 +46,8 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class DeviceBytes:
-    """Device memory that an engine takes: its weights, what it computes on the way, and a batch of
-    tiles in and out."""
+    """Device memory of an engine: its weights, what it computes on the way, and a batch of tiles in
+    and out."""
 
     weights: int
     activations: int
@@ -62,8 +61,8 @@ class DeviceBytes:
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """An input or output of the engine: name, shape (N, C, H, W), dtype as numpy spells it, and
-    TensorRT's description of the layout."""
+    """An input or output: shape (N, C, H, W), dtype as numpy spells it, and TensorRT's description
+    of the layout."""
 
     name: str
     shape: tuple[int, ...]
@@ -154,7 +153,7 @@ class EngineCard:
     build_seconds: float = 0.0
     kind: Kind = "plain"
     pools: tuple[Pool, ...] = ()
-    format: int = field(default=CARD_FORMAT)
+    format: int = CARD_FORMAT
 
     @property
     def device_bytes(self) -> DeviceBytes:
@@ -207,21 +206,21 @@ class EngineCard:
             kind = stored.get("kind", "plain")  # cards were of plain engines alone at first
             if kind not in get_args(Kind):
                 raise ValueError(f"kind {kind!r}")
-            return cls(
-                **{
-                    **stored,
-                    "facts": _facts(stored["facts"]),
-                    "tile": tuple(stored["tile"]),
-                    "inputs": tuple(map(TensorFacts.from_json, stored["inputs"])),
-                    "outputs": tuple(map(TensorFacts.from_json, stored["outputs"])),
-                    "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
-                    "measured": Measured(**stored["measured"]) if stored["measured"] else None,
-                    "notes": tuple(stored["notes"]),
-                    "kind": kind,
-                    "pools": tuple(Pool(**pool) for pool in stored.get("pools", ())),
-                }
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            # Those of other releases may hold facts that this one has no use for.
+            known = stored["facts"].keys() & {item.name for item in dataclasses.fields(ModelFacts)}
+            parts = {
+                "facts": ModelFacts(**{name: stored["facts"][name] for name in known}),
+                "tile": tuple(stored["tile"]),
+                "inputs": tuple(map(TensorFacts.from_json, stored["inputs"])),
+                "outputs": tuple(map(TensorFacts.from_json, stored["outputs"])),
+                "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
+                "measured": Measured(**stored["measured"]) if stored["measured"] else None,
+                "notes": tuple(stored["notes"]),
+                "kind": kind,
+                "pools": tuple(Pool(**pool) for pool in stored.get("pools", ())),
+            }
+            return cls(**{**stored, **parts})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise EngineError(
                 f"{path}: not a whole engine card ({error}); build the engine again"
             ) from error
@@ -237,9 +236,3 @@ def kind_path(engine: str | os.PathLike[str], kind: Kind) -> Path:
     """Tell where the engine of another kind lies: ``x.apply.engine`` beside ``x.engine``."""
     engine = Path(engine)
     return engine if kind == "plain" else engine.with_suffix(f".{kind}{engine.suffix}")
-
-
-def _facts(stored: dict[str, Any]) -> ModelFacts:
-    # Cards of other releases may hold facts that this one has no use for.
-    known = stored.keys() & {item.name for item in dataclasses.fields(ModelFacts)}
-    return ModelFacts(**{name: stored[name] for name in known})

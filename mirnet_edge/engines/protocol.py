@@ -36,7 +36,6 @@ class Engine(Protocol):
     def run(self, tiles: Tiles) -> Tiles:
         """Restore (N, C, H, W) float32 in [0, 1]; same shape, not clamped. The result may be a
         buffer that the next call overwrites; the caller may change it."""
-        ...
 
 
 class StatisticsEngine(Protocol):
@@ -46,18 +45,15 @@ class StatisticsEngine(Protocol):
     @property
     def pools(self) -> tuple[Pool, ...]:
         """Where the network takes means over the frame."""
-        ...
 
     def gather(
         self, tiles: Tiles, region: Weights, statistics: Statistics | None
     ) -> tuple[Tiles, Partial]:
         """Restore one tile (1, C, H, W) with ``statistics``, or with its own over ``region``
         where they are None; and the means over ``region``."""
-        ...
 
     def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
         """Restore tiles with ``statistics``. Results as of `Engine.run`."""
-        ...
 
 
 class TileMemory(Protocol):
@@ -77,9 +73,8 @@ class DevicePooling(Protocol):
     contribute. All is queued on the engine's stream, and nothing waits.
 
     Attributes:
-        batch: tiles of one run.
         rows_address, columns_address: what counts of each tile that is gathered from, (batch, H)
-            and (batch, W) float32: weights as in `pooling.vectors.Weights`.
+            and (batch, W) float32, as in `pooling.vectors.Weights`.
         block_address, block_words: all that a batch contributes, float32.
     """
 
@@ -92,19 +87,15 @@ class DevicePooling(Protocol):
     def give(self, statistics: Statistics | None) -> None:
         """Queue the copy of the vectors for the batches that follow; None lets each tile that is
         gathered from take its own."""
-        ...
 
     def enqueue_apply(self) -> None:
         """Queue one batch restored with what was given."""
-        ...
 
     def enqueue_gather(self) -> None:
         """Queue the same, and what it contributes into the block."""
-        ...
 
     def partials_of(self, block: NDArray[np.float32], areas: Sequence[int]) -> list[Partial]:
         """What the first tiles of a batch contribute, read from a copy of its block."""
-        ...
 
 
 class DeviceEngine(Engine, Protocol):
@@ -132,11 +123,9 @@ class DeviceEngine(Engine, Protocol):
     @property
     def statistics(self) -> DevicePooling:
         """The engines that pool over a frame, loaded when first asked for."""
-        ...
 
     def enqueue(self) -> None:
         """Queue one batch, from ``image`` to ``restored``, so that a caller may capture it."""
-        ...
 
 
 def works_on_device(engine: Engine) -> TypeGuard[DeviceEngine]:
