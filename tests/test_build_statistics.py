@@ -174,7 +174,7 @@ def test_a_quantized_file_has_no_statistics_engines(sandbox: Sandbox) -> None:
 def test_pairs_are_those_of_the_plain_graph(kind: Kind) -> None:
     bundled = bundled_model("edge-s-denoise")
     assert bundled is not None
-    source = open_source(bundled.onnx, (64, 64), 1)
+    source = open_source(bundled.onnx, (64, 64), 1, True)
     names = candidates(source.rewritten)
     ranges = graph_samples.ranges_of(source.rewritten)
     plain = insert_qdq(source.rewritten, ranges, names)

@@ -64,7 +64,7 @@ def built(path: Path, precision: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_preset_parses_and_builds(exported: Path, precision: Precision, tmp_path: Path) -> None:
-    proto = open_source(exported, TILE, 1).rewritten
+    proto = open_source(exported, TILE, 1, True).rewritten
     if precision == "int8":
         names = candidates(proto)
         assert names
@@ -74,7 +74,8 @@ def test_preset_parses_and_builds(exported: Path, precision: Precision, tmp_path
 
 @pytest.mark.parametrize("kind", ["apply", "gather"])
 def test_statistics_graphs_parse_and_build(exported: Path, kind: Kind, tmp_path: Path) -> None:
-    proto = rewritten_for_tensorrt(MAKERS[kind](open_source(exported, TILE, 1).sized), 1, TILE)
+    source = open_source(exported, TILE, 1, True)
+    proto = rewritten_for_tensorrt(MAKERS[kind](source.sized), 1, TILE)
     parses_and_builds(proto, "fp16", tmp_path)
 
 

@@ -120,9 +120,7 @@ class Calibration:
 
     def decisive(self) -> dict[str, str]:
         """List what the pairs are chosen by: the calibration set, and the record."""
-        decisive = {}
-        if self.tiles is not None:
-            decisive["calibration"] = self.tiles.sha256
+        decisive = {"calibration": self.tiles.sha256} if self.tiles is not None else {}
         if self._takes_record and (record := record_sha256(self.source.sha256)):
             decisive["record"] = record
         return decisive

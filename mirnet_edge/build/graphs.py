@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -83,10 +81,9 @@ class SourceGraph:
 
 @dataclass(frozen=True)
 class TypedGraph:
-    """A graph in one precision: typed, and what a TensorRT is told that reads no types.
+    """A graph that has types for one precision, and what a TensorRT is told that reads none.
 
     Attributes:
-        strong: typed.
         islands, halves: nodes that compute in FP32, and that must in FP16.
         quantized: convolutions that read Q/DQ pairs.
     """
@@ -97,9 +94,7 @@ class TypedGraph:
     quantized: frozenset[str]
 
 
-def open_source(
-    path: Path, tile: tuple[int, int], batch: int, rewrites: bool = True
-) -> SourceGraph:
+def open_source(path: Path, tile: tuple[int, int], batch: int, rewrites: bool) -> SourceGraph:
     """Read a file, and give it the engine's size.
 
     Raises:
@@ -125,16 +120,12 @@ def open_source(
 
 
 def _check_tile(facts: ModelFacts, tile: tuple[int, int]) -> None:
-    height, width = tile
-    rule = facts.size_rule
-    if height % rule.multiple or width % rule.multiple:
-        near = "x".join(str(rule.up(max(side, 1))) for side in tile)
-        raise TilingError(
-            f"tile {height}x{width}: this network takes multiples of {rule.multiple} pixels; the "
-            f"next is {near}"
-        )
+    rule, takes = facts.size_rule, "tile {}x{}: this network takes".format(*tile)
+    if any(side % rule.multiple for side in tile):
+        near = "x".join(str(rule.up(side)) for side in tile)
+        raise TilingError(f"{takes} multiples of {rule.multiple} pixels; the next is {near}")
     if min(tile) < rule.least:
-        raise TilingError(f"tile {height}x{width}: this network takes {rule.least} pixels or more")
+        raise TilingError(f"{takes} {rule.least} pixels or more")
 
 
 def typed_for_tensorrt(proto: ModelProto, precision: Precision, io: IoType) -> TypedGraph:
@@ -246,9 +237,3 @@ def without_qdq(proto: ModelProto) -> ModelProto:
                 "to compare INT8 with; quantize the float graph again with this mirnet-edge"
             )
     return keep_pairs(proto, ())
-
-
-def build_key(graph: ModelProto, settings: Mapping[str, object], identity: tuple[str, ...]) -> str:
-    """Hash of all that decides what an engine is."""
-    decided = {"graph": graph_sha256(graph), "settings": dict(settings), "target": list(identity)}
-    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +20,6 @@ from mirnet_edge.build.checks import prove_precision, reasons_against_int8
 from mirnet_edge.build.graphs import (
     MAKERS,
     SourceGraph,
-    build_key,
     fewer_pairs,
     pairs_put,
     typed_for_tensorrt,
@@ -30,7 +31,7 @@ from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path, kind_path
 from mirnet_edge.errors import BuildError, EngineError, GraphError, OutputError, RefusedPairsError
 from mirnet_edge.frame_path import StageProgress
-from mirnet_edge.graph.file import has_qdq
+from mirnet_edge.graph.file import graph_sha256, has_qdq
 from mirnet_edge.graph.pooling import pools_of
 from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.pooling.vectors import Pool
@@ -139,7 +140,7 @@ class BuildJob:
         kind: Kind = "plain",
         pools: tuple[Pool, ...] = (),
     ) -> Wanted:
-        """Name an engine by all that makes it another one."""
+        """Name an engine by all that decides what it is."""
         decisive, keyed = settings.decisive(), proto
         if settings.precision != "int8":
             keyed = typed_for_tensorrt(proto, settings.precision, settings.io).strong
@@ -148,7 +149,9 @@ class BuildJob:
             decisive |= self.calibration.decisive()
         if kind != "plain":
             decisive["kind"] = kind
-        key = build_key(keyed, decisive, self.target.identity)
+        graph, target = graph_sha256(keyed), self.target.identity
+        decided = {"graph": graph, "settings": decisive, "target": target}
+        key = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
         return Wanted(engine, settings, proto, key, kind, pools)
 
     def _found(self, wanted: Wanted) -> EngineCard | None:

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,12 @@ class BuildRequest:
     the tiles as `TILES`, for an apply graph the pooled vectors of each as `VECTORS`."""
 
     precision: str
-    islands: list[str] = field(default_factory=list)
-    halves: list[str] = field(default_factory=list)
-    half_io: list[str] = field(default_factory=list)
-    workspace: int | None = None
-    optimization_level: int | None = None
-    timing_cache: str | None = None
+    islands: list[str]
+    halves: list[str]
+    half_io: list[str]
+    workspace: int | None
+    optimization_level: int | None
+    timing_cache: str
 
     def save(self, folder: Path) -> None:
         """Write it into the folder that both processes share."""
@@ -67,9 +67,9 @@ class BuildAnswer:
     layers: str
     activation_bytes: int
     build_seconds: float
+    notes: list[str]
     enqueue_ms: float | None = None
     graph_ms: float | None = None
-    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> BuildAnswer:

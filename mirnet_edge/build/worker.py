@@ -60,18 +60,18 @@ class Events:
             self._stream.write(json.dumps(event) + "\n")
             self._stream.flush()
 
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Tell a step of TensorRT."""
-        self.send(progress=[phase, done, total])
-
 
 def main(folder: Path) -> int:
     """Build what the request in ``folder`` asks for, and answer with events."""
     events = Events()
+
+    def progress(phase: str, done: int, total: int) -> None:
+        events.send(progress=[phase, done, total])
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     try:
-        answer = build(BuildRequest.load(folder), folder, events.progress)
+        answer = build(BuildRequest.load(folder), folder, progress)
     except MirnetEdgeError as error:
         events.send(error=type(error).__name__, message=str(error))
         return 1
@@ -110,7 +110,7 @@ def build(request: BuildRequest, folder: Path, progress: StageProgress) -> Build
 
 def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: StageProgress) -> Plan:
     """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags."""
-    cache = Path(request.timing_cache) if request.timing_cache else None
+    cache = Path(request.timing_cache)
     limits = BuildLimits(request.workspace, request.optimization_level, cache)
     weak = NetworkSource(
         folder / process.WEAK,
@@ -149,24 +149,21 @@ def _build_by_flags(
                 f"{error}. TensorRT 8.6 refuses some quantized convolutions without naming them; "
                 "leave some in FP16 with a smaller --budget, or use TensorRT 10 or newer"
             ) from error
-        if source.halves:
-            freed = dataclasses.replace(source, halves=())
-            plan = _build_by_flags(trt, freed, limits, progress)
-            found = WITHOUT_KERNEL.search(str(error))
-            reason = (
-                f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
-            )
-            plan.notes.append(
-                f"TensorRT {reason}; built without holding layers to FP16: the layer table tells "
-                "what runs in FP32"
-            )
-            return plan
-        raise
+        if not source.halves:
+            raise
+        freed = dataclasses.replace(source, halves=())
+        plan = _build_by_flags(trt, freed, limits, progress)
+        found = WITHOUT_KERNEL.search(str(error))
+        reason = f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
+        plan.notes.append(
+            f"TensorRT {reason}; built without holding layers to FP16: the layer table tells what "
+            "runs in FP32"
+        )
+        return plan
 
 
 def measured(built: BuildAnswer, folder: Path) -> BuildAnswer:
-    """Time the plan, and write its outputs for the tiles, where there are any, to
-    `process.OUTPUTS`."""
+    """Time the plan, and where there are tiles, write its outputs for them."""
     tiles, outputs = folder / process.TILES, folder / process.OUTPUTS
     with TensorRTEngine(folder / process.PLAN, trust=True) as engine:
         if (folder / process.VECTORS).is_file():

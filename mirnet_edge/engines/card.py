@@ -86,12 +86,10 @@ class Measured:
     """What the engine was measured to do on the machine that built it.
 
     Attributes:
-        enqueue_ms, graph_ms: median time of one batch, launched layer by layer and as a CUDA
-            graph.
+        enqueue_ms, graph_ms: medians of one batch, launched layer by layer and as a CUDA graph.
         psnr_vs_fp32_db: least over the calibration tiles, of the output against ONNX Runtime in
             FP32; None where it was not measured.
-        task_loss_db: mean PSNR lost on the clean images behind the calibration tiles, None where
-            there were none.
+        task_loss_db: mean PSNR lost on the clean images behind them, None where there are none.
         tiles: how many calibration tiles.
         fp16_graph_ms: of the FP16 engine of the same graph and tile, for INT8 engines.
     """
@@ -113,13 +111,11 @@ class EngineCard:
         engine_sha256, engine_bytes: of the plan.
         source: name of the ONNX file it was built from.
         graph_sha256: of that graph, before rewrites.
-        facts: of the network.
         precision: asked for, "fp32", "fp16" or "int8".
         strongly_typed: whether TensorRT took the types from the graph alone.
         tile: (height, width) of its input.
         batch: tiles of one run.
         inputs, outputs: of the engine, the image first.
-        layers: as built.
         activation_bytes: device memory of one execution context.
         options: of the build (workspace, optimization level, …).
         versions: tensorrt, cuda, driver, mirnet_edge.
@@ -187,21 +183,19 @@ class EngineCard:
         Raises:
             EngineError: there is none, or it is damaged or of a newer mirnet-edge.
         """
-        path = Path(path)
+        path, again = Path(path), "build the engine again"
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise EngineError(f"{path}: no such file") from error
         except (OSError, ValueError) as error:
-            raise EngineError(
-                f"{path}: no engine card ({error}); build the engine again"
-            ) from error
+            raise EngineError(f"{path}: no engine card ({error}); {again}") from error
         try:
             # Before all else: what another format holds may be called the same and mean another.
             if stored["format"] != CARD_FORMAT:
                 raise EngineError(
                     f"{path}: a card of format {stored['format']}, this mirnet-edge reads format "
-                    f"{CARD_FORMAT}; build the engine again"
+                    f"{CARD_FORMAT}; {again}"
                 )
             kind = stored.get("kind", "plain")  # cards were of plain engines alone at first
             if kind not in get_args(Kind):
@@ -221,9 +215,7 @@ class EngineCard:
             }
             return cls(**{**stored, **parts})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise EngineError(
-                f"{path}: not a whole engine card ({error}); build the engine again"
-            ) from error
+            raise EngineError(f"{path}: not a whole engine card ({error}); {again}") from error
 
 
 def card_path(engine: str | os.PathLike[str]) -> Path:

@@ -60,10 +60,16 @@ class OnnxEngine:
         provider: str | None = None,
     ) -> None:
         ort = require("onnxruntime", "running .onnx files")
-        path = Path(path)
+        self.path = path = Path(path)
         if not path.is_file():
             raise EngineError(f"{path}: no such file")
-        chosen = _choose_provider(ort.get_available_providers(), provider)
+        there = ort.get_available_providers()
+        preferred = next(name for name in PREFERRED_PROVIDERS if name in there)
+        chosen = preferred if provider is None else provider
+        if chosen not in there:
+            raise EngineError(
+                f"provider {chosen!r} is not in this ONNX Runtime, which has: {', '.join(there)}"
+            )
         self._open = partial(
             ort.InferenceSession,
             sess_options=session_options(threads),
@@ -78,7 +84,6 @@ class OnnxEngine:
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first_line(error)}). "
                 "If the file is damaged, export it again."
             ) from error
-        self.path = path
         self.provider: str = session.get_providers()[0]
         if provider is not None and self.provider != provider:
             raise EngineError(
@@ -149,16 +154,6 @@ class OnnxEngine:
         self._session = self._statistics = None
 
 
-def _choose_provider(available: list[str], wanted: str | None) -> str:
-    if wanted is None:
-        return next(name for name in PREFERRED_PROVIDERS if name in available)
-    if wanted not in available:
-        raise EngineError(
-            f"provider {wanted!r} is not in this ONNX Runtime, which has: {', '.join(available)}"
-        )
-    return wanted
-
-
 class OnnxStatistics:
     """Runs the gather and the apply graph of an exported file; a `StatisticsEngine`."""
 
@@ -174,11 +169,8 @@ class OnnxStatistics:
     def gather(
         self, tiles: Tiles, region: Weights, statistics: Statistics | None
     ) -> tuple[Tiles, Partial]:
-        """Do as `engines.protocol.StatisticsEngine.gather`.
-
-        Raises:
-            EngineError: ONNX Runtime fails.
-        """
+        """Do as `engines.protocol.StatisticsEngine.gather`; where ONNX Runtime fails, it is an
+        `EngineError`."""
         # With ``own`` 1 the graph multiplies the given vectors by 0: anything finite will do.
         shapes = [(1, pool.channels, 1, 1) for pool in self.pools]
         vectors = statistics.vectors if statistics else [np.zeros(s, np.float32) for s in shapes]

@@ -42,9 +42,7 @@ class StatisticsEngine(Protocol):
     """What an engine can do whose pools are open: restore tiles with given statistics, and tell
     what a tile contributes to those of its frame."""
 
-    @property
-    def pools(self) -> tuple[Pool, ...]:
-        """Where the network takes means over the frame."""
+    pools: tuple[Pool, ...]  # where the network takes means over the frame
 
     def gather(
         self, tiles: Tiles, region: Weights, statistics: Statistics | None
@@ -70,13 +68,9 @@ class TileMemory(Protocol):
 
 class DevicePooling(Protocol):
     """Restores batches in memory of the device with given pooled vectors, and gathers what they
-    contribute. All is queued on the engine's stream, and nothing waits.
-
-    Attributes:
-        rows_address, columns_address: what counts of each tile that is gathered from, (batch, H)
-            and (batch, W) float32, as in `pooling.vectors.Weights`.
-        block_address, block_words: all that a batch contributes, float32.
-    """
+    contribute. All is queued on the engine's stream, and nothing waits. At ``rows_address`` and
+    ``columns_address`` is what counts of each tile, (batch, H) and (batch, W) float32, as in
+    `pooling.vectors.Weights`; at ``block_address`` all that a batch contributes, float32."""
 
     batch: int
     rows_address: int
@@ -100,13 +94,8 @@ class DevicePooling(Protocol):
 
 class DeviceEngine(Engine, Protocol):
     """An engine that restores a batch in memory of the device, which `device.path` fills and reads
-    without the host in between.
-
-    Attributes:
-        path: of its file, for errors.
-        stream: that everything is queued on.
-        lock: held while something is queued or captured on it, by whoever does that.
-    """
+    without the host in between. All is queued on ``stream``; whoever queues or captures something
+    there holds ``lock``."""
 
     path: Path
     stream: Stream
