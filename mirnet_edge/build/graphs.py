@@ -161,10 +161,9 @@ def quantized_convolutions(proto: ModelProto) -> frozenset[str]:
 
 
 def fewer_pairs(proto: ModelProto) -> Iterator[tuple[ModelProto, str]]:
-    """A quantized graph, and the same with fewer and fewer of its convolutions in INT8: what to try
-    in turn where TensorRT refuses Q/DQ pairs without naming them. With each, a note on what was
-    left out, "" for the graph itself, which is all that is tried of one without pairs.
-    """
+    """Yield a quantized graph, and the same with fewer and fewer of its convolutions in INT8: what
+    to try in turn where TensorRT refuses Q/DQ pairs without naming them. With each, a note on what
+    was left out, "" for the graph itself, which is all that is tried of one without pairs."""
     yield proto, ""
     writers = {name: node for node in proto.graph.node for name in node.output}
     readers: dict[str, list[str]] = defaultdict(list)
