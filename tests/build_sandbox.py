@@ -19,10 +19,11 @@ from mirnet_edge import build
 from mirnet_edge._files import file_sha256
 from mirnet_edge.build import process as build_process
 from mirnet_edge.build import worker as build_worker
-from mirnet_edge.build.process import BuildAnswer, BuildRequest, PhaseProgress
+from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.quantize import QuantizeReport, quantize_onnx
 from mirnet_edge.trt import log as tensorrt_log
 
@@ -65,7 +66,8 @@ class Sandbox:
     def release(self, version: str) -> None:
         """From now on, TensorRT is of this version."""
         self._monkeypatch.setenv("FAKE_TENSORRT_VERSION", version)
-        target = Target(version, ORIN, "12.2", "540.4")
+        versions = {"tensorrt": version, "cuda": "12.2", "driver": "540.4", "mirnet_edge": "0"}
+        target = Target(versions, ORIN)
         self._monkeypatch.setattr(build, "find_target", lambda: target)
         self._install()
 
@@ -106,7 +108,7 @@ class Sandbox:
         return any(phase == "building" for phase, _, _ in self.events)
 
 
-def build_here(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswer:
+def build_here(folder: Path, progress: StageProgress | None = None) -> BuildAnswer:
     """What `build.process.run_build` does, in this process."""
     return build_worker.build(BuildRequest.load(folder), folder, progress or (lambda *_: None))
 

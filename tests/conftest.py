@@ -21,7 +21,7 @@ from pooling_plans import TILE, WritePlans
 
 import mirnet_edge as me
 from mirnet_edge.cuda import Device, open_device
-from mirnet_edge.engines.onnx_statistics import OnnxStatistics
+from mirnet_edge.engines.onnx_engine import OnnxStatistics
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config
 

@@ -13,7 +13,7 @@ import pytest
 from build_sandbox import TILE, Sandbox
 
 from mirnet_edge import errors
-from mirnet_edge.build import comparison
+from mirnet_edge.build import calibration as build_calibration
 from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.graph.file import graph_sha256
 
@@ -303,7 +303,7 @@ def test_bundled_frames_that_do_not_fit_are_noted(
     def refuse(*_: object, **__: object) -> None:
         raise errors.CalibrationError("no frames of 6 channels")
 
-    monkeypatch.setattr(comparison.CalibrationSet, "open", refuse)
+    monkeypatch.setattr(build_calibration.CalibrationSet, "open", refuse)
     card = sandbox.build(calibration=None)
     assert card.notes == ("accuracy not measured: no frames of 6 channels",)
     assert card.measured is not None

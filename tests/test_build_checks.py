@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mirnet_edge.build.calibration import accuracy
 from mirnet_edge.build.checks import prove_precision, reasons_against_int8
-from mirnet_edge.build.comparison import accuracy
 from mirnet_edge.engines.card import LayerFacts, Measured
 from mirnet_edge.errors import BuildError
 

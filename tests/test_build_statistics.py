@@ -18,18 +18,16 @@ import mirnet_edge as me
 from mirnet_edge import errors
 from mirnet_edge._files import file_sha256
 from mirnet_edge.build import process
-from mirnet_edge.build.graphs import open_source
-from mirnet_edge.build.pairs import pairs_put
-from mirnet_edge.build.pooling_engines import MAKERS
+from mirnet_edge.build.graphs import MAKERS, open_source, pairs_put
 from mirnet_edge.build.process import BuildAnswer
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, Kind, card_path, kind_path
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import has_qdq, load_graph, with_shape
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.pooling.vectors import Pool, Weights
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
 from mirnet_edge.trt.engine import TensorRTEngine
-from mirnet_edge.trt.network import PhaseProgress
 
 KINDS: list[Kind] = ["apply", "gather"]
 POOLS = (Pool("h", "mean", 16, 1),)
@@ -153,7 +151,7 @@ def test_what_tensorrt_refused_of_the_plain_engine_is_not_tried_again(
     sandbox.fault("marked sums")
     builds, run_build = [], process.run_build
 
-    def counted(folder: Path, progress: PhaseProgress | None) -> BuildAnswer:
+    def counted(folder: Path, progress: StageProgress | None) -> BuildAnswer:
         builds.append(folder)
         return run_build(folder, progress)
 
@@ -176,7 +174,7 @@ def test_a_quantized_file_has_no_statistics_engines(sandbox: Sandbox) -> None:
 def test_pairs_are_those_of_the_plain_graph(kind: Kind) -> None:
     bundled = bundled_model("edge-s-denoise")
     assert bundled is not None
-    source = open_source(bundled.onnx, (64, 64), 1)
+    source = open_source(bundled.onnx, (64, 64), 1, True)
     names = candidates(source.rewritten)
     ranges = graph_samples.ranges_of(source.rewritten)
     plain = insert_qdq(source.rewritten, ranges, names)

@@ -42,7 +42,7 @@ def test_the_gpu_and_tensorrt_of_this_machine(orin: System) -> None:
     assert target.device["integrated"] is True
     assert target.device["memory_bytes"] == 30 * 2**30
     assert target.versions["cuda"] == "12.6"
-    assert "test" not in target.driver
+    assert "test" not in target.versions["driver"]
 
 
 @pytest.mark.parametrize(

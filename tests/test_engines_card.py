@@ -70,6 +70,7 @@ def test_tiles_count_in_the_types_and_channels_they_have(
         ({"kind": "other"}, "kind 'other'"),
         ({"pools": [{"name": "p"}]}, "missing"),
         ({"tile": 1}, ""),
+        ({"facts": 1}, ""),
     ],
 )
 def test_a_damaged_card_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ import pytest
 from command_line import ENVIRONMENT
 
 import mirnet_edge as me
-from mirnet_edge.build.graphs import open_source, typed_graphs
-from mirnet_edge.build.pooling_engines import MAKERS
+from mirnet_edge.build.graphs import MAKERS, open_source, typed_for_tensorrt
 from mirnet_edge.engines.card import Kind
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
@@ -65,7 +64,7 @@ def built(path: Path, precision: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_preset_parses_and_builds(exported: Path, precision: Precision, tmp_path: Path) -> None:
-    proto = open_source(exported, TILE, 1).rewritten
+    proto = open_source(exported, TILE, 1, True).rewritten
     if precision == "int8":
         names = candidates(proto)
         assert names
@@ -75,13 +74,14 @@ def test_preset_parses_and_builds(exported: Path, precision: Precision, tmp_path
 
 @pytest.mark.parametrize("kind", ["apply", "gather"])
 def test_statistics_graphs_parse_and_build(exported: Path, kind: Kind, tmp_path: Path) -> None:
-    proto = rewritten_for_tensorrt(MAKERS[kind](open_source(exported, TILE, 1).sized), 1, TILE)
+    source = open_source(exported, TILE, 1, True)
+    proto = rewritten_for_tensorrt(MAKERS[kind](source.sized), 1, TILE)
     parses_and_builds(proto, "fp16", tmp_path)
 
 
 def parses_and_builds(proto: Any, precision: Precision, folder: Path) -> None:
     graph = folder / "typed.onnx"
-    graph.write_bytes(typed_graphs(proto, precision, "float32").strong.SerializeToString())
+    graph.write_bytes(typed_for_tensorrt(proto, precision, "float32").strong.SerializeToString())
     done = built(graph, precision)
     assert done.returncode == 0, done.stderr[-2000:]
     release, plan, phases = done.stdout.split()[-3:]

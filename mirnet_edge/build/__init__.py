@@ -6,26 +6,21 @@ import os
 import tempfile
 from pathlib import Path
 
-from mirnet_edge.build.comparison import Comparison
+from mirnet_edge.build.calibration import Calibration
 from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import BuildJob
-from mirnet_edge.build.pairs import Pairs
-from mirnet_edge.build.pooling_engines import build_beside, plan_beside
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import find_target
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.errors import OutputError
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize.calibration.sources import Source
-from mirnet_edge.trt.network import PhaseProgress
 from mirnet_edge.trt.timing_cache import timing_cache_name
 
 ENGINE_SUFFIX = ".engine"
-# Of an engine without and with INT8. The FP32 reference runs on the CPU: MIRNet-v2 takes seconds
-# for each tile of 256x256.
-TILES_COMPARED, TILES_CALIBRATED = 8, 16
 
 
 def build_engine(
@@ -46,7 +41,7 @@ def build_engine(
     statistics: bool = False,
     force: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
-    progress: PhaseProgress | None = None,
+    progress: StageProgress | None = None,
     overwrite: bool = True,
 ) -> EngineCard:
     """Build ``engine`` for this machine's GPU, and its card beside it.
@@ -108,22 +103,19 @@ def build_engine(
     if path.suffix != ENGINE_SUFFIX:
         raise OutputError(f"{path}: name it {path.stem}{ENGINE_SUFFIX}")
     target = find_target()
-    cache_name = timing_cache_name(target.device["name"], target.tensorrt)
+    cache_name = timing_cache_name(target.device["name"], target.versions["tensorrt"])
     cache = Path(timing_cache) if timing_cache else path.parent / cache_name
     for folder in (path.parent, cache.parent):
         _require_writable(folder)
     model = bundled.onnx if bundled else Path(onnx)
     source = open_source(model, settings.tile, settings.batch, rewrite)
-    count = TILES_CALIBRATED if precision == "int8" else TILES_COMPARED
-    comparison = Comparison(source, calibration, sigma, count, statistics, progress)
-    pairs = Pairs(source, comparison, settings, progress)
-    job = BuildJob(source, target, comparison, pairs, cache, progress)
-    beside = plan_beside(job, path, settings, overwrite) if statistics else []
-    if precision == "int8":
-        card = job.int8_engine(path, settings, overwrite, force)
-    else:
-        card = job.float_engine(path, settings, overwrite)
-    build_beside(job, beside)
+    tiles = Calibration(source, settings, calibration, statistics, progress)
+    job = BuildJob(source, target, tiles, cache, force, overwrite, progress)
+    beside = job.wanted_beside(path, settings) if statistics else []
+    build_plain = job.int8_engine if precision == "int8" else job.float_engine
+    card = build_plain(path, settings)
+    for wanted in beside:  # after the plain engine, whose pairs they take
+        job.build(wanted)
     return card
 
 

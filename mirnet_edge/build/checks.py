@@ -23,13 +23,8 @@ def prove_precision(
     quantized: Collection[str] = (),
 ) -> list[str]:
     """Look for convolutions that run wider than they were asked to, and note them: TensorRT takes
-    precision flags as a wish, and can build all in FP32 without a word.
-
-    Args:
-        layers: as built.
-        precision: asked for.
-        islands: nodes that were asked to compute in FP32.
-        quantized: nodes that were asked to compute in INT8.
+    precision flags as a wish, and can build all in FP32 without a word. ``islands`` are nodes that
+    were asked to compute in FP32, ``quantized`` those in INT8.
 
     Raises:
         BuildError: not one convolution got the precision.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,45 +15,44 @@ import numpy as np
 
 from mirnet_edge._files import file_sha256, require_new
 from mirnet_edge.build import process
+from mirnet_edge.build.calibration import Calibration, accuracy
 from mirnet_edge.build.checks import prove_precision, reasons_against_int8
-from mirnet_edge.build.comparison import Comparison, accuracy
 from mirnet_edge.build.graphs import (
+    MAKERS,
     SourceGraph,
-    TypedGraphs,
-    build_key,
     fewer_pairs,
-    typed_graphs,
+    pairs_put,
+    typed_for_tensorrt,
     without_qdq,
 )
-from mirnet_edge.build.pairs import Pairs
 from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
-from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path
-from mirnet_edge.errors import BuildError, EngineError, OutputError, RefusedPairsError
+from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path, kind_path
+from mirnet_edge.errors import BuildError, EngineError, GraphError, OutputError, RefusedPairsError
+from mirnet_edge.frame_path import StageProgress
+from mirnet_edge.graph.file import graph_sha256, has_qdq
+from mirnet_edge.graph.pooling import pools_of
 from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.pooling.vectors import Pool
 from mirnet_edge.trt.layer_info import read_layers
-from mirnet_edge.trt.network import PhaseProgress
 
 if TYPE_CHECKING:
-    import onnx
-
-Attempts = Iterable[tuple[TypedGraphs, str]]
-"""Graphs to build in turn, until TensorRT takes one, each with a note for the card."""
+    from onnx import ModelProto
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One engine: where it will lie, what it is built by, and what its card says of it.
+    """One engine: where it will lie, what it is built of, and what its card says of it.
 
     Attributes:
-        key, kind, pools: as the card has them.
-        notes: for the card, of its graph.
+        proto: sized; still without pairs where these are chosen for INT8.
+        key, kind, pools, notes: as the card has them.
     """
 
     engine: Path
     settings: Settings
+    proto: ModelProto
     key: str
     kind: Kind = "plain"
     pools: tuple[Pool, ...] = ()
@@ -61,137 +61,176 @@ class Wanted:
 
 @dataclass
 class BuildJob:
-    """What the engines of one call of `build_engine` share.
-
-    Attributes:
-        source, target: the graph, and what it is built for.
-        comparison, pairs: what engines are compared with; for INT8.
-        timing_cache: file.
-        progress: as `build_engine` takes it.
-    """
+    """What the engines of one call of `build_engine` share; options as that takes them."""
 
     source: SourceGraph
     target: Target
-    comparison: Comparison
-    pairs: Pairs
+    calibration: Calibration
     timing_cache: Path
-    progress: PhaseProgress | None
+    force: bool
+    overwrite: bool
+    progress: StageProgress | None
     # How many attempts TensorRT has refused: a refusal takes minutes, and the engines beside the
     # plain one have the same pairs.
     _refused: int = field(default=0, init=False)
 
-    def float_engine(self, engine: Path, settings: Settings, overwrite: bool) -> EngineCard:
+    def float_engine(self, engine: Path, settings: Settings) -> EngineCard:
         """Build in FP32 or FP16, unless it is there."""
-        graphs = typed_graphs(self._float_graph, settings.precision, settings.io)
-        key = build_key(graphs.strong, settings.decisive(), self.target.identity)
-        found = cached(engine, key)
-        if found is not None:
-            return found
-        require_new(engine, overwrite)
-        return self.build([(graphs, "")], Wanted(engine, settings, key))
+        proto = self.source.rewritten
+        if self.source.quantized:
+            proto = without_qdq(proto)
+        wanted = self._wanted(engine, settings, proto)
+        return self._found(wanted) or self.build(wanted)
 
-    def build(self, attempts: Attempts, wanted: Wanted) -> EngineCard:
-        """Build what needs no comparison; the card of what was put into place."""
-        with work_folder(wanted.engine) as folder:
-            card = self._built(attempts, wanted, folder)
-            place(folder / process.PLAN, wanted.engine, card)
-        return card
-
-    def int8_engine(
-        self, engine: Path, settings: Settings, overwrite: bool, force: bool
-    ) -> EngineCard:
+    def int8_engine(self, engine: Path, settings: Settings) -> EngineCard:
         """Build in INT8, and in FP16 to compare with, unless they are there.
 
         Raises:
             BuildError: it is not worth keeping, and not forced.
         """
-        key = build_key(self.source.rewritten, self.decisive(settings), self.target.identity)
-        found = cached(engine, key)
-        if found is not None and (
-            force or not reasons_against_int8(found.measured, settings.budget_db)
-        ):
-            return found
-        require_new(engine, overwrite)
-        plain = engine.with_name(f"{engine.stem}.fp16{engine.suffix}")
+        wanted = self._wanted(engine, settings, self.source.rewritten)
+        found = self._found(wanted)
+        if found is not None:
+            if self.force or not reasons_against_int8(found.measured, settings.budget_db):
+                return found
+            require_new(engine, self.overwrite)
         # FP16 first: what INT8 is worth is known only beside it, and it is kept whatever INT8 is.
-        fp16 = self.float_engine(plain, replace(settings, precision="fp16"), overwrite)
-        proto, said = self.source.rewritten, {}
-        if not self.source.quantized:
-            (proto, _), said = self.pairs.put_into(proto), self.pairs.said()
+        plain = engine.with_name(f"{engine.stem}.fp16{engine.suffix}")
+        fp16 = self.float_engine(plain, replace(settings, precision="fp16"))
+        wanted = self._with_pairs(wanted)
         with work_folder(engine) as folder:
-            wanted = Wanted(engine, settings, key)
-            card = self._built(self.attempts(proto, settings), wanted, folder)
-            if card.measured is not None and fp16.measured is not None:
-                measured = replace(card.measured, fp16_graph_ms=fp16.measured.graph_ms)
-                card = replace(card, measured=measured)
-            if said:
-                card = replace(card, options={**card.options, "quantization": said})
-            reasons = reasons_against_int8(card.measured, settings.budget_db)
-            if reasons and not force:
-                raise BuildError(
-                    f"the INT8 engine is not kept: {'; and '.join(reasons)}. Use the FP16 engine, "
-                    f"{plain}; or keep INT8 all the same with force (--force)"
-                )
-            if reasons:
-                note = f"kept by force: {'; and '.join(reasons)}"
-                card = replace(card, notes=(*card.notes, note))
+            card = self._judged(self._built(wanted, folder), fp16.measured, plain)
             place(folder / process.PLAN, engine, card)
         return card
 
-    @cached_property
-    def _float_graph(self) -> onnx.ModelProto:
-        proto: onnx.ModelProto = self.source.rewritten
-        return without_qdq(proto) if self.source.quantized else proto
+    def wanted_beside(self, engine: Path, settings: Settings) -> list[Wanted]:
+        """Choose what is missing beside a plain engine. What cannot be is known before minutes are
+        spent on the plain one.
 
-    def decisive(self, settings: Settings) -> dict[str, Any]:
-        """List what makes an engine another one; of INT8, what chooses its pairs too."""
-        chooses = settings.precision == "int8" and not self.source.quantized
-        return {**settings.decisive(), **(self.pairs.decisive() if chooses else {})}
+        Raises:
+            GraphError: the network's pools are not known, or the graph is quantized already.
+            OutputError: an engine must not be replaced.
+        """
+        source = self.source
+        if source.quantized:
+            raise GraphError(
+                f"{source.path} is quantized and so rewritten for TensorRT, from which no apply or "
+                "gather graph is made; build with statistics from the float graph, with "
+                "precision='int8' for INT8"
+            )
+        pools, wanted = pools_of(source.sized), []
+        for kind, make in MAKERS.items():
+            path, proto = kind_path(engine, kind), source.fitted(make(source.sized), source.batch)
+            wanted.append(self._wanted(path, settings, proto, kind, pools))
+        return [one for one in wanted if self._found(one) is None]
 
-    def attempts(self, proto: onnx.ModelProto, settings: Settings) -> Attempts:
-        """Type what to build of a sized graph, in turn (see `graphs.fewer_pairs`), less what
-        TensorRT refused before. Where it does not fit, iterating raises a `GraphError`."""
-        every = list(fewer_pairs(proto))
-        for fewer, note in every[min(self._refused, len(every) - 1) :]:
-            yield typed_graphs(fewer, settings.precision, settings.io), note
+    def build(self, wanted: Wanted) -> EngineCard:
+        """Build what needs no comparison; the card of what was put into place."""
+        wanted = self._with_pairs(wanted)
+        with work_folder(wanted.engine) as folder:
+            card = self._built(wanted, folder)
+            place(folder / process.PLAN, wanted.engine, card)
+        return card
 
-    def _built(self, attempts: Attempts, wanted: Wanted, folder: Path) -> EngineCard:
+    def _wanted(
+        self,
+        engine: Path,
+        settings: Settings,
+        proto: ModelProto,
+        kind: Kind = "plain",
+        pools: tuple[Pool, ...] = (),
+    ) -> Wanted:
+        """Name an engine by all that decides what it is."""
+        decisive, keyed = settings.decisive(), proto
+        if settings.precision != "int8":
+            keyed = typed_for_tensorrt(proto, settings.precision, settings.io).strong
+        elif not self.source.quantized:
+            # What chooses the pairs, as they come later, and cost minutes.
+            decisive |= self.calibration.decisive()
+        if kind != "plain":
+            decisive["kind"] = kind
+        graph, target = graph_sha256(keyed), self.target.identity
+        decided = {"graph": graph, "settings": decisive, "target": target}
+        key = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+        return Wanted(engine, settings, proto, key, kind, pools)
+
+    def _found(self, wanted: Wanted) -> EngineCard | None:
+        """Load the card, where the engine is there and is what it says; where another one is there,
+        it must be allowed to go."""
+        with suppress(EngineError, OSError):
+            card = EngineCard.load(card_path(wanted.engine))
+            if card.key == wanted.key and card.engine_sha256 == file_sha256(wanted.engine):
+                return card
+        require_new(wanted.engine, self.overwrite)
+        return None
+
+    def _with_pairs(self, wanted: Wanted) -> Wanted:
+        """Put in the Q/DQ pairs that were chosen for the plain graph, where there are none yet."""
+        settings, source = wanted.settings, self.source
+        if settings.precision != "int8" or source.quantized:
+            return wanted
+        chosen = self.calibration.pairs
+        nodes = chosen.plan.int8_nodes
+        proto, notes = pairs_put(wanted.proto, source.rewritten, chosen.ranges, nodes)
+        if not has_qdq(proto):
+            settings = replace(settings, precision="fp16")
+        return replace(wanted, proto=proto, notes=notes, settings=settings)
+
+    def _judged(self, card: EngineCard, fp16: Measured | None, plain: Path) -> EngineCard:
+        """Add to an INT8 engine's card what it is worth beside FP16; refuse it where that is not
+        enough."""
+        if card.measured is not None and fp16 is not None:
+            card = replace(card, measured=replace(card.measured, fp16_graph_ms=fp16.graph_ms))
+        if not self.source.quantized:
+            card = replace(card, options={**card.options, "quantization": self.calibration.said()})
+        reasons = "; and ".join(reasons_against_int8(card.measured, card.options["budget_db"]))
+        if reasons and not self.force:
+            raise BuildError(
+                f"the INT8 engine is not kept: {reasons}. Use the FP16 engine, {plain}; or keep "
+                "INT8 all the same with force (--force)"
+            )
+        return replace(card, notes=(*card.notes, f"kept by force: {reasons}")) if reasons else card
+
+    def _built(self, wanted: Wanted, folder: Path) -> EngineCard:
         """Build the first in the folder whose Q/DQ pairs TensorRT does not refuse; its card."""
-        refusal: RefusedPairsError | None = None
-        for graphs, note in attempts:
+        attempts = list(fewer_pairs(wanted.proto))
+        del attempts[: min(self._refused, len(attempts) - 1)]
+        while True:
+            proto, note = attempts.pop(0)
             try:
-                card = self._build(graphs, wanted, folder)
-            except RefusedPairsError as error:
-                refusal = error
+                card = self._build(proto, wanted, folder)
+            except RefusedPairsError:
                 self._refused += 1
+                if not attempts:
+                    raise
             else:
                 return replace(card, notes=(*card.notes, note)) if note else card
-        assert refusal is not None  # there is one attempt at least
-        raise refusal
 
-    def _build(self, graphs: TypedGraphs, wanted: Wanted, folder: Path) -> EngineCard:
+    def _build(self, proto: ModelProto, wanted: Wanted, folder: Path) -> EngineCard:
         """Build in the folder, prove, measure; the card of what lies there."""
-        settings, tiles = wanted.settings, self.comparison.tiles
-        graphs.save(folder)
+        settings, tiles = wanted.settings, self.calibration.tiles
+        graph = typed_for_tensorrt(proto, settings.precision, settings.io)
+        (folder / process.STRONG).write_bytes(graph.strong.SerializeToString())
+        (folder / process.WEAK).write_bytes(proto.SerializeToString())
         if tiles is not None:
             np.save(folder / process.TILES, tiles.tiles)
             if wanted.kind == "apply":
-                vectors: dict[str, Any] = {**self.comparison.restored[1]}
+                vectors: dict[str, Any] = {**self.calibration.restored[1]}
                 np.savez(folder / process.VECTORS, **vectors)
+        images = [proto.graph.input[0].name, proto.graph.output[0].name]
         BuildRequest(
             precision=settings.precision,
-            islands=sorted(graphs.islands),
-            halves=sorted(graphs.halves),
-            half_io=graphs.images if settings.io == "float16" else [],
+            islands=sorted(graph.islands),
+            halves=sorted(graph.halves),
+            half_io=images if settings.io == "float16" else [],
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
         ).save(folder)
         answer = process.run_build(folder, self.progress)
         layers = read_layers(answer.layers)
-        notes = prove_precision(layers, settings.precision, graphs.islands, graphs.quantized)
+        notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
         measured = self._measured(answer, folder)
-        of_job = (*self.comparison.notes, *self.pairs.notes)
         return EngineCard(
             key=wanted.key,
             engine_sha256=file_sha256(folder / process.PLAN),
@@ -211,7 +250,7 @@ class BuildJob:
             versions=self.target.versions,
             device=self.target.device,
             measured=measured,
-            notes=(*answer.notes, *notes, *of_job, *wanted.notes),
+            notes=(*answer.notes, *notes, *self.calibration.notes, *wanted.notes),
             build_seconds=round(answer.build_seconds, 1),
             kind=wanted.kind,
             pools=wanted.pools,
@@ -220,33 +259,23 @@ class BuildJob:
     def _measured(self, answer: BuildAnswer, folder: Path) -> Measured | None:
         if answer.enqueue_ms is None or answer.graph_ms is None:
             return None
-        measured, tiles = Measured(answer.enqueue_ms, answer.graph_ms), self.comparison.tiles
+        measured, tiles = Measured(answer.enqueue_ms, answer.graph_ms), self.calibration.tiles
         if tiles is None or not (folder / process.OUTPUTS).is_file():
             return measured
         outputs = np.load(folder / process.OUTPUTS)
-        least, loss = accuracy(outputs, self.comparison.restored[0], tiles.targets)
+        least, loss = accuracy(outputs, self.calibration.restored[0], tiles.targets)
         return replace(measured, psnr_vs_fp32_db=least, task_loss_db=loss, tiles=len(tiles.tiles))
 
 
 @contextmanager
 def work_folder(engine: Path) -> Iterator[Path]:
-    """Make a folder beside the engine, so that what is finished can be moved into place; removed
-    at the end."""
+    """Make a folder beside the engine, removed at the end: what is finished in it can be moved into
+    place, which across file systems would be a copy."""
     try:
         with tempfile.TemporaryDirectory(prefix=f".{engine.stem}.", dir=engine.parent) as folder:
             yield Path(folder)
     except OSError as error:
         raise OutputError(f"cannot write into {engine.parent}: {error}") from error
-
-
-def cached(engine: Path, key: str) -> EngineCard | None:
-    """Load the card, where the engine is there and is what it says."""
-    try:
-        card = EngineCard.load(card_path(engine))
-        whole = card.key == key and card.engine_sha256 == file_sha256(engine)
-    except (EngineError, OSError):
-        return None
-    return card if whole else None
 
 
 def place(plan: Path, engine: Path, card: EngineCard) -> None:

@@ -12,44 +12,34 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mirnet_edge import errors
 from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.errors import BuildError, MirnetEdgeError
-from mirnet_edge.trt.network import PhaseProgress
+from mirnet_edge.frame_path import StageProgress
 
 REQUEST, STRONG, WEAK = "request.json", "strong.onnx", "weak.onnx"
 PLAN, TILES, OUTPUTS, SAID = "plan.engine", "tiles.npy", "outputs.npy", "said.txt"
 VECTORS = "vectors.npz"
 """Names of the files in the folder that the two processes share."""
-PATIENCE_S = 5.0
 QUOTED_LINES = 3
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build; the graphs lie beside it as `STRONG` and `WEAK`, the tiles as `TILES`, for an
-    apply graph the statistics of each tile as `VECTORS`.
-
-    Attributes:
-        precision: "fp32", "fp16" or "int8".
-        islands, halves: nodes of the weak graph that compute in FP32, and in FP16.
-        half_io: names of the inputs and outputs that are FP16.
-        workspace: bytes, None for TensorRT's own choice.
-        optimization_level: 0 to 5, None for TensorRT's own.
-        timing_cache: a file, None for no cache.
-    """
+    """What to build, as `trt.network` takes it. Beside it lie the graphs as `STRONG` and `WEAK`,
+    the tiles as `TILES`, for an apply graph the pooled vectors of each as `VECTORS`."""
 
     precision: str
-    islands: list[str] = field(default_factory=list)
-    halves: list[str] = field(default_factory=list)
-    half_io: list[str] = field(default_factory=list)
-    workspace: int | None = None
-    optimization_level: int | None = None
-    timing_cache: str | None = None
+    islands: list[str]
+    halves: list[str]
+    half_io: list[str]
+    workspace: int | None
+    optimization_level: int | None
+    timing_cache: str
 
     def save(self, folder: Path) -> None:
         """Write it into the folder that both processes share."""
@@ -63,16 +53,12 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildAnswer:
-    """What was built; the plan lies beside the request as `PLAN`, the outputs as `OUTPUTS`.
+    """What was built, as a card says it; the plan lies beside the request as `PLAN`, the outputs as
+    `OUTPUTS`.
 
     Attributes:
-        strongly_typed: whether the strong graph was built.
-        inputs, outputs: its tensors, the image first.
         layers: JSON of TensorRT's engine inspector.
-        activation_bytes: device memory of one execution context.
-        build_seconds: of TensorRT alone.
         enqueue_ms, graph_ms: medians; None where it was not run.
-        notes: for the card.
     """
 
     strongly_typed: bool
@@ -81,9 +67,9 @@ class BuildAnswer:
     layers: str
     activation_bytes: int
     build_seconds: float
+    notes: list[str]
     enqueue_ms: float | None = None
     graph_ms: float | None = None
-    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> BuildAnswer:
@@ -93,7 +79,7 @@ class BuildAnswer:
         return cls(**{**stored, **tensors})
 
 
-def run_build(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswer:
+def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswer:
     """Build what lies in ``folder`` in a process of its own.
 
     Whatever ends this call early, Ctrl-C included, ends that process too. When this process is
@@ -117,7 +103,10 @@ def run_build(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswe
             answer = _listen(process, progress)
             code = process.wait()
         finally:
-            _end(process)
+            # Whatever ended the call: a build that nobody waits for would keep the GPU for minutes.
+            # Nothing in it handles SIGTERM, so that would end it no more gently.
+            process.kill()
+            process.wait()
     if isinstance(answer, BuildAnswer):
         return answer
     if answer is not None:
@@ -126,7 +115,7 @@ def run_build(folder: Path, progress: PhaseProgress | None = None) -> BuildAnswe
 
 
 def _listen(
-    process: subprocess.Popen[bytes], progress: PhaseProgress | None
+    process: subprocess.Popen[bytes], progress: StageProgress | None
 ) -> BuildAnswer | MirnetEdgeError | None:
     """Read events until there are no more; return the answer or the error among them."""
     last: BuildAnswer | MirnetEdgeError | None = None
@@ -144,17 +133,6 @@ def _listen(
             kind = getattr(errors, event["error"], BuildError)
             last = kind(event["message"])
     return last
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    # Whatever ended the call: a build that nobody waits for would keep the GPU for minutes.
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _death(code: int, said: Path) -> str:

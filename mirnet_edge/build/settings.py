@@ -53,16 +53,16 @@ class Settings:
         if not self.budget_db >= 0:  # NaN too
             raise ConfigError(f"budget_db={self.budget_db}: need 0 or more")
 
-    def options(self) -> dict[str, Any]:
-        """List what a card says; of quantization only where it runs."""
-        options = asdict(self)
-        quantization = () if self.precision == "int8" else ("method", "budget_db", "sigma")
-        for name in ("precision", "tile", "batch", *quantization):
-            del options[name]
-        return options
-
     def decisive(self) -> dict[str, Any]:
         """List what makes an engine another one, beside its graph and target."""
         # The version, as another release may type or rewrite the graph in other ways.
-        every = {name: getattr(self, name) for name in ("precision", "tile", "batch")}
-        return {**self.options(), **every, "version": __version__}
+        decisive = {**asdict(self), "version": __version__}
+        if self.precision != "int8":
+            for name in ("method", "budget_db", "sigma"):
+                del decisive[name]
+        return decisive
+
+    def options(self) -> dict[str, Any]:
+        """List what a card says among its options: what it has no field for."""
+        of_card = ("precision", "tile", "batch", "version")
+        return {name: value for name, value in self.decisive().items() if name not in of_card}

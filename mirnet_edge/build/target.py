@@ -18,31 +18,18 @@ class Target:
     """A plan belongs to one TensorRT and one kind of GPU.
 
     Attributes:
-        tensorrt: its version.
+        versions: tensorrt; cuda, the newest that the driver runs; driver, that of its kernel module
+            or "" where the system does not tell; mirnet_edge.
         device: name, compute_capability, memory_bytes, integrated.
-        cuda: the newest that the driver runs.
-        driver: version of its kernel module, "" where the system does not tell.
     """
 
-    tensorrt: str
+    versions: dict[str, str]
     device: dict[str, Any]
-    cuda: str
-    driver: str
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """As a card lists them."""
-        return {
-            "tensorrt": self.tensorrt,
-            "cuda": self.cuda,
-            "driver": self.driver,
-            "mirnet_edge": __version__,
-        }
 
     @property
     def identity(self) -> tuple[str, str, str]:
         """What a plan depends on."""
-        return self.tensorrt, self.device["name"], self.device["compute_capability"]
+        return self.versions["tensorrt"], self.device["name"], self.device["compute_capability"]
 
 
 def find_target(system: System | None = None) -> Target:
@@ -62,6 +49,12 @@ def find_target(system: System | None = None) -> Target:
         raise DeviceError(
             f"an engine is built on the GPU that runs it. {_checked(system, 'NVIDIA GPU')}"
         )
+    versions = {
+        "tensorrt": _tensorrt_version(system),
+        "cuda": gpu.driver_version,
+        "driver": system.driver_release() or "",
+        "mirnet_edge": __version__,
+    }
     device = {
         "name": gpu.name,
         # As cards have it, and the keys by which plans are found again.
@@ -69,30 +62,20 @@ def find_target(system: System | None = None) -> Target:
         "memory_bytes": gpu.memory_bytes,
         "integrated": gpu.integrated,
     }
-    return Target(
-        tensorrt=_tensorrt_version(system),
-        device=device,
-        cuda=gpu.driver_version,
-        driver=system.driver_release() or "",
-    )
+    return Target(versions, device)
 
 
 def _tensorrt_version(system: System) -> str:
     try:
         version = str(require("tensorrt", "building engines").__version__)
-    except MissingDependencyError as error:
-        raise MissingDependencyError(
-            f"building engines needs TensorRT. {_checked(system, 'TensorRT')}"
-        ) from error
+        if not tensorrt_is_too_old(version):
+            return version
+        lack = f"TensorRT {version} is too old"
+    except MissingDependencyError:
+        lack = "building engines needs TensorRT"
     except (ImportError, OSError) as error:  # a library it needs is missing
-        raise MissingDependencyError(
-            f"TensorRT is installed but does not load: {error}. {_checked(system, 'TensorRT')}"
-        ) from error
-    if tensorrt_is_too_old(version):
-        raise MissingDependencyError(
-            f"TensorRT {version} is too old. {_checked(system, 'TensorRT')}"
-        )
-    return version
+        lack = f"TensorRT is installed but does not load: {error}"
+    raise MissingDependencyError(f"{lack}. {_checked(system, 'TensorRT')}")
 
 
 def _checked(system: System, name: str) -> str:

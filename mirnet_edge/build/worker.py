@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -27,11 +28,11 @@ from mirnet_edge.errors import (
     MissingDependencyError,
     RefusedPairsError,
 )
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.trt.engine import TensorRTEngine
 from mirnet_edge.trt.network import (
     BuildLimits,
     NetworkSource,
-    PhaseProgress,
     Plan,
     build_plan,
     has_precision_flags,
@@ -55,24 +56,22 @@ class Events:
 
     def send(self, **event: object) -> None:
         """Write one event."""
-        try:
+        with suppress(OSError):  # the parent is gone, and this process about to end
             self._stream.write(json.dumps(event) + "\n")
             self._stream.flush()
-        except OSError:  # the parent is gone, and this process about to end
-            return
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Tell a step of TensorRT."""
-        self.send(progress=[phase, done, total])
 
 
 def main(folder: Path) -> int:
     """Build what the request in ``folder`` asks for, and answer with events."""
     events = Events()
+
+    def progress(phase: str, done: int, total: int) -> None:
+        events.send(progress=[phase, done, total])
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     try:
-        answer = build(BuildRequest.load(folder), folder, events.progress)
+        answer = build(BuildRequest.load(folder), folder, progress)
     except MirnetEdgeError as error:
         events.send(error=type(error).__name__, message=str(error))
         return 1
@@ -80,7 +79,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def build(request: BuildRequest, folder: Path, progress: PhaseProgress) -> BuildAnswer:
+def build(request: BuildRequest, folder: Path, progress: StageProgress) -> BuildAnswer:
     """Build, write the plan, read it back, run it.
 
     Raises:
@@ -109,13 +108,10 @@ def build(request: BuildRequest, folder: Path, progress: PhaseProgress) -> Build
         return built
 
 
-def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: PhaseProgress) -> Plan:
+def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: StageProgress) -> Plan:
     """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags."""
-    cache = Path(request.timing_cache) if request.timing_cache else None
+    cache = Path(request.timing_cache)
     limits = BuildLimits(request.workspace, request.optimization_level, cache)
-    strong = NetworkSource(
-        folder / process.STRONG, strongly_typed=True, precision=request.precision
-    )
     weak = NetworkSource(
         folder / process.WEAK,
         strongly_typed=False,
@@ -124,6 +120,7 @@ def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: Phase
         halves=frozenset(request.halves),
         half_io=request.half_io,
     )
+    strong = dataclasses.replace(weak, onnx=folder / process.STRONG, strongly_typed=True)
     if not has_strong_types(trt):
         return _build_by_flags(trt, weak, limits, progress)
     try:
@@ -137,7 +134,7 @@ def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: Phase
 
 
 def _build_by_flags(
-    trt: ModuleType, source: NetworkSource, limits: BuildLimits, progress: PhaseProgress
+    trt: ModuleType, source: NetworkSource, limits: BuildLimits, progress: StageProgress
 ) -> Plan:
     """Build it; once more without holding layers to FP16, where it fails with that.
 
@@ -152,33 +149,28 @@ def _build_by_flags(
                 f"{error}. TensorRT 8.6 refuses some quantized convolutions without naming them; "
                 "leave some in FP16 with a smaller --budget, or use TensorRT 10 or newer"
             ) from error
-        if source.halves:
-            freed = dataclasses.replace(source, halves=())
-            plan = _build_by_flags(trt, freed, limits, progress)
-            found = WITHOUT_KERNEL.search(str(error))
-            reason = (
-                f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
-            )
-            plan.notes.append(
-                f"TensorRT {reason}; built without holding layers to FP16: the layer table tells "
-                "what runs in FP32"
-            )
-            return plan
-        raise
+        if not source.halves:
+            raise
+        freed = dataclasses.replace(source, halves=())
+        plan = _build_by_flags(trt, freed, limits, progress)
+        found = WITHOUT_KERNEL.search(str(error))
+        reason = f"found no FP16 kernel for {found[1]}" if found else f"failed with FP16 ({error})"
+        plan.notes.append(
+            f"TensorRT {reason}; built without holding layers to FP16: the layer table tells what "
+            "runs in FP32"
+        )
+        return plan
 
 
 def measured(built: BuildAnswer, folder: Path) -> BuildAnswer:
-    """Time the plan, and write its outputs for the tiles, where there are any, to
-    `process.OUTPUTS`."""
+    """Time the plan, and where there are tiles, write its outputs for them."""
+    tiles, outputs = folder / process.TILES, folder / process.OUTPUTS
     with TensorRTEngine(folder / process.PLAN, trust=True) as engine:
         if (folder / process.VECTORS).is_file():
             with np.load(folder / process.VECTORS) as vectors:
-                np.save(
-                    folder / process.OUTPUTS,
-                    engine.run_given(np.load(folder / process.TILES), dict(vectors)),
-                )
-        elif (folder / process.TILES).is_file():
-            np.save(folder / process.OUTPUTS, engine.run(np.load(folder / process.TILES)))
+                np.save(outputs, engine.run_given(np.load(tiles), dict(vectors)))
+        elif tiles.is_file():
+            np.save(outputs, engine.run(np.load(tiles)))
         enqueue_ms, graph_ms = engine.measure(RUNS)
         if not graph_ms:
             built.notes.append(f"timed without a CUDA graph, which failed: {engine.graph_note}")

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,8 +32,7 @@ class LayerFacts:
     Attributes:
         name: TensorRT's, made of the names of the ONNX nodes fused into it.
         kind: TensorRT's layer type ("CaskConvolution", "PointWiseV2", …).
-        precision: "INT8", "FP16", "FP32", or another type's name: of its arithmetic, read off the
-            weights and inputs.
+        precision: of its arithmetic, read off the weights and inputs: "INT8", "FP16", "FP32", ….
         bytes_moved: of the tensors it reads and writes, as laid out.
         tactic: the kernel's name, "" where TensorRT does not tell.
     """
@@ -47,8 +46,8 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class DeviceBytes:
-    """Device memory that an engine takes: its weights, what it computes on the way, and a batch of
-    tiles in and out."""
+    """Device memory of an engine: its weights, what it computes on the way, and a batch of tiles in
+    and out."""
 
     weights: int
     activations: int
@@ -62,8 +61,8 @@ class DeviceBytes:
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """An input or output of the engine: name, shape (N, C, H, W), dtype as numpy spells it, and
-    TensorRT's description of the layout."""
+    """An input or output: shape (N, C, H, W), dtype as numpy spells it, and TensorRT's description
+    of the layout."""
 
     name: str
     shape: tuple[int, ...]
@@ -87,12 +86,10 @@ class Measured:
     """What the engine was measured to do on the machine that built it.
 
     Attributes:
-        enqueue_ms, graph_ms: median time of one batch, launched layer by layer and as a CUDA
-            graph.
+        enqueue_ms, graph_ms: medians of one batch, launched layer by layer and as a CUDA graph.
         psnr_vs_fp32_db: least over the calibration tiles, of the output against ONNX Runtime in
             FP32; None where it was not measured.
-        task_loss_db: mean PSNR lost on the clean images behind the calibration tiles, None where
-            there were none.
+        task_loss_db: mean PSNR lost on the clean images behind them, None where there are none.
         tiles: how many calibration tiles.
         fp16_graph_ms: of the FP16 engine of the same graph and tile, for INT8 engines.
     """
@@ -114,13 +111,11 @@ class EngineCard:
         engine_sha256, engine_bytes: of the plan.
         source: name of the ONNX file it was built from.
         graph_sha256: of that graph, before rewrites.
-        facts: of the network.
         precision: asked for, "fp32", "fp16" or "int8".
         strongly_typed: whether TensorRT took the types from the graph alone.
         tile: (height, width) of its input.
         batch: tiles of one run.
         inputs, outputs: of the engine, the image first.
-        layers: as built.
         activation_bytes: device memory of one execution context.
         options: of the build (workspace, optimization level, …).
         versions: tensorrt, cuda, driver, mirnet_edge.
@@ -154,7 +149,7 @@ class EngineCard:
     build_seconds: float = 0.0
     kind: Kind = "plain"
     pools: tuple[Pool, ...] = ()
-    format: int = field(default=CARD_FORMAT)
+    format: int = CARD_FORMAT
 
     @property
     def device_bytes(self) -> DeviceBytes:
@@ -188,43 +183,39 @@ class EngineCard:
         Raises:
             EngineError: there is none, or it is damaged or of a newer mirnet-edge.
         """
-        path = Path(path)
+        path, again = Path(path), "build the engine again"
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise EngineError(f"{path}: no such file") from error
         except (OSError, ValueError) as error:
-            raise EngineError(
-                f"{path}: no engine card ({error}); build the engine again"
-            ) from error
+            raise EngineError(f"{path}: no engine card ({error}); {again}") from error
         try:
             # Before all else: what another format holds may be called the same and mean another.
             if stored["format"] != CARD_FORMAT:
                 raise EngineError(
                     f"{path}: a card of format {stored['format']}, this mirnet-edge reads format "
-                    f"{CARD_FORMAT}; build the engine again"
+                    f"{CARD_FORMAT}; {again}"
                 )
             kind = stored.get("kind", "plain")  # cards were of plain engines alone at first
             if kind not in get_args(Kind):
                 raise ValueError(f"kind {kind!r}")
-            return cls(
-                **{
-                    **stored,
-                    "facts": _facts(stored["facts"]),
-                    "tile": tuple(stored["tile"]),
-                    "inputs": tuple(map(TensorFacts.from_json, stored["inputs"])),
-                    "outputs": tuple(map(TensorFacts.from_json, stored["outputs"])),
-                    "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
-                    "measured": Measured(**stored["measured"]) if stored["measured"] else None,
-                    "notes": tuple(stored["notes"]),
-                    "kind": kind,
-                    "pools": tuple(Pool(**pool) for pool in stored.get("pools", ())),
-                }
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise EngineError(
-                f"{path}: not a whole engine card ({error}); build the engine again"
-            ) from error
+            # Those of other releases may hold facts that this one has no use for.
+            known = stored["facts"].keys() & {item.name for item in dataclasses.fields(ModelFacts)}
+            parts = {
+                "facts": ModelFacts(**{name: stored["facts"][name] for name in known}),
+                "tile": tuple(stored["tile"]),
+                "inputs": tuple(map(TensorFacts.from_json, stored["inputs"])),
+                "outputs": tuple(map(TensorFacts.from_json, stored["outputs"])),
+                "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
+                "measured": Measured(**stored["measured"]) if stored["measured"] else None,
+                "notes": tuple(stored["notes"]),
+                "kind": kind,
+                "pools": tuple(Pool(**pool) for pool in stored.get("pools", ())),
+            }
+            return cls(**{**stored, **parts})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise EngineError(f"{path}: not a whole engine card ({error}); {again}") from error
 
 
 def card_path(engine: str | os.PathLike[str]) -> Path:
@@ -237,9 +228,3 @@ def kind_path(engine: str | os.PathLike[str], kind: Kind) -> Path:
     """Tell where the engine of another kind lies: ``x.apply.engine`` beside ``x.engine``."""
     engine = Path(engine)
     return engine if kind == "plain" else engine.with_suffix(f".{kind}{engine.suffix}")
-
-
-def _facts(stored: dict[str, Any]) -> ModelFacts:
-    # Cards of other releases may hold facts that this one has no use for.
-    known = stored.keys() & {item.name for item in dataclasses.fields(ModelFacts)}
-    return ModelFacts(**{name: stored[name] for name in known})

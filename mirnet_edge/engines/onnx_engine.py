@@ -1,22 +1,31 @@
-"""The portable engine: ONNX Runtime, on whatever the machine has."""
+"""The portable engine: ONNX Runtime, on whatever the machine has; and the same given a frame's
+pooled vectors."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mirnet_edge._imports import require
-from mirnet_edge.engines.onnx_statistics import OnnxStatistics
 from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError, first_line
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graph.file import load_graph
+from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
 from mirnet_edge.graph.session import session_options
+from mirnet_edge.pooling.tensors import COLUMNS, OWN, ROWS, STATISTIC, gathered_partial
+from mirnet_edge.pooling.vectors import Partial, Statistics, Vector, Weights
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from onnxruntime import InferenceSession, NodeArg
 
+Maker = Callable[["ModelProto"], "ModelProto"]
 # Best first. TensorRT's provider is left out: it would build an engine for minutes at load, with
 # none of the checks of our own.
 PREFERRED_PROVIDERS = (
@@ -51,10 +60,16 @@ class OnnxEngine:
         provider: str | None = None,
     ) -> None:
         ort = require("onnxruntime", "running .onnx files")
-        path = Path(path)
+        self.path = path = Path(path)
         if not path.is_file():
             raise EngineError(f"{path}: no such file")
-        chosen = _choose_provider(ort.get_available_providers(), provider)
+        there = ort.get_available_providers()
+        preferred = next(name for name in PREFERRED_PROVIDERS if name in there)
+        chosen = preferred if provider is None else provider
+        if chosen not in there:
+            raise EngineError(
+                f"provider {chosen!r} is not in this ONNX Runtime, which has: {', '.join(there)}"
+            )
         self._open = partial(
             ort.InferenceSession,
             sess_options=session_options(threads),
@@ -69,7 +84,6 @@ class OnnxEngine:
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first_line(error)}). "
                 "If the file is damaged, export it again."
             ) from error
-        self.path = path
         self.provider: str = session.get_providers()[0]
         if provider is not None and self.provider != provider:
             raise EngineError(
@@ -140,11 +154,49 @@ class OnnxEngine:
         self._session = self._statistics = None
 
 
-def _choose_provider(available: list[str], wanted: str | None) -> str:
-    if wanted is None:
-        return next(name for name in PREFERRED_PROVIDERS if name in available)
-    if wanted not in available:
-        raise EngineError(
-            f"provider {wanted!r} is not in this ONNX Runtime, which has: {', '.join(available)}"
-        )
-    return wanted
+class OnnxStatistics:
+    """Runs the gather and the apply graph of an exported file; a `StatisticsEngine`."""
+
+    def __init__(self, path: Path, open_session: Callable[[bytes], InferenceSession]) -> None:
+        self._path = path
+        self._proto = load_graph(path)
+        graph = self._proto.graph
+        self._image, self._restored = graph.input[0].name, graph.output[0].name
+        self.pools = pools_of(self._proto)
+        self._open_session = open_session
+        self._sessions: dict[Maker, InferenceSession] = {}
+
+    def gather(
+        self, tiles: Tiles, region: Weights, statistics: Statistics | None
+    ) -> tuple[Tiles, Partial]:
+        """Do as `engines.protocol.StatisticsEngine.gather`; where ONNX Runtime fails, it is an
+        `EngineError`."""
+        # With ``own`` 1 the graph multiplies the given vectors by 0: anything finite will do.
+        shapes = [(1, pool.channels, 1, 1) for pool in self.pools]
+        vectors = statistics.vectors if statistics else [np.zeros(s, np.float32) for s in shapes]
+        own = np.full((1, 1, 1, 1), statistics is None, np.float32)
+        sides = {ROWS: region.rows, COLUMNS: region.columns, OWN: own}
+        found = self._run(gather_graph, tiles, vectors, sides)
+        return found[self._restored], gathered_partial(found, self.pools, region.area)
+
+    def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
+        """Do as `engines.protocol.StatisticsEngine.apply`; see `gather`."""
+        return self._run(apply_graph, tiles, statistics.vectors, {})[self._restored]
+
+    def _run(
+        self, graph: Maker, tiles: Tiles, vectors: Sequence[Vector], sides: dict[str, Tiles]
+    ) -> dict[str, Tiles]:
+        # Opened when first asked for: each session holds the weights once more.
+        if graph not in self._sessions:
+            self._sessions[graph] = self._open_session(graph(self._proto).SerializeToString())
+        session = self._sessions[graph]
+        names = [output.name for output in session.get_outputs()]
+        given = {f"{STATISTIC}.{index}": vector for index, vector in enumerate(vectors)}
+        try:
+            outputs = session.run(names, {self._image: tiles, **sides, **given})
+        except Exception as error:
+            raise EngineError(
+                f"{self._path.name}: ONNX Runtime failed with frame statistics on tiles of shape "
+                f"{tiles.shape}: {first_line(error)}"
+            ) from error
+        return dict(zip(names, outputs))

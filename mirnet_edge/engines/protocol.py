@@ -36,28 +36,22 @@ class Engine(Protocol):
     def run(self, tiles: Tiles) -> Tiles:
         """Restore (N, C, H, W) float32 in [0, 1]; same shape, not clamped. The result may be a
         buffer that the next call overwrites; the caller may change it."""
-        ...
 
 
 class StatisticsEngine(Protocol):
     """What an engine can do whose pools are open: restore tiles with given statistics, and tell
     what a tile contributes to those of its frame."""
 
-    @property
-    def pools(self) -> tuple[Pool, ...]:
-        """Where the network takes means over the frame."""
-        ...
+    pools: tuple[Pool, ...]  # where the network takes means over the frame
 
     def gather(
         self, tiles: Tiles, region: Weights, statistics: Statistics | None
     ) -> tuple[Tiles, Partial]:
         """Restore one tile (1, C, H, W) with ``statistics``, or with its own over ``region``
         where they are None; and the means over ``region``."""
-        ...
 
     def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
         """Restore tiles with ``statistics``. Results as of `Engine.run`."""
-        ...
 
 
 class TileMemory(Protocol):
@@ -74,14 +68,9 @@ class TileMemory(Protocol):
 
 class DevicePooling(Protocol):
     """Restores batches in memory of the device with given pooled vectors, and gathers what they
-    contribute. All is queued on the engine's stream, and nothing waits.
-
-    Attributes:
-        batch: tiles of one run.
-        rows_address, columns_address: what counts of each tile that is gathered from, (batch, H)
-            and (batch, W) float32: weights as in `pooling.vectors.Weights`.
-        block_address, block_words: all that a batch contributes, float32.
-    """
+    contribute. All is queued on the engine's stream, and nothing waits. At ``rows_address`` and
+    ``columns_address`` is what counts of each tile, (batch, H) and (batch, W) float32, as in
+    `pooling.vectors.Weights`; at ``block_address`` all that a batch contributes, float32."""
 
     batch: int
     rows_address: int
@@ -92,30 +81,21 @@ class DevicePooling(Protocol):
     def give(self, statistics: Statistics | None) -> None:
         """Queue the copy of the vectors for the batches that follow; None lets each tile that is
         gathered from take its own."""
-        ...
 
     def enqueue_apply(self) -> None:
         """Queue one batch restored with what was given."""
-        ...
 
     def enqueue_gather(self) -> None:
         """Queue the same, and what it contributes into the block."""
-        ...
 
     def partials_of(self, block: NDArray[np.float32], areas: Sequence[int]) -> list[Partial]:
         """What the first tiles of a batch contribute, read from a copy of its block."""
-        ...
 
 
 class DeviceEngine(Engine, Protocol):
     """An engine that restores a batch in memory of the device, which `device.path` fills and reads
-    without the host in between.
-
-    Attributes:
-        path: of its file, for errors.
-        stream: that everything is queued on.
-        lock: held while something is queued or captured on it, by whoever does that.
-    """
+    without the host in between. All is queued on ``stream``; whoever queues or captures something
+    there holds ``lock``."""
 
     path: Path
     stream: Stream
@@ -132,11 +112,9 @@ class DeviceEngine(Engine, Protocol):
     @property
     def statistics(self) -> DevicePooling:
         """The engines that pool over a frame, loaded when first asked for."""
-        ...
 
     def enqueue(self) -> None:
         """Queue one batch, from ``image`` to ``restored``, so that a caller may capture it."""
-        ...
 
 
 def works_on_device(engine: Engine) -> TypeGuard[DeviceEngine]:

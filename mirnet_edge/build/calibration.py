@@ -1,4 +1,4 @@
-"""What engines are compared with: frames, and what the graph as it came makes of them in FP32."""
+"""Calibration tiles: what engines are compared on, and what INT8 is chosen by."""
 
 from __future__ import annotations
 
@@ -11,69 +11,72 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.build.graphs import SourceGraph, without_qdq
+from mirnet_edge.build.settings import Settings
 from mirnet_edge.engines.onnx_engine import OnnxEngine
 from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import BuildError, CalibrationError
+from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.metrics import psnr
 from mirnet_edge.pooling.tensors import STATISTIC
 from mirnet_edge.pooling.vectors import Weights
 from mirnet_edge.quantize import DENOISING_SIGMA
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.calibration.sources import Source
-from mirnet_edge.trt.network import PhaseProgress
+from mirnet_edge.quantize.recorded import QuantizedGraph, quantized_graph, record_sha256
+
+# Of an engine without and with INT8. The FP32 reference runs on the CPU: MIRNet-v2 takes seconds
+# for each tile of 256x256.
+TILES_COMPARED, TILES_CALIBRATED = 8, 16
 
 
 @dataclass
-class Comparison:
-    """Calibration tiles, and their restoration on the CPU; both are made when first asked for.
+class Calibration:
+    """Calibration tiles, their restoration on the CPU, and the pairs chosen on them; each is made
+    when first asked for.
 
     Attributes:
-        source: the graph.
-        calibration: frames, None for the bundled ones.
-        sigma: of noise to add to them.
-        count: how many tiles of them.
+        source, settings: of the plain engine.
+        frames: None for the bundled ones.
         statistics: whether each tile's pooled vectors are wanted too.
-        progress: called as "FP32 reference" before each tile.
-        notes: for the cards, of the calibration set.
+        notes: for the cards: of the calibration set, and of what was chosen by it.
     """
 
     source: SourceGraph
-    calibration: Source
-    sigma: float | None
-    count: int
+    settings: Settings
+    frames: Source
     statistics: bool
-    progress: PhaseProgress | None
+    progress: StageProgress | None
     notes: list[str] = field(default_factory=list)
 
     @property
-    def is_bundled(self) -> bool:
+    def _is_bundled(self) -> bool:
         """Whether neither frames nor noise are the user's."""
-        return self.calibration is None and self.sigma is None
+        return self.frames is None and self.settings.sigma is None
 
     @cached_property
     def tiles(self) -> CalibrationSet | None:
         """What engines run; None where the bundled set does not fit the network."""
-        facts = self.source.facts
-        denoises = self.is_bundled and facts.task == "denoise"
+        facts, settings = self.source.facts, self.settings
+        denoises = self._is_bundled and facts.task == "denoise"
         try:
             found = CalibrationSet.open(
-                self.calibration,
-                tile=self.source.tile,
-                count=self.count,
+                self.frames,
+                tile=settings.tile,
+                count=TILES_CALIBRATED if settings.precision == "int8" else TILES_COMPARED,
                 # As `quantize_onnx` chooses it: clean frames would leave a denoiser nothing to do.
-                sigma=DENOISING_SIGMA if denoises else self.sigma,
+                sigma=DENOISING_SIGMA if denoises else settings.sigma,
                 in_channels=facts.in_channels,
             )
         except CalibrationError as error:
             # The bundled frames are three-channel photos; a network of another kind is built too.
-            if self.calibration is not None:
+            if self.frames is not None:
                 raise
             self.notes.append(f"accuracy not measured: {error}")
             return None
         self.notes.extend(found.warnings)
         return found
 
-    def require_tiles(self) -> CalibrationSet:
+    def _require_tiles(self) -> CalibrationSet:
         """Return `tiles`; where there are none, a `CalibrationError` is raised."""
         if self.tiles is None:
             raise CalibrationError(
@@ -85,7 +88,7 @@ class Comparison:
     def restored(self) -> tuple[Tiles, dict[str, NDArray[np.float32]]]:
         """The tiles restored; and with ``statistics`` the pooled vectors of each, (count, C, 1, 1)
         by the names that an apply graph's inputs have."""
-        tiles, graph = self.require_tiles().tiles, self.source.reference
+        tiles, graph = self._require_tiles().tiles, self.source.reference
         if self.source.quantized:
             graph = without_qdq(graph)
         with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +112,56 @@ class Comparison:
         engine.close()
         stacks = (np.concatenate(column) for column in zip(*vectors))
         return np.stack(outputs), {f"{STATISTIC}.{index}": s for index, s in enumerate(stacks)}
+
+    @property
+    def _takes_record(self) -> bool:
+        """As `quantize_onnx` does; records are of rewritten graphs."""
+        return self._is_bundled and self.source.rewrites
+
+    def decisive(self) -> dict[str, str]:
+        """List what the pairs are chosen by: the calibration set, and the record."""
+        decisive = {"calibration": self.tiles.sha256} if self.tiles is not None else {}
+        if self._takes_record and (record := record_sha256(self.source.sha256)):
+            decisive["record"] = record
+        return decisive
+
+    @cached_property
+    def pairs(self) -> QuantizedGraph:
+        """The graph of one tile, whatever the batch, with the pairs that were chosen.
+
+        Raises:
+            BuildError: no convolution can be INT8 within the budget.
+        """
+        source, settings = self.source, self.settings
+        pairs = quantized_graph(
+            source.proto,
+            source.fitted(source.reference, 1),
+            self._require_tiles,
+            use_record=self._takes_record,
+            method=settings.method,
+            budget_db=settings.budget_db,
+            progress=self.progress,
+        )
+        self.notes.extend(pairs.notes)
+        if not pairs.plan.int8_nodes:
+            least = min(pairs.plan.all_int8_loss_db.values())
+            raise BuildError(
+                f"no group of layers can be INT8 within a budget of {settings.budget_db:g} dB (all "
+                f"of them cost {least:.3f} dB); allow more, or build it in fp16"
+            )
+        return pairs
+
+    def said(self) -> dict[str, str | float]:
+        """What a card tells of the pairs."""
+        plan = self.pairs.plan
+        return {
+            "recorded": self.pairs.images is None,
+            "method": plan.method,
+            "simulated_loss_db": round(plan.loss_db, 4),
+            "against": plan.against,
+            "int8_share_of_macs": round(plan.int8_share, 4),
+            "int8_nodes": len(plan.int8_nodes),
+        }
 
 
 def accuracy(
