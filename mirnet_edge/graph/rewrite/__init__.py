@@ -46,9 +46,7 @@ class PassReport:
     Attributes:
         name: of the pass.
         changes: how often it applied.
-        nodes, bytes_moved: of the graph after it; bytes as
-            `mirnet_edge.graph.cost.bytes_moved` counts them, at the graph's size or, where that is
-            open, at 256x256.
+        nodes, bytes_moved: of the graph after it; bytes at 256x256 where its size is open.
     """
 
     name: str
@@ -89,11 +87,7 @@ def rewrite(proto: ModelProto, target: Target = "any") -> tuple[ModelProto, list
 
 
 def rewritten_for_tensorrt(proto: ModelProto, batch: int, tile: tuple[int, int]) -> ModelProto:
-    """A copy for a batch of tiles, rewritten for TensorRT, with every tensor's shape inferred.
-
-    Raises:
-        GraphError: the graph takes no such tiles, or cannot be rewritten.
-    """
+    """A copy for a batch of tiles, rewritten for TensorRT, with every tensor's shape inferred."""
     # Sized before, since some passes count on a fixed size, and after, for the shapes they made.
     return with_shape(rewrite(with_shape(proto, batch, *tile), "tensorrt")[0], batch, *tile)
 

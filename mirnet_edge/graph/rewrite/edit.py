@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
@@ -25,20 +26,13 @@ Changes = Iterator["dict[Value, Value]"]
 
 
 class GraphEditor:
-    """One ONNX graph, opset 17, held as an ``onnx_ir.Model``.
-
-    Args:
-        proto: of one (N, C, H, W) input.
-
-    Attributes:
-        image: the first input.
-        fixed: whether its size is fixed, so that passes may count on it.
-    """
+    """One ONNX graph, opset 17, held as an ``onnx_ir.Model``; its first input is (N, C, H, W)."""
 
     def __init__(self, proto: ModelProto) -> None:
         self._ir = require("onnx_ir", "rewriting graphs")
         # onnx_ir infers no shapes without onnxscript, so onnx does before the graph is taken in.
         self._dims = shapes_by_name(sized(proto))
+        # Whether passes may count on the size.
         self.fixed = 0 not in dims_of(proto.graph.input[0])[2:]
         self.facts = read_facts(proto)
         self._metadata = list(proto.metadata_props)
@@ -63,7 +57,7 @@ class GraphEditor:
 
     def size(self, value: Value) -> int:
         """How many elements it has."""
-        return int(np.prod(self.dims(value)))
+        return math.prod(self.dims(value))
 
     def array(self, value: Value | None) -> NDArray[Any] | None:
         """The constant behind ``value``, None where it is computed."""
@@ -107,10 +101,8 @@ class GraphEditor:
         self._graph.outputs.append(self._float32(value, shape))
 
     def _float32(self, value: Value, shape: Sequence[Dim]) -> Value:
-        value.shape, value.type = (
-            self._ir.Shape(shape),
-            self._ir.TensorType(self._ir.DataType.FLOAT),
-        )
+        value.shape = self._ir.Shape(shape)
+        value.type = self._ir.TensorType(self._ir.DataType.FLOAT)
         return value
 
     def add(
@@ -160,7 +152,7 @@ class GraphEditor:
 
     def _sweep(self, node: Node | None) -> None:
         if node is None or node.graph is None:
-            return  # removed already
+            return
         if any(value.consumers() or value.is_graph_output() for value in node.outputs):
             return
         producers = [value.producer() for value in node.inputs if value is not None]

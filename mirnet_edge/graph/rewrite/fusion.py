@@ -167,7 +167,6 @@ def _gated(editor: GraphEditor, value: Value) -> tuple[Value, Value] | None:
     product = value.producer()
     if product is None or product.op_type != "Mul" or editor.only_use(value) is None:
         return None
-    features, gate = input_of(product), input_of(product, 1)
-    if editor.size(gate) > editor.size(features):
-        features, gate = gate, features
+    factors = (input_of(product), input_of(product, 1))
+    features, gate = sorted(factors, key=editor.size, reverse=True)
     return features, gate
