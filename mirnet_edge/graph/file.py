@@ -73,30 +73,24 @@ def with_shape(proto: ModelProto, batch: int, height: int, width: int) -> ModelP
     for kind in ("node", "input", "output", "value_info"):
         del getattr(sized.graph, kind)[:]
         getattr(sized.graph, kind).extend(getattr(inferred, kind))
-    kept = {tensor.name for tensor in inferred.initializer}
-    for tensor in [tensor for tensor in sized.graph.initializer if tensor.name not in kept]:
-        sized.graph.initializer.remove(tensor)
-    known = {tensor.name for tensor in sized.graph.initializer}
-    new = [tensor for tensor in inferred.initializer if tensor.name not in known]
-    sized.graph.initializer.extend(new)
+    known = {tensor.name: tensor for tensor in sized.graph.initializer}
+    wanted = {tensor.name: tensor for tensor in inferred.initializer}
+    for name in known.keys() - wanted.keys():
+        sized.graph.initializer.remove(known[name])
+    sized.graph.initializer.extend(wanted[name] for name in wanted if name not in known)
     return sized
 
 
 def shapes_of(proto: ModelProto, batch: int, height: int, width: int) -> ModelProto:
-    """What `with_shape` returns, but with empty weights: quick also for large networks.
-
-    Raises:
-        GraphError: as `with_shape`.
-    """
+    """What `with_shape` returns, but with empty weights: quick also for large networks."""
     onnx = require("onnx", "reading graphs")
     # Inference copies all that it is given into C++ and back, weights as well.
     light = onnx.ModelProto(ir_version=proto.ir_version)
     light.opset_import.extend(proto.opset_import)
     graph = light.graph
     graph.name = proto.graph.name
-    graph.node.extend(proto.graph.node)
-    graph.input.extend(proto.graph.input)
-    graph.output.extend(proto.graph.output)
+    for kind in ("node", "input", "output"):
+        getattr(graph, kind).extend(getattr(proto.graph, kind))
     for tensor in proto.graph.initializer:
         if math.prod(tensor.dims) <= LARGEST_SHAPE_CONSTANT:
             graph.initializer.append(tensor)
@@ -114,14 +108,20 @@ def shapes_of(proto: ModelProto, batch: int, height: int, width: int) -> ModelPr
 
 def _inferred(light: ModelProto, batch: int, height: int, width: int) -> ModelProto:
     onnx = require("onnx", "reading graphs")
-    _set_input(light.graph, batch, height, width)
+    dims = light.graph.input[0].type.tensor_type.shape.dim
+    for axis, name, wanted in ((0, "batch", batch), (2, "height", height), (3, "width", width)):
+        if axis > 0 and dims[axis].dim_value not in (0, wanted):
+            raise GraphError(
+                f"the graph takes only a {name} of {dims[axis].dim_value}, not {wanted}; export it "
+                "with open sizes"
+            )
+        dims[axis].dim_value = wanted
     # A stored shape of another size would contradict the inferred one.
     for value in light.graph.output:
         value.type.tensor_type.ClearField("shape")
+    sized: ModelProto
     try:
-        sized: ModelProto = onnx.shape_inference.infer_shapes(
-            light, strict_mode=True, data_prop=True
-        )
+        sized = onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
     except Exception as error:
         raise GraphError(
             f"the graph does not take {batch}x{height}x{width}: {first_line(error)}"
@@ -174,27 +174,13 @@ def _check_reshapes(
         (old, *old_rest), (new, *new_rest) = before[name], now[name]
         return new * made_for == old * batch and new_rest == old_rest
 
-    for node in sized.graph.node:
-        if node.op_type != "Reshape":
-            continue
-        ends = node.input[0], node.output[0]
+    for node in [node for node in sized.graph.node if node.op_type == "Reshape"]:
+        ends = source, target = node.input[0], node.output[0]
         if not (all(map(same, ends)) or all(map(grew, ends))):
             raise GraphError(
-                f"Reshape {node.name!r} makes {now[ends[1]]} of {now[ends[0]]}: it mixes the "
+                f"Reshape {node.name!r} makes {now[target]} of {now[source]}: it mixes the "
                 f"{batch} tiles of a batch; this graph is right for a batch of {made_for} alone"
             )
-
-
-def _set_input(graph: GraphProto, batch: int, height: int, width: int) -> None:
-    dims = graph.input[0].type.tensor_type.shape.dim
-    for axis, name, wanted in ((0, "batch", batch), (2, "height", height), (3, "width", width)):
-        if axis > 0 and dims[axis].dim_value not in (0, wanted):
-            raise GraphError(
-                f"the graph takes only a {name} of {dims[axis].dim_value}, not {wanted}; export it "
-                "with open sizes"
-            )
-        dims[axis].ClearField("dim_param")
-        dims[axis].dim_value = wanted
 
 
 def dims_of(value: ValueInfoProto) -> tuple[int, ...]:

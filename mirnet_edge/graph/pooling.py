@@ -13,6 +13,7 @@ not with a tile's, so the results are those of the frame either way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -113,7 +114,8 @@ def _places(editor: GraphEditor) -> list[_Place]:
         if is_frame_mean(editor, node):
             places.append(_place(editor, input_of(node), None, node))
         elif node.op_type == "Softmax" and (found := softmax_mean(editor, node)) is not None:
-            places.append(_place(editor, found.features, found.logits, found.view))
+            logits, features, _, view = found
+            places.append(_place(editor, features, logits, view))
         elif _reduces_positions(editor, node):
             raise GraphError(
                 f"{node.op_type} {node.name!r} reduces over the frame in no way that is known; "
@@ -132,11 +134,8 @@ def _reduces_positions(editor: GraphEditor, node: Node) -> bool:
 
 def _place(editor: GraphEditor, features: Value, logits: Value | None, writer: Node) -> _Place:
     _, channels, rows, _ = editor.dims(features)
-    name, scale, multiple = (
-        writer.outputs[0].name,
-        editor.dims(editor.image)[2] // rows,
-        editor.facts.size_multiple,
-    )
+    name, multiple = str(writer.outputs[0].name), editor.facts.size_multiple
+    scale = editor.dims(editor.image)[2] // rows
     if multiple % scale:
         raise GraphError(
             f"pool {name!r} reads a map of 1/{scale} of the frame's height, but tiles lie on "
@@ -144,7 +143,7 @@ def _place(editor: GraphEditor, features: Value, logits: Value | None, writer: N
             "TensorRT"
         )
     kind: Literal["mean", "softmax"] = "mean" if logits is None else "softmax"
-    return _Place(Pool(str(name), kind, channels, scale), features, logits, writer)
+    return _Place(Pool(name, kind, channels, scale), features, logits, writer)
 
 
 class _Region:
@@ -162,13 +161,16 @@ class _Region:
         self._staged = editor.fixed and isinstance(batch, int)
         # In front of all nodes, where every pool finds what it reads.
         self._first = next(editor.nodes())
-        rows = editor.input(ROWS, (batch, 1, height, 1))
-        columns = editor.input(COLUMNS, (batch, 1, 1, width))
-        self._weights = {2: rows, 3: columns}
+        self._weights = {
+            2: editor.input(ROWS, (batch, 1, height, 1)),
+            3: editor.input(COLUMNS, (batch, 1, 1, width)),
+        }
+        # What several pools read is made once.
+        self._number, self._integers = cache(editor.number), cache(editor.integers)
         self._made: dict[str, Value] = {}
         self._one = self._number("one", 1)
         self._own = editor.input(OWN, (1, 1, 1, 1))
-        self._given = self._add("Sub", [self._one, self._own], "own/not")
+        self._given = self._shared("Sub", [self._one, self._own], "own/not")
 
     def chosen(self, before: Node, gathered: Value, given: Value, name: str) -> Value:
         """What a pool hands on; exact, since ``own`` is 0 or 1."""
@@ -179,27 +181,23 @@ class _Region:
     def gathered(self, place: _Place, name: str, mass_name: str) -> Value:
         """The mean over the region of what ``place`` reads; it and its mass become outputs of the
         graph."""
-        reader, pool, mass = place.writer, place.pool, None
+        pool, add = place.pool, partial(self._editor.add, place.writer)
         if place.logits is None:
-            mean = self._mean(reader, place.features, pool.scale, name)
-        else:
-            logits = self._editor.add(
-                reader, "Add", [place.logits, self._outside(pool.scale)], f"{name}/inside"
-            )
-            # In stages where the size is fixed, as FP16 holds them; else in a form for any size.
-            summed, total, shift = (
-                softmax_sums(self._editor, logits, place.features, name, (reader, reader))
-                if self._staged
-                else self._sums(reader, logits, place.features, name)
-            )
-            mean = self._editor.add(reader, "Div", [summed, total], name)
-            power = self._editor.add(reader, "Log", [total], f"{name}/log")
-            power = self._editor.add(reader, "Add", [power, shift], f"{name}/power")
-            share = self._log_share(pool.scale)
-            mass = self._editor.add(reader, "Add", [power, share], mass_name)
+            mean = self._mean(place.writer, place.features, pool.scale, name)
+            self._editor.output(mean, (self._batch, pool.channels, 1, 1))
+            return mean
+        logits = add("Add", [place.logits, self._outside(pool.scale)], f"{name}/inside")
+        # In stages where the size is fixed, as FP16 holds them; else in a form for any size.
+        summed, total, shift = (
+            softmax_sums(self._editor, logits, place.features, name, (place.writer,) * 2)
+            if self._staged
+            else self._sums(place.writer, logits, place.features, name)
+        )
+        mean = add("Div", [summed, total], name)
+        power = add("Add", [add("Log", [total], f"{name}/log"), shift], f"{name}/power")
+        mass = add("Add", [power, self._log_share(pool.scale)], mass_name)
         self._editor.output(mean, (self._batch, pool.channels, 1, 1))
-        if mass is not None:
-            self._editor.output(mass, (self._batch, 1, 1, 1))
+        self._editor.output(mass, (self._batch, 1, 1, 1))
         return mean
 
     def _mean(self, before: Node, features: Value, scale: int, name: str) -> Value:
@@ -208,13 +206,11 @@ class _Region:
         share."""
         block, blocks = [self._multiple // scale] * 2, features
         if block[0] > 1:
-            blocks = self._editor.add(
-                before, "AveragePool", [features], f"{name}/blocks",
-                kernel_shape=block, strides=block,
-            )  # fmt: skip
-        kept = self._editor.add(
-            before, "Mul", [blocks, self._inside(self._multiple)], f"{name}/kept"
-        )
+            blocks = self._editor.block_pool(
+                before, "AveragePool", features, block, f"{name}/blocks"
+            )
+        inside = self._inside(self._multiple)
+        kept = self._editor.add(before, "Mul", [blocks, inside], f"{name}/kept")
         mean = self._editor.reduce(before, "ReduceMean", kept, f"{name}/mean")
         return self._editor.add(before, "Div", [mean, self._share()], name)
 
@@ -223,94 +219,73 @@ class _Region:
     ) -> tuple[Value, Value, Value]:
         """What `softmax_sums` returns, at any size."""
 
-        def add(kind: str, inputs: list[Value], part: str, **attributes: Any) -> Value:
+        def add(kind: str, inputs: list[Value], part: str, **attributes: int) -> Value:
             return self._editor.add(before, kind, inputs, f"{name}/{part}", **attributes)
 
-        def reshaped(value: Value, shape: list[int], part: str) -> Value:
-            constant = self._editor.constant(f"{name}/{part}/shape", np.array(shape, np.int64))
-            return add("Reshape", [value, constant], part)
+        def reshaped(value: Value, part: str, *shape: int) -> Value:
+            return add("Reshape", [value, self._integers(f"{name}/{part}/shape", *shape)], part)
 
-        axes = self._editor.constant(f"{name}/axes", np.array(SPATIAL_AXES, np.int64))
+        axes = self._integers(f"{name}/axes", *SPATIAL_AXES)
         largest = self._editor.reduce(before, "ReduceMax", logits, f"{name}/largest")
         powers = add("Exp", [add("Sub", [logits, largest], "below")], "exp")
         total = add("ReduceSum", [powers, axes], "sum", keepdims=1)
         # 0 copies a dimension, so that batch and channels may be open.
-        flat = reshaped(features, [0, 0, -1], "flat")
-        product = add("MatMul", [flat, reshaped(powers, [0, -1, 1], "column")], "product")
-        return reshaped(product, [0, 0, 1, 1], "vector"), total, largest
+        flat = reshaped(features, "flat", 0, 0, -1)
+        product = add("MatMul", [flat, reshaped(powers, "column", 0, -1, 1)], "product")
+        return reshaped(product, "vector", 0, 0, 1, 1), total, largest
 
     def _inside(self, scale: int) -> Value:
         """1 inside the region and 0 outside: (N, 1, h, w)."""
-        name = f"inside/{scale}"
-        if name not in self._made:
-            sides = [self._side(axis, scale) for axis in (2, 3)]
-            self._made[name] = self._add("Mul", sides, name)
-        return self._made[name]
+        sides = [self._side(axis, scale) for axis in (2, 3)]
+        return self._shared("Mul", sides, f"inside/{scale}")
 
     def _side(self, axis: int, scale: int) -> Value:
         """The same along one axis."""
         name = f"{self._weights[axis].name}/{scale}/inside"
-        if name not in self._made:
-            longest = self._number(f"{name}/longest", LONGEST)
-            counted = self._add("Mul", [self._every(axis, scale), longest], f"{name}/counted")
-            self._made[name] = self._add("Min", [counted, self._one], name)
-        return self._made[name]
+        longest = self._number(f"{name}/longest", LONGEST)
+        counted = self._shared("Mul", [self._every(axis, scale), longest], f"{name}/counted")
+        return self._shared("Min", [counted, self._one], name)
 
     def _share(self) -> Value:
         """The region's share of the tile: (N, 1, 1, 1)."""
-        if "share" not in self._made:
-            sides = []
-            for axis in (2, 3):
-                side, name = self._side(axis, self._multiple), f"{self._weights[axis].name}/share"
-                sides.append(self._editor.reduce(self._first, "ReduceMean", side, name))
-            self._made["share"] = self._add("Mul", sides, "share")
-        return self._made["share"]
+        sides = []
+        for axis in (2, 3):
+            side, name = self._side(axis, self._multiple), f"{self._weights[axis].name}/share"
+            sides.append(self._shared("ReduceMean", [side], name, axes=SPATIAL_AXES, keepdims=1))
+        return self._shared("Mul", sides, "share")
 
     def _outside(self, scale: int) -> Value:
         """What takes the logits outside the region away: (N, 1, h, w)."""
         name = f"outside/{scale}"
-        if name not in self._made:
-            below = self._add("Sub", [self._one, self._inside(scale)], f"{name}/outside")
-            self._made[name] = self._add("Mul", [below, self._number(f"{name}/far", OUTSIDE)], name)
-        return self._made[name]
+        below = self._shared("Sub", [self._one, self._inside(scale)], f"{name}/outside")
+        return self._shared("Mul", [below, self._number(f"{name}/far", OUTSIDE)], name)
 
     def _log_share(self, scale: int) -> Value:
         """The logarithm of one position's share in the region: (N, 1, 1, 1)."""
         name = f"share/{scale}"
-        if name not in self._made:
-            pixel = self._add("Mul", [self._largest(2), self._largest(3)], f"{name}/pixel")
-            size = self._number(f"{name}/size", scale**2)
-            share = self._add("Mul", [pixel, size], f"{name}/position")
-            self._made[name] = self._add("Log", [share], name)
-        return self._made[name]
+        pixel = self._shared("Mul", [self._largest(2), self._largest(3)], f"{name}/pixel")
+        size = self._number(f"{name}/size", scale**2)
+        share = self._shared("Mul", [pixel, size], f"{name}/position")
+        return self._shared("Log", [share], name)
 
     def _every(self, axis: int, scale: int) -> Value:
         """The weights of every ``scale``-th row or column."""
         weights = self._weights[axis]
-        name = f"{weights.name}/{scale}"
         if scale == 1:
             return weights
-        if name not in self._made:
-            bounds = [
-                self._editor.constant(f"{name}/{part}", np.array([value], np.int64))
-                for part, value in (
-                    ("first", 0), ("last", np.iinfo(np.int64).max), ("axis", axis), ("step", scale),
-                )
-            ]  # fmt: skip
-            self._made[name] = self._add("Slice", [weights, *bounds], f"{name}/every")
-        return self._made[name]
+        name, last = f"{weights.name}/{scale}", np.iinfo(np.int64).max
+        parts = {"first": 0, "last": last, "axis": axis, "step": scale}
+        bounds = [self._integers(f"{name}/{part}", value) for part, value in parts.items()]
+        return self._shared("Slice", [weights, *bounds], f"{name}/every")
 
     def _largest(self, axis: int) -> Value:
         """The weight of one row or column of pixels in the region: (N, 1, 1, 1)."""
         weights = self._weights[axis]
         name = f"{weights.name}/largest"
+        return self._shared("ReduceMax", [weights], name, axes=SPATIAL_AXES, keepdims=1)
+
+    def _shared(self, kind: str, inputs: list[Value], name: str, **attributes: Any) -> Value:
+        """A node in front of all others, made when it is first asked for."""
         if name not in self._made:
-            self._made[name] = self._editor.reduce(self._first, "ReduceMax", weights, name)
+            self._made[name] = self._editor.add(self._first, kind, inputs, name, **attributes)
         return self._made[name]
-
-    def _add(self, kind: str, inputs: list[Value], name: str, **attributes: Any) -> Value:
-        """A node in front of all others."""
-        return self._editor.add(self._first, kind, inputs, name, **attributes)
-
-    def _number(self, name: str, value: float) -> Value:
-        return self._editor.constant(name, np.full((1, 1, 1, 1), value, np.float32))

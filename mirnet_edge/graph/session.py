@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 
 def session_options(threads: int | None = None) -> SessionOptions:
-    """The options of a session.
-
-    Args:
-        threads: CPU threads; None takes all that this process may use.
-
-    Raises:
-        MissingDependencyError: onnxruntime is not installed.
-    """
+    """The options of a session on so many CPU threads; None takes all that this process may use."""
     options: SessionOptions = require("onnxruntime", "running graphs").SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     # What fails is raised and translated where the session runs; the log would say it twice.
@@ -36,11 +29,7 @@ def session_options(threads: int | None = None) -> SessionOptions:
 
 
 class TileSession:
-    """A graph of one input on the CPU, for tiles one by one.
-
-    Raises:
-        GraphError: ONNX Runtime cannot load the graph.
-    """
+    """A graph of one input on the CPU, for tiles one by one."""
 
     def __init__(self, proto: ModelProto) -> None:
         self._ort = require("onnxruntime", "running graphs")
@@ -54,11 +43,7 @@ class TileSession:
             raise self._refused("the graph", error) from error
 
     def run(self, tile: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """The graph's outputs for a (C, H, W) tile.
-
-        Raises:
-            GraphError: ONNX Runtime cannot run it.
-        """
+        """The graph's outputs for a (C, H, W) tile."""
         try:
             outputs: list[NDArray[Any]] = self._session.run(None, {self._input: tile[None]})
         except Exception as error:

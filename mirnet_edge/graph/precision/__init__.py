@@ -11,7 +11,7 @@ import copy
 from typing import TYPE_CHECKING, Literal
 
 from mirnet_edge._imports import require
-from mirnet_edge.errors import ConfigError, GraphError, first_line
+from mirnet_edge.errors import GraphError, first_line
 from mirnet_edge.graph.file import has_qdq
 from mirnet_edge.graph.precision.islands import fp32_islands
 from mirnet_edge.graph.precision.typing_pass import IoType, retyped
@@ -39,18 +39,15 @@ def typed_graph(
 
     Args:
         proto: float32, with all shapes known (see `graph.file.with_shape`), with Q/DQ pairs
-            for "int8" and without for the others. Not changed.
+            for "int8" alone.
         strongly_typed: whether TensorRT takes the types from the graph. If not, the graph stays
             in float32, inputs and outputs too, and the builder sets flags and types.
         io: type of the graph's input and output, where it is strongly typed.
 
     Raises:
-        ConfigError: there is no such precision.
         GraphError: Q/DQ pairs are missing or in the way, onnx cannot raise the graph to opset 19,
             a weight does not fit FP16, or a shape is not known.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision={precision!r}: need one of {', '.join(PRECISIONS)}")
     if has_qdq(proto) != (precision == "int8"):
         raise GraphError(
             "the graph has no Q/DQ pairs, so it cannot be built for INT8; quantize it first"
@@ -60,22 +57,21 @@ def typed_graph(
         )
     if not strongly_typed:
         return copy.deepcopy(proto)
-    islands = (
-        [node.name for node in proto.graph.node] if precision == "fp32" else fp32_islands(proto)
-    )
-    return retyped(_with_typed_scales(proto) if precision == "int8" else proto, islands, io)
+    if precision == "fp32":
+        return retyped(proto, {node.name for node in proto.graph.node}, io)
+    raised = _with_typed_scales(proto) if precision == "int8" else proto
+    return retyped(raised, {*fp32_islands(proto)}, io)
 
 
 def _with_typed_scales(proto: ModelProto) -> ModelProto:
     """A graph with Q/DQ pairs raised, by onnx's own converter, to the opset whose scales may be
     FP16."""
     onnx = require("onnx", "typing graphs")
-    converter = require("onnx.version_converter", "typing graphs")
     version = proto.opset_import[0].version
     if version >= QDQ_OPSET:
         return proto
     try:
-        raised: ModelProto = converter.convert_version(proto, QDQ_OPSET)
+        raised: ModelProto = onnx.version_converter.convert_version(proto, QDQ_OPSET)
     except Exception as error:
         raise GraphError(
             f"onnx {onnx.__version__} cannot raise the graph from opset {version} to {QDQ_OPSET}: "

@@ -40,10 +40,7 @@ BESIDE_SUMS = EXPONENTS | NORMALIZERS
 
 
 def fp32_islands(proto: ModelProto) -> list[str]:
-    """Names of the nodes that need FP32, in the graph's order.
-
-    Args:
-        proto: with all shapes known (see `graph.file.with_shape`).
+    """Names of the nodes that need FP32, in the order of a graph with all shapes known.
 
     Raises:
         GraphError: the shape of a tensor is not known, or a node has no name.
@@ -53,16 +50,14 @@ def fp32_islands(proto: ModelProto) -> list[str]:
 
 class _Finder:
     def __init__(self, proto: ModelProto) -> None:
-        graph = proto.graph
-        self.nodes = list(graph.node)
-        self.constants = {tensor.name for tensor in graph.initializer}
+        self.graph = proto.graph
+        self.constants = {tensor.name for tensor in proto.graph.initializer}
         self.shapes = shapes_by_name(proto)
-        batch, _, height, width = self._shape(graph.input[0].name)
+        batch, _, height, width = self._shape(proto.graph.input[0].name)
         self.mask_size = batch * height * width
-        self.handed_out = [value.name for value in graph.output[1:]]
-        self.producer = {name: node for node in self.nodes for name in node.output}
+        self.producer = {name: node for node in self.graph.node for name in node.output}
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in self.nodes:
+        for node in self.graph.node:
             if not node.name:
                 raise GraphError(
                     f"the {node.op_type} that writes {node.output[0]!r} has no name; islands are "
@@ -74,21 +69,21 @@ class _Finder:
 
     def islands(self) -> list[str]:
         # In the graph's order: whether a product is one hangs on the softmax before it.
-        for node in self.nodes:
+        for node in self.graph.node:
             if self._needs_fp32(node):
                 self.found.add(node.name)
-        for node in self.nodes:
+        for node in self.graph.node:
             if node.name in self.found and node.op_type == "Exp":
                 self._join_producers(node)
                 self._join_sums(node)
             elif node.name in self.found and node.op_type in UNSCALED:
                 self._join_normalizers(node)
-        for name in self.handed_out:
-            self._join_handed_out(name)
+        for value in self.graph.output[1:]:
+            self._join_handed_out(value.name)
         # A node that joins may be what kept its neighbour from joining.
-        while between := {node.name for node in self.nodes if self._is_between(node)}:
+        while between := {node.name for node in self.graph.node if self._is_between(node)}:
             self.found |= between
-        return [node.name for node in self.nodes if node.name in self.found]
+        return [node.name for node in self.graph.node if node.name in self.found]
 
     def _needs_fp32(self, node: NodeProto) -> bool:
         """Whether the node does by itself, whatever stands beside it."""
@@ -128,12 +123,8 @@ class _Finder:
     def _join_producers(self, node: NodeProto) -> None:
         """The argument of an exponential is computed in FP32 too: an error of it is a relative
         error of the weight."""
-        for name in node.input:
-            producer = self.producer.get(name)
-            if producer is None or producer.name in self.found:
-                continue
-            if producer.op_type in EXPONENTS and self._is_small(producer):
-                self.found.add(producer.name)
+        for producer in map(self.producer.get, node.input):
+            if producer is not None and self._joins(producer, EXPONENTS):
                 self._join_producers(producer)
 
     def _join_sums(self, node: NodeProto) -> None:
@@ -147,15 +138,17 @@ class _Finder:
     def _join_normalizers(self, node: NodeProto) -> None:
         """A sum stays in FP32 until it divides, is divided, or scales a tensor."""
         for consumer in self.consumers[node.output[0]]:
-            if (
-                consumer.op_type in NORMALIZERS
-                and consumer.name not in self.found
-                and self._is_small(consumer)
-            ):
-                self.found.add(consumer.name)
-                others = [name for name in consumer.input if name not in self.constants]
-                if consumer.op_type != "Div" and len(others) == 1:
-                    self._join_normalizers(consumer)
+            computed = [name for name in consumer.input if name not in self.constants]
+            scales = consumer.op_type != "Div" and len(computed) == 1
+            if self._joins(consumer, NORMALIZERS) and scales:
+                self._join_normalizers(consumer)
+
+    def _joins(self, node: NodeProto, kinds: set[str]) -> bool:
+        """Take in a small node of these operators; whether it was outside."""
+        joins = node.op_type in kinds and node.name not in self.found and self._is_small(node)
+        if joins:
+            self.found.add(node.name)
+        return joins
 
     def _join_handed_out(self, name: str) -> None:
         """Vectors and masses that leave the graph, which is in FP32, and the weights behind them:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Collection
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -12,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
-from mirnet_edge.errors import ConfigError, GraphError, first_line
+from mirnet_edge.errors import GraphError, first_line
 from mirnet_edge.graph.file import PAIR, set_nodes
 from mirnet_edge.graph.precision.islands import FP16_MAX
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 IoType = Literal["float32", "float16"]
 FLOAT, FLOAT16 = 1, 10
-TYPE_OF_IO = {"float32": FLOAT, "float16": FLOAT16}
 NAME_OF_TYPE = {FLOAT: "float32", FLOAT16: "float16"}
 
 ALWAYS_FLOAT32 = {("Resize", 2), ("Upsample", 1)}
@@ -33,31 +31,38 @@ LOST_TO_UNDERFLOW = 1e-2
 """Part of a constant's norm that FP16 may lose without a warning; ordinary rounding takes 3e-4."""
 
 
-def retyped(proto: ModelProto, float32_nodes: Collection[str], io: IoType) -> ModelProto:
+def retyped(proto: ModelProto, float32_nodes: set[str], io: IoType) -> ModelProto:
     """A copy whose named nodes compute in float32 and all others in float16, checked by onnx.
 
     A tensor has the type of the node that writes it. Where a reader needs the other type, one Cast
     serves all such readers; constants are stored in the type that is read.
 
     Args:
-        proto: float32, types inferred.
+        proto: float32.
+        float32_nodes: their names.
         io: type of the graph's first input and output, the images; all others are float32.
 
     Raises:
-        ConfigError: there is no such type.
         GraphError: a constant is beyond FP16's range.
     """
-    if io not in TYPE_OF_IO:
-        raise ConfigError(f"io={io!r}: need one of {', '.join(TYPE_OF_IO)}")
     onnx = require("onnx", "typing graphs")
     typed = copy.deepcopy(proto)
     # Of initializers alone a second copy can be stored in the other type.
-    constants_to_initializers(typed)
-    _Typing(onnx, typed, set(float32_nodes), TYPE_OF_IO[io]).run()
-    return _checked(onnx, typed)
+    _constants_to_initializers(typed)
+    _Typing(onnx, typed, float32_nodes, FLOAT16 if io == "float16" else FLOAT).run()
+    try:
+        typed = onnx.shape_inference.infer_shapes(
+            typed, check_type=True, strict_mode=True, data_prop=True
+        )
+        onnx.checker.check_model(typed, full_check=True)
+    except Exception as error:
+        raise GraphError(
+            f"the typed graph does not type-check ({first_line(error)}); please report this network"
+        ) from error
+    return typed
 
 
-def constants_to_initializers(proto: ModelProto) -> None:
+def _constants_to_initializers(proto: ModelProto) -> None:
     """Turn Constant nodes into initializers, in place."""
     kept = []
     for node in proto.graph.node:
@@ -74,14 +79,8 @@ class _Typing:
     def __init__(
         self, onnx: ModuleType, proto: ModelProto, float32_nodes: set[str], io_type: int
     ) -> None:
-        self.onnx, self.proto = onnx, proto
-        self.float32_nodes = float32_nodes
+        self.onnx, self.proto, self.float32_nodes = onnx, proto, float32_nodes
         graph = proto.graph
-        images = {graph.input[0].name, graph.output[0].name}
-        self.io_type = {
-            value.name: io_type if value.name in images else FLOAT
-            for value in (*graph.input, *graph.output)
-        }
         # Nodes do not say which of their tensors are floats; inference does.
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph
         self.floats = {
@@ -89,13 +88,16 @@ class _Typing:
             for value in (*inferred.input, *inferred.value_info, *inferred.output)
             if value.type.tensor_type.elem_type == FLOAT
         }
+        images = {graph.input[0].name, graph.output[0].name}
+        self.io_type = {
+            value.name: io_type if value.name in images else FLOAT
+            for value in (*graph.input, *graph.output)
+            if value.name in self.floats
+        }
+        inputs = {value.name for value in graph.input}
+        self.type_of = {name: kind for name, kind in self.io_type.items() if name in inputs}
         self.constants = {
             tensor.name: tensor for tensor in graph.initializer if tensor.data_type == FLOAT
-        }
-        self.type_of = {
-            value.name: self.io_type[value.name]
-            for value in graph.input
-            if value.name in self.floats
         }
         self.stored: dict[str, TensorProto] = {}
         self.nodes: list[NodeProto] = []
@@ -106,8 +108,8 @@ class _Typing:
             self._type_node(node)
         for value in graph.output:
             if value.name in self.floats:
-                self._type_output(value)
-        for value in graph.input:
+                self._type_output(value.name)
+        for value in (*graph.input, *graph.output):
             if value.name in self.floats:
                 value.type.tensor_type.elem_type = self.io_type[value.name]
         others = [tensor for tensor in graph.initializer if tensor.data_type != FLOAT]
@@ -133,18 +135,16 @@ class _Typing:
         self.type_of |= {name: own for name in node.output if name in self.floats}
         self.nodes.append(node)
 
-    def _type_output(self, value: ValueInfoProto) -> None:
-        """Give a graph's output its type; what wrote it writes another tensor if that differs."""
-        io_type = self.io_type[value.name]
-        if self.type_of.get(value.name, io_type) != io_type:
-            inner = f"{value.name}_as_{NAME_OF_TYPE[self.type_of[value.name]]}"
+    def _type_output(self, name: str) -> None:
+        """Where a graph's output has another type than what writes it, that writes another tensor,
+        which a Cast reads."""
+        io_type = self.io_type[name]
+        if self.type_of.get(name, io_type) != io_type:
+            inner = f"{name}_as_{NAME_OF_TYPE[self.type_of[name]]}"
             for node in self.nodes:
                 for names in (node.input, node.output):
-                    for index, name in enumerate(names):
-                        if name == value.name:
-                            names[index] = inner
-            self.nodes.append(self._cast_node(inner, value.name, io_type))
-        value.type.tensor_type.elem_type = io_type
+                    names[:] = [inner if item == name else item for item in names]
+            self.nodes.append(self._cast_node(inner, name, io_type))
 
     def _cast(self, name: str, wanted: int) -> str:
         """Name of the tensor in the wanted type, written by a Cast before its first reader."""
@@ -168,17 +168,13 @@ class _Typing:
             if wanted == FLOAT16 and is_scale:
                 values = np.maximum(values, np.float32(LEAST_SCALE)).astype(np.float16)
             elif wanted == FLOAT16:
-                values = as_float16(name, values)
+                values = _as_float16(name, values)
             self.stored[stored] = self.onnx.numpy_helper.from_array(values, stored)
         return stored
 
 
-def as_float16(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
-    """A constant in float16; warns where more than 1 % of its norm is lost to underflow.
-
-    Raises:
-        GraphError: a value is not finite in float16.
-    """
+def _as_float16(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """A constant in float16; warns where more than 1 % of its norm is lost to underflow."""
     largest = float(np.abs(values).max(initial=0))
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
@@ -195,16 +191,3 @@ def as_float16(name: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
             stacklevel=2,
         )
     return half
-
-
-def _checked(onnx: ModuleType, proto: ModelProto) -> ModelProto:
-    try:
-        typed: ModelProto = onnx.shape_inference.infer_shapes(
-            proto, check_type=True, strict_mode=True, data_prop=True
-        )
-        onnx.checker.check_model(typed, full_check=True)
-    except Exception as error:
-        raise GraphError(
-            f"the typed graph does not type-check ({first_line(error)}); please report this network"
-        ) from error
-    return typed

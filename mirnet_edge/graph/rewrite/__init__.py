@@ -13,41 +13,30 @@ from typing import TYPE_CHECKING, Literal
 from mirnet_edge.errors import GraphError
 from mirnet_edge.graph.cost import bytes_moved
 from mirnet_edge.graph.file import with_shape
-from mirnet_edge.graph.rewrite.convolutions import (
-    blur_pools,
-    convolutions_before_upsampling,
-    dense_groups,
-    leaky_relus,
-    strided_convolutions,
-)
+from mirnet_edge.graph.rewrite import convolutions, fusion, pools
 from mirnet_edge.graph.rewrite.edit import GraphEditor, sized
-from mirnet_edge.graph.rewrite.fusion import attention_tails, weighted_sums
-from mirnet_edge.graph.rewrite.pools import (
-    means_through_linear_maps,
-    spatial_softmaxes,
-    staged_means,
-)
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 Target = Literal["any", "tensorrt"]
 FOR_ANY = (
-    leaky_relus,
-    weighted_sums,
-    convolutions_before_upsampling,
-    means_through_linear_maps,
+    convolutions.leaky_relus,
+    fusion.weighted_sums,
+    convolutions.convolutions_before_upsampling,
+    pools.means_through_linear_maps,
 )
 FOR_TENSORRT = (
-    strided_convolutions,
-    blur_pools,
-    attention_tails,
-    dense_groups,
-    spatial_softmaxes,
-    staged_means,
+    convolutions.strided_convolutions,
+    convolutions.blur_pools,
+    fusion.attention_tails,
+    convolutions.dense_groups,
+    pools.spatial_softmaxes,
+    pools.staged_means,
 )
 """Passes by the target where they pay, in the order they run: later ones find what earlier ones
-made. Each changes the graph and returns how often it applied."""
+made. Each yields its changes to a graph one by one: the values that go, each with the value that
+takes its place (see `edit.GraphEditor.apply`)."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +46,7 @@ class PassReport:
     Attributes:
         name: of the pass.
         changes: how often it applied.
-        nodes, bytes_moved: of the graph after it; bytes as
-            `mirnet_edge.graph.cost.bytes_moved` counts them, at the graph's size or, where that is
-            open, at 256x256.
+        nodes, bytes_moved: of the graph after it; bytes at 256x256 where its size is open.
     """
 
     name: str
@@ -91,7 +78,7 @@ def rewrite(proto: ModelProto, target: Target = "any") -> tuple[ModelProto, list
     for run in FOR_ANY if target == "any" else (*FOR_ANY, *FOR_TENSORRT):
         # Taken in anew for each, so that shapes are known of what the one before made.
         editor = GraphEditor(proto)
-        if changes := run(editor):
+        if changes := editor.apply(run):
             proto = editor.to_proto()
             reports.append(_report(run.__name__, changes, proto))
         else:
@@ -100,11 +87,7 @@ def rewrite(proto: ModelProto, target: Target = "any") -> tuple[ModelProto, list
 
 
 def rewritten_for_tensorrt(proto: ModelProto, batch: int, tile: tuple[int, int]) -> ModelProto:
-    """A copy for a batch of tiles, rewritten for TensorRT, with every tensor's shape inferred.
-
-    Raises:
-        GraphError: the graph takes no such tiles, or cannot be rewritten.
-    """
+    """A copy for a batch of tiles, rewritten for TensorRT, with every tensor's shape inferred."""
     # Sized before, since some passes count on a fixed size, and after, for the shapes they made.
     return with_shape(rewrite(with_shape(proto, batch, *tile), "tensorrt")[0], batch, *tile)
 

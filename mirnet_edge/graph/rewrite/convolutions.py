@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.graph.rewrite.edit import (
+    Changes,
     GraphEditor,
     attribute,
     has_border,
@@ -21,40 +22,30 @@ if TYPE_CHECKING:
     from onnx_ir import Node, Value
 
 
-def leaky_relus(editor: GraphEditor) -> int:
+def leaky_relus(editor: GraphEditor) -> Changes:
     """PReLU with one constant slope is LeakyReLU, which runtimes fuse into the convolution before
     it."""
-    changed = 0
     for prelu in editor.nodes("PRelu"):
         slope = editor.array(prelu.inputs[1])
-        if slope is None or slope.size != 1:
-            continue
-        leaky = editor.add(
-            prelu, "LeakyRelu", [prelu.inputs[0]], f"{prelu.name}/leaky", alpha=float(slope.item())
-        )
-        editor.replace(prelu.outputs[0], leaky)
-        changed += 1
-    return changed
+        if slope is not None and slope.size == 1:
+            name, alpha = f"{prelu.name}/leaky", float(slope.item())
+            leaky = editor.add(prelu, "LeakyRelu", [prelu.inputs[0]], name, alpha=alpha)
+            yield {prelu.outputs[0]: leaky}
 
 
-def convolutions_before_upsampling(editor: GraphEditor) -> int:
+def convolutions_before_upsampling(editor: GraphEditor) -> Changes:
     """A 1x1 convolution mixes channels, bilinear upsampling mixes positions with weights that are
     the same in all channels: they commute, and the convolution is cheaper at the smaller size."""
-    changed = 0
     for conv in editor.nodes("Conv"):
         resize = source_of(conv, "Resize")
         if resize is None or not is_pointwise_conv(conv) or not is_doubling(editor, resize):
             continue
         weight = input_of(conv, 1)
-        small = editor.add(
-            conv, "Conv", [resize.inputs[0], weight], f"{weight.name}/small", kernel_shape=[1, 1]
-        )
+        small = editor.mix(conv, input_of(resize), weight, f"{weight.name}/small")
         inputs = [small, *resize.inputs[1:]]
         attributes = {key: item.value for key, item in resize.attributes.items()}
         large = editor.add(conv, "Resize", inputs, f"{weight.name}/doubled", **attributes)
-        editor.replace(conv.outputs[0], large)
-        changed += 1
-    return changed
+        yield {conv.outputs[0]: large}
 
 
 def is_doubling(editor: GraphEditor, node: Node) -> bool:
@@ -69,35 +60,32 @@ def is_doubling(editor: GraphEditor, node: Node) -> bool:
     )
 
 
-def strided_convolutions(editor: GraphEditor) -> int:
+def strided_convolutions(editor: GraphEditor) -> Changes:
     """Downsampling as one dense convolution instead of two or more passes over the map.
 
     The 2x2 mean and a 1x1 convolution W are a 2x2 convolution of stride 2 with the weights W / 4.
     A convolution whose kernel equals its stride, followed by another such one, is one of the
     product of both sizes with the weights sum_c W2[o, c, y2, x2] W1[c, i, y1, x1].
     """
-    changed = 0
-    while merged := sum(_merge_blocks(editor, conv) for conv in editor.nodes("Conv")):
-        changed += merged
-    return changed
-
-
-def _merge_blocks(editor: GraphEditor, conv: Node) -> int:
-    """Merge ``conv`` with what feeds it, where both are maps of blocks; 1 if it was done."""
-    before = input_of(conv).producer()
-    outer = _block_weights(editor, conv)
-    inner = None if before is None else _block_weights(editor, before)
-    if before is None or outer is None or inner is None:
-        return 0
-    # A convolution that others read is computed anyway: merged, it would be computed twice.
-    shared = editor.only_use(before.outputs[0]) is None
-    if max(outer.shape[2], inner.shape[2]) < 2 or (shared and before.op_type == "Conv"):
-        return 0
-    weight = _composed(outer, inner)
-    size = weight.shape[2]
-    shape: dict[str, Any] = {"kernel_shape": [size, size], "strides": [size, size]}
-    _replace(editor, conv, input_of(before), weight, "strided", shape)
-    return 1
+    merged = False
+    for conv in editor.nodes("Conv"):
+        before = input_of(conv).producer()
+        outer = _block_weights(editor, conv)
+        inner = None if before is None else _block_weights(editor, before)
+        if before is None or outer is None or inner is None:
+            continue
+        # A convolution that others read is computed anyway: merged, it would be computed twice.
+        shared = editor.only_use(before.outputs[0]) is None
+        if max(outer.shape[2], inner.shape[2]) < 2 or (shared and before.op_type == "Conv"):
+            continue
+        weight = _composed(outer, inner)
+        size = [weight.shape[2]] * 2
+        shape = {"kernel_shape": size, "strides": size}
+        yield _with_weight(editor, conv, input_of(before), weight, "strided", shape)
+        merged = True
+    if merged:
+        # What was merged may merge again.
+        yield from strided_convolutions(editor)
 
 
 def _block_weights(editor: GraphEditor, node: Node) -> NDArray[Any] | None:
@@ -110,11 +98,8 @@ def _block_weights(editor: GraphEditor, node: Node) -> NDArray[Any] | None:
         return None
     if node.op_type == "AveragePool":
         channels = editor.dims(input_of(node))[1]
-        eye = np.eye(channels, dtype=np.float32)[:, :, None, None]
-        weight: NDArray[Any] = np.broadcast_to(eye, (channels, channels, *size)) / np.float32(
-            size[0] * size[1]
-        )
-        return weight
+        share = np.eye(channels, dtype=np.float32)[:, :, None, None] / np.float32(size[0] ** 2)
+        return np.broadcast_to(share, (channels, channels, *size))
     return editor.array(node.inputs[1]) if is_plain_conv(node) else None
 
 
@@ -123,16 +108,12 @@ def _composed(outer: NDArray[Any], inner: NDArray[Any]) -> NDArray[np.float32]:
     # In FP64 products of two FP32 weights are exact: what is stored is rounded once.
     weight = np.einsum("ocYX,ciyx->oiYyXx", outer, inner, dtype=np.float64)
     out, inputs, rows, row, columns, column = weight.shape
-    blocks: NDArray[np.float32] = weight.reshape(out, inputs, rows * row, columns * column).astype(
-        np.float32
-    )
-    return blocks
+    return weight.reshape(out, inputs, rows * row, columns * column).astype(np.float32)
 
 
-def blur_pools(editor: GraphEditor) -> int:
+def blur_pools(editor: GraphEditor) -> Changes:
     """A depthwise blur f followed by a 1x1 convolution W is one dense convolution with the weights
     W[o, c] f[c, y, x]; the map between them is never written."""
-    changed = 0
     for conv in editor.nodes("Conv"):
         blur = source_of(conv, "Conv")
         if blur is None or not is_pointwise_conv(conv) or len(blur.inputs) != 2:
@@ -141,21 +122,17 @@ def blur_pools(editor: GraphEditor) -> int:
         if filters is None or weight is None or filters.shape[1] != 1:
             continue
         # One filter a channel: of several, or of one gray channel, the products would be others.
-        if not attribute(blur, "group", 1) == filters.shape[0] == weight.shape[1]:
-            continue
-        dense = weight * filters[None, :, 0]
-        _replace(editor, conv, input_of(blur), dense, "blurred", _ungrouped(blur))
-        changed += 1
-    return changed
+        if attribute(blur, "group", 1) == filters.shape[0] == weight.shape[1]:
+            dense = weight * filters[None, :, 0]
+            yield _with_weight(editor, conv, input_of(blur), dense, "blurred", _ungrouped(blur))
 
 
-def dense_groups(editor: GraphEditor) -> int:
+def dense_groups(editor: GraphEditor) -> Changes:
     """A grouped convolution is a dense one whose weights between groups are zero.
 
     Groups of 20 or 45 channels fill no tensor core; the dense one does, with more arithmetic and
     the same bytes of features.
     """
-    changed = 0
     for conv in editor.nodes("Conv"):
         groups = attribute(conv, "group", 1)
         weight = editor.array(conv.inputs[1])
@@ -167,24 +144,21 @@ def dense_groups(editor: GraphEditor) -> int:
         for group in range(groups):
             rows = slice(group * out, (group + 1) * out)
             dense[rows, group * into : (group + 1) * into] = weight[rows]
-        _replace(editor, conv, input_of(conv), dense, "dense", _ungrouped(conv))
-        changed += 1
-    return changed
+        yield _with_weight(editor, conv, input_of(conv), dense, "dense", _ungrouped(conv))
 
 
-def _replace(
+def _with_weight(
     editor: GraphEditor,
     conv: Node,
     source: Value,
     weight: NDArray[Any],
     suffix: str,
     attributes: dict[str, Any],
-) -> None:
-    """Put a convolution of ``source`` with a new weight in the place of ``conv``."""
+) -> dict[Value, Value]:
+    """The change of ``conv`` to a convolution of ``source`` with a new weight."""
     name = f"{input_of(conv, 1).name}/{suffix}"
     inputs = [source, editor.constant(name, weight)]
-    new = editor.add(conv, "Conv", inputs, name, editor.dims(conv.outputs[0]), **attributes)
-    editor.replace(conv.outputs[0], new)
+    return {conv.outputs[0]: editor.add(conv, "Conv", inputs, name, **attributes)}
 
 
 def _ungrouped(conv: Node) -> dict[str, Any]:

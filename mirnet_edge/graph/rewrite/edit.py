@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
-from mirnet_edge.errors import GraphError
 from mirnet_edge.graph.file import dims_of, read_facts, shapes_by_name, shapes_of
 
 if TYPE_CHECKING:
@@ -22,24 +22,17 @@ ASSUMED_SIZE = (256, 256)
 """Height and width at which bytes are counted in a graph of open size."""
 SPATIAL_AXES = [2, 3]
 T = TypeVar("T")
+Changes = Iterator["dict[Value, Value]"]
 
 
 class GraphEditor:
-    """One ONNX graph, opset 17, held as an ``onnx_ir.Model``.
-
-    Args:
-        proto: of one (N, C, H, W) input.
-
-    Attributes:
-        image: the first input.
-        fixed: whether its size is fixed, so that passes may count on it.
-        facts: of the network.
-    """
+    """One ONNX graph, opset 17, held as an ``onnx_ir.Model``; its first input is (N, C, H, W)."""
 
     def __init__(self, proto: ModelProto) -> None:
         self._ir = require("onnx_ir", "rewriting graphs")
         # onnx_ir infers no shapes without onnxscript, so onnx does before the graph is taken in.
         self._dims = shapes_by_name(sized(proto))
+        # Whether passes may count on the size.
         self.fixed = 0 not in dims_of(proto.graph.input[0])[2:]
         self.facts = read_facts(proto)
         self._metadata = list(proto.metadata_props)
@@ -58,13 +51,13 @@ class GraphEditor:
                 yield node
 
     def dims(self, value: Value) -> tuple[int, ...]:
-        """Shape of a value that was there when editing began; in a graph of open size, at
-        `ASSUMED_SIZE`."""
+        """Shape of a value that was there when editing began or replaced one that was; in a graph
+        of open size, at `ASSUMED_SIZE`."""
         return self._dims[str(value.name)]
 
     def size(self, value: Value) -> int:
         """How many elements it has."""
-        return int(np.prod(self.dims(value)))
+        return math.prod(self.dims(value))
 
     def array(self, value: Value | None) -> NDArray[Any] | None:
         """The constant behind ``value``, None where it is computed."""
@@ -76,22 +69,25 @@ class GraphEditor:
         """The one node that reads ``value``, None where there are more, or where it is an output of
         the graph."""
         consumers = value.consumers()
-        if len(consumers) != 1 or value.is_graph_output():
-            return None
-        return consumers[0]
+        return consumers[0] if len(consumers) == 1 and not value.is_graph_output() else None
 
     def constant(self, name: str, array: NDArray[Any]) -> Value:
         """A new initializer."""
-        tensor = self._ir.tensor(np.ascontiguousarray(array), name=self._unique(name))
-        value: Value = self._ir.Value(
-            name=tensor.name,
-            shape=tensor.shape,
-            type=self._ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
+        name = self._unique(name)
+        tensor = self._ir.tensor(np.ascontiguousarray(array), name=name)
+        kind = self._ir.TensorType(tensor.dtype)
+        value: Value = self._ir.Value(name=name, shape=tensor.shape, type=kind, const_value=tensor)
         self._graph.register_initializer(value)
-        self._dims[tensor.name] = array.shape
+        self._dims[name] = array.shape
         return value
+
+    def number(self, name: str, value: float) -> Value:
+        """A new constant (1, 1, 1, 1), float32."""
+        return self.constant(name, np.full((1, 1, 1, 1), value, np.float32))
+
+    def integers(self, name: str, *values: int) -> Value:
+        """A new constant of one axis, int64: a shape, axes, bounds."""
+        return self.constant(name, np.array(values, np.int64))
 
     def input(self, name: str, shape: Sequence[Dim]) -> Value:
         """A new float32 input of the graph, after those there are; dimensions as onnx_ir takes
@@ -110,31 +106,41 @@ class GraphEditor:
         return value
 
     def add(
-        self,
-        before: Node,
-        kind: str,
-        inputs: Sequence[Value | None],
-        name: str,
-        dims: Sequence[int] | None = None,
-        **attributes: Any,
+        self, before: Node, kind: str, inputs: Sequence[Value | None], name: str, **attributes: Any
     ) -> Value:
-        """The output of a new node, put in front of ``before``; ``dims`` as `dims` tells later."""
+        """The output of a new node, put in front of ``before``."""
         name = self._unique(name)
         node: Node = self._ir.node(kind, list(inputs), attributes=attributes, name=name)
         node.outputs[0].name = name
-        if dims is not None:
-            self._dims[name] = tuple(dims)
         self._graph.insert_before(before, node)
         return node.outputs[0]
 
-    def reduce(
-        self, before: Node, kind: str, value: Value, name: str, dims: Sequence[int] | None = None
-    ) -> Value:
+    def reduce(self, before: Node, kind: str, value: Value, name: str) -> Value:
         """The output of a new reduction over height and width."""
-        return self.add(before, kind, [value], name, dims, axes=SPATIAL_AXES, keepdims=1)
+        return self.add(before, kind, [value], name, axes=SPATIAL_AXES, keepdims=1)
+
+    def mix(self, before: Node, value: Value, weight: Value, name: str) -> Value:
+        """The output of a new 1x1 convolution."""
+        return self.add(before, "Conv", [value, weight], name, kernel_shape=[1, 1])
+
+    def block_pool(
+        self, before: Node, kind: str, value: Value, blocks: list[int], name: str
+    ) -> Value:
+        """The output of a new pool over blocks of (height, width) that lie side by side."""
+        return self.add(before, kind, [value], name, kernel_shape=blocks, strides=blocks)
+
+    def apply(self, run: Callable[[GraphEditor], Changes]) -> int:
+        """Let a pass change the graph; how often it applied."""
+        changes = 0
+        for replaced in run(self):
+            changes += 1
+            for old, new in replaced.items():
+                self.replace(old, new)
+        return changes
 
     def replace(self, old: Value, new: Value) -> None:
         """Let all readers of ``old`` read ``new``, and remove the nodes that nothing reads then."""
+        self._dims[str(new.name)] = self.dims(old)
         if old.is_graph_output():
             # Its name stays: it is how the graph is called.
             new.name, old.name = old.name, self._unique(f"{old.name}/replaced")
@@ -177,17 +183,8 @@ class GraphEditor:
 
 
 def input_of(node: Node, index: int = 0) -> Value:
-    """An input that the node's operator cannot do without.
-
-    Raises:
-        GraphError: the node has none there.
-    """
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        raise GraphError(
-            f"{node.op_type} {node.name!r} lacks its input {index}; export the graph again"
-        )
-    return value
+    """An input that the node's operator cannot do without, so that onnx's checker has seen it."""
+    return cast("Value", node.inputs[index])
 
 
 def source_of(node: Node, kind: str, index: int = 0) -> Node | None:
@@ -212,22 +209,22 @@ def has_border(node: Node) -> bool:
     )
 
 
-def is_plain_conv(node: Node | None, kernel: int | None = None) -> TypeGuard[Node]:
-    """Whether it is a Conv without bias, dilation or groups, of square ``kernel`` where given."""
+def is_plain_conv(node: Node | None) -> TypeGuard[Node]:
+    """Whether it is a Conv without bias, dilation or groups."""
     return (
         node is not None
         and node.op_type == "Conv"
         and len(node.inputs) == 2
         and attribute(node, "group", 1) == 1
         and set(attribute(node, "dilations", [1])) == {1}
-        and (kernel is None or list(attribute(node, "kernel_shape", [0])) == [kernel, kernel])
     )
 
 
 def is_pointwise_conv(node: Node | None) -> TypeGuard[Node]:
     """Whether it is a plain 1x1 Conv of stride 1."""
     return (
-        is_plain_conv(node, 1)
+        is_plain_conv(node)
+        and list(attribute(node, "kernel_shape", [0])) == [1, 1]
         and set(attribute(node, "strides", [1])) == {1}
         and not has_border(node)
     )

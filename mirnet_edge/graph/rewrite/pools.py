@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mirnet_edge.graph.rewrite.convolutions import is_doubling
 from mirnet_edge.graph.rewrite.edit import (
+    Changes,
     GraphEditor,
     attribute,
     input_of,
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from onnx_ir import Node, Value
 
 
-def means_through_linear_maps(editor: GraphEditor) -> int:
+def means_through_linear_maps(editor: GraphEditor) -> Changes:
     """The mean of a linear map of a frame is the same map of the mean.
 
     Of a sum, the sum of the means (so the sum itself need not be written); of a 1x1 convolution,
@@ -31,15 +30,11 @@ def means_through_linear_maps(editor: GraphEditor) -> int:
     fusions share are taken once, and a step is taken only where it saves bytes.
     """
     means = _Means(editor)
-    changed = 0
     for node in editor.nodes("ReduceMean"):
-        if not is_frame_mean(editor, node):
-            continue
-        mean = means.of(input_of(node), node)
-        if mean is not node.outputs[0]:
-            editor.replace(node.outputs[0], mean)
-            changed += 1
-    return changed
+        if is_frame_mean(editor, node):
+            mean = means.of(input_of(node), node)
+            if mean is not node.outputs[0]:
+                yield {node.outputs[0]: mean}
 
 
 class _Means:
@@ -55,13 +50,12 @@ class _Means:
         if value in self._known:
             return self._known[value]
         parts = self._linear(value)
-        if parts is not None and self._cost_of_parts(value) < self._cost_of_map(value):
+        if parts is not None and sum(map(self._cost, parts)) < self._cost_of_map(value):
             mean = self._rebuilt(value, parts, reduction)
         elif value is reduction.inputs[0]:
             mean = reduction.outputs[0]
         else:
-            dims = (*self._editor.dims(value)[:2], 1, 1)
-            mean = self._editor.reduce(reduction, "ReduceMean", value, f"{value.name}/mean", dims)
+            mean = self._editor.reduce(reduction, "ReduceMean", value, f"{value.name}/mean")
         self._known[value] = mean
         return mean
 
@@ -89,16 +83,14 @@ class _Means:
         means = [part if self._is_vector(part) else self.of(part, reduction) for part in parts]
         if node is None or node.op_type == "Resize":
             return means[0]
-        inputs = [*means, *node.inputs[len(means) :]]
-        attributes: dict[str, Any] = {"kernel_shape": [1, 1]} if node.op_type == "Conv" else {}
-        dims = (*self._editor.dims(value)[:2], 1, 1)
-        return self._editor.add(
-            reduction, node.op_type, inputs, f"{value.name}/mean", dims, **attributes
-        )
+        name = f"{value.name}/mean"
+        if node.op_type == "Conv":
+            return self._editor.mix(reduction, means[0], input_of(node, 1), name)
+        return self._editor.add(reduction, node.op_type, means, name)
 
     def _cost_of_map(self, value: Value) -> int:
         """Elements read to take the mean directly, and those read and written only to make the map
-        where nothing but means needs it."""
+        where nothing but means needs it; none where the mean is known."""
         if value in self._known or self._is_vector(value):
             return 0
         size = self._editor.size(value)
@@ -117,48 +109,31 @@ class _Means:
         )
 
     def _cost(self, value: Value) -> int:
-        return min(self._cost_of_map(value), self._cost_of_parts(value))
-
-    def _cost_of_parts(self, value: Value) -> int:
-        if value in self._known or self._is_vector(value):
-            return 0
-        parts = self._linear(value)
-        if parts is None:
-            return self._cost_of_map(value)
-        return sum(self._cost(part) for part in parts)
+        """Of the mean of the map, or of those of its parts, whichever is less."""
+        cost = self._cost_of_map(value)
+        parts = self._linear(value) if cost else None
+        return cost if parts is None else min(cost, sum(map(self._cost, parts)))
 
 
 STAGED_FROM_PX = 64 * 64
 """Smallest map whose mean is taken in two stages."""
 
 
-def staged_means(editor: GraphEditor) -> int:
+def staged_means(editor: GraphEditor) -> Changes:
     """The mean of a large map is the mean of the means of its blocks. One reduction of 256x256
     positions keeps as many thread blocks busy as there are channels; 16x16 blocks first keep 256
     times as many."""
     # Which blocks divide a map is known of a fixed size only.
-    if not editor.fixed:
-        return 0
-    changed = 0
-    for node in editor.nodes("ReduceMean"):
-        if is_frame_mean(editor, node) and input_of(node).producer() is not None:
-            changed += _stage(editor, node)
-    return changed
-
-
-def _stage(editor: GraphEditor, mean: Node) -> int:
-    value = input_of(mean)
-    *_, height, width = editor.dims(value)
-    blocks = [_block(height), _block(width)]
-    # A side that is a prime number has no blocks.
-    if height * width < STAGED_FROM_PX or 1 in blocks:
-        return 0
-    coarse = editor.add(
-        mean, "AveragePool", [value], f"{value.name}/blocks", kernel_shape=blocks, strides=blocks
-    )
-    fine = editor.reduce(mean, "ReduceMean", coarse, f"{value.name}/mean")
-    editor.replace(mean.outputs[0], fine)
-    return 1
+    for mean in editor.nodes("ReduceMean") if editor.fixed else ():
+        value = input_of(mean)
+        if not is_frame_mean(editor, mean) or value.producer() is None:
+            continue
+        *_, height, width = editor.dims(value)
+        blocks = [_block(height), _block(width)]
+        # A side that is a prime number has no blocks.
+        if height * width >= STAGED_FROM_PX and 1 not in blocks:
+            coarse = editor.block_pool(mean, "AveragePool", value, blocks, f"{value.name}/blocks")
+            yield {mean.outputs[0]: editor.reduce(mean, "ReduceMean", coarse, f"{value.name}/mean")}
 
 
 def _block(extent: int) -> int:
@@ -166,7 +141,7 @@ def _block(extent: int) -> int:
     return next(side for side in range(math.isqrt(extent), 0, -1) if extent % side == 0)
 
 
-def spatial_softmaxes(editor: GraphEditor) -> int:
+def spatial_softmaxes(editor: GraphEditor) -> Changes:
     """The softmax over all positions in a form that FP16 holds.
 
     sum_p softmax(l)_p r_p = (sum_p e_p r_p) / (sum_p e_p), e_p = exp(l_p - max l) / sqrt(HW). The
@@ -176,34 +151,19 @@ def spatial_softmaxes(editor: GraphEditor) -> int:
     64x64 on an H200. With it edge-s took 2.69 ms, PyTorch's CUDA graph 2.17 beside it; in this
     form, in another run, 2.17 beside 2.27.
     """
-    if not editor.fixed:
-        return 0
-    changed = 0
-    for softmax in editor.nodes("Softmax"):
+    for softmax in editor.nodes("Softmax") if editor.fixed else ():
         found = softmax_mean(editor, softmax)
-        if found is None:
-            continue
-        name, before = f"{softmax.name}", (softmax, found.product)
-        summed, total, _ = softmax_sums(editor, found.logits, found.features, name, before)
-        context = editor.add(found.product, "Div", [summed, total], f"{name}/context")
-        editor.replace(found.view.outputs[0], context)
-        changed += 1
-    return changed
+        if found is not None:
+            logits, features, product, view = found
+            name, before = f"{softmax.name}", (softmax, product)
+            summed, total, _ = softmax_sums(editor, logits, features, name, before)
+            yield {view.outputs[0]: editor.add(product, "Div", [summed, total], f"{name}/context")}
 
 
-class SoftmaxMean(NamedTuple):
+def softmax_mean(editor: GraphEditor, softmax: Node) -> tuple[Value, Value, Node, Node] | None:
     """Around a softmax over all positions: the logits (N, 1, H, W), the features (N, C, H, W), the
-    product of both, and the node that makes it the mean (N, C, 1, 1)."""
-
-    logits: Value
-    features: Value
-    product: Node
-    view: Node
-
-
-def softmax_mean(editor: GraphEditor, softmax: Node) -> SoftmaxMean | None:
-    """What a softmax weights over all positions; None for any other, such as one of several
-    queries."""
+    product of both, and the node that makes it the mean (N, C, 1, 1); None for any other softmax,
+    such as one of several queries."""
     flat, transpose = source_of(softmax, "Reshape"), editor.only_use(softmax.outputs[0])
     if flat is None or transpose is None or transpose.op_type != "Transpose":
         return None
@@ -213,16 +173,15 @@ def softmax_mean(editor: GraphEditor, softmax: Node) -> SoftmaxMean | None:
     table, view = source_of(product, "Reshape"), editor.only_use(product.outputs[0])
     if table is None or view is None or view.op_type not in ("Unsqueeze", "Reshape"):
         return None
-    found = SoftmaxMean(input_of(flat), input_of(table), product, view)
-    batch, channels, *frame = editor.dims(found.features)
-    weights = editor.dims(softmax.outputs[0])
+    logits, features = input_of(flat), input_of(table)
+    batch, channels, *frame = editor.dims(features)
     fits = (
-        editor.dims(found.logits) == (batch, 1, *frame)
-        and weights == (batch, 1, math.prod(frame))
+        editor.dims(logits) == (batch, 1, *frame)
+        and editor.dims(softmax.outputs[0]) == (batch, 1, math.prod(frame))
         and attribute(softmax, "axis", -1) in (-1, 2)
         and editor.dims(view.outputs[0]) == (batch, channels, 1, 1)
     )
-    return found if fits else None
+    return (logits, features, product, view) if fits else None
 
 
 def softmax_sums(
@@ -242,22 +201,19 @@ def softmax_sums(
     softmax, product = before
     positions = height * width
     blocks = [_block(height), _block(width)]
-    grid = {"kernel_shape": blocks, "strides": blocks}
-    maxima = editor.add(softmax, "MaxPool", [logits], f"{name}/maxima", **grid)
+    maxima = editor.block_pool(softmax, "MaxPool", logits, blocks, f"{name}/maxima")
     largest = editor.reduce(softmax, "ReduceMax", maxima, f"{name}/largest")
-    scale = np.full((1, 1, 1, 1), 0.5 * math.log(positions), np.float32)
-    shift = editor.add(
-        softmax, "Add", [largest, editor.constant(f"{name}/scale", scale)], f"{name}/shift"
-    )
+    scale = editor.number(f"{name}/scale", 0.5 * math.log(positions))
+    shift = editor.add(softmax, "Add", [largest, scale], f"{name}/shift")
     below = editor.add(softmax, "Sub", [logits, shift], f"{name}/below")
     weights = editor.add(softmax, "Exp", [below], f"{name}/weights")
-    means = editor.add(softmax, "AveragePool", [weights], f"{name}/sums", **grid)
+    means = editor.block_pool(softmax, "AveragePool", weights, blocks, f"{name}/sums")
     average = editor.reduce(softmax, "ReduceMean", means, f"{name}/mean")
-    count = editor.constant(f"{name}/positions", np.full((1, 1, 1, 1), positions, np.float32))
+    count = editor.number(f"{name}/positions", positions)
     total = editor.add(softmax, "Mul", [average, count], f"{name}/sum")
-    rows = editor.constant(f"{name}/rows", np.array([batch, channels, positions], np.int64))
-    column = editor.constant(f"{name}/column", np.array([batch, positions, 1], np.int64))
-    vector = editor.constant(f"{name}/vector", np.array([batch, channels, 1, 1], np.int64))
+    rows = editor.integers(f"{name}/rows", batch, channels, positions)
+    column = editor.integers(f"{name}/column", batch, positions, 1)
+    vector = editor.integers(f"{name}/vector", batch, channels, 1, 1)
     flat = editor.add(product, "Reshape", [features, rows], f"{name}/flat")
     flat_weights = editor.add(product, "Reshape", [weights, column], f"{name}/flat_weights")
     summed = editor.add(product, "MatMul", [flat, flat_weights], f"{name}/product")
