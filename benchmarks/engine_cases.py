@@ -131,12 +131,13 @@ def with_every_candidate_in_int8(folder: Path, network: str, onnx: Path) -> Path
     """The graph with Q/DQ pairs, for random weights, which have no accuracy to lose."""
     from mirnet_edge.graph.file import load_graph
     from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
-    from mirnet_edge.quantize.qdq import candidates, insert_qdq
+    from mirnet_edge.quantize.qdq import candidates, inputs_of, insert_qdq
     from mirnet_edge.quantize.ranges import collect_ranges
 
     path = folder / f"{network}.int8.onnx"
     proto = rewritten_for_tensorrt(load_graph(onnx), 1, (TILE, TILE))
     tiles = np.load(folder / "photos.npz")["tiles"][:1]
-    ranges = collect_ranges(proto, tiles, "minmax")
-    path.write_bytes(insert_qdq(proto, ranges, candidates(proto)).SerializeToString())
+    names = candidates(proto)
+    ranges = collect_ranges(proto, tiles, "minmax", inputs_of(proto, names))
+    path.write_bytes(insert_qdq(proto, ranges, names).SerializeToString())
     return path

@@ -70,7 +70,7 @@ def test_the_cost_is_the_loss_if_errors_are_independent() -> None:
 def test_the_graph_itself_loses_nothing() -> None:
     proto = network()
     assert Judge(proto, tiles(), tiles(seed=1)).loss(proto) == Loss(0.0, 0.0)
-    assert Judge(proto, tiles(), None).loss(proto, 1) == Loss(0.0, 0.0)
+    assert Judge(proto, tiles(1), None).loss(proto) == Loss(0.0, 0.0)
 
 
 def test_a_restoration_without_error_is_no_division_by_zero() -> None:

@@ -95,14 +95,14 @@ def quantize_onnx(
     """
     started = time.monotonic()
     output = Path(output)
-    ranges_path, plan_path = (
-        output.with_name(f"{output.name}.{kind}.json") for kind in ("ranges", "plan")
-    )
+    ranges_path, plan_path = (Path(f"{output}.{kind}.json") for kind in ("ranges", "plan"))
     _check(output, method, budget_db)
     # Before the minutes of measuring, not after them.
     for path in (output, ranges_path, plan_path):
         require_new(path, overwrite)
-    original = _float_graph(onnx)
+    original = load_graph(onnx)
+    if has_qdq(original):
+        raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
     facts = read_facts(original)
     found = quantized_graph(
         original,
@@ -141,13 +141,6 @@ def _check(output: Path, method: str, budget_db: float) -> None:
         raise CalibrationError(f"budget_db={budget_db}: it may not be negative")
 
 
-def _float_graph(onnx: str | os.PathLike[str]) -> ModelProto:
-    proto = load_graph(onnx)
-    if has_qdq(proto):
-        raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
-    return proto
-
-
 def _require_layers(plan: QuantizationPlan) -> None:
     if not plan.int8_nodes:
         cheapest = min(plan.groups, key=lambda group: group.cost_db)
@@ -158,10 +151,7 @@ def _require_layers(plan: QuantizationPlan) -> None:
 
 
 def _calibration_set(
-    source: Source | CalibrationSet,
-    facts: ModelFacts,
-    tile: tuple[int, int],
-    sigma: float | None,
+    source: Source | CalibrationSet, facts: ModelFacts, tile: tuple[int, int], sigma: float | None
 ) -> CalibrationSet:
     if isinstance(source, CalibrationSet):
         if source.tiles.shape[2:] != tile:
@@ -177,14 +167,12 @@ def _calibration_set(
 
 def _describe(proto: ModelProto, plan: QuantizationPlan) -> None:
     """Say in the file's metadata what was quantized, for ``mirnet-edge info``."""
-    text = json.dumps(
-        {
-            "method": plan.method,
-            "budget_db": plan.budget_db,
-            "loss_db": round(plan.loss_db, 4),
-            "against": plan.against,
-            "int8_layers": len(plan.int8_nodes),
-            "int8_share_of_macs": round(plan.int8_share, 4),
-        }
-    )
-    proto.metadata_props.add(key=f"{PREFIX}quantization", value=text)
+    told = {
+        "method": plan.method,
+        "budget_db": plan.budget_db,
+        "loss_db": round(plan.loss_db, 4),
+        "against": plan.against,
+        "int8_layers": len(plan.int8_nodes),
+        "int8_share_of_macs": round(plan.int8_share, 4),
+    }
+    proto.metadata_props.add(key=f"{PREFIX}quantization", value=json.dumps(told))

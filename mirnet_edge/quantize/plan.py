@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge._version import __version__
-from mirnet_edge.errors import CalibrationError, GraphError
+from mirnet_edge.errors import GraphError
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import graph_sha256
-from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
+from mirnet_edge.quantize.qdq import candidates, inputs_of, insert_qdq, keep_pairs, macs_of
 from mirnet_edge.quantize.ranges import FORMAT, METHODS, Ranges, collect_ranges, load_json
 from mirnet_edge.quantize.sensitivity import Group, Judge, groups_of, search, sensitivity
 
@@ -47,7 +47,6 @@ class QuantizationPlan:
         all_int8_loss_db: what every candidate in INT8 costs, for each method tried.
         macs: multiplications of all convolutions.
         groups: the candidates; every other layer is float.
-        version: of mirnet-edge.
     """
 
     graph_sha256: str
@@ -83,11 +82,7 @@ class QuantizationPlan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> QuantizationPlan:
-        """Read what `save` wrote.
-
-        Raises:
-            CalibrationError: no such file, or no plan of this format.
-        """
+        """Read what `save` wrote; see `load_json`."""
 
         def made(fields: dict[str, Any]) -> QuantizationPlan:
             groups = tuple(
@@ -120,7 +115,7 @@ def make_plan(
         The plan, the ranges, and the graph with Q/DQ pairs.
 
     Raises:
-        CalibrationError: a method or tiles that cannot be.
+        CalibrationError: tiles or targets that cannot be.
         GraphError: no convolution can be quantized, or the graph does not run.
     """
     names = candidates(proto)
@@ -131,7 +126,15 @@ def make_plan(
         )
     step = progress or (lambda *_: None)
     judge = Judge(proto, tiles, targets)
-    ranges, quantized, losses = _best_ranges(proto, judge, names, methods, step)
+    losses, found = {}, {}
+    # Of no other tensors: each takes a histogram, and a share of a pass.
+    read = inputs_of(proto, names)
+    for method in methods:
+        report = partial(step, f"ranges, {method}")
+        found[method] = collect_ranges(proto, judge.tiles, method, read, report)
+        losses[method] = judge.loss(insert_qdq(proto, found[method], names)).mean_db
+    ranges = found[min(losses, key=losses.__getitem__)]
+    quantized = insert_qdq(proto, ranges, names)
     macs = sum(macs_of(proto).values())
     groups = groups_of(proto, names)
     # Each group is run on these tiles alone: with large networks, one tile must do.
@@ -150,35 +153,4 @@ def make_plan(
         macs=macs,
         groups=tuple(dataclasses.replace(group, int8=group in chosen) for group in groups),
     )
-    return plan, ranges, insert_qdq(proto, ranges, plan.int8_nodes)
-
-
-def _best_ranges(
-    proto: ModelProto,
-    judge: Judge,
-    names: Sequence[str],
-    methods: Sequence[str],
-    step: StageProgress,
-) -> tuple[Ranges, ModelProto, dict[str, float]]:
-    """Ranges of the method that loses least with all the named convolutions in INT8, the graph
-    quantized with them, and what each method loses."""
-    losses: dict[str, float] = {}
-    found: tuple[Ranges, ModelProto] | None = None
-    # Of no other tensors: each takes a histogram, and a share of a pass.
-    inputs = _inputs_of(proto, names)
-    for method in methods:
-        report = partial(step, f"ranges, {method}")
-        ranges = collect_ranges(proto, judge.tiles, method, tensors=inputs, progress=report)
-        quantized = insert_qdq(proto, ranges, names)
-        losses[method] = judge.loss(quantized).mean_db
-        if found is None or losses[method] < losses[found[0].method]:
-            found = ranges, quantized
-    if found is None:
-        raise CalibrationError("no method of finding ranges was given")
-    return *found, losses
-
-
-def _inputs_of(proto: ModelProto, names: Sequence[str]) -> list[str]:
-    """What the named convolutions read."""
-    wanted = set(names)
-    return list(dict.fromkeys(n.input[0] for n in proto.graph.node if n.name in wanted))
+    return plan, ranges, keep_pairs(quantized, plan.int8_nodes)

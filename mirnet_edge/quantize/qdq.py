@@ -22,11 +22,10 @@ import numpy as np
 from mirnet_edge._imports import require
 from mirnet_edge.errors import CalibrationError, GraphError, first_line
 from mirnet_edge.graph.file import PAIR, attribute_of, graph_sha256, set_nodes, shapes_by_name
+from mirnet_edge.quantize.ranges import RECORD, Ranges
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
-
-    from mirnet_edge.quantize.ranges import Ranges
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 LEAST_CHANNELS = 16
@@ -35,21 +34,13 @@ LEAST_CHANNELS = 16
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """What the rules know of a graph beside a convolution.
-
-    Attributes:
-        shapes: of its tensors.
-        ends: outputs of its first and its last convolution.
-        shared: outputs of its convolutions that several nodes read.
-        padded: outputs of its Pads.
-        constants: its initializers.
-    """
+    """What the rules know of a graph beside a convolution: tensors by what makes or reads them."""
 
     shapes: dict[str, tuple[int, ...]]
-    ends: frozenset[str]
-    shared: frozenset[str]
-    padded: frozenset[str]
-    constants: frozenset[str]
+    ends: set[str]
+    shared: set[str]
+    padded: set[str]
+    constants: set[str]
 
     @classmethod
     def of(cls, proto: ModelProto) -> _Surroundings:
@@ -58,10 +49,10 @@ class _Surroundings:
         readers = Counter(name for node in graph.node for name in set(node.input))
         return cls(
             shapes=shapes_by_name(proto),
-            ends=frozenset((*outputs[:1], *outputs[-1:])),
-            shared=frozenset(name for name in outputs if readers[name] > 1),
-            padded=frozenset(n.output[0] for n in graph.node if n.op_type == "Pad"),
-            constants=frozenset(tensor.name for tensor in graph.initializer),
+            ends={*outputs[:1], *outputs[-1:]},  # of the first and the last convolution
+            shared={name for name in outputs if readers[name] > 1},
+            padded={node.output[0] for node in graph.node if node.op_type == "Pad"},
+            constants={tensor.name for tensor in graph.initializer},
         )
 
 
@@ -84,11 +75,7 @@ LEFT_OUT: dict[str, Callable[[NodeProto, _Surroundings], bool]] = {
 
 def candidates(proto: ModelProto) -> list[str]:
     """Names of the convolutions that may be quantized, in the graph's order: those that no rule of
-    `LEFT_OUT` is for.
-
-    Args:
-        proto: with all shapes known (see `graph.file.with_shape`).
-    """
+    `LEFT_OUT` is for. All shapes of the graph are known (see `graph.file.with_shape`)."""
     around = _Surroundings.of(proto)
     return [
         node.name
@@ -98,6 +85,11 @@ def candidates(proto: ModelProto) -> list[str]:
     ]
 
 
+def inputs_of(proto: ModelProto, names: Collection[str]) -> list[str]:
+    """What the named convolutions read, each tensor once, in the graph's order."""
+    return list(dict.fromkeys(n.input[0] for n in proto.graph.node if n.name in names))
+
+
 def macs_of(proto: ModelProto) -> dict[str, int]:
     """Multiplications of each convolution, by node name."""
     shapes = shapes_by_name(proto)
@@ -105,9 +97,8 @@ def macs_of(proto: ModelProto) -> dict[str, int]:
     for node in proto.graph.node:
         if node.op_type in CONVOLUTIONS:
             source = node.output[0] if node.op_type == "Conv" else node.input[0]
-            weight = shapes[node.input[1]]
             batch, _, *extent = shapes[source]
-            macs[node.name] = batch * math.prod(extent) * math.prod(weight)
+            macs[node.name] = batch * math.prod(extent) * math.prod(shapes[node.input[1]])
     return macs
 
 
@@ -121,18 +112,18 @@ def insert_qdq(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> Mod
     """A copy in which the named convolutions are quantized to INT8.
 
     Placed by ONNX Runtime's ``QDQQuantizer`` with the ranges given. One pair for each tensor serves
-    all its quantized readers.
-
-    Args:
-        proto: float32, of opset 17 or later, with all shapes known (see `graph.file.with_shape`).
-        ranges: of this graph.
-        nodes: names of convolutions; usually some of `candidates`.
+    all its quantized readers. The graph is float32, of opset 17 or later, with all shapes known.
 
     Raises:
         CalibrationError: the ranges are of another graph, or lack a tensor.
         GraphError: a name is of no convolution, or ONNX Runtime cannot insert the pairs.
     """
-    ranges.require(graph_sha256(proto))
+    sha256 = graph_sha256(proto)
+    if sha256 != ranges.graph_sha256:
+        raise CalibrationError(
+            f"these calibration ranges are of the graph {ranges.graph_sha256}, but the graph is "
+            f"{sha256}: it was changed or exported again since. {RECORD.capitalize()}"
+        )
     by_name = {node.name: node for node in proto.graph.node}
     for name in nodes:
         node = by_name.get(name)
@@ -140,8 +131,7 @@ def insert_qdq(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> Mod
             raise GraphError(f"{name!r} is no convolution of the graph, so it cannot be quantized")
         if node.input[0] not in ranges.tensors:
             raise CalibrationError(
-                f"the ranges lack the tensor {node.input[0]!r}, which {name!r} reads; record them "
-                "again with: mirnet-edge quantize"
+                f"the ranges lack the tensor {node.input[0]!r}, which {name!r} reads; {RECORD}"
             )
     quantized = copy.deepcopy(proto)
     if not nodes:
@@ -153,31 +143,28 @@ def insert_qdq(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> Mod
     # The quantizer leaves marks of its own: its name, and a note that shapes are known.
     del quantized.metadata_props[:]
     quantized.metadata_props.extend(proto.metadata_props)
-    quantized.producer_name, quantized.producer_version = (
-        proto.producer_name,
-        proto.producer_version,
-    )
+    quantized.producer_name = proto.producer_name
+    quantized.producer_version = proto.producer_version
     return keep_pairs(quantized, nodes)
 
 
 def _quantized(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> ModelProto:
     """With pairs before all readers of each tensor; changes ``proto``."""
     quantization = require("onnxruntime.quantization", "quantizing graphs")
-    calibrate = require("onnxruntime.quantization.calibrate", "quantizing graphs")
-    qdq_quantizer = require("onnxruntime.quantization.qdq_quantizer", "quantizing graphs")
-    quant_utils = require("onnxruntime.quantization.quant_utils", "quantizing graphs")
-    quant_utils.add_infer_metadata(proto)  # shapes are known: no inference through a file
+    calibrate, int8 = quantization.calibrate, quantization.QuantType.QInt8
+    # All shapes are known: no inference through a file.
+    quantization.quant_utils.add_infer_metadata(proto)
     values = {
         name: calibrate.TensorData(lowest=np.float32(-found.amax), highest=np.float32(found.amax))
         for name, found in ranges.tensors.items()
     }
     with _quiet():
-        quantizer = qdq_quantizer.QDQQuantizer(
+        quantizer = quantization.qdq_quantizer.QDQQuantizer(
             proto,
             per_channel=True,
             reduce_range=False,
-            weight_qType=quantization.QuantType.QInt8,
-            activation_qType=quantization.QuantType.QInt8,
+            weight_qType=int8,
+            activation_qType=int8,
             tensors_range=calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, values),
             nodes_to_quantize=list(nodes),
             nodes_to_exclude=[],

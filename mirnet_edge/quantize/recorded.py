@@ -16,13 +16,11 @@ from mirnet_edge.graph.file import graph_sha256, load_graph
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import QuantizationPlan, make_plan
-from mirnet_edge.quantize.qdq import candidates, insert_qdq, macs_of
+from mirnet_edge.quantize.qdq import candidates, inputs_of, insert_qdq, macs_of
 from mirnet_edge.quantize.ranges import METHODS, Ranges
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-RECORD_AGAIN = "in a checkout, record again with: python benchmarks/record_ranges.py"
 
 
 @dataclass(frozen=True)
@@ -60,25 +58,21 @@ def quantized_graph(
         sized: the same for one tile, rewritten for TensorRT, with all shapes known.
         images: opens the calibration set; called only to measure.
         use_record: False measures in any case: where the user gave images or noise.
-        method: as `quantize_onnx` takes it.
-        budget_db: PSNR that INT8 may cost.
-        progress: called with (step, done, total).
+        method, budget_db, progress: as `quantize_onnx` takes them.
 
     Raises:
-        CalibrationError: a method or tiles that cannot be.
-        GraphError: no convolution can be quantized, or the graph does not run.
+        CalibrationError, GraphError: as `make_plan`.
     """
     notes: tuple[str, ...] = ()
     if use_record:
         try:
-            found = recorded_plan(original, sized, method, budget_db)
+            if found := recorded_plan(original, sized, method, budget_db):
+                plan, ranges = found
+                quantized = insert_qdq(sized, ranges, plan.int8_nodes)
+                return QuantizedGraph(quantized, plan, ranges, None)
         except CalibrationError as error:
             # An old record costs the user minutes, not the command.
-            found, notes = None, (f"recorded ranges not used, measured instead: {error}",)
-        if found is not None:
-            plan, ranges = found
-            quantized = insert_qdq(sized, ranges, plan.int8_nodes)
-            return QuantizedGraph(quantized, plan, ranges, None)
+            notes = (f"recorded ranges not used, measured instead: {error}",)
     opened = images()
     plan, ranges, quantized = make_plan(
         sized,
@@ -99,11 +93,6 @@ def recorded_plan(
     The layers of these networks see neighbourhoods, so that a record serves tiles of any size; the
     loss that the plan tells stays that of the tiles it was measured on.
 
-    Args:
-        original, sized: see `quantized_graph`.
-        method: "auto" takes the record's.
-        budget_db: of the plan that is wanted.
-
     Returns:
         None for a graph that is no bundled model's, a model without a record, and where the record
         is of another method or measuring might choose other layers for this budget.
@@ -119,18 +108,17 @@ def recorded_plan(
     if not (ranges_path.is_file() or plan_path.is_file()):
         return None
     ranges, plan = Ranges.load(ranges_path), QuantizationPlan.load(plan_path)
-    _require_fresh(model.name, plan, ranges, record_key(original), sized)
+    if reason := _outdated(model.name, plan, ranges, record_key(original), sized):
+        raise CalibrationError(
+            f"{reason}; in a checkout, record again with: python benchmarks/record_ranges.py"
+        )
     if method not in ("auto", plan.method) or not _serves(plan, budget_db):
         return None
     sha256, macs = graph_sha256(sized), macs_of(sized)
     # Multiplications are those of this tile; what the groups cost stays as it was measured.
-    groups = tuple(
-        replace(group, macs=sum(macs[name] for name in group.nodes)) for group in plan.groups
-    )
-    fitted = replace(
-        plan, graph_sha256=sha256, budget_db=budget_db, macs=sum(macs.values()), groups=groups
-    )
-    return fitted, replace(ranges, graph_sha256=sha256)
+    groups = tuple(replace(g, macs=sum(macs[name] for name in g.nodes)) for g in plan.groups)
+    fitted = replace(plan, graph_sha256=sha256, budget_db=budget_db, macs=sum(macs.values()))
+    return replace(fitted, groups=groups), replace(ranges, graph_sha256=sha256)
 
 
 def record_files(name: str) -> tuple[Path, Path]:
@@ -165,30 +153,25 @@ def _serves(plan: QuantizationPlan, budget_db: float) -> bool:
     return within and (complete or budget_db <= plan.budget_db)
 
 
-def _require_fresh(
+def _outdated(
     name: str, plan: QuantizationPlan, ranges: Ranges, key: str, sized: ModelProto
-) -> None:
+) -> str | None:
+    """Why a record may not be used, if anything speaks against it."""
     for kind, stored in (("ranges", ranges.graph_sha256), ("plan", plan.graph_sha256)):
         if stored != key:
-            raise CalibrationError(
+            return (
                 f"the {kind} of {name} are of the rewritten graph {stored[:16]}, which is now "
-                f"{key[:16]}: the model or a rewrite changed; {RECORD_AGAIN}"
+                f"{key[:16]}: the model or a rewrite changed"
             )
     if plan.method != ranges.method:
-        raise CalibrationError(
-            f"the plan of {name} is for ranges by {plan.method}, which are by {ranges.method}; "
-            f"{RECORD_AGAIN}"
-        )
+        return f"the plan of {name} is for ranges by {plan.method}, which are by {ranges.method}"
     planned = {node for group in plan.groups for node in group.nodes}
     possible = set(candidates(sized))
     if planned != possible:
-        raise CalibrationError(
+        return (
             f"the plan of {name} is for {len(planned)} convolutions, but {len(possible)} may be "
-            f"quantized now ({min(planned ^ possible)!r} is one of the difference); {RECORD_AGAIN}"
+            f"quantized now ({min(planned ^ possible)!r} is one of the difference)"
         )
-    read = {node.input[0] for node in sized.graph.node if node.name in planned}
-    if not read <= ranges.tensors.keys():
-        raise CalibrationError(
-            f"the ranges of {name} lack the tensor {min(read - ranges.tensors.keys())!r}; "
-            f"{RECORD_AGAIN}"
-        )
+    if lacking := set(inputs_of(sized, planned)) - ranges.tensors.keys():
+        return f"the ranges of {name} lack the tensor {min(lacking)!r}"
+    return None

@@ -6,6 +6,7 @@ hold the rounding and clipping of INT8 and nothing of any GPU.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -85,33 +86,31 @@ class Judge:
     ) -> None:
         if not len(tiles):
             raise CalibrationError("no tiles: the loss of a graph is measured on one or more")
-        self.tiles, self.targets = tiles, targets
-        reference = run_tiles(proto, tiles)
-        if targets is not None and targets.shape != reference.shape:
+        self.tiles, self._targets = tiles, targets
+        self._reference = run_tiles(proto, tiles)
+        if targets is None:
+            self._base = np.full(len(tiles), 10 ** (-ASSUMED_PSNR_DB / 10))
+        elif targets.shape != self._reference.shape:
             raise CalibrationError(
                 f"targets of shape {targets.shape}, but the graph restores tiles of "
-                f"{reference.shape}"
+                f"{self._reference.shape}"
             )
-        self._reference = reference
-        self._base = (
-            np.full(len(tiles), 10 ** (-ASSUMED_PSNR_DB / 10))
-            if targets is None
-            else _errors(reference.clip(0, 1), targets)
-        )
-
-    def loss(self, proto: ModelProto, count: int | None = None) -> Loss:
-        """Of a quantized graph, over the first ``count`` tiles (None: all)."""
-        outputs = run_tiles(proto, self.tiles[:count])
-        if self.targets is None:
-            lost = self._lost(self._base[:count] + _errors(outputs, self._reference[:count]))
         else:
-            lost = self._lost(_errors(outputs.clip(0, 1), self.targets[:count]))
+            self._base = _errors(self._reference.clip(0, 1), targets)
+
+    def loss(self, proto: ModelProto) -> Loss:
+        """Of a quantized graph, over all tiles."""
+        outputs = run_tiles(proto, self.tiles)
+        if self._targets is None:
+            lost = self._lost(self._base + _errors(outputs, self._reference))
+        else:
+            lost = self._lost(_errors(outputs.clip(0, 1), self._targets))
         spread = float(lost.std(ddof=1)) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
         return Loss(float(lost.mean()), spread)
 
     def cost_db(self, proto: ModelProto, count: int | None = None) -> float:
-        """The loss to be expected of a quantized graph: as if the error it adds were independent
-        of the restoration's own.
+        """The loss to be expected of a quantized graph on the first ``count`` tiles (None: all), as
+        if the error it adds were independent of the restoration's own.
 
         Over few tiles the product of both errors is chance, and larger than what one layer costs:
         of a trained denoiser one layer seemed to gain 0.29 dB on a dark tile, and added an error of
@@ -124,10 +123,8 @@ class Judge:
     def _lost(self, errors: NDArray[np.float64]) -> NDArray[np.float64]:
         # A restoration without an error is no division by zero.
         least = np.finfo(np.float64).tiny
-        base = self._base[: len(errors)]
-        lost: NDArray[np.float64] = 10 * np.log10(
-            np.maximum(errors, least) / np.maximum(base, least)
-        )
+        base = np.maximum(self._base[: len(errors)], least)
+        lost: NDArray[np.float64] = 10 * np.log10(np.maximum(errors, least) / base)
         return lost
 
 
@@ -139,11 +136,7 @@ def _errors(images: NDArray[np.float32], references: NDArray[np.float32]) -> NDA
 
 
 def run_tiles(proto: ModelProto, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Outputs of a graph for (N, C, H, W) tiles, run one by one on the CPU.
-
-    Raises:
-        GraphError: ONNX Runtime cannot run it.
-    """
+    """Outputs of a graph for (N, C, H, W) tiles, run one by one on the CPU."""
     session = TileSession(proto)
     return np.concatenate([session.run(tile)[0] for tile in tiles])
 
@@ -151,8 +144,8 @@ def run_tiles(proto: ModelProto, tiles: NDArray[np.float32]) -> NDArray[np.float
 def groups_of(proto: ModelProto, nodes: Collection[str], most: int = MOST_GROUPS) -> list[Group]:
     """Convolutions grouped by their weights (which several passes share) or, where that makes more
     than ``most`` groups, by the innermost modules that hold their weights and make no more."""
-    macs = macs_of(proto)
-    chosen = [node for node in proto.graph.node if node.name in set(nodes)]
+    macs, wanted = macs_of(proto), set(nodes)
+    chosen = [node for node in proto.graph.node if node.name in wanted]
     depth = max((node.input[1].count(".") for node in chosen), default=0) + 1
     while True:
         members: dict[str, list[str]] = defaultdict(list)
@@ -161,33 +154,19 @@ def groups_of(proto: ModelProto, nodes: Collection[str], most: int = MOST_GROUPS
         if len(members) <= most or depth == 1:
             break
         depth -= 1
-    return [
-        Group(name, tuple(names), sum(macs[node] for node in names))
-        for name, names in members.items()
-    ]
+    return [Group(name, tuple(n), sum(macs[node] for node in n)) for name, n in members.items()]
 
 
 def sensitivity(
-    quantized: ModelProto,
-    judge: Judge,
-    groups: Sequence[Group],
-    tiles: int | None = None,
-    progress: Progress | None = None,
+    quantized: ModelProto, judge: Judge, groups: Sequence[Group], tiles: int, progress: Progress
 ) -> list[Group]:
-    """The groups with what each costs when it alone is quantized.
-
-    Args:
-        quantized: the graph with Q/DQ pairs on all groups.
-        judge: of the graph without.
-        tiles: how many of the judge's tiles; None for all.
-        progress: called with (groups done, groups).
-    """
+    """The groups with what each costs when it alone is quantized, on so many of the judge's tiles;
+    ``quantized`` has Q/DQ pairs on all of them. Progress is (groups done, groups)."""
     measured = []
-    for index, group in enumerate(groups):
+    for done, group in enumerate(groups, 1):
         cost_db = judge.cost_db(keep_pairs(quantized, group.nodes), tiles)
         measured.append(replace(group, cost_db=cost_db))
-        if progress:
-            progress(index + 1, len(groups))
+        progress(done, len(groups))
     return measured
 
 
@@ -196,29 +175,23 @@ def search(
     judge: Judge,
     groups: Sequence[Group],
     budget_db: float,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> tuple[list[Group], Loss]:
     """The groups to quantize, with as many multiplications as the budget allows, and their loss.
 
     The cost of each group by itself orders them: those that cost most for a multiplication become
     float first. How many must is found by bisection on the loss of the graph as a whole, since
-    losses do not add up exactly; its mean and standard error stay within the budget.
-
-    Args:
-        groups: measured by `sensitivity`.
-        progress: called with (graphs measured, at most how many).
+    losses do not add up exactly; its mean and standard error stay within the budget. Progress is
+    (graphs measured, at most how many).
     """
     order = sorted(groups, key=lambda group: group.cost_db / group.macs)
     rounds = 1 + math.ceil(math.log2(len(order) + 1))
-    done = 0
+    done = itertools.count(1)
 
     def measure(count: int) -> Loss:
-        nonlocal done
         nodes = [name for group in order[:count] for name in group.nodes]
         loss = judge.loss(keep_pairs(quantized, nodes))
-        done += 1
-        if progress:
-            progress(done, rounds)
+        progress(next(done), rounds)
         return loss
 
     # Where all groups fit the budget, this is the only graph measured.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +21,9 @@ from mirnet_edge.frames.layout import FrameLayout
 from mirnet_edge.frames.noise import CLIPPED_SHARE, add_gaussian_noise, to_uint8, unit_range
 from mirnet_edge.quantize.calibration.diversity import describe, farthest_first
 from mirnet_edge.quantize.calibration.sources import (
-    IndexedFrames,
     Pixels,
     Source,
+    Stills,
     Video,
     open_frames,
 )
@@ -103,20 +105,16 @@ class CalibrationSet:
         """
         _check_arguments(tile, count, sigma, seed)
         with closing(open_frames(source, in_channels)) as frames:
-            found = _survey(frames, in_channels, progress)
-            chosen, distances = farthest_first(
-                found.descriptors, count, np.random.Generator(np.random.PCG64(seed))
-            )
-            crops = _cut(
-                frames,
-                [(found.indices[i], found.sizes[i]) for i in chosen],
-                tile,
-                count,
-                in_channels,
-            )
+            seen, unreadable = _survey(frames, in_channels, progress)
+            descriptors = np.stack([candidate.descriptor for candidate in seen])
+            random = np.random.Generator(np.random.PCG64(seed))
+            order, distances = farthest_first(descriptors, count, random)
+            chosen = [seen[index] for index in order]
+            crops = _cut(frames, chosen, tile, count, in_channels)
         targets = np.stack([_planes(crop, tile) for _, crop in crops])
         names = tuple(name for name, _ in crops)
-        warnings = _warnings(found, chosen, distances, targets, names, tile, count)
+        unlike = 1 + sum(distance > ALIKE for distance in distances)
+        warnings = _warnings(unreadable, chosen, unlike, targets, names, tile, count)
         if sigma is None:
             return cls(targets, None, names, warnings)
         noisy = [_noisy(crop, i, sigma, seed) for i, (_, crop) in enumerate(crops)]
@@ -140,40 +138,39 @@ def _check_arguments(tile: tuple[int, int], count: int, sigma: float | None, see
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Survey:
-    """Of every candidate that could be read: its index in the source, size and descriptor. And
-    of the others, what is wrong with them."""
+class _Candidate(NamedTuple):
+    """A frame that could be read; its size is (height, width)."""
 
-    indices: list[int]
-    sizes: list[tuple[int, int]]
-    names: list[str]
-    descriptors: NDArray[np.float64]
-    unreadable: list[str]
+    number: int
+    name: str
+    size: tuple[int, int]
+    descriptor: NDArray[np.float64]
 
 
-def _survey(frames: IndexedFrames, in_channels: int, progress: Progress | None) -> _Survey:
+def _survey(
+    frames: Stills | Video, in_channels: int, progress: Progress | None
+) -> tuple[list[_Candidate], list[str]]:
+    """The candidates that can be read, and what is wrong with the others."""
     most = MOST_VIDEO_FRAMES if isinstance(frames, Video) else MOST_STILLS
     count = len(frames.names)
-    candidates = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
-    indices, sizes, descriptors, unreadable = [], [], [], []
+    candidates = np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+    seen: list[_Candidate] = []
+    unreadable: list[str] = []
     for done, index in enumerate(candidates, 1):
         try:
             frame = _with_channels(frames.read(index), in_channels)
         except ImageError as error:
             unreadable.append(str(error))
         else:
-            indices.append(index)
-            sizes.append((frame.shape[0], frame.shape[1]))
-            descriptors.append(describe(frame))
+            size = (frame.shape[0], frame.shape[1])
+            seen.append(_Candidate(index, frames.names[index], size, describe(frame)))
         if progress:
             progress(done, len(candidates))
-    if not indices:
+    if not seen:
         raise CalibrationError(
             f"none of the {len(candidates)} images can be read: {_some(unreadable)}"
         )
-    names = [frames.names[index] for index in indices]
-    return _Survey(indices, sizes, names, np.stack(descriptors), unreadable)
+    return seen, unreadable
 
 
 def _with_channels(frame: Pixels, in_channels: int) -> Pixels:
@@ -195,32 +192,31 @@ def _with_channels(frame: Pixels, in_channels: int) -> Pixels:
 
 
 def _cut(
-    frames: IndexedFrames,
-    chosen: Sequence[tuple[int, tuple[int, int]]],
+    frames: Stills | Video,
+    chosen: Sequence[_Candidate],
     tile: tuple[int, int],
     count: int,
     in_channels: int,
 ) -> list[tuple[str, Pixels]]:
-    """Name and pixels, at most a tile, of ``count`` crops of the chosen frames (index, size); fewer
-    where these have no more positions. Small frames come first, so that larger ones make up for
-    the crops that they lack."""
+    """Name and pixels, at most a tile, of ``count`` crops of the chosen frames; fewer where these
+    have no more positions."""
     crops: list[tuple[str, Pixels]] = []
     taken: list[NDArray[np.float64]] = []
-    ordered = sorted(chosen, key=lambda item: item[1])
-    for done, (index, _) in enumerate(ordered):
+    # Small frames first, so that larger ones make up for the crops that they lack.
+    ordered = sorted(chosen, key=lambda candidate: candidate.size)
+    for done, (number, name, size, _) in enumerate(ordered):
         wanted = -(-(count - len(crops)) // (len(ordered) - done))
-        frame = _with_channels(frames.read(index), in_channels)
-        options = [(y, x, _crop(frame, y, x, tile)) for y, x in _positions(frame, tile, wanted)]
+        frame = _with_channels(frames.read(number), in_channels)
+        places = _positions(size, tile, wanted)
+        options = [(y, x, frame[y : y + tile[0], x : x + tile[1]]) for y, x in places]
         descriptors = [describe(crop) for _, _, crop in options]
         for _ in range(min(wanted, len(options))):
             best = max(range(len(options)), key=lambda i: _novelty(descriptors[i], taken))
             top, left, crop = options.pop(best)
             taken.append(descriptors.pop(best))
-            # A copy below: of a view, the whole frame would stay in memory.
-            whole = crop.shape == frame.shape
-            crops.append(
-                (frames.names[index] + ("" if whole else f" at {left},{top}"), crop.copy())
-            )
+            where = "" if crop.shape == frame.shape else f" at {left},{top}"
+            # A copy: of a view, the whole frame would stay in memory.
+            crops.append((name + where, crop.copy()))
     return crops
 
 
@@ -231,69 +227,56 @@ def _novelty(descriptor: NDArray[np.float64], taken: Sequence[NDArray[np.float64
     return float(min(np.linalg.norm(descriptor - other) for other in taken))
 
 
-def _positions(frame: Pixels, tile: tuple[int, int], wanted: int) -> list[tuple[int, int]]:
+def _positions(size: tuple[int, int], tile: tuple[int, int], wanted: int) -> list[tuple[int, int]]:
     """Where tiles may begin: a grid over the frame, about half a tile or more apart, so that two of
     them show different things; the middle where there is room for one."""
     side = max(GRID, math.ceil(math.sqrt(wanted)))
     axes = []
-    for size, tile_px in zip(frame.shape, tile):
-        room = max(size - tile_px, 0)
+    for size_px, tile_px in zip(size, tile):
+        room = max(size_px - tile_px, 0)
         points = min(side, 1 + 2 * room // tile_px)
         starts = np.linspace(0, room, points) if points > 1 else np.array([room / 2])
-        aligned = starts.astype(int) // ALIGNMENT_PX * ALIGNMENT_PX
-        axes.append(sorted(set(aligned.tolist())))
-    return [(top, left) for top in axes[0] for left in axes[1]]
-
-
-def _crop(frame: Pixels, top: int, left: int, tile: tuple[int, int]) -> Pixels:
-    return frame[top : top + tile[0], left : left + tile[1]]
+        axes.append(np.unique(starts.astype(int) // ALIGNMENT_PX * ALIGNMENT_PX).tolist())
+    return list(itertools.product(*axes))
 
 
 def _noisy(crop: Pixels, index: int, sigma: float, seed: int) -> NDArray[np.float32]:
     """The crop with noise; clamped and rounded where the running share `CLIPPED_SHARE` says so."""
     noisy = add_gaussian_noise(crop, sigma, seed + index)
-    share = CLIPPED_SHARE
-    if math.floor((index + 1) * share) > math.floor(index * share):
-        return unit_range(to_uint8(noisy))
-    return noisy
+    clipped = math.floor((index + 1) * CLIPPED_SHARE) > math.floor(index * CLIPPED_SHARE)
+    return unit_range(to_uint8(noisy)) if clipped else noisy
 
 
 def _planes(crop: Pixels | NDArray[np.float32], tile: tuple[int, int]) -> NDArray[np.float32]:
     """(C, H, W) float32, as `Restorer` makes it of a frame that is this crop."""
-    channels = crop.shape[2]
-    planes = np.empty((channels, *tile), np.float32)
-    FrameLayout.of(crop, channels).load(crop, (slice(0, tile[0]), slice(0, tile[1])), planes)
+    planes = np.empty((crop.shape[2], *tile), np.float32)
+    FrameLayout.of(crop, crop.shape[2]).load(crop, (slice(0, tile[0]), slice(0, tile[1])), planes)
     return planes
 
 
 def _warnings(
-    found: _Survey,
-    chosen: Sequence[int],
-    distances: Sequence[float],
+    unreadable: Sequence[str],
+    chosen: Sequence[_Candidate],
+    unlike: int,
     targets: NDArray[np.float32],
     names: Sequence[str],
     tile: tuple[int, int],
     count: int,
 ) -> list[str]:
     warnings = []
-    frames, tiles = len(found.indices), len(targets)
-    if found.unreadable:
-        warnings.append(f"{len(found.unreadable)} unreadable, skipped: {_some(found.unreadable)}")
+    frames, tiles = len(chosen), len(targets)
+    if unreadable:
+        warnings.append(f"{len(unreadable)} unreadable, skipped: {_some(unreadable)}")
     if tiles < count:
         warnings.append(f"only {tiles} of {count} tiles: there are too few images, or too small")
     elif frames < count:
         warnings.append(f"{frames} images for {count} tiles: several were cut from one image")
     if tiles < FEWEST_TILES:
         warnings.append(f"{tiles} tiles are few to calibrate with; give {FEWEST_TILES} or more")
-    unlike = 1 + sum(distance > ALIKE for distance in distances)
-    if unlike <= len(chosen) / 2 and len(chosen) > 1:
-        warnings.append(f"the {len(chosen)} chosen images are so alike that they count as {unlike}")
-    sizes = [(found.names[i], *found.sizes[i]) for i in chosen]
-    small = [
-        f"{name} ({width}x{height})"
-        for name, height, width in sizes
-        if height < tile[0] or width < tile[1]
-    ]
+    if 1 < frames >= 2 * unlike:
+        warnings.append(f"the {frames} chosen images are so alike that they count as {unlike}")
+    sizes = [(candidate.name, *candidate.size) for candidate in chosen]
+    small = [f"{name} ({w}x{h})" for name, h, w in sizes if h < tile[0] or w < tile[1]]
     if small:
         warnings.append(
             f"{len(small)} smaller than the tile of {tile[1]}x{tile[0]}, mirrored at the border: "

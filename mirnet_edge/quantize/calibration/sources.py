@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +26,7 @@ Pixels = NDArray[np.uint8]
 Source = str | os.PathLike[str] | Iterable["str | os.PathLike[str] | Pixels"] | None
 
 
-class IndexedFrames(Protocol):
-    """Frames that can be read again, in any order: they are looked at, then cut from.
-
-    Attributes:
-        names: of the frames, for messages.
-    """
-
-    names: Sequence[str]
-
-    def read(self, index: int) -> Pixels:
-        """(H, W) or (H, W, C) uint8, files as RGB.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-
-    def close(self) -> None:
-        """Free what is open. A second call does nothing."""
-
-
-def open_frames(source: Source, in_channels: int) -> IndexedFrames:
+def open_frames(source: Source, in_channels: int) -> Stills | Video:
     """Frames of a folder (with those below it), a file or pattern, a video, a sequence of arrays
     and files, or (None) the bundled calibration set.
 
@@ -76,16 +56,13 @@ def open_frames(source: Source, in_channels: int) -> IndexedFrames:
     return Stills(items)
 
 
-def _folder_or_pattern(path: Path) -> IndexedFrames:
+def _folder_or_pattern(path: Path) -> Stills:
     is_folder = path.is_dir()
     try:
         files = find_images([Path(glob.escape(str(path))) / "**" / "*" if is_folder else path])
     except ImageError as error:
-        if is_folder:
-            raise CalibrationError(
-                f"{path}: there is no image ({', '.join(SUFFIXES)}) in this folder or below it"
-            ) from error
-        raise CalibrationError(str(error)) from error
+        nothing = f"{path}: there is no image ({', '.join(SUFFIXES)}) in this folder or below it"
+        raise CalibrationError(nothing if is_folder else str(error)) from error
     return Stills(files, [str(file.relative_to(path)) for file in files] if is_folder else None)
 
 
@@ -116,17 +93,21 @@ def _bundled() -> list[Path]:
 
 
 class Stills:
-    """Image files and arrays."""
+    """Image files and arrays, and their names for messages."""
 
     def __init__(
-        self,
-        items: Sequence[str | os.PathLike[str] | Pixels],
-        names: Sequence[str] | None = None,
+        self, items: Sequence[str | os.PathLike[str] | Pixels], names: list[str] | None = None
     ) -> None:
         self._items = items
-        self.names: Sequence[str] = names or [_name(item, i) for i, item in enumerate(items)]
+        self.names = names or [_name(item, i) for i, item in enumerate(items)]
 
     def read(self, index: int) -> Pixels:
+        """(H, W) or (H, W, C) uint8, files as RGB, in any order: frames are looked at, then cut
+        from.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
         item = self._items[index]
         return item if isinstance(item, np.ndarray) else upright_rgb(read_image(item))
 
@@ -147,10 +128,9 @@ class Video:
     """
 
     def __init__(self, path: Path) -> None:
-        self._capture: Any = None
         self._cv2 = require("cv2", "reading video")
         self._path, self._next = path, 0
-        self._capture = self._cv2.VideoCapture(str(path))
+        self._capture: Any = self._cv2.VideoCapture(str(path))
         count = self._count() if self._capture.isOpened() else 0
         if not count:
             self.close()
@@ -158,7 +138,7 @@ class Video:
                 f"{path}: OpenCV {self._cv2.__version__} finds no video frames in it; is the file "
                 "whole? Else extract some frames as images and give their folder"
             )
-        self.names: Sequence[str] = [f"{path.name} frame {index}" for index in range(count)]
+        self.names = [f"{path.name} frame {index}" for index in range(count)]
 
     def _count(self) -> int:
         """As the file says; counted where it does not."""
@@ -172,6 +152,7 @@ class Video:
         return count
 
     def read(self, index: int) -> Pixels:
+        """See `Stills.read`."""
         if not 0 <= index - self._next <= LOOK_AHEAD_FRAMES:
             self._capture.set(self._cv2.CAP_PROP_POS_FRAMES, index)
             self._next = index
@@ -186,6 +167,4 @@ class Video:
         return np.ascontiguousarray(image_bgr[:, :, ::-1])
 
     def close(self) -> None:
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
+        self._capture.release()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +14,7 @@ BINS = 7 * ENTROPY_BINS
 """Of a histogram, both signs together; odd, so that zeros lie in the middle of a bin. The search
 for the least divergence is quadratic in them (0.13 s a tensor with 1023, 0.5 with 2047; one core),
 so it gets coarser ones."""
+PERCENTILE = 99.99
 LEVELS = 255  # -127 to 127
 FEWEST_VALUES = 100 * LEVELS
 """With fewer, empty bins rule the divergence: the pooled vectors of edge-s, 64 values a tile, came
@@ -30,38 +27,19 @@ SMALLEST_CLIP = 2.0**-12
 class Histogram:
     """How often which values occurred in one tensor.
 
-    Filled by ONNX Runtime's collector, which is shown the range's ends first: its bins then lie
-    where they lie, whatever tile follows (left to itself it takes their width from the first one).
-
     Attributes:
         amax: the largest magnitude there will be, positive.
         counts: (BINS,) over equal bins of [-amax, amax].
     """
 
     amax: float
-    _collector: Any = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._collector = _calibrate().HistogramCollector(
-            method="entropy",
-            symmetric=True,
-            num_bins=BINS,
-            num_quantized_bins=LEVELS,
-            percentile=100.0,
-            scenario="same",
-        )
-        self.add(np.array([-self.amax, self.amax], np.float32))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count an array of any shape; magnitudes beyond ``amax`` count as it."""
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports every call
-            self._collector.collect({"": values.clip(-self.amax, self.amax)})
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = self._collector.get_histogram_dict()[""][0].copy()
-        counts[[0, -1]] -= 1  # the ends that it was shown
-        return counts
+        # In float32 as the values are: the largest of them lies on the last edge, not beyond it.
+        end = np.float32(self.amax)
+        self.counts += np.histogram(values.clip(-end, end), BINS, range=(-end, end))[0]
 
     @property
     def edges(self) -> NDArray[np.float64]:
@@ -69,7 +47,7 @@ class Histogram:
         return np.linspace(-self.amax, self.amax, BINS + 1)
 
 
-def percentile_clip(histogram: Histogram, percentile: float) -> float:
+def percentile_clip(histogram: Histogram, percentile: float = PERCENTILE) -> float:
     """The magnitude that ``percentile`` % of the values do not exceed, interpolated in its bin."""
     counts, middle = histogram.counts, BINS // 2
     folded = counts[middle:] + np.concatenate([[0], counts[:middle][::-1]])
@@ -86,8 +64,11 @@ def entropy_clip(histogram: Histogram) -> float:
     if counts.sum() < FEWEST_VALUES:
         return histogram.amax
     edges = histogram.edges[:: BINS // ENTROPY_BINS].astype(np.float32)
-    ends = (edges[0], edges[-1])
-    low, high = histogram._collector.get_entropy_threshold((counts, edges, *ends), LEVELS)
+    calibrate = require("onnxruntime.quantization.calibrate", "calibration")
+    # For its search alone: its histograms take the width of their bins from the first tile.
+    collector = calibrate.HistogramCollector("entropy", True, ENTROPY_BINS, LEVELS, 100.0, "same")
+    whole = (counts, edges, edges[0], edges[-1])
+    low, high = collector.get_entropy_threshold(whole, LEVELS)
     return max(-float(low), float(high))
 
 
@@ -97,14 +78,13 @@ def mse_clip(histogram: Histogram) -> float:
     under "Quantization range setting"); found on a grid of clips, then on a finer one around the
     best."""
     counts, edges = histogram.counts, histogram.edges
-    best = histogram.amax
     grid = np.geomspace(SMALLEST_CLIP, 1, 49) * histogram.amax
     for _ in range(2):
         errors = [expected_error(counts, edges, clip) for clip in grid]
         index = int(np.argmin(errors))
-        best = float(grid[index])
+        best = grid[index]
         grid = np.linspace(grid[max(index - 1, 0)], grid[min(index + 1, len(grid) - 1)], 33)
-    return best
+    return float(best)
 
 
 def expected_error(counts: NDArray[np.int64], edges: NDArray[np.float64], clip: float) -> float:
@@ -118,8 +98,3 @@ def expected_error(counts: NDArray[np.int64], edges: NDArray[np.float64], clip: 
     level = np.clip(np.rint(edges / scale), -128, 127)
     integral = level * scale**3 / 12 + (edges - level * scale) ** 3 / 3
     return float(counts @ np.diff(integral) / (edges[1] - edges[0]) / max(counts.sum(), 1))
-
-
-def _calibrate() -> ModuleType:
-    require("onnx", "calibration")  # ONNX Runtime's module imports it
-    return require("onnxruntime.quantization.calibrate", "calibration")

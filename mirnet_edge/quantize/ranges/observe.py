@@ -28,10 +28,11 @@ def grouped(sized: ModelProto, names: Sequence[str]) -> list[list[str]]:
     graph = sized.graph
     values = (*graph.input, *graph.value_info, *graph.output)
     float32 = {value.name: value for value in values if value.type.tensor_type.elem_type == 1}
-    unknown = [name for name in names if name not in float32]
-    if unknown or not names:
-        found = f"{unknown[0]!r} is none of its {len(float32)} float32" if unknown else "it has no"
-        raise CalibrationError(f"cannot calibrate the graph: {found} tensors to measure")
+    if unknown := [name for name in names if name not in float32]:
+        raise CalibrationError(
+            f"cannot calibrate the graph: {unknown[0]!r} is none of its {len(float32)} float32 "
+            "tensors to measure"
+        )
     made = (name for node in graph.node for name in node.output)
     wanted = set(names)
     groups: list[list[str]] = []
