@@ -23,18 +23,17 @@ from mirnet_edge.errors import CheckpointError, ConfigError, OutputError, first_
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frames.images import SUFFIXES as IMAGE_SUFFIXES
 from mirnet_edge.model.config import (
+    PRESETS,
     UNKNOWN_TASK,
     Config,
     MIRNetConfig,
     MIRNetV2Config,
-    preset_name,
     task_of,
 )
 from mirnet_edge.model.create import create_model
 from mirnet_edge.model.layers import Network
 from mirnet_edge.model.support import local_support_px
 
-StateDict = Mapping[str, Tensor]
 METADATA_KEY = "mirnet_edge"
 
 
@@ -58,7 +57,11 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
     bundled = bundled_model(os.fspath(path))
     path = Path(bundled.weights if bundled else path)
     tensors, metadata = _read(path)
-    network = network_from_state_dict(tensors, str(path), _config_in(metadata, path))
+    try:
+        network = create_model(_config_in(metadata) or infer_config(tensors))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    _load_checked(network, tensors, path)
     known = str(metadata.get("task", UNKNOWN_TASK))
     network.facts = facts_of(network, task_of(known, said=task))
     network.training_facts = metadata.get("training", {})
@@ -97,7 +100,7 @@ def facts_of(model: Network, task: str = UNKNOWN_TASK) -> ModelFacts:
     return ModelFacts(
         task=task,
         family=config.family,
-        preset=preset_name(config) or "custom",
+        preset=next((name for name, preset in PRESETS.items() if preset == config), "custom"),
         in_channels=config.in_channels,
         out_channels=config.out_channels,
         size_multiple=config.size_multiple,
@@ -161,8 +164,8 @@ def _unreadable(path: Path, error: Exception) -> str:
         )
     with path.open("rb") as file:
         start = file.read(40).lstrip()
-    kinds = [kind for kind, mark in _FAILED_DOWNLOADS.items() if start.startswith(mark)]
-    kind = kinds[0] if kinds else "truncated, or another format?"
+    kinds = (kind for kind, mark in _FAILED_DOWNLOADS.items() if start.startswith(mark))
+    kind = next(kinds, "truncated, or another format?")
     reason = first_line(error)
     if reason.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
         reason = "not in a form that can be read without running code"
@@ -179,8 +182,12 @@ _FAILED_DOWNLOADS = {
 }
 
 
-def _config_in(metadata: Mapping[str, Any], path: Path) -> Config | None:
-    """The configuration that `save_model` wrote, None in files of others."""
+def _config_in(metadata: Mapping[str, Any]) -> Config | None:
+    """The configuration that `save_model` wrote, None in files of others.
+
+    Raises:
+        ConfigError: it is none.
+    """
     config = metadata.get("config")
     if not isinstance(config, Mapping):
         return None
@@ -191,7 +198,7 @@ def _config_in(metadata: Mapping[str, Any], path: Path) -> Config | None:
     try:
         return MIRNetConfig(**values) if is_v1 else MIRNetV2Config(**values)
     except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: its metadata describes no network: {error}") from error
+        raise ConfigError(f"its metadata describes no network: {error}") from error
 
 
 def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -215,37 +222,15 @@ def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def network_from_state_dict(
-    tensors: StateDict, source: str = "state dict", config: Config | None = None
-) -> Network:
-    """Build the network whose parameters ``tensors`` are, and load them; errors name ``source``.
-
-    Raises:
-        CheckpointError: they are not those of a MIRNet, or not of ``config`` where one is given.
-    """
-    try:
-        config = config or infer_config(tensors)
-    except ConfigError as error:
-        raise CheckpointError(f"{source}: {error}") from error
-    if config is None:
-        raise CheckpointError(
-            f"{source}: not a MIRNet or MIRNet-v2; their first block would be called "
-            f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
-        )
-    network = create_model(config)
-    _load_checked(network, tensors, source)
-    return network
-
-
 _V1_BLOCK = "body.0.body.0.blocks.0."
 _V2_BLOCK = "body.0.body.0.dau_top."
 
 
-def infer_config(tensors: StateDict) -> Config | None:
-    """The configuration that names and shapes of a state dict tell, None if no MIRNet.
+def infer_config(tensors: Mapping[str, Tensor]) -> Config:
+    """The configuration that names and shapes of a state dict tell.
 
     Raises:
-        ConfigError: they tell of a network that cannot be built.
+        ConfigError: they tell of no MIRNet, or of one that cannot be built.
     """
 
     def count(pattern: str) -> int:
@@ -259,7 +244,10 @@ def infer_config(tensors: StateDict) -> Config | None:
 
     is_v1 = any(name.startswith(_V1_BLOCK) for name in tensors)
     if not is_v1 and not any(name.startswith(_V2_BLOCK) for name in tensors):
-        return None
+        raise ConfigError(
+            "not a MIRNet or MIRNet-v2; their first block would be called "
+            f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
+        )
     in_channels, out_channels = shape("conv_in.weight")[1], shape("conv_out.weight")[0]
     n_rrg = count(r"body\.(\d+)\.body\.")
     if is_v1:
@@ -291,7 +279,7 @@ def infer_config(tensors: StateDict) -> Config | None:
     )
 
 
-def _load_checked(network: Network, tensors: StateDict, source: str) -> None:
+def _load_checked(network: Network, tensors: Mapping[str, Tensor], source: Path) -> None:
     family, expected = network.config.family, network.state_dict()
     for name, tensor in tensors.items():
         if name not in expected:

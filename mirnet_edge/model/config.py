@@ -33,6 +33,7 @@ class MIRNetConfig:
     out_channels: int = 3
 
     family = "mirnet"
+    image_skip = True
 
     def __post_init__(self) -> None:
         _check(self, "n_rrg", "n_msrb", "width", "in_channels", "out_channels")
@@ -161,11 +162,6 @@ v2 family, made for the memory traffic and tensor cores of a Jetson:
 * 32 and 16 features: 1.88 M parameters / 31.6 GMAC and 0.47 M / 7.9 GMAC at 256x256, against
   5.86 M / 139.6 GMAC of ``mirnet-v2``.
 """
-
-
-def preset_name(config: Config) -> str | None:
-    """The preset that ``config`` equals, or None."""
-    return next((name for name, preset in PRESETS.items() if preset == config), None)
 
 
 def preset(name: str) -> Config:

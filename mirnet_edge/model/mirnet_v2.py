@@ -17,7 +17,6 @@ from mirnet_edge.model.layers import (
     Network,
     SelectiveKernelFusion,
     conv,
-    residual_groups,
 )
 
 
@@ -84,20 +83,8 @@ class MIRNetV2(Network):
     """MIRNet-v2 (TPAMI 2022)."""
 
     def __init__(self, config: MIRNetV2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.image_skip = config.image_skip
-        features = config.channels[0]
-        self.conv_in = conv(config.in_channels, features)
-        blocks = [partial(MultiScaleResidualBlockV2, config, groups) for groups in config.groups]
-        self.body = residual_groups(blocks, config.n_mrb, features)
-        self.conv_out = conv(features, config.out_channels)
-
-    def restore(self, image: Tensor) -> Tensor:
-        shallow = self.conv_in(image)
-        deep = self.body(shallow)
-        out: Tensor = self.conv_out(deep if self.image_skip else deep + shallow)
-        return out + image if self.image_skip else out
+        groups = [partial(MultiScaleResidualBlockV2, config, n) for n in config.groups]
+        super().__init__(config, groups, config.n_mrb)
 
 
 def _halve(channels: int, out_channels: int) -> Chain:
