@@ -125,11 +125,8 @@ UNKNOWN_TASK = "unknown"
 
 
 def task_of(known: str, said: str | None) -> str:
-    """The task of a network whose file knows ``known`` and whose user says ``said``, if anything.
-
-    Raises:
-        ConfigError: there is no such task, or the file knows another.
-    """
+    """The task of a network whose file knows ``known`` and whose user says ``said``, if anything; a
+    `ConfigError` where there is no such task, or the file knows another."""
     if said is None:
         return known
     if said not in (*TASKS, UNKNOWN_TASK):
@@ -165,11 +162,7 @@ v2 family, made for the memory traffic and tensor cores of a Jetson:
 
 
 def preset(name: str) -> Config:
-    """The configuration called ``name``.
-
-    Raises:
-        ConfigError: there is no such preset; the message lists them.
-    """
+    """The configuration called ``name``; a `ConfigError` lists those there are."""
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]

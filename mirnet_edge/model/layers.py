@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import ModelFacts, SizeRule
@@ -58,13 +57,6 @@ class SelectiveKernelFusion(nn.Module):
         return reduce(torch.add, [gate * feature for gate, feature in zip(gates, features)])
 
 
-class BilinearUp(nn.Module):
-    """Twice the size, bilinear, corners not aligned."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
 class Chain(nn.Module):
     """Modules in sequence under the key ``body``."""
 
@@ -79,15 +71,10 @@ class Chain(nn.Module):
 
 
 class Network(nn.Module):
-    """What both families share: (N, in, H, W) in [0, 1] to (N, out, H, W), not clamped.
+    """What both families are: (N, in, H, W) in [0, 1] to (N, out, H, W), not clamped; `FrameError`
+    where ``config`` does not allow the input's channels or size.
 
-    Attributes:
-        config: the hyperparameters.
-        facts, training_facts: what the checkpoint it came from says of itself.
-
-    Raises:
-        FrameError: the input's channels, or a height or width that is no multiple of
-            ``config.size_multiple`` or below ``config.min_size_px``.
+    ``facts`` and ``training_facts`` are what the checkpoint it came from says of itself.
     """
 
     facts: ModelFacts = ModelFacts()

@@ -10,14 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mirnet_edge.model.config import MIRNetConfig
-from mirnet_edge.model.layers import (
-    BilinearUp,
-    Chain,
-    GlobalMean,
-    Network,
-    SelectiveKernelFusion,
-    conv,
-)
+from mirnet_edge.model.layers import Chain, GlobalMean, Network, SelectiveKernelFusion, conv
 
 
 class SpatialAttention(nn.Module):
@@ -99,7 +92,7 @@ class Resampler(nn.Module):
             *([BlurPool(channels)] if down else []),
             conv(channels, out_channels, 1),
         )
-        first = BlurPool(channels) if down else BilinearUp()
+        first = BlurPool(channels) if down else nn.Upsample(scale_factor=2, mode="bilinear")
         self.bot = nn.Sequential(first, conv(channels, out_channels, 1))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -142,8 +135,7 @@ class MultiScaleResidualBlock(nn.Module):
                 for t, fusion in enumerate(self.selective_kernel)
             ]
             streams = [self.blocks[t][column](f) for t, f in enumerate(fused)]  # type: ignore[index]
-        full_size = [streams[0]]
-        full_size += [self.last_up[str(s)](f) for s, f in enumerate(streams) if s > 0]
+        full_size = [streams[0], *(up(f) for up, f in zip(self.last_up.values(), streams[1:]))]
         out: Tensor = self.conv_out(self.selective_kernel[0](full_size))
         return out + features
 

@@ -10,14 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mirnet_edge.model.config import MIRNetV2Config
-from mirnet_edge.model.layers import (
-    BilinearUp,
-    Chain,
-    GlobalSoftmaxMean,
-    Network,
-    SelectiveKernelFusion,
-    conv,
-)
+from mirnet_edge.model.layers import Chain, GlobalSoftmaxMean, Network, SelectiveKernelFusion, conv
 
 
 class ContextBlock(nn.Module):
@@ -93,7 +86,7 @@ def _halve(channels: int, out_channels: int) -> Chain:
 
 def _double(channels: int, out_channels: int) -> Chain:
     # The convolution comes first, as in the authors' code: a quarter of the work at half the size.
-    return _resample(conv(channels, out_channels, 1), BilinearUp())
+    return _resample(conv(channels, out_channels, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
 
 
 def _resample(*modules: nn.Module) -> Chain:
