@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import mirnet_edge as me
 from mirnet_edge.errors import ConfigError, FrameError
-from mirnet_edge.model.config import PRESETS, MIRNetConfig, MIRNetV2Config, preset, preset_name
+from mirnet_edge.model.checkpoints import facts_of
+from mirnet_edge.model.config import PRESETS, MIRNetConfig, MIRNetV2Config, preset
 
 
 @pytest.mark.parametrize(
@@ -106,10 +107,9 @@ def test_presets_are_found_by_name_and_by_value() -> None:
     assert list(PRESETS) == ["mirnet", "mirnet-v2", "edge-m", "edge-s"]
     for name, config in PRESETS.items():
         assert preset(name) is config
-        assert preset_name(config) == name
-        assert preset_name(dataclasses.replace(config, channels=(8, 16, 32), **depth(config))) is (
-            None
-        )
+        tiny = dataclasses.replace(config, channels=(8, 16, 32), **depth(config))
+        assert facts_of(me.create_model(name)).preset == name
+        assert facts_of(me.create_model(tiny)).preset == "custom"
 
 
 def depth(config: object) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from conftest import TINY
 
 import mirnet_edge as me
 from mirnet_edge.model.config import TASKS
-from mirnet_edge.workstation.tasks import TRAINABLE, task_named
+from mirnet_edge.workstation.tasks import TRAINABLE
 
 WRONG = ["anything", "super-resolution-x4", "Denoise", ""]
 
@@ -21,11 +21,11 @@ def network() -> torch.nn.Module:
     return me.create_model(TINY["defocus"], seed=0)
 
 
-def test_what_can_be_trained_has_a_name_that_a_network_may_have() -> None:
+def test_what_can_be_trained_has_a_name_that_a_network_may_have(tmp_path: Path) -> None:
     assert set(TRAINABLE) <= set(TASKS)
     assert all(task.name == name for name, task in TRAINABLE.items())
     with pytest.raises(me.ConfigError, match=r"no task 'enhance' can be trained yet; .*denoise"):
-        task_named("enhance")
+        me.Trainer(me.TrainSettings(task="enhance"), [tmp_path], tmp_path)
 
 
 @pytest.mark.parametrize("task", TASKS)

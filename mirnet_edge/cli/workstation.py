@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.progress import TextColumn
@@ -15,7 +15,9 @@ from mirnet_edge._imports import require
 from mirnet_edge.cli.console import (
     err,
     json_option,
+    option_group,
     out,
+    overwrite_option,
     print_json,
     print_table,
     progress_bar,
@@ -29,35 +31,65 @@ if TYPE_CHECKING:
     from mirnet_edge.workstation.state import TrainState
     from mirnet_edge.workstation.train import Trainer
 
-EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(1)
+WHOLE = click.IntRange(0)
+
+export_options = option_group(
+    click.option("--size", type=read_size, metavar="HxW",
+                 help="Fixed height x width; open by default."),
+    click.option("--opset", type=click.Choice(["17", "18"]), default="17"),
+    click.option("--task", type=click.Choice(TASKS),
+                 help="What the network restores, where the checkpoint does not say."),
+    click.option("--rewrite/--no-rewrite", default=True,
+                 help="Make the graph cheaper by exact algebra."),
+    overwrite_option,
+    json_option,
+)  # fmt: skip
+train_options = option_group(
+    click.option("--preset", type=click.Choice(list(PRESETS)), default="edge-s"),
+    click.option("--task", type=click.Choice(list(TRAINABLE)), default="denoise"),
+    click.option("--data", type=click.Path(exists=True, path_type=Path), multiple=True,
+                 required=True, help="Folder of clean images; may be given several times."),
+    click.option("-o", "--output", type=PATH, required=True,
+                 help="Folder for checkpoint, weights and curve; a checkpoint in it is resumed."),
+    click.option("--validation", help="Clean images for the curve.",
+                 type=click.Path(exists=True, file_okay=False, path_type=Path)),
+    click.option("--initial", help="Weights to start from: a file or a bundled model's name."),
+    click.option("--steps", type=COUNT, default=100_000,
+                 help="Of the whole learning-rate schedule."),
+    click.option("--until", type=COUNT, help="Stop at this step; resume later."),
+    click.option("--batch", type=COUNT, default=16),
+    click.option("--patch-px", type=click.IntRange(8), default=128),
+    click.option("--learning-rate", type=float, default=2e-4),
+    click.option("--warmup", "warmup_steps", type=WHOLE,
+                 help="Steps in which the learning rate grows from zero; 200 by default, or a "
+                 "tenth of --steps where that is less."),
+    click.option("--seed", type=WHOLE, default=0),
+    click.option("--validate-every", type=COUNT, default=1000,
+                 help="Steps between points of the curve and checkpoints."),
+    click.option("--device", help="As torch names it; a GPU where there is one."),
+    click.option("--compile", is_flag=True, help="Let torch.compile fuse the network."),
+)  # fmt: skip
+"""Named as `TrainSettings` names them, but for those that `train` has by name."""
+evaluate_options = option_group(
+    click.option("--data", type=PATH, required=True,
+                 help="Folder, file or glob pattern of clean images."),
+    click.option("--sigma", type=click.FloatRange(0, 255), default=25.0),
+    click.option("--seed", type=WHOLE, default=0),
+    click.option("--quantize", is_flag=True,
+                 help="Clamp and round the noisy image to 8 bits first, as a camera would."),
+    tiling_options,
+    json_option,
+)  # fmt: skip
 
 
 @click.command()
 @click.argument("checkpoint")
-@click.argument("onnx", type=click.Path(path_type=Path))
-@click.option(
-    "--size", type=read_size, metavar="HxW", help="Fixed height x width; open by default."
-)
-@click.option("--opset", type=click.Choice(["17", "18"]), default="17", show_default=True)
-@click.option(
-    "--task",
-    type=click.Choice(TASKS),
-    help="What the network restores, where the checkpoint does not say.",
-)
-@click.option(
-    "--rewrite/--no-rewrite", default=True, help="Make the graph cheaper by exact algebra."
-)
-@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
-@json_option
+@click.argument("onnx", type=PATH)
+@export_options
 def export(
-    checkpoint: str,
-    onnx: Path,
-    size: tuple[int, int] | None,
-    opset: str,
-    task: str | None,
-    rewrite: bool,
-    overwrite: bool,
-    as_json: bool,
+    checkpoint: str, onnx: Path, opset: str, task: str | None, as_json: bool, **options: object
 ) -> None:
     """Turn a MIRNet or MIRNet-v2 CHECKPOINT (.pth, .pt, .safetensors, or a bundled model's name)
     into an ONNX file, checked against PyTorch."""
@@ -65,14 +97,9 @@ def export(
     from mirnet_edge.model.checkpoints import load_model
     from mirnet_edge.workstation.export import export_onnx
 
-    report = export_onnx(
-        load_model(checkpoint, task),
-        onnx,
-        size=size,
-        opset=int(opset),
-        rewrite=rewrite,
-        overwrite=overwrite,
-    )
+    network = load_model(checkpoint, task)
+    # The types are those of the options, which no type checker sees.
+    report = export_onnx(network, onnx, opset=int(opset), **options)  # type: ignore[arg-type]
     if as_json:
         print_json(report)
         return
@@ -91,86 +118,27 @@ def export(
 
 
 @click.command()
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="edge-s", show_default=True)
-@click.option("--task", type=click.Choice(list(TRAINABLE)), default="denoise", show_default=True)
-@click.option(
-    "--data",
-    type=click.Path(exists=True, path_type=Path),
-    multiple=True,
-    required=True,
-    help="Folder of clean images; may be given several times.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder for checkpoint, weights and curve; a checkpoint in it is resumed.",
-)
-@click.option("--validation", type=EXISTING_FOLDER, help="Clean images for the curve.")
-@click.option("--initial", help="Weights to start from: a file or a bundled model's name.")
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    default=100_000,
-    show_default=True,
-    help="Of the whole learning-rate schedule.",
-)
-@click.option("--until", type=click.IntRange(1), help="Stop at this step; resume later.")
-@click.option("--batch", type=click.IntRange(1), default=16, show_default=True)
-@click.option("--patch-px", type=click.IntRange(8), default=128, show_default=True)
-@click.option("--learning-rate", type=float, default=2e-4, show_default=True)
-@click.option(
-    "--warmup",
-    type=click.IntRange(0),
-    help="Steps in which the learning rate grows from zero; 200 by default, or a tenth of --steps "
-    "where that is less.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--validate-every",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Steps between points of the curve and checkpoints.",
-)
-@click.option("--device", help="As torch names it; a GPU where there is one.")
-@click.option("--compile", is_flag=True, help="Let torch.compile fuse the network.")
+@train_options
 def train(
-    preset: str,
-    task: str,
     data: tuple[Path, ...],
     output: Path,
+    until: int | None,
+    validate_every: int,
     validation: Path | None,
     initial: str | None,
-    steps: int,
-    until: int | None,
-    batch: int,
-    patch_px: int,
-    learning_rate: float,
-    warmup: int | None,
-    seed: int,
-    validate_every: int,
     device: str | None,
     compile: bool,
+    **recipe: object,
 ) -> None:
     """Train a network on clean images, with the papers' recipe."""  # fmt: skip
     require("torch", "mirnet-edge train")
-    from mirnet_edge.workstation.train import Trainer, TrainSettings
+    from mirnet_edge.workstation.state import TrainSettings
+    from mirnet_edge.workstation.train import Trainer
 
-    recipe = TrainSettings(
-        preset=preset,
-        task=task,
-        steps=steps,
-        batch=batch,
-        patch_px=patch_px,
-        learning_rate=learning_rate,
-        warmup_steps=warmup,
-        seed=seed,
-    )
+    settings = TrainSettings(**recipe)  # type: ignore[arg-type]
     with _stopped_with_a_word(output):
         trainer = Trainer(
-            recipe,
+            settings,
             data,
             output,
             validation=validation,
@@ -232,29 +200,9 @@ def _run(trainer: Trainer, until: int | None, validate_every: int) -> None:
 
 @click.command()
 @click.argument("model")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder, file or glob pattern of clean images.",
-)
-@click.option("--sigma", type=click.FloatRange(0, 255), default=25.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--quantize",
-    is_flag=True,
-    help="Clamp and round the noisy image to 8 bits first, as a camera would.",
-)
-@tiling_options
-@json_option
+@evaluate_options
 def evaluate(
-    model: str,
-    data: Path,
-    sigma: float,
-    seed: int,
-    quantize: bool,
-    as_json: bool,
-    **tiling: Any,
+    model: str, data: Path, sigma: float, seed: int, quantize: bool, as_json: bool, **tiling: object
 ) -> None:
     """PSNR and SSIM of MODEL on clean images with seeded Gaussian noise.
 
@@ -265,10 +213,8 @@ def evaluate(
     from mirnet_edge.restore import Restorer
     from mirnet_edge.workstation.evaluate import evaluate_model
 
-    with (
-        Restorer(model, **tiling) as restorer,
-        progress_bar("images", quiet=as_json) as bar,
-    ):
+    restorer = Restorer(model, **tiling)  # type: ignore[arg-type]
+    with restorer, progress_bar("images", quiet=as_json) as bar:
         task = bar.add_task("evaluating", total=None)
         evaluation = evaluate_model(
             restorer,

@@ -23,18 +23,17 @@ from mirnet_edge.errors import CheckpointError, ConfigError, OutputError, first_
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frames.images import SUFFIXES as IMAGE_SUFFIXES
 from mirnet_edge.model.config import (
+    PRESETS,
     UNKNOWN_TASK,
     Config,
     MIRNetConfig,
     MIRNetV2Config,
-    preset_name,
     task_of,
 )
 from mirnet_edge.model.create import create_model
 from mirnet_edge.model.layers import Network
 from mirnet_edge.model.support import local_support_px
 
-StateDict = Mapping[str, Tensor]
 METADATA_KEY = "mirnet_edge"
 
 
@@ -57,8 +56,12 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
     """
     bundled = bundled_model(os.fspath(path))
     path = Path(bundled.weights if bundled else path)
-    tensors, metadata = _read(path)
-    network = network_from_state_dict(tensors, str(path), _config_in(metadata, path))
+    try:
+        tensors, metadata = _read(path)
+        network = create_model(_config_in(metadata) or infer_config(tensors))
+        _load_checked(network, tensors)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
     known = str(metadata.get("task", UNKNOWN_TASK))
     network.facts = facts_of(network, task_of(known, said=task))
     network.training_facts = metadata.get("training", {})
@@ -97,7 +100,7 @@ def facts_of(model: Network, task: str = UNKNOWN_TASK) -> ModelFacts:
     return ModelFacts(
         task=task,
         family=config.family,
-        preset=preset_name(config) or "custom",
+        preset=next((name for name, preset in PRESETS.items() if preset == config), "custom"),
         in_channels=config.in_channels,
         out_channels=config.out_channels,
         size_multiple=config.size_multiple,
@@ -122,10 +125,10 @@ def weights_sha256(model: Network) -> str:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint by name, and our metadata where it has some."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file, and no bundled model of that name")
+        raise CheckpointError("no such file, and no bundled model of that name")
     if path.suffix.lower() in (".onnx", ".engine", *IMAGE_SUFFIXES):
         raise CheckpointError(
-            f"{path}: a {path.suffix} file is no checkpoint; give a .pth, .pt or .safetensors file"
+            f"a {path.suffix} file is no checkpoint; give a .pth, .pt or .safetensors file"
         )
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
@@ -133,7 +136,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make torch and pickle raise nearly anything
         raise CheckpointError(_unreadable(path, error)) from error
-    return _find_state_dict(content, path), {}
+    return _find_state_dict(content), {}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -144,11 +147,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes that are no safetensors file (truncated?): "
+            f"{path.stat().st_size} bytes that are no safetensors file (truncated?): "
             f"{first_line(error)}"
         ) from error
     if not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
+        raise CheckpointError(f"its metadata {METADATA_KEY!r} is no JSON object")
     return tensors, metadata
 
 
@@ -156,19 +159,19 @@ def _unreadable(path: Path, error: Exception) -> str:
     blocked = re.search(r"GLOBAL (\S+)", str(error))
     if blocked:
         return (
-            f"{path}: holds Python objects other than tensors ({blocked[1]}); they are not loaded "
-            "because unpickling them can run code. Save the state dict alone, best as .safetensors."
+            f"holds Python objects other than tensors ({blocked[1]}); they are not loaded because "
+            "unpickling them can run code. Save the state dict alone, best as .safetensors."
         )
     with path.open("rb") as file:
         start = file.read(40).lstrip()
-    kinds = [kind for kind, mark in _FAILED_DOWNLOADS.items() if start.startswith(mark)]
-    kind = kinds[0] if kinds else "truncated, or another format?"
+    kinds = (kind for kind, mark in _FAILED_DOWNLOADS.items() if start.startswith(mark))
+    kind = next(kinds, "truncated, or another format?")
     reason = first_line(error)
     if reason.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
         reason = "not in a form that can be read without running code"
     return (
-        f"{path}: {path.stat().st_size} bytes that are no readable PyTorch checkpoint "
-        f"({kind}): {reason}. Download it again."
+        f"{path.stat().st_size} bytes that are no readable PyTorch checkpoint ({kind}): {reason}. "
+        "Download it again."
     )
 
 
@@ -179,7 +182,7 @@ _FAILED_DOWNLOADS = {
 }
 
 
-def _config_in(metadata: Mapping[str, Any], path: Path) -> Config | None:
+def _config_in(metadata: Mapping[str, Any]) -> Config | None:
     """The configuration that `save_model` wrote, None in files of others."""
     config = metadata.get("config")
     if not isinstance(config, Mapping):
@@ -191,62 +194,37 @@ def _config_in(metadata: Mapping[str, Any], path: Path) -> Config | None:
     try:
         return MIRNetConfig(**values) if is_v1 else MIRNetV2Config(**values)
     except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: its metadata describes no network: {error}") from error
+        raise ConfigError(f"its metadata describes no network: {error}") from error
 
 
-def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+def _find_state_dict(content: Any) -> dict[str, Tensor]:
     # The authors' MIRNet, basicsr (MIRNet-v2), its moving average, and our training checkpoint.
     for key in ("state_dict", "params", "params_ema", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
+        raise CheckpointError(f"holds a {type(content).__name__}, not a state dict")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise CheckpointError(f"{path}: holds no tensors (keys: {_some(content)})")
+        raise CheckpointError(f"holds no tensors (keys: {_some(content)})")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(
-                f"{path}: {name!r} is sparse, quantized or without values; save dense tensors"
+                f"{name!r} is sparse, quantized or without values; save dense tensors"
             )
     if all(name.startswith("module.") for name in tensors):  # trained under DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
 
 
-def network_from_state_dict(
-    tensors: StateDict, source: str = "state dict", config: Config | None = None
-) -> Network:
-    """Build the network whose parameters ``tensors`` are, and load them; errors name ``source``.
-
-    Raises:
-        CheckpointError: they are not those of a MIRNet, or not of ``config`` where one is given.
-    """
-    try:
-        config = config or infer_config(tensors)
-    except ConfigError as error:
-        raise CheckpointError(f"{source}: {error}") from error
-    if config is None:
-        raise CheckpointError(
-            f"{source}: not a MIRNet or MIRNet-v2; their first block would be called "
-            f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
-        )
-    network = create_model(config)
-    _load_checked(network, tensors, source)
-    return network
-
-
 _V1_BLOCK = "body.0.body.0.blocks.0."
 _V2_BLOCK = "body.0.body.0.dau_top."
 
 
-def infer_config(tensors: StateDict) -> Config | None:
-    """The configuration that names and shapes of a state dict tell, None if no MIRNet.
-
-    Raises:
-        ConfigError: they tell of a network that cannot be built.
-    """
+def infer_config(tensors: Mapping[str, Tensor]) -> Config:
+    """The configuration that names and shapes of a state dict tell; a `ConfigError` where that is
+    no MIRNet, or one that cannot be built."""
 
     def count(pattern: str) -> int:
         matches = (re.match(pattern, name) for name in tensors)
@@ -259,31 +237,30 @@ def infer_config(tensors: StateDict) -> Config | None:
 
     is_v1 = any(name.startswith(_V1_BLOCK) for name in tensors)
     if not is_v1 and not any(name.startswith(_V2_BLOCK) for name in tensors):
-        return None
+        raise ConfigError(
+            "not a MIRNet or MIRNet-v2; their first block would be called "
+            f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
+        )
     in_channels, out_channels = shape("conv_in.weight")[1], shape("conv_out.weight")[0]
     n_rrg = count(r"body\.(\d+)\.body\.")
     if is_v1:
+        streams = range(count(r"body\.0\.body\.0\.blocks\.(\d+)\."))
+        # Read off the fusions: a stream's own convolutions may stand under any column's name.
+        fusions = (shape(f"body.0.body.0.selective_kernel.{s}.conv_du.0.weight") for s in streams)
         return MIRNetConfig(
-            # Read off the fusions: a stream's own convolutions may stand under any column's name.
-            channels=tuple(
-                shape(f"body.0.body.0.selective_kernel.{stream}.conv_du.0.weight")[1]
-                for stream in range(count(r"body\.0\.body\.0\.blocks\.(\d+)\."))
-            ),
+            channels=tuple(fusion[1] for fusion in fusions),
             n_rrg=n_rrg,
             n_msrb=count(r"body\.0\.body\.(\d+)\.blocks\."),
             width=count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\."),
             in_channels=in_channels,
             out_channels=out_channels,
         )
-    top, mid, bot = (
-        shape(f"body.0.body.0.dau_{stream}.body.0.weight")[0] for stream in ("top", "mid", "bot")
-    )
+    names = ("top", "mid", "bot")
+    top, mid, bot = (shape(f"body.0.body.0.dau_{name}.body.0.weight")[0] for name in names)
+    firsts = (shape(f"body.{rrg}.body.0.dau_top.body.0.weight") for rrg in range(n_rrg))
     return MIRNetV2Config(
         channels=(top, mid, bot),
-        groups=tuple(
-            top // max(shape(f"body.{rrg}.body.0.dau_top.body.0.weight")[1], 1)
-            for rrg in range(n_rrg)
-        ),
+        groups=tuple(top // max(first[1], 1) for first in firsts),
         n_mrb=count(r"body\.0\.body\.(\d+)\.dau_top\."),
         in_channels=in_channels,
         out_channels=out_channels,
@@ -291,17 +268,17 @@ def infer_config(tensors: StateDict) -> Config | None:
     )
 
 
-def _load_checked(network: Network, tensors: StateDict, source: str) -> None:
+def _load_checked(network: Network, tensors: Mapping[str, Tensor]) -> None:
     family, expected = network.config.family, network.state_dict()
     for name, tensor in tensors.items():
         if name not in expected:
             raise CheckpointError(
-                f"{source}: unexpected key {name!r} of shape {_shape(tensor)}; a {family} of these "
+                f"unexpected key {name!r} of shape {_shape(tensor)}; a {family} of these "
                 "sizes has no such tensor"
             )
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
-                f"{source}: {name!r} has shape {_shape(tensor)}; a {family} of these sizes needs "
+                f"{name!r} has shape {_shape(tensor)}; a {family} of these sizes needs "
                 f"{_shape(expected[name])}"
             )
     # The authors' files hold a shared tensor under each of its names, ours under one alone.
@@ -313,12 +290,12 @@ def _load_checked(network: Network, tensors: StateDict, source: str) -> None:
         present = [name for name in names if name in tensors]
         if not present:
             raise CheckpointError(
-                f"{source}: key {names[0]!r} of shape {_shape(expected[names[0]])} is missing"
+                f"key {names[0]!r} of shape {_shape(expected[names[0]])} is missing"
             )
         for name in present[1:]:
             if not torch.equal(tensors[name], tensors[present[0]]):
                 raise CheckpointError(
-                    f"{source}: {name!r} and {present[0]!r} are one tensor in a {family}, but "
+                    f"{name!r} and {present[0]!r} are one tensor in a {family}, but "
                     "their values differ"
                 )
         complete |= dict.fromkeys(names, tensors[present[0]])

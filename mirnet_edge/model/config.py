@@ -33,6 +33,7 @@ class MIRNetConfig:
     out_channels: int = 3
 
     family = "mirnet"
+    image_skip = True
 
     def __post_init__(self) -> None:
         _check(self, "n_rrg", "n_msrb", "width", "in_channels", "out_channels")
@@ -124,11 +125,8 @@ UNKNOWN_TASK = "unknown"
 
 
 def task_of(known: str, said: str | None) -> str:
-    """The task of a network whose file knows ``known`` and whose user says ``said``, if anything.
-
-    Raises:
-        ConfigError: there is no such task, or the file knows another.
-    """
+    """The task of a network whose file knows ``known`` and whose user says ``said``, if anything; a
+    `ConfigError` where there is no such task, or the file knows another."""
     if said is None:
         return known
     if said not in (*TASKS, UNKNOWN_TASK):
@@ -163,17 +161,8 @@ v2 family, made for the memory traffic and tensor cores of a Jetson:
 """
 
 
-def preset_name(config: Config) -> str | None:
-    """The preset that ``config`` equals, or None."""
-    return next((name for name, preset in PRESETS.items() if preset == config), None)
-
-
 def preset(name: str) -> Config:
-    """The configuration called ``name``.
-
-    Raises:
-        ConfigError: there is no such preset; the message lists them.
-    """
+    """The configuration called ``name``; a `ConfigError` lists those there are."""
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import ModelFacts, SizeRule
@@ -58,13 +57,6 @@ class SelectiveKernelFusion(nn.Module):
         return reduce(torch.add, [gate * feature for gate, feature in zip(gates, features)])
 
 
-class BilinearUp(nn.Module):
-    """Twice the size, bilinear, corners not aligned."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
 class Chain(nn.Module):
     """Modules in sequence under the key ``body``."""
 
@@ -78,38 +70,36 @@ class Chain(nn.Module):
         return out + features if self.residual else out
 
 
-def residual_groups(
-    makers: Iterable[Callable[[], nn.Module]], n_blocks: int, channels: int
-) -> nn.Sequential:
-    """One group a maker: its blocks, a convolution, and a way round them (papers, "RRG")."""
-    groups = ((*(make() for _ in range(n_blocks)), conv(channels, channels)) for make in makers)
-    return nn.Sequential(*(Chain(*group, residual=True) for group in groups))
-
-
 class Network(nn.Module):
-    """What both families share: (N, in, H, W) in [0, 1] to (N, out, H, W), not clamped.
+    """What both families are: (N, in, H, W) in [0, 1] to (N, out, H, W), not clamped; `FrameError`
+    where ``config`` does not allow the input's channels or size.
 
-    Attributes:
-        config: the hyperparameters.
-        facts, training_facts: what the checkpoint it came from says of itself.
-
-    Raises:
-        FrameError: the input's channels, or a height or width that is no multiple of
-            ``config.size_multiple`` or below ``config.min_size_px``.
+    ``facts`` and ``training_facts`` are what the checkpoint it came from says of itself.
     """
 
-    config: Config
     facts: ModelFacts = ModelFacts()
     training_facts: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(
+        self, config: Config, groups: Iterable[Callable[[], nn.Module]], n_blocks: int
+    ) -> None:
+        """``groups`` makes the blocks of one residual group each (papers, "RRG")."""
+        super().__init__()
+        self.config = config
+        features = config.channels[0]
+        # Made in this order, because a seed's weights are drawn in it.
+        self.conv_in = conv(config.in_channels, features)
+        bodies = ((*(make() for _ in range(n_blocks)), conv(features, features)) for make in groups)
+        self.body = nn.Sequential(*(Chain(*body, residual=True) for body in bodies))
+        self.conv_out = conv(features, config.out_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             self._check(image)
-        return self.restore(image)
-
-    def restore(self, image: Tensor) -> Tensor:
-        """What `forward` does once the size is checked."""
-        raise NotImplementedError
+        shallow = self.conv_in(image)
+        deep = self.body(shallow)
+        out: Tensor = self.conv_out(deep if self.config.image_skip else deep + shallow)
+        return out + image if self.config.image_skip else out
 
     def _check(self, image: Tensor) -> None:
         config = self.config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mirnet_edge.model.config import MIRNetConfig
-from mirnet_edge.model.layers import (
-    BilinearUp,
-    Chain,
-    GlobalMean,
-    Network,
-    SelectiveKernelFusion,
-    conv,
-    residual_groups,
-)
+from mirnet_edge.model.layers import Chain, GlobalMean, Network, SelectiveKernelFusion, conv
 
 
 class SpatialAttention(nn.Module):
@@ -82,40 +74,29 @@ class BlurPool(nn.Module):
         return blurred
 
 
-class Branches(nn.Module):
-    """The sum of two sequences of modules."""
+class Resampler(nn.Module):
+    """The sum of two branches that halve or double the size: one resamples between convolutions (by
+    a blur, or a transposed convolution), the other before its one (by a blur, or bilinearly)."""
 
-    def __init__(self, top: Iterable[nn.Module], bot: Iterable[nn.Module]) -> None:
+    def __init__(self, channels: int, out_channels: int, down: bool) -> None:
         super().__init__()
-        self.top, self.bot = nn.Sequential(*top), nn.Sequential(*bot)
+        self.top = nn.Sequential(
+            conv(channels, channels, 1),
+            nn.PReLU(),
+            conv(channels, channels)
+            if down
+            else nn.ConvTranspose2d(
+                channels, channels, 3, 2, padding=1, output_padding=1, bias=False
+            ),
+            nn.PReLU(),
+            *([BlurPool(channels)] if down else []),
+            conv(channels, out_channels, 1),
+        )
+        first = BlurPool(channels) if down else nn.Upsample(scale_factor=2, mode="bilinear")
+        self.bot = nn.Sequential(first, conv(channels, out_channels, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.add(self.top(features), self.bot(features))
-
-
-def residual_down(channels: int, out_channels: int) -> Branches:
-    """Half the size, with a residual and a blurred branch."""
-    top = (
-        conv(channels, channels, 1),
-        nn.PReLU(),
-        conv(channels, channels),
-        nn.PReLU(),
-        BlurPool(channels),
-        conv(channels, out_channels, 1),
-    )
-    return Branches(top, (BlurPool(channels), conv(channels, out_channels, 1)))
-
-
-def residual_up(channels: int, out_channels: int) -> Branches:
-    """Twice the size, with a transposed-convolution and a bilinear branch."""
-    top = (
-        conv(channels, channels, 1),
-        nn.PReLU(),
-        nn.ConvTranspose2d(channels, channels, 3, 2, padding=1, output_padding=1, bias=False),
-        nn.PReLU(),
-        conv(channels, out_channels, 1),
-    )
-    return Branches(top, (BilinearUp(), conv(channels, out_channels, 1)))
 
 
 class MultiScaleResidualBlock(nn.Module):
@@ -154,8 +135,7 @@ class MultiScaleResidualBlock(nn.Module):
                 for t, fusion in enumerate(self.selective_kernel)
             ]
             streams = [self.blocks[t][column](f) for t, f in enumerate(fused)]  # type: ignore[index]
-        full_size = [streams[0]]
-        full_size += [self.last_up[str(s)](f) for s, f in enumerate(streams) if s > 0]
+        full_size = [streams[0], *(up(f) for up, f in zip(self.last_up.values(), streams[1:]))]
         out: Tensor = self.conv_out(self.selective_kernel[0](full_size))
         return out + features
 
@@ -172,18 +152,9 @@ class MIRNet(Network):
     columns of a stream share one unit: the state dict holds such tensors under several names."""
 
     def __init__(self, config: MIRNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        features = config.channels[0]
         activation = nn.PReLU()  # one for all: in the authors' code it is a default argument
-        self.conv_in = conv(config.in_channels, features)
         blocks = partial(MultiScaleResidualBlock, config, activation)
-        self.body = residual_groups([blocks] * config.n_rrg, config.n_msrb, features)
-        self.conv_out = conv(features, config.out_channels)
-
-    def restore(self, image: Tensor) -> Tensor:
-        out: Tensor = self.conv_out(self.body(self.conv_in(image)))
-        return out + image
+        super().__init__(config, [blocks] * config.n_rrg, config.n_msrb)
 
 
 def _key(channels: Sequence[int], source: int, target: int) -> str:
@@ -191,5 +162,7 @@ def _key(channels: Sequence[int], source: int, target: int) -> str:
 
 
 def _resampler(channels: Sequence[int], source: int, target: int) -> Chain:
-    step, resample = (1, residual_down) if target > source else (-1, residual_up)
-    return Chain(*(resample(channels[s], channels[s + step]) for s in range(source, target, step)))
+    down = target > source
+    step = 1 if down else -1
+    steps = range(source, target, step)
+    return Chain(*(Resampler(channels[s], channels[s + step], down) for s in steps))

@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mirnet_edge.model.config import MIRNetV2Config
-from mirnet_edge.model.layers import (
-    BilinearUp,
-    Chain,
-    GlobalSoftmaxMean,
-    Network,
-    SelectiveKernelFusion,
-    conv,
-    residual_groups,
-)
+from mirnet_edge.model.layers import Chain, GlobalSoftmaxMean, Network, SelectiveKernelFusion, conv
 
 
 class ContextBlock(nn.Module):
@@ -84,20 +76,8 @@ class MIRNetV2(Network):
     """MIRNet-v2 (TPAMI 2022)."""
 
     def __init__(self, config: MIRNetV2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.image_skip = config.image_skip
-        features = config.channels[0]
-        self.conv_in = conv(config.in_channels, features)
-        blocks = [partial(MultiScaleResidualBlockV2, config, groups) for groups in config.groups]
-        self.body = residual_groups(blocks, config.n_mrb, features)
-        self.conv_out = conv(features, config.out_channels)
-
-    def restore(self, image: Tensor) -> Tensor:
-        shallow = self.conv_in(image)
-        deep = self.body(shallow)
-        out: Tensor = self.conv_out(deep if self.image_skip else deep + shallow)
-        return out + image if self.image_skip else out
+        groups = [partial(MultiScaleResidualBlockV2, config, n) for n in config.groups]
+        super().__init__(config, groups, config.n_mrb)
 
 
 def _halve(channels: int, out_channels: int) -> Chain:
@@ -106,7 +86,7 @@ def _halve(channels: int, out_channels: int) -> Chain:
 
 def _double(channels: int, out_channels: int) -> Chain:
     # The convolution comes first, as in the authors' code: a quarter of the work at half the size.
-    return _resample(conv(channels, out_channels, 1), BilinearUp())
+    return _resample(conv(channels, out_channels, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
 
 
 def _resample(*modules: nn.Module) -> Chain:

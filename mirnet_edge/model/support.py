@@ -20,8 +20,7 @@ Span = tuple[int, int]
 
 def local_support_px(config: Config) -> int:
     """The larger reach, rounded up to the size multiple: the exact halo (pixels)."""
-    rule = SizeRule(config.size_multiple, config.min_size_px)
-    return rule.up(max(reach_px(config)))
+    return SizeRule(config.size_multiple).up(max(reach_px(config)))
 
 
 def reach_px(config: Config) -> tuple[int, int]:

@@ -14,12 +14,9 @@ from mirnet_edge._imports import require
 class Point:
     """One point of the curve.
 
-    Attributes:
-        step: steps done.
-        loss: mean since the point before.
-        psnr: mean over the validation images at sigma 25 in dB; None where there are none.
-        learning_rate: of the last step.
-        seconds: of training so far, those of earlier runs included.
+    ``loss`` is the mean since the point before; ``psnr`` the mean over the validation images at
+    sigma 25 in dB, None where there are none; ``learning_rate`` that of the last step; ``seconds``
+    those of training so far, of earlier runs too.
     """
 
     step: int
@@ -30,12 +27,7 @@ class Point:
 
 
 def plot_curve(curve: Sequence[Point], path: str | os.PathLike[str]) -> None:
-    """Draw loss and validation PSNR over the steps as PNG.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        OutputError: the file cannot be written.
-    """
+    """Draw loss and validation PSNR over the steps as PNG."""
     # Not pyplot, which would look for a display and keep the figure.
     matplotlib = require("matplotlib.figure", "drawing the training curve")
     figure = matplotlib.Figure(figsize=(7, 4), layout="constrained")

@@ -6,18 +6,17 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge._imports import require
-from mirnet_edge.errors import DataError, ImageError, MissingDependencyError
+from mirnet_edge.errors import DataError, ImageError
 from mirnet_edge.frame_path import Progress
 from mirnet_edge.frames.images import find_images, read_image, upright_rgb
-from mirnet_edge.frames.noise import unit_range
+from mirnet_edge.frames.noise import add_gaussian_noise, to_uint8, unit_range
 from mirnet_edge.metrics import psnr, ssim
 from mirnet_edge.restore import Restorer
-from mirnet_edge.workstation.tasks.denoise import noisy_image
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,9 @@ def evaluate_model(
         DataError: no image can be read.
     """
     note = ""
-    if with_ssim:
-        try:
-            require("skimage.metrics", "SSIM")
-        except MissingDependencyError:
-            with_ssim = False
-            note = "no SSIM: scikit-image is not installed; for it, pip install scikit-image"
+    if with_ssim and find_spec("skimage") is None:
+        with_ssim = False
+        note = "no SSIM: scikit-image is not installed; for it, pip install scikit-image"
     skipped: list[str] = []
     if isinstance(data, (str, os.PathLike)):
         count, images = load_images(data, skipped)
@@ -86,7 +82,9 @@ def evaluate_model(
     scores: list[Score] = []
     for name, image in images:
         clean = _without_false_colour(image)
-        noisy = noisy_image(clean, sigma, seed + len(scores), quantize)
+        noisy = add_gaussian_noise(clean, sigma, seed + len(scores))
+        if quantize:
+            noisy = unit_range(to_uint8(noisy))
         restored, reference = restorer(noisy), unit_range(clean)
         scores.append(
             Score(
@@ -108,11 +106,7 @@ def load_images(
     data: str | os.PathLike[str], skipped: list[str]
 ) -> tuple[int, Iterator[tuple[str, NDArray[np.uint8]]]]:
     """How many image files there are, and name and (H, W, 3) uint8 pixels of one after another;
-    those that cannot be read are described in ``skipped``.
-
-    Raises:
-        DataError: there is no image file.
-    """
+    those that cannot be read are described in ``skipped``."""
     try:
         paths = find_images([data])
     except ImageError as error:

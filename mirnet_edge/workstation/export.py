@@ -31,7 +31,6 @@ from mirnet_edge.model.layers import Network
 if TYPE_CHECKING:
     import onnx
 
-INPUT, OUTPUT = "input", "output"
 OPSETS = (17, 18)
 IR_VERSION = 8  # of opset 17; newer ones shut out older runtimes for nothing
 TOLERANCE = 1e-4
@@ -96,16 +95,16 @@ def export_onnx(
     """
     started = time.monotonic()
     path, task = Path(path), task_of(model.facts.task, said=task)
-    _check_arguments(model, path, size, opset)
+    facts = facts_of(model, task)
+    _check_arguments(facts.size_rule, path, size, opset)
     require_new(path, overwrite)
     model = copy.deepcopy(model).eval().cpu()
     proto = _simplified(_traced(model, size))
     proto, passes = rewritten(proto) if rewrite else (proto, [])
     proto = _checked(proto, opset)
-    facts = facts_of(model, task)
     height, width = size or (256, 256)
-    peak = peak_activation_bytes(proto, height, width)
-    facts = replace(facts, bytes_per_pixel=round(peak / (height * width)))
+    peak_bytes = peak_activation_bytes(proto, height, width)
+    facts = replace(facts, bytes_per_pixel=round(peak_bytes / (height * width)))
     _describe(proto, facts, size)
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
@@ -122,14 +121,13 @@ def export_onnx(
     )
 
 
-def _check_arguments(model: Network, path: Path, size: tuple[int, int] | None, opset: int) -> None:
+def _check_arguments(rule: SizeRule, path: Path, size: tuple[int, int] | None, opset: int) -> None:
     if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: the name must end in .onnx")
     if not path.parent.is_dir():  # before minutes of tracing
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
     if opset not in OPSETS:
         raise ExportError(f"opset={opset}: need one of {OPSETS}")
-    rule = SizeRule(model.config.size_multiple, model.config.min_size_px)
     if size and not rule.allows(*size):
         raise ExportError(f"size={size}: height and width must be {rule}")
 
@@ -152,8 +150,8 @@ def _traced(model: Network, size: tuple[int, int] | None) -> onnx.ModelProto:
                 (example,),
                 dynamo=True,
                 dynamic_shapes=None if size else (open_sizes,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+                input_names=["input"],
+                output_names=["output"],
                 opset_version=18,
                 verbose=False,
             )
@@ -161,9 +159,7 @@ def _traced(model: Network, size: tuple[int, int] | None) -> onnx.ModelProto:
             raise ExportError(
                 f"torch {torch.__version__} could not export this network: {error}"
             ) from error
-    if program is None:
-        raise ExportError(f"torch {torch.__version__} exported nothing")
-    proto: onnx.ModelProto = program.model_proto
+    proto: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]  # None without dynamo
     return proto
 
 
@@ -198,19 +194,17 @@ def _lower_to_17(proto: onnx.ModelProto) -> None:
     """Say in opset 17 what an opset 18 graph says, in place.
 
     Of the operators of both networks, opset 18 changed the reductions (axes became an input),
-    Resize and Pad (options that these graphs leave at their defaults). onnx's own converter has no
-    way down for Pad.
+    Resize, Pad and Split (options that these graphs leave at their defaults). onnx's own converter
+    has no way down for Pad.
     """
     onnx = require("onnx", "exporting to ONNX")
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    newer = {"noop_with_empty_axes", "antialias", "keep_aspect_ratio_policy"}
+    newer = {"noop_with_empty_axes", "antialias", "keep_aspect_ratio_policy", "num_outputs"}
     for node in proto.graph.node:
         kept = [item for item in node.attribute if item.name not in newer]
         if node.op_type.startswith("Reduce") and len(node.input) == 2:
             axes = onnx.numpy_helper.to_array(constants[node.input.pop()])
             kept.append(onnx.helper.make_attribute("axes", axes.tolist()))
-        elif node.op_type == "Split":
-            kept = [item for item in kept if item.name != "num_outputs"]
         del node.attribute[:]
         node.attribute.extend(kept)
     used = {name for node in proto.graph.node for name in node.input}
@@ -232,19 +226,14 @@ def _describe(proto: onnx.ModelProto, facts: ModelFacts, size: tuple[int, int] |
 
 
 def _difference(model: Network, path: Path, size: tuple[int, int] | None) -> float:
-    """Largest relative difference between PyTorch and ONNX Runtime over three inputs.
-
-    Raises:
-        ExportError: it is more than `TOLERANCE`, or the graph does not run.
-    """
-    config = model.config
+    """Largest relative difference between PyTorch and ONNX Runtime over three inputs, at most
+    `TOLERANCE`."""
     worst = 0.0
     random = np.random.Generator(np.random.PCG64(0))
     engine = OnnxEngine(path, provider="CPUExecutionProvider")
     for sides in (size,) * 3 if size else CHECK_SIZES:
-        rule = SizeRule(config.size_multiple, config.min_size_px)
-        height, width = map(rule.padded, sides)
-        tiles = random.random((1, config.in_channels, height, width), np.float32)
+        height, width = map(engine.facts.size_rule.padded, sides)
+        tiles = random.random((1, engine.facts.in_channels, height, width), np.float32)
         with torch.inference_mode():
             expected = model(torch.from_numpy(tiles)).numpy()
         try:

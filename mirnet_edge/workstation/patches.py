@@ -11,16 +11,11 @@ from torch import Tensor
 
 
 class PatchSampler:
-    """Holds all images on one device and cuts batches of square patches, each turned or mirrored by
-    one of the eight symmetries of the square.
+    """Holds all images, (H, W, 3) and none smaller than a patch, on one device and cuts batches of
+    square patches, each turned or mirrored by one of the eight symmetries of the square.
 
     A batch costs one gather: images lie end to end in one uint8 tensor, and a patch is a grid of
     positions in it.
-
-    Args:
-        images: (H, W, 3) uint8, none smaller than a patch.
-        patch_px: side of a patch.
-        device: holds images and batches.
     """
 
     def __init__(
@@ -38,15 +33,15 @@ class PatchSampler:
         """(batch, 3, patch, patch) float32 in [0, 1]."""
         size = self.patch_px
 
-        def uniform(limit: Tensor) -> Tensor:
+        def uniform(limit: Tensor | int) -> Tensor:
             # In float32, the product of a value just below 1 and a limit can round up to the limit.
             values = torch.rand(batch, device=self.device, generator=generator, dtype=torch.float64)
             return (values * limit).long()
 
-        chosen = uniform(torch.tensor(len(self._starts), device=self.device))
+        chosen = uniform(len(self._starts))
         top = uniform(self._heights[chosen] - size + 1)
         left = uniform(self._widths[chosen] - size + 1)
-        symmetry = uniform(torch.tensor(8, device=self.device))
+        symmetry = uniform(8)
         y, x = self._grid(symmetry)
         y, x = y + top[:, None, None], x + left[:, None, None]
         positions = self._starts[chosen, None, None] + y * self._widths[chosen, None, None] + x

@@ -17,7 +17,6 @@ from mirnet_edge.workstation.curve import Point
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_FORMAT = 1
-WARMUP_STEPS, WARMUP_SHARE = 200, 10
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class TrainSettings:
         """Of step ``step``, counted from 0."""
         warmup = self.warmup_steps
         if warmup is None:
-            warmup = min(WARMUP_STEPS, self.steps // WARMUP_SHARE)
+            warmup = min(200, self.steps // 10)
         cosine = 0.5 + 0.5 * math.cos(math.pi * min(step / self.steps, 1))
         rate = self.final_learning_rate + cosine * (self.learning_rate - self.final_learning_rate)
         return rate * min(1, (step + 1) / max(warmup, 1))
@@ -77,11 +76,7 @@ class TrainState:
     curve: list[Point] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint and the curve.
-
-        Raises:
-            OutputError: they cannot be written.
-        """
+        """Write the checkpoint and the curve."""
         curve = [dataclasses.asdict(point) for point in self.curve]
         content = {
             "format": CHECKPOINT_FORMAT,
@@ -98,12 +93,8 @@ class TrainState:
             temporary.write_text(json.dumps(curve, indent=1))
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint, with its warm-up where the settings name none.
-
-        Raises:
-            CheckpointError: it is damaged, or of another version.
-            ConfigError: its settings differ in more than ``steps``.
-        """
+        """Go on from a checkpoint, with its warm-up where the settings name none; a `ConfigError`
+        where its settings differ in more than ``steps``."""
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             version, found = content["format"], TrainSettings(**content["settings"])

@@ -31,9 +31,8 @@ from mirnet_edge.restore import Restorer
 from mirnet_edge.workstation.curve import Point, plot_curve
 from mirnet_edge.workstation.evaluate import evaluate_model, load_images
 from mirnet_edge.workstation.patches import PatchSampler
-from mirnet_edge.workstation.state import CHECKPOINT, TrainState
-from mirnet_edge.workstation.state import TrainSettings as TrainSettings
-from mirnet_edge.workstation.tasks import task_named
+from mirnet_edge.workstation.state import CHECKPOINT, TrainSettings, TrainState
+from mirnet_edge.workstation.tasks import TRAINABLE
 
 
 def charbonnier(restored: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
@@ -79,7 +78,12 @@ class Trainer:
             raise ConfigError(
                 f"patch_px={settings.patch_px}: must be a multiple of {config.size_multiple}"
             )
-        self.task = task_named(settings.task)
+        if settings.task not in TRAINABLE:
+            trainable = ", ".join(TRAINABLE)
+            raise ConfigError(
+                f"no task {settings.task!r} can be trained yet; there are: {trainable}"
+            )
+        self.task = TRAINABLE[settings.task]
         # Both are used at the end alone, when hours would be lost.
         require("matplotlib", "drawing the training curve")
         require("safetensors", "saving the weights")
@@ -233,23 +237,14 @@ class Trainer:
         state = self.state
         loss = float(torch.stack(losses).mean())
         if not math.isfinite(loss):
-            saved = self.output / CHECKPOINT
-            kept = (
-                f"{saved} keeps the last good state" if saved.exists() else "nothing is saved yet"
-            )
+            path = self.output / CHECKPOINT
+            kept = f"{path} keeps the last good state" if path.exists() else "nothing is saved yet"
             raise ConfigError(
                 f"the loss is {loss} at step {state.step}: lower learning_rate "
                 f"({state.settings.learning_rate}); {kept}"
             )
-        state.curve.append(
-            Point(
-                step=state.step,
-                loss=loss,
-                psnr=psnr,
-                learning_rate=state.settings.learning_rate_at(state.step - 1),
-                seconds=state.seconds,
-            )
-        )
+        learning_rate = state.settings.learning_rate_at(state.step - 1)
+        state.curve.append(Point(state.step, loss, psnr, learning_rate, state.seconds))
         state.save(self.output)
 
     def _validate(self, interrupted: Callable[[], int]) -> float | None:
@@ -277,8 +272,8 @@ class Trainer:
             "device": torch.cuda.get_device_name(self.device) if on_gpu else cpu,
             "torch": torch.__version__,
         }
-        weights = self.output / "model.safetensors"
-        save_model(state.network, weights, task=state.settings.task, training=training)
+        path = self.output / "model.safetensors"
+        save_model(state.network, path, task=state.settings.task, training=training)
         if state.curve:
             plot_curve(state.curve, self.output / "curve.png")
 

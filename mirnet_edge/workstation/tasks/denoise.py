@@ -1,14 +1,11 @@
-"""Denoising: what is added to clean images, in training and to measure."""
+"""Denoising: what training adds to clean patches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mirnet_edge.frames.noise import CLIPPED_SHARE, add_gaussian_noise, to_uint8, unit_range
+from mirnet_edge.frames.noise import CLIPPED_SHARE
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -21,8 +18,7 @@ class Denoise:
     Attributes:
         sigma: least and greatest standard deviation, in units of 1/255; each patch draws its own.
         clipped: fraction of the patches that are clamped to [0, 1] and rounded to 8 bits after the
-            noise was added, as every frame of a camera is; the others keep the noise's tails, as
-            the literature's benchmarks do.
+            noise was added (see `CLIPPED_SHARE`).
     """
 
     sigma: tuple[float, float] = (0.0, 50.0)
@@ -31,7 +27,7 @@ class Denoise:
 
     def degrade(self, clean: Tensor, generator: Generator) -> Tensor:
         """(N, C, H, W) in [0, 1] to the same with noise. ``generator`` on the same device."""
-        import torch  # evaluating adds noise too, on machines without it
+        import torch  # the command line lists the tasks on machines without it too
 
         def draw(n: int) -> Tensor:
             return torch.rand((n, 1, 1, 1), device=clean.device, generator=generator)
@@ -42,12 +38,3 @@ class Denoise:
         noisy = clean + sigma * noise
         as_camera = (noisy.clamp(0, 1) * 255).round() / 255
         return torch.where(draw(len(clean)) < self.clipped, as_camera, noisy)
-
-
-def noisy_image(
-    clean: NDArray[np.uint8], sigma: float, seed: int, quantize: bool
-) -> NDArray[np.float32]:
-    """A clean image as a benchmark's input, float32; clamped to [0, 1] and rounded to 8 bits where
-    ``quantize`` says so."""
-    noisy = add_gaussian_noise(clean, sigma, seed)
-    return unit_range(to_uint8(noisy)) if quantize else noisy
