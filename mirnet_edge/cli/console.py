@@ -145,11 +145,15 @@ def phases(quiet: bool) -> Iterator[StageProgress]:
         yield progress
 
 
+def _matched(pattern: str, text: str, wanted: str) -> re.Match[str]:
+    if match := re.fullmatch(pattern, text):
+        return match
+    raise click.BadParameter(f"{text!r}: give {wanted}")
+
+
 def read_size(text: str) -> tuple[int, int]:
     """Read ``512`` or ``384x640`` (height x width)."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r}: give pixels, as 512 or 384x640 (height x width)")
+    match = _matched(r"(\d+)(?:x(\d+))?", text, "pixels, as 512 or 384x640 (height x width)")
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -160,17 +164,15 @@ def read_tile(text: str) -> tuple[int, int] | str | None:
 
 def read_frame_size(text: str) -> tuple[int, int]:
     """Read ``1920x1080`` (width x height, as cameras and `restore` name it) as (height, width)."""
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r}: give pixels, as 1920x1080 (width x height)")
+    side = r"([1-9]\d{0,4})"
+    match = _matched(f"{side}x{side}", text, "pixels, as 1920x1080 (width x height)")
     return int(match[2]), int(match[1])
 
 
 def read_bytes(text: str) -> int:
     """Read ``2GiB``, ``512MiB``, ``1.5GB`` or bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT]i?)?B)?", text, re.IGNORECASE)
-    if match is None:
-        raise click.BadParameter(f"{text!r}: give bytes, as 2GiB, 512MiB, 2GB or 536870912")
+    pattern = r"(?i)(\d+(?:\.\d+)?) ?(?:([KMGT]i?)?B)?"
+    match = _matched(pattern, text, "bytes, as 2GiB, 512MiB, 2GB or 536870912")
     return int(float(match[1]) * UNITS[(match[2] or "").lower()])
 
 
@@ -182,6 +184,11 @@ def option_group(*chosen: Callable[[Command], Command]) -> Callable[[Command], C
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+noise_options = option_group(
+    click.option("--sigma", type=click.FloatRange(0, 255), default=25.0,
+                 help="Standard deviation of the noise, of 255."),
+    click.option("--seed", type=click.IntRange(0), default=0),
+)  # fmt: skip
 tiling_options = option_group(
     click.option("--tile", type=read_tile, metavar="auto|none|HxW", default="auto",
                  help="Tile size in pixels; 'none' restores the whole frame at once."),

@@ -17,6 +17,7 @@ from mirnet_edge.cli.console import (
     err,
     fail,
     json_option,
+    noise_options,
     option_group,
     out,
     print_json,
@@ -188,9 +189,7 @@ def side_by_side(before: ImageFile, after: ImageFile) -> NDArray[np.uint8]:
 
 demo_options = option_group(
     click.option("-m", "--model", default=DEFAULT_MODEL, help=MODEL),
-    click.option("--sigma", type=click.FloatRange(0, 255), default=25.0,
-                 help="Standard deviation of the noise, of 255."),
-    click.option("--seed", type=click.IntRange(0), default=0),
+    noise_options,
     click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo.png"),
                  help="Where the picture before | after goes; replaced."),
 )  # fmt: skip

@@ -15,7 +15,10 @@ from mirnet_edge._imports import require
 from mirnet_edge.cli.console import (
     err,
     json_option,
+    noise_options,
+    option_group,
     out,
+    overwrite_option,
     print_json,
     print_table,
     progress_bar,
@@ -29,35 +32,26 @@ if TYPE_CHECKING:
     from mirnet_edge.workstation.state import TrainState
     from mirnet_edge.workstation.train import Trainer
 
-EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+export_options = option_group(
+    click.option("--size", type=read_size, metavar="HxW",
+                 help="Fixed height x width; open by default."),
+    click.option("--opset", type=click.Choice(["17", "18"]), default="17"),
+    click.option("--task", type=click.Choice(TASKS),
+                 help="What the network restores, where the checkpoint does not say."),
+    click.option("--rewrite/--no-rewrite", default=True,
+                 help="Make the graph cheaper by exact algebra."),
+    overwrite_option,
+)  # fmt: skip
+"""Named as `export_onnx` names them, but for the task, which `load_model` takes too."""
 
 
 @click.command()
 @click.argument("checkpoint")
 @click.argument("onnx", type=click.Path(path_type=Path))
-@click.option(
-    "--size", type=read_size, metavar="HxW", help="Fixed height x width; open by default."
-)
-@click.option("--opset", type=click.Choice(["17", "18"]), default="17", show_default=True)
-@click.option(
-    "--task",
-    type=click.Choice(TASKS),
-    help="What the network restores, where the checkpoint does not say.",
-)
-@click.option(
-    "--rewrite/--no-rewrite", default=True, help="Make the graph cheaper by exact algebra."
-)
-@click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+@export_options
 @json_option
 def export(
-    checkpoint: str,
-    onnx: Path,
-    size: tuple[int, int] | None,
-    opset: str,
-    task: str | None,
-    rewrite: bool,
-    overwrite: bool,
-    as_json: bool,
+    checkpoint: str, onnx: Path, opset: str, task: str | None, as_json: bool, **options: Any
 ) -> None:
     """Turn a MIRNet or MIRNet-v2 CHECKPOINT (.pth, .pt, .safetensors, or a bundled model's name)
     into an ONNX file, checked against PyTorch."""
@@ -65,14 +59,7 @@ def export(
     from mirnet_edge.model.checkpoints import load_model
     from mirnet_edge.workstation.export import export_onnx
 
-    report = export_onnx(
-        load_model(checkpoint, task),
-        onnx,
-        size=size,
-        opset=int(opset),
-        rewrite=rewrite,
-        overwrite=overwrite,
-    )
+    report = export_onnx(load_model(checkpoint, task), onnx, opset=int(opset), **options)
     if as_json:
         print_json(report)
         return
@@ -90,87 +77,54 @@ def export(
         )
 
 
+train_options = option_group(
+    click.option("--preset", type=click.Choice(list(PRESETS)), default="edge-s"),
+    click.option("--task", type=click.Choice(list(TRAINABLE)), default="denoise"),
+    click.option("--data", type=click.Path(exists=True, path_type=Path), multiple=True,
+                 required=True, help="Folder of clean images; may be given several times."),
+    click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+                 help="Folder for checkpoint, weights and curve; a checkpoint in it is resumed."),
+    click.option("--validation", type=click.Path(exists=True, file_okay=False, path_type=Path),
+                 help="Clean images for the curve."),
+    click.option("--initial", help="Weights to start from: a file or a bundled model's name."),
+    click.option("--steps", type=click.IntRange(1), default=100_000,
+                 help="Of the whole learning-rate schedule."),
+    click.option("--until", type=click.IntRange(1), help="Stop at this step; resume later."),
+    click.option("--batch", type=click.IntRange(1), default=16),
+    click.option("--patch-px", type=click.IntRange(8), default=128),
+    click.option("--learning-rate", type=float, default=2e-4),
+    click.option("--warmup", "warmup_steps", type=click.IntRange(0),
+                 help="Steps in which the learning rate grows from zero; 200 by default, or a "
+                 "tenth of --steps where that is less."),
+    click.option("--seed", type=click.IntRange(0), default=0),
+    click.option("--validate-every", type=click.IntRange(1), default=1000,
+                 help="Steps between points of the curve and checkpoints."),
+    click.option("--device", help="As torch names it; a GPU where there is one."),
+    click.option("--compile", is_flag=True, help="Let torch.compile fuse the network."),
+)  # fmt: skip
+"""Named as `TrainSettings`, `Trainer` and `Trainer.run` name them."""
+
+
 @click.command()
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="edge-s", show_default=True)
-@click.option("--task", type=click.Choice(list(TRAINABLE)), default="denoise", show_default=True)
-@click.option(
-    "--data",
-    type=click.Path(exists=True, path_type=Path),
-    multiple=True,
-    required=True,
-    help="Folder of clean images; may be given several times.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder for checkpoint, weights and curve; a checkpoint in it is resumed.",
-)
-@click.option("--validation", type=EXISTING_FOLDER, help="Clean images for the curve.")
-@click.option("--initial", help="Weights to start from: a file or a bundled model's name.")
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    default=100_000,
-    show_default=True,
-    help="Of the whole learning-rate schedule.",
-)
-@click.option("--until", type=click.IntRange(1), help="Stop at this step; resume later.")
-@click.option("--batch", type=click.IntRange(1), default=16, show_default=True)
-@click.option("--patch-px", type=click.IntRange(8), default=128, show_default=True)
-@click.option("--learning-rate", type=float, default=2e-4, show_default=True)
-@click.option(
-    "--warmup",
-    type=click.IntRange(0),
-    help="Steps in which the learning rate grows from zero; 200 by default, or a tenth of --steps "
-    "where that is less.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--validate-every",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Steps between points of the curve and checkpoints.",
-)
-@click.option("--device", help="As torch names it; a GPU where there is one.")
-@click.option("--compile", is_flag=True, help="Let torch.compile fuse the network.")
+@train_options
 def train(
-    preset: str,
-    task: str,
     data: tuple[Path, ...],
     output: Path,
     validation: Path | None,
     initial: str | None,
-    steps: int,
     until: int | None,
-    batch: int,
-    patch_px: int,
-    learning_rate: float,
-    warmup: int | None,
-    seed: int,
     validate_every: int,
     device: str | None,
     compile: bool,
+    **recipe: Any,
 ) -> None:
     """Train a network on clean images, with the papers' recipe."""  # fmt: skip
     require("torch", "mirnet-edge train")
     from mirnet_edge.workstation.train import Trainer, TrainSettings
 
-    recipe = TrainSettings(
-        preset=preset,
-        task=task,
-        steps=steps,
-        batch=batch,
-        patch_px=patch_px,
-        learning_rate=learning_rate,
-        warmup_steps=warmup,
-        seed=seed,
-    )
     with _stopped_with_a_word(output):
         trainer = Trainer(
-            recipe,
+            TrainSettings(**recipe),
             data,
             output,
             validation=validation,
@@ -230,31 +184,22 @@ def _run(trainer: Trainer, until: int | None, validate_every: int) -> None:
         trainer.run(until, validate_every, report=report)
 
 
+evaluate_options = option_group(
+    click.option("--data", type=click.Path(path_type=Path), required=True,
+                 help="Folder, file or glob pattern of clean images."),
+    noise_options,
+    click.option("--quantize", is_flag=True,
+                 help="Clamp and round the noisy image to 8 bits first, as a camera would."),
+    tiling_options,
+)  # fmt: skip
+
+
 @click.command()
 @click.argument("model")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder, file or glob pattern of clean images.",
-)
-@click.option("--sigma", type=click.FloatRange(0, 255), default=25.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--quantize",
-    is_flag=True,
-    help="Clamp and round the noisy image to 8 bits first, as a camera would.",
-)
-@tiling_options
+@evaluate_options
 @json_option
 def evaluate(
-    model: str,
-    data: Path,
-    sigma: float,
-    seed: int,
-    quantize: bool,
-    as_json: bool,
-    **tiling: Any,
+    model: str, data: Path, sigma: float, seed: int, quantize: bool, as_json: bool, **tiling: Any
 ) -> None:
     """PSNR and SSIM of MODEL on clean images with seeded Gaussian noise.
 
@@ -265,18 +210,14 @@ def evaluate(
     from mirnet_edge.restore import Restorer
     from mirnet_edge.workstation.evaluate import evaluate_model
 
-    with (
-        Restorer(model, **tiling) as restorer,
-        progress_bar("images", quiet=as_json) as bar,
-    ):
+    with Restorer(model, **tiling) as restorer, progress_bar("images", quiet=as_json) as bar:
         task = bar.add_task("evaluating", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
         evaluation = evaluate_model(
-            restorer,
-            data,
-            sigma=sigma,
-            seed=seed,
-            quantize=quantize,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            restorer, data, sigma=sigma, seed=seed, quantize=quantize, progress=progress
         )
     if as_json:
         print_json(evaluation)
