@@ -20,7 +20,6 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -35,11 +34,6 @@ INTERRUPTED = 130
 Command = Callable[..., Any]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
-
-
-def out() -> Console:
-    """Where results go."""
-    return _console(stderr=False)
 
 
 @cache  # A bar makes room for what is printed on its own console, and on no other.
@@ -62,12 +56,12 @@ def fail(message: str) -> None:
 def print_facts(facts: Mapping[str, object]) -> None:
     """Print a fact a line, its name before it."""
     for name, value in facts.items():
-        out().print(f"{name:<18} {value}")
+        print(f"{name:<18} {value}")
 
 
 def print_json(value: object) -> None:
     """Print a value as JSON, see `json_text`."""
-    click.echo(json_text(value))
+    print(json_text(value))
 
 
 def json_text(value: object) -> str:
@@ -81,7 +75,7 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
     """Print a table, the first column left, the others right aligned. No cell is broken, however
     narrow the terminal; heads are, between words."""
     if title:
-        out().print(title)  # rich would break a path in it
+        print(title)  # rich would break a path in it
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, (column, *cells) in enumerate(zip(columns, *rows)):
         table.add_column(
@@ -93,7 +87,7 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
         )
     for row in rows:
         table.add_row(*map(Text, row))
-    out().print(table)
+    _console(stderr=False).print(table)
 
 
 class RateColumn(ProgressColumn):
@@ -109,19 +103,15 @@ class RateColumn(ProgressColumn):
 
 
 def progress_bar(
-    unit: str | None, *columns: ProgressColumn, count: bool = True, quiet: bool = False
+    unit: str | None, *columns: str, count: bool = True, quiet: bool = False
 ) -> Progress:
-    """Make a bar on standard error, gone when done; none where standard error is no terminal.
-
-    Args:
-        unit: what is counted; None for what goes on in phases, whose ends nobody knows: the time
-            it has taken is then shown, instead of a rate and the time that is left.
-    """
+    """Make a bar on standard error, gone when done; none where standard error is no terminal."""
     console = err()
+    # What goes on in phases, whose ends nobody knows, has no unit, no rate, and no time left.
     counted = [MofNCompleteColumn()] if count and unit else []
     time = [RateColumn(unit), TimeRemainingColumn()] if unit else [TimeElapsedColumn()]
     return Progress(
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         *(*counted, *time, *columns),
         console=console,
@@ -205,5 +195,4 @@ tiling_options = option_group(
     click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default."),
     click.option("--provider", help="ONNX Runtime execution provider."),
 )  # fmt: skip
-"""Of every command that opens an engine and cuts frames into tiles, named as `Restorer` names
-them."""
+"""Of every command that opens an engine and cuts frames into tiles; named as by `Restorer`."""

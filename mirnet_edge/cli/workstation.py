@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import TextColumn
 
 from mirnet_edge._imports import require
 from mirnet_edge.cli.console import (
@@ -17,7 +16,6 @@ from mirnet_edge.cli.console import (
     json_option,
     noise_options,
     option_group,
-    out,
     overwrite_option,
     print_json,
     print_table,
@@ -64,14 +62,14 @@ def export(
         print_json(report)
         return
     facts = report.facts
-    out().print(
+    print(
         f"{report.path}: {facts.family} ({facts.preset}), {report.nodes} nodes, opset "
         f"{report.opset}, {report.size_bytes / 1e6:.1f} MB, in {report.seconds:.0f} s"
     )
-    out().print(f"largest difference from PyTorch: {report.error:.1e} of the output's range")
+    print(f"largest difference from PyTorch: {report.error:.1e} of the output's range")
     if report.passes:
         before, after = report.passes[0], report.passes[-1]
-        out().print(
+        print(
             f"rewrites: {before.nodes} -> {after.nodes} nodes, {before.bytes_moved / 1e6:.0f} -> "
             f"{after.bytes_moved / 1e6:.0f} MB moved for each 256x256 tile in FP32"
         )
@@ -108,32 +106,18 @@ train_options = option_group(
 @click.command()
 @train_options
 def train(
-    data: tuple[Path, ...],
-    output: Path,
-    validation: Path | None,
-    initial: str | None,
-    until: int | None,
-    validate_every: int,
-    device: str | None,
-    compile: bool,
-    **recipe: Any,
+    data: tuple[Path, ...], output: Path, until: int | None, validate_every: int, **options: Any
 ) -> None:
     """Train a network on clean images, with the papers' recipe."""  # fmt: skip
     require("torch", "mirnet-edge train")
     from mirnet_edge.workstation.train import Trainer, TrainSettings
 
+    # What is left of the options is what decides the result.
+    place = {name: options.pop(name) for name in ("validation", "initial", "device", "compile")}
     with _stopped_with_a_word(output):
-        trainer = Trainer(
-            TrainSettings(**recipe),
-            data,
-            output,
-            validation=validation,
-            device=device,
-            compile=compile,
-            initial=initial,
-        )
+        trainer = Trainer(TrainSettings(**options), data, output, **place)
         _run(trainer, until, validate_every)
-    out().print(f"step {trainer.state.step}: {output / 'model.safetensors'}")
+    print(f"step {trainer.state.step}: {output / 'model.safetensors'}")
 
 
 @contextmanager
@@ -162,13 +146,10 @@ def _run(trainer: Trainer, until: int | None, validate_every: int) -> None:
     """Train under a progress bar, and print each new point of the curve."""
     for reason in trainer.skipped:
         err().print(f"left out: {reason}")
-    state, settings = trainer.state, trainer.state.settings
-    err().print(
-        f"{trainer.data_facts['images']} images, {trainer.device}, step {state.step} of "
-        f"{settings.steps}"
-    )
+    state, settings, images = trainer.state, trainer.state.settings, trainer.data_facts["images"]
+    err().print(f"{images} images, {trainer.device}, step {state.step} of {settings.steps}")
     last = min(until or settings.steps, settings.steps)
-    with progress_bar("steps", TextColumn("{task.fields[figures]}")) as bar:
+    with progress_bar("steps", "{task.fields[figures]}") as bar:
         task = bar.add_task(settings.preset, total=last, completed=state.step, figures="")
         printed = len(state.curve)
 
