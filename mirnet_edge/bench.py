@@ -75,7 +75,6 @@ class FrameBench(Measured):
     Attributes:
         frame_size: (height, width) in pixels.
         frames: counted in each way.
-        tiles: of a frame.
         passes, samples: of the last frame, see `Timings`.
         one_by_one: each given when the one before was there.
         stream: by `Restorer.stream`.
