@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mirnet_edge._imports import require
 from mirnet_edge._version import __version__
 from mirnet_edge.engine_choice import open_engine
-from mirnet_edge.engines.protocol import Engine, facts_of_engine
+from mirnet_edge.engines.protocol import Engine, facts_of_engine, works_on_device
 from mirnet_edge.errors import EngineError, FrameError
 from mirnet_edge.frame_path import Latency, Percentiles, StageProgress
 from mirnet_edge.frames.pixel_formats import pixel_format
@@ -35,15 +35,7 @@ Restored = Generator[object, None, None] | FrameStream
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured, on what.
-
-    Attributes:
-        model: as it was named.
-        kind: class of the engine.
-        tile: (height, width) in pixels.
-        versions: of what ran it.
-        device: it ran on.
-    """
+    """What was measured, on what; ``kind`` is the engine's class, ``tile`` (height, width)."""
 
     model: str
     kind: str
@@ -57,8 +49,6 @@ class Bench(Measured):
     """Times of tiles.
 
     Attributes:
-        batch: tiles of one run.
-        runs: timed.
         times: "enqueue", launched layer by layer, and "graph", as a CUDA graph, both on the device
             and without copies; or "run", the whole call, of an engine without a device of its own.
         ms_per_megapixel: of the quickest median, in pixels of tiles.
@@ -72,12 +62,7 @@ class Bench(Measured):
 
 @dataclass(frozen=True)
 class FrameRuns:
-    """Times of frames that were restored in one way.
-
-    Attributes:
-        frames_per_second: by the time of all of them.
-        latency: of each part of a frame.
-    """
+    """Times of frames that were restored in one way: all together, and parts of one."""
 
     frames_per_second: float
     latency: Latency
@@ -89,12 +74,8 @@ class FrameBench(Measured):
 
     Attributes:
         frame_size: (height, width) in pixels.
-        pixels: name of the frame's format, or "auto".
         frames: counted in each way.
-        tiles: of a frame.
-        statistics: whose means the tiles took.
-        passes: over all tiles of the last frame.
-        samples: tiles run before that, for a first estimate of the last frame's statistics.
+        passes, samples: of the last frame, see `Timings`.
         one_by_one: each given when the one before was there.
         stream: by `Restorer.stream`.
     """
@@ -222,12 +203,12 @@ def _calls(engine: Engine, size: tuple[int, int], runs: int) -> list[float]:
 
 
 def _measured(
-    model: str | os.PathLike[str], engine: object, tile: tuple[int, int]
+    model: str | os.PathLike[str], engine: Engine, tile: tuple[int, int]
 ) -> dict[str, Any]:
     """What `Measured` has."""
     versions, device = {"mirnet_edge": __version__}, str(getattr(engine, "provider", "CPU"))
-    if isinstance(engine, TensorRTEngine):
-        facts = engine.device.facts
+    if works_on_device(engine):
+        facts = engine.stream.device.facts
         device, versions["cuda"] = facts.name, facts.driver_version
         package = "tensorrt"
     else:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import fake_cuda
 import fake_tensorrt
+import kernel_host
 import numpy as np
 import onnx
 import onnxruntime
@@ -54,6 +56,13 @@ def _no_gpu() -> str | None:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return "the NVIDIA driver reports no GPU"
     return None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where `kernel_host` keeps what it compiles: a compiler takes longer than all the kernels'
+    tests."""
+    kernel_host.made_once = partial(made_once, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

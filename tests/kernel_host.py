@@ -6,14 +6,15 @@ import ctypes
 import functools
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from kernel_twins import SAMPLES, VALUES, YUV_FORMATS, Array
+
+from mirnet_edge._files import atomic_path
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 HOST_SOURCES = Path(__file__).parent / "kernels"
@@ -215,19 +216,29 @@ class GuardedTiles:
         return self._tiles
 
 
+made_once: Callable[[str, Callable[[Path], None]], Path] | None = None
+"""`exports.made_once` in the folder of the run, which conftest.py knows and puts here."""
+
+
 @functools.cache
 def compiled() -> HostKernels | str:
-    """All kernels, compiled once in a session; or what the compiler has against them."""
+    """All kernels, compiled once in a run; or what the compiler has against them."""
+    assert made_once is not None, "imported outside a run of tests"
+    try:
+        return HostKernels(made_once("kernels.so", compile_kernels))
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr)
+
+
+def compile_kernels(library: Path) -> None:
     # Samples are read as words, as every CUDA kernel may: hence no strict aliasing. No contraction,
     # which would round once where the twin rounds twice. A word off its alignment is an error on a
     # GPU and none on most hosts: the sanitizer reports it, and overflow and bad shifts besides.
     flags = "-std=c++17 -O1 -fno-strict-aliasing -ffp-contract=off -shared -fPIC -Wall -Wextra"
     flags += f" -fsanitize=undefined -Werror -Wno-unknown-pragmas -I{HOST_SOURCES} -I{KERNELS}"
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "kernels.so"
-        command = ["g++", *flags.split(), "-o", str(library), str(HOST_SOURCES / "launchers.cpp")]
-        result = subprocess.run(command, capture_output=True, text=True)
-        return HostKernels(library) if result.returncode == 0 else result.stderr
+    with atomic_path(library) as temporary:
+        command = ["g++", *flags.split(), "-o", temporary, HOST_SOURCES / "launchers.cpp"]
+        subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 def host_kernels() -> HostKernels:

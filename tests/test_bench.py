@@ -8,19 +8,11 @@ from typing import Any
 
 import onnx
 import pytest
-from conftest import RawGraph
 from fake_tensorrt import ENQUEUE_MS, write_plan, write_plans
 
 from mirnet_edge.bench import bench_engine, bench_frames
 from mirnet_edge.errors import EngineError, FrameError
-from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.pooling.passes import StatisticsSettings
-
-
-@pytest.fixture(scope="session")
-def network(raw_graph: RawGraph) -> Any:
-    """The graph of a tiny MIRNet-v2, exported before there is a TensorRT, at which torch looks."""
-    return rewrite(raw_graph("mirnet-v2"))[0]
 
 
 def test_a_plan_is_timed_by_layers_and_as_a_graph(trt: ModuleType, tmp_path: Path) -> None:
@@ -67,10 +59,10 @@ def test_frames_are_timed_one_by_one_and_as_a_stream(tiny_onnx: Path) -> None:
 
 
 def test_frames_on_a_plan(
-    network: Any, trt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pooled_network: Any, trt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mirnet_edge.bench.WARM_UP_RUNS", 1)
-    engine = write_plans(tmp_path, network, (32, 40))
+    engine = write_plans(tmp_path, pooled_network, (32, 40))
     bench = bench_frames(engine, (40, 70), frames=2, pixels="nv12", halo=4)
     assert (bench.kind, bench.tile) == ("TensorRTEngine", (32, 40))
     assert bench.tiles == 4
@@ -82,11 +74,11 @@ def test_frames_on_a_plan(
 
 @pytest.mark.parametrize("statistics", ["frame", "stream", "frame-fast"])
 def test_frames_with_statistics(
-    statistics: Any, network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    statistics: Any, pooled_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StatisticsSettings, "settling", 2)
     model = tmp_path / "net.onnx"
-    onnx.save(network, model)
+    onnx.save(pooled_network, model)
     bench = bench_frames(model, (32, 80), frames=1, tile=32, halo=4, statistics=statistics)
     assert bench.statistics == statistics
     assert (bench.passes > 1) == (statistics == "frame"), "an earlier frame was of use"

@@ -320,28 +320,39 @@ with me.Restorer("edge-s-denoise") as restore:
         assert np.array_equal(np.load(after), restore(pixels))
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "me.load_model(sys.argv[1])",
-        "me.create_model('edge-s')",
-        "me.Restorer(sys.argv[1])",
-        "me.open_engine(sys.argv[1])",
-        "me.export_onnx",
-        "me.Trainer",
-    ],
+NEED_TORCH = (
+    "me.load_model(sys.argv[1])",
+    "me.create_model('edge-s')",
+    "me.Restorer(sys.argv[1])",
+    "me.open_engine(sys.argv[1])",
+    "me.export_onnx",
+    "me.Trainer",
 )
-def test_without_torch_the_error_names_the_extra(code: str, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def said_without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each of `NEED_TORCH` says, all in one process, which takes a second to start."""
+    checkpoint = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     me.save_model(me.create_model(TINY["mirnet-v2"], seed=0), checkpoint)
     program = f"""
 import mirnet_edge as me
-try:
-    {code}
-except Exception as error:
-    print(type(error).__name__, error)
+for code in {NEED_TORCH}:
+    try:
+        eval(code)
+        print("no error")
+    except Exception as error:
+        print(type(error).__name__, error)
 """
-    said = python(program, checkpoint, without=NOT_ON_A_DEVICE)
+    said = python(program, checkpoint, without=NOT_ON_A_DEVICE).splitlines()
+    return dict(zip(NEED_TORCH, said, strict=True))
+
+
+@pytest.mark.parametrize("code", NEED_TORCH)
+def test_without_torch_the_error_names_the_extra(
+    code: str, said_without_torch: dict[str, str]
+) -> None:
+    said = said_without_torch[code]
     assert said.startswith("MissingDependencyError"), said
     assert "'torch'" in said
     assert 'pip install "mirnet-edge[train]"' in said

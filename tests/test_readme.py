@@ -13,12 +13,10 @@ from typing import Any
 
 import click
 import pytest
-from conftest import RawGraph
 from fake_tensorrt import write_plans
 
 from mirnet_edge.cli import cli
 from mirnet_edge.engines.card import kind_path
-from mirnet_edge.graph.rewrite import rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,12 +40,6 @@ def python(on_gpu: bool) -> list[str]:
     return [code for code in blocks("python") if bool(re.search(ENGINE_FILE, code)) == on_gpu]
 
 
-@pytest.fixture(scope="session")
-def network(raw_graph: RawGraph) -> Any:
-    """The graph of a tiny MIRNet-v2, exported before there is a TensorRT, at which torch looks."""
-    return rewrite(raw_graph("mirnet-v2"))[0]
-
-
 @pytest.mark.parametrize("code", python(on_gpu=False))
 def test_python_runs(code: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -59,9 +51,9 @@ def test_python_runs(code: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", python(on_gpu=True))
 @pytest.mark.usefixtures("trt")
 def test_python_for_a_gpu_runs(
-    code: str, network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: str, pooled_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = write_plans(tmp_path, network, (128, 128))
+    made = write_plans(tmp_path, pooled_network, (128, 128))
     for name in re.findall(ENGINE_FILE, code):
         for kind in ("plain", "apply", "gather"):
             source, target = kind_path(made, kind), kind_path(tmp_path / name, kind)

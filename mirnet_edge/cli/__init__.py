@@ -32,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(arguments, prog_name="mirnet-edge", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -49,5 +47,6 @@ def run() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # any file name can be printed
+            # Any file name can be printed, and a pipe is told at once what a killed run has done.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     sys.exit(main())

@@ -20,7 +20,6 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -35,11 +34,6 @@ INTERRUPTED = 130
 Command = Callable[..., Any]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
-
-
-def out() -> Console:
-    """Where results go."""
-    return _console(stderr=False)
 
 
 @cache  # A bar makes room for what is printed on its own console, and on no other.
@@ -62,12 +56,12 @@ def fail(message: str) -> None:
 def print_facts(facts: Mapping[str, object]) -> None:
     """Print a fact a line, its name before it."""
     for name, value in facts.items():
-        out().print(f"{name:<18} {value}")
+        print(f"{name:<18} {value}")
 
 
 def print_json(value: object) -> None:
     """Print a value as JSON, see `json_text`."""
-    click.echo(json_text(value))
+    print(json_text(value))
 
 
 def json_text(value: object) -> str:
@@ -81,7 +75,7 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
     """Print a table, the first column left, the others right aligned. No cell is broken, however
     narrow the terminal; heads are, between words."""
     if title:
-        out().print(title)  # rich would break a path in it
+        print(title)  # rich would break a path in it
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, (column, *cells) in enumerate(zip(columns, *rows)):
         table.add_column(
@@ -93,7 +87,7 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
         )
     for row in rows:
         table.add_row(*map(Text, row))
-    out().print(table)
+    _console(stderr=False).print(table)
 
 
 class RateColumn(ProgressColumn):
@@ -109,19 +103,15 @@ class RateColumn(ProgressColumn):
 
 
 def progress_bar(
-    unit: str | None, *columns: ProgressColumn, count: bool = True, quiet: bool = False
+    unit: str | None, *columns: str, count: bool = True, quiet: bool = False
 ) -> Progress:
-    """Make a bar on standard error, gone when done; none where standard error is no terminal.
-
-    Args:
-        unit: what is counted; None for what goes on in phases, whose ends nobody knows: the time
-            it has taken is then shown, instead of a rate and the time that is left.
-    """
+    """Make a bar on standard error, gone when done; none where standard error is no terminal."""
     console = err()
+    # What goes on in phases, whose ends nobody knows, has no unit, no rate, and no time left.
     counted = [MofNCompleteColumn()] if count and unit else []
     time = [RateColumn(unit), TimeRemainingColumn()] if unit else [TimeElapsedColumn()]
     return Progress(
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         *(*counted, *time, *columns),
         console=console,
@@ -145,11 +135,15 @@ def phases(quiet: bool) -> Iterator[StageProgress]:
         yield progress
 
 
+def _matched(pattern: str, text: str, wanted: str) -> re.Match[str]:
+    if match := re.fullmatch(pattern, text):
+        return match
+    raise click.BadParameter(f"{text!r}: give {wanted}")
+
+
 def read_size(text: str) -> tuple[int, int]:
     """Read ``512`` or ``384x640`` (height x width)."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r}: give pixels, as 512 or 384x640 (height x width)")
+    match = _matched(r"(\d+)(?:x(\d+))?", text, "pixels, as 512 or 384x640 (height x width)")
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -160,17 +154,15 @@ def read_tile(text: str) -> tuple[int, int] | str | None:
 
 def read_frame_size(text: str) -> tuple[int, int]:
     """Read ``1920x1080`` (width x height, as cameras and `restore` name it) as (height, width)."""
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r}: give pixels, as 1920x1080 (width x height)")
+    side = r"([1-9]\d{0,4})"
+    match = _matched(f"{side}x{side}", text, "pixels, as 1920x1080 (width x height)")
     return int(match[2]), int(match[1])
 
 
 def read_bytes(text: str) -> int:
     """Read ``2GiB``, ``512MiB``, ``1.5GB`` or bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT]i?)?B)?", text, re.IGNORECASE)
-    if match is None:
-        raise click.BadParameter(f"{text!r}: give bytes, as 2GiB, 512MiB, 2GB or 536870912")
+    pattern = r"(?i)(\d+(?:\.\d+)?) ?(?:([KMGT]i?)?B)?"
+    match = _matched(pattern, text, "bytes, as 2GiB, 512MiB, 2GB or 536870912")
     return int(float(match[1]) * UNITS[(match[2] or "").lower()])
 
 
@@ -182,6 +174,11 @@ def option_group(*chosen: Callable[[Command], Command]) -> Callable[[Command], C
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
+noise_options = option_group(
+    click.option("--sigma", type=click.FloatRange(0, 255), default=25.0,
+                 help="Standard deviation of the noise, of 255."),
+    click.option("--seed", type=click.IntRange(0), default=0),
+)  # fmt: skip
 tiling_options = option_group(
     click.option("--tile", type=read_tile, metavar="auto|none|HxW", default="auto",
                  help="Tile size in pixels; 'none' restores the whole frame at once."),
@@ -198,5 +195,4 @@ tiling_options = option_group(
     click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default."),
     click.option("--provider", help="ONNX Runtime execution provider."),
 )  # fmt: skip
-"""Of every command that opens an engine and cuts frames into tiles, named as `Restorer` names
-them."""
+"""Of every command that opens an engine and cuts frames into tiles; named as by `Restorer`."""

@@ -11,13 +11,11 @@ import click
 from click.core import ParameterSource
 
 from mirnet_edge._files import atomic_path, require_new
-from mirnet_edge.cli.cards import print_beside, print_card
 from mirnet_edge.cli.console import (
     err,
     json_option,
     json_text,
     option_group,
-    out,
     overwrite_option,
     phases,
     print_json,
@@ -26,13 +24,13 @@ from mirnet_edge.cli.console import (
     read_size,
     tiling_options,
 )
+from mirnet_edge.cli.inspect import print_beside, print_card
 from mirnet_edge.frame_path import FRAMES_KEPT, PARTS, Percentiles
 from mirnet_edge.frames.pixel_formats import FormatName
 
 if TYPE_CHECKING:
     from mirnet_edge.bench import Bench, FrameBench
 
-METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 MIB = 2**20
 STDOUT = "-"
 OF_TILES = ("runs",)
@@ -46,7 +44,8 @@ calibration_options = option_group(
                  help="Images or a video to calibrate and compare with; else bundled ones."),
     click.option("--sigma", type=click.FloatRange(0, 255, min_open=True),
                  help="Noise to add to clean frames, in units of 1/255."),
-    click.option("--method", type=click.Choice(METHODS), default="auto",
+    click.option("--method", default="auto",
+                 type=click.Choice(["auto", "minmax", "percentile", "entropy", "mse"]),
                  help="How ranges are found; auto takes what loses least."),
     click.option("--budget-db", type=click.FloatRange(0), default=0.1,
                  help="PSNR that INT8 may cost."),
@@ -116,18 +115,16 @@ def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
         return
     plan = report.plan
     chosen = sum(group.int8 for group in plan.groups)
-    out().print(
+    against = "on clean tiles" if plan.against == "targets" else "by its error against FP32"
+    print(
         f"{report.path}: {len(plan.int8_nodes)} convolutions in INT8 ({chosen} of "
         f"{len(plan.groups)} groups, {plan.int8_share:.0%} of the arithmetic), ranges by "
-        f"{plan.method}, in {report.seconds:.0f} s"
-    )
-    against = "on clean tiles" if plan.against == "targets" else "by its error against FP32"
-    out().print(
+        f"{plan.method}, in {report.seconds:.0f} s\n"
         f"simulated loss: {plan.loss_db:.3f} ± {plan.loss_error_db:.3f} dB {against}, "
         f"{report.tiles} tiles; budget {plan.budget_db:g} dB"
     )
     if report.recorded:
-        out().print("recorded ranges were used; --calibration FOLDER measures them on your images")
+        print("recorded ranges were used; --calibration FOLDER measures them on your images")
     for warning in report.warnings:
         err().print(f"warning: {warning}")
 
@@ -168,8 +165,7 @@ def bench(context: click.Context, /, **given: object) -> None:
 
     options = {name: context.params[name] for name in given}
     model, frame, record, overwrite = map(options.pop, ("model", "frame", "record", "overwrite"))
-    unused = OF_TILES if frame else OF_FRAMES
-    for name in unused:
+    for name in OF_TILES if frame else OF_FRAMES:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             why = "is of tiles; with --frame give --frames" if frame else "needs --frame"
             raise click.UsageError(f"--{name.replace('_', '-')} {why}", context)
@@ -197,7 +193,7 @@ def bench(context: click.Context, /, **given: object) -> None:
         return
     figures = _print_tiles(measured) if isinstance(measured, Bench) else _print_frames(measured)
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
-    out().print(f"{figures} on {measured.device}; {versions}")
+    print(f"{figures} on {measured.device}; {versions}")
 
 
 def _print_tiles(measured: Bench) -> str:
@@ -212,12 +208,12 @@ def _print_frames(measured: FrameBench) -> str:
     """Print two tables, one by one and as a stream; what is returned sums them up."""
     (height, width), (rows, columns) = measured.frame_size, measured.tile
     pixels = "" if measured.pixels == "auto" else f" {measured.pixels}"
-    out().print(f"{measured.model}: {measured.frames} frames of {width}x{height}{pixels}")
+    print(f"{measured.model}: {measured.frames} frames of {width}x{height}{pixels}")
     both = {"one by one": measured.one_by_one, "as a stream": measured.stream}
     for way, runs in both.items():
         # Not vars(), which has the number of frames too.
         _print_times({part: getattr(runs.latency, part) for part in PARTS}, title=way)
-    out().print(
+    print(
         f"tiles {measured.tiles} of {rows}x{columns}, statistics {measured.statistics}, passes "
         f"{measured.passes}, sample tiles {measured.samples}"
     )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mirnet_edge._files import file_sha256
 from mirnet_edge._imports import require
-from mirnet_edge.cli.cards import describe_plan, print_card
-from mirnet_edge.cli.console import json_option, out, print_facts, print_json, print_table
+from mirnet_edge.cli.console import json_option, print_facts, print_json, print_table
 from mirnet_edge.engine_choice import CHECKPOINT_SUFFIXES, PLAN_SUFFIXES
-from mirnet_edge.engines.card import EngineCard, card_path
+from mirnet_edge.engines.card import EngineCard, LayerFacts, card_path, kind_path
 from mirnet_edge.errors import MirnetEdgeError
 from mirnet_edge.graph.file import load_graph
+from mirnet_edge.trt.layer_info import convolutions
 
 FLOATS = {1: "FP32", 10: "FP16"}
 """Names of onnx.TensorProto's FLOAT and FLOAT16; onnx is not there everywhere."""
@@ -60,20 +62,16 @@ def info(file: str, as_json: bool) -> None:
     if path.suffix.lower() in PLAN_SUFFIXES and not as_json:
         print_card(path, EngineCard.load(card_path(path)))
         return
-    described = {"file": path, "size_bytes": path.stat().st_size, **_describe(path)}
-    if as_json:
-        print_json(described)
-        return
-    print_facts(described)
+    show = print_json if as_json else print_facts
+    show({"file": path, "size_bytes": path.stat().st_size, **_describe(path)})
 
 
 def _describe(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".onnx":
         from mirnet_edge.engines.onnx_engine import OnnxEngine
 
-        engine = OnnxEngine(path)
-        size = "any" if engine.fixed_size is None else "{}x{}".format(*engine.fixed_size)
-        engine.close()
+        with closing(OnnxEngine(path)) as engine:
+            size = "{}x{}".format(*engine.fixed_size) if engine.fixed_size else "any"
         precision = _precision_of_graph(path)
         return {"kind": "ONNX", "input_size": size, "precision": precision, **asdict(engine.facts)}
     if path.suffix.lower() in CHECKPOINT_SUFFIXES:
@@ -89,7 +87,15 @@ def _describe(path: Path) -> dict[str, Any]:
             "training": dict(network.training_facts),
         }
     if path.suffix.lower() in PLAN_SUFFIXES:
-        return describe_plan(path)
+        card = EngineCard.load(card_path(path))
+        return {
+            "card_matches": card.engine_sha256 == file_sha256(path),
+            "layers_by_precision": card.layers_by_precision(),
+            "bytes_moved": card.bytes_moved,
+            **vars(card),
+            "kind": "TensorRT",
+            "graph": card.kind,
+        }
     known = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
     raise MirnetEdgeError(f"{path}: not one of {known}")
 
@@ -112,6 +118,86 @@ def _precision_of_graph(path: Path) -> str:
     return ", ".join(f"{count} convolutions in {name}" for name, count in found.most_common())
 
 
+def print_card(path: Path, card: EngineCard) -> None:
+    """What a user wants to know of an engine, and a table of its layers by precision."""
+    print_facts(_lines(path, card))
+    if card.layers:
+        print_table(["layers", "count", "convolutions", "MB moved"], _rows(card.layers))
+    for note in card.notes:
+        print(f"note: {note}")
+
+
+def print_beside(path: Path) -> None:
+    """Of the engines that take and gather statistics beside the plain one: what they are and how
+    fast, a line each."""
+    for kind in ("apply", "gather"):
+        beside = kind_path(path, kind)
+        card = EngineCard.load(card_path(beside))
+        print_facts({f"{kind} engine": f"{beside}, {_measured_lines(card)['time']}"})
+
+
+def _lines(path: Path, card: EngineCard) -> dict[str, str]:
+    facts, versions = card.facts, card.versions
+    # The tensors that follow are of pooled vectors, and there are dozens.
+    images = (card.inputs[0], card.outputs[0])
+    taken, given = (f"{of.name} {'x'.join(map(str, of.shape))} {of.dtype}" for of in images)
+    lines = {
+        "engine": f"{path}, {card.engine_bytes / 1e6:.1f} MB",
+        "network": f"{facts.family} ({facts.preset}), {facts.task}, from {card.source}",
+        **_kind_lines(card),
+        "precision": card.precision + (", strongly typed" if card.strongly_typed else ", by flags"),
+        "tile": f"{card.tile[0]}x{card.tile[1]}, batch {card.batch}",
+        "input": taken,
+        "output": given,
+        "device memory": f"{card.activation_bytes / 1e6:.1f} MB of activations",
+        "built for": f"{card.device['name']} (compute capability "
+        f"{card.device['compute_capability']}), TensorRT {versions['tensorrt']}, CUDA "
+        f"{versions['cuda']}, in {card.build_seconds:.0f} s",
+    }
+    if not path.is_file() or file_sha256(path) != card.engine_sha256:
+        lines["damaged"] = "the card is of another engine; build it again"
+    return {**lines, **_measured_lines(card)}
+
+
+def _kind_lines(card: EngineCard) -> dict[str, str]:
+    if card.kind == "plain":
+        return {}
+    does = {
+        "apply": "restores with statistics that it is given",
+        "gather": "restores, and gathers the statistics of a frame",
+    }[card.kind]
+    kinds = [pool.kind for pool in card.pools]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    return {"kind": f"{card.kind}: {does}", "pools": f"{len(kinds)} ({counts})"}
+
+
+def _measured_lines(card: EngineCard) -> dict[str, str]:
+    measured = card.measured
+    if measured is None:
+        return {"time": "not measured"}
+    graph, layers = f"{measured.graph_ms:.3f} ms", f"{measured.enqueue_ms:.3f} ms"
+    lines = {"time": f"{graph} as a CUDA graph, {layers} layer by layer"}
+    if measured.fp16_graph_ms is not None:
+        ratio = measured.fp16_graph_ms / measured.graph_ms
+        lines["against FP16"] = f"{ratio:.2f} times as fast ({measured.fp16_graph_ms:.3f} ms)"
+    if measured.psnr_vs_fp32_db is not None:
+        least = f"{measured.psnr_vs_fp32_db:.1f} dB, the least of {measured.tiles} tiles"
+        lines["PSNR to FP32"] = least
+    if measured.task_loss_db is not None:
+        lines["PSNR lost"] = f"{measured.task_loss_db:.3f} dB, the mean over those tiles"
+    return lines
+
+
+def _rows(layers: tuple[LayerFacts, ...]) -> list[list[str]]:
+    names = sorted({layer.precision for layer in layers})
+    groups = {name: [layer for layer in layers if layer.precision == name] for name in names}
+    return [
+        [name, *map(str, (len(group), len(convolutions(group)))),
+         f"{sum(layer.bytes_moved for layer in group) / 1e6:.1f}"]
+        for name, group in {**groups, "all": list(layers)}.items()
+    ]  # fmt: skip
+
+
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
@@ -124,7 +210,7 @@ def doctor(as_json: bool) -> int:
     else:
         mark = {"ok": "ok", "missing": "MISSING", "optional": "not there", "warning": "warning"}
         for check in checks:
-            out().print(f"{mark[check.status]:<10} {check.name:<22} {check.detail}")
+            print(f"{mark[check.status]:<10} {check.name:<22} {check.detail}")
             if check.fix:
-                out().print(f"{'':<10} {'':<22} -> {check.fix}")
+                print(f"{'':<10} {'':<22} -> {check.fix}")
     return 0 if healthy(checks) else 1

@@ -36,18 +36,9 @@ def plan_jobs(
     inputs: Sequence[str], output: str | None, compare: bool
 ) -> tuple[list[Job], list[str]]:
     """Plan what to read and where to write it; results of earlier runs in a folder are left out.
-
-    Args:
-        output: a file, or a folder, which is made if it is missing, and in which results keep the
-            folders that inputs lie in, from the one on that holds all of them.
-
-    Returns:
-        The jobs, and a line for each input of which something is left out.
-
-    Raises:
-        ImageError: an input matches nothing, or all are results of earlier runs.
-        OutputError: the output cannot be, or two inputs would be written to one file.
-    """
+    A folder for output is made if it is missing, and results keep in it the folders that inputs lie
+    in, from the one on that holds all of them. A line is returned for each input of which something
+    is left out."""
     sources, top, left_out = _find_sources(inputs)
     file = None if output is None or _names_folder(output) else Path(output)
     if file is not None and len(sources) > 1:
@@ -128,10 +119,8 @@ def _left_out(spec: str, images: Collection[Path]) -> list[str]:
     for entry in sorted(set(entries) - set(images)):
         if entry.name.startswith(".") or (entry.is_dir() and "**" in spec):
             continue
-        kind = (
-            "folders" if entry.is_dir() else "other formats" if entry.exists() else "broken links"
-        )
-        kinds[kind].append(entry.name)
+        other = "other formats" if entry.exists() else "broken links"
+        kinds["folders" if entry.is_dir() else other].append(entry.name)
     parts = [
         f"{kind}: {', '.join(names[:NAMED])}"
         + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
@@ -149,11 +138,7 @@ def _names_folder(output: str) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are missing.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
+    """Make a folder and those above it, where they are missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -17,8 +17,8 @@ from mirnet_edge.cli.console import (
     err,
     fail,
     json_option,
+    noise_options,
     option_group,
-    out,
     print_json,
     progress_bar,
     tiling_options,
@@ -103,7 +103,7 @@ def restore(
     if as_json:
         print_json([result for result in results if DONE & result.keys()])
     elif len(results) > 1 or there:
-        out().print(f"{done} of {len(results)} restored" + (f", {there} were there" * bool(there)))
+        print(f"{done} of {len(results)} restored" + (f", {there} were there" * bool(there)))
     if interrupted:
         on = "" if overwrite else "; go on with the same command and --skip-existing"
         fail(f"interrupted; {done} of {len(todo)} were restored, their files are whole{on}")
@@ -123,11 +123,7 @@ def _before(job: Job, skip_existing: bool, overwrite: bool) -> Result:
 
 
 def _run_jobs(
-    todo: Sequence[tuple[Job, Result]],
-    restorer: Restorer,
-    keep: bool,
-    overwrite: bool,
-    quiet: bool,
+    todo: Sequence[tuple[Job, Result]], restorer: Restorer, keep: bool, overwrite: bool, quiet: bool
 ) -> None:
     """Restore files one by one, note in its result what became of each, and print that."""
     with progress_bar("frames", count=len(todo) > 1, quiet=quiet) as bar:
@@ -171,11 +167,9 @@ def _restore_file(
 def _print_result(result: Result) -> None:
     milliseconds = result["load_ms"] + result["engine_ms"] + result["store_ms"]
     passes = f"{result['passes']} passes  " if result["passes"] > 1 else ""
-    # print() goes through the bar; a pipe is flushed, so that what a killed run did is known.
     print(
         f"{result['input']} -> {result['output']}  {result['width']}x{result['height']}  "
-        f"{result['tiles']} tiles  {passes}{milliseconds:.0f} ms",
-        flush=True,
+        f"{result['tiles']} tiles  {passes}{milliseconds:.0f} ms"
     )
 
 
@@ -188,9 +182,7 @@ def side_by_side(before: ImageFile, after: ImageFile) -> NDArray[np.uint8]:
 
 demo_options = option_group(
     click.option("-m", "--model", default=DEFAULT_MODEL, help=MODEL),
-    click.option("--sigma", type=click.FloatRange(0, 255), default=25.0,
-                 help="Standard deviation of the noise, of 255."),
-    click.option("--seed", type=click.IntRange(0), default=0),
+    noise_options,
     click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo.png"),
                  help="Where the picture before | after goes; replaced."),
 )  # fmt: skip
@@ -226,7 +218,7 @@ def demo(model: str, sigma: float, seed: int, output: Path, as_json: bool) -> No
         print_json(result)
         return
     height, width = clean.shape[:2]
-    out().print(
+    print(
         f"photo     {width}x{height}, noise of sigma {sigma:g}/255 (seed {seed})\n"
         f"picture   {output} (before | after)\n"
         f"time      {milliseconds:.0f} ms with {model}\n"

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import TextColumn
 
 from mirnet_edge._imports import require
 from mirnet_edge.cli.console import (
     err,
     json_option,
+    noise_options,
     option_group,
-    out,
     overwrite_option,
     print_json,
     print_table,
@@ -75,8 +74,7 @@ train_options = option_group(
 evaluate_options = option_group(
     click.option("--data", type=PATH, required=True,
                  help="Folder, file or glob pattern of clean images."),
-    click.option("--sigma", type=click.FloatRange(0, 255), default=25.0),
-    click.option("--seed", type=WHOLE, default=0),
+    noise_options,
     click.option("--quantize", is_flag=True,
                  help="Clamp and round the noisy image to 8 bits first, as a camera would."),
     tiling_options,
@@ -104,14 +102,14 @@ def export(
         print_json(report)
         return
     facts = report.facts
-    out().print(
+    print(
         f"{report.path}: {facts.family} ({facts.preset}), {report.nodes} nodes, opset "
         f"{report.opset}, {report.size_bytes / 1e6:.1f} MB, in {report.seconds:.0f} s"
     )
-    out().print(f"largest difference from PyTorch: {report.error:.1e} of the output's range")
+    print(f"largest difference from PyTorch: {report.error:.1e} of the output's range")
     if report.passes:
         before, after = report.passes[0], report.passes[-1]
-        out().print(
+        print(
             f"rewrites: {before.nodes} -> {after.nodes} nodes, {before.bytes_moved / 1e6:.0f} -> "
             f"{after.bytes_moved / 1e6:.0f} MB moved for each 256x256 tile in FP32"
         )
@@ -147,7 +145,7 @@ def train(
             initial=initial,
         )
         _run(trainer, until, validate_every)
-    out().print(f"step {trainer.state.step}: {output / 'model.safetensors'}")
+    print(f"step {trainer.state.step}: {output / 'model.safetensors'}")
 
 
 @contextmanager
@@ -182,7 +180,7 @@ def _run(trainer: Trainer, until: int | None, validate_every: int) -> None:
         f"{settings.steps}"
     )
     last = min(until or settings.steps, settings.steps)
-    with progress_bar("steps", TextColumn("{task.fields[figures]}")) as bar:
+    with progress_bar("steps", "{task.fields[figures]}") as bar:
         task = bar.add_task(settings.preset, total=last, completed=state.step, figures="")
         printed = len(state.curve)
 
