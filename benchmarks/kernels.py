@@ -191,7 +191,7 @@ def measure(device: Device) -> dict[str, Any]:
         bench = Bench(device, owned)
         tables = [bench.table(rows) for rows in (origins, kept)]
         batches = [
-            DeviceTiles(address, len(cover), TILE_PX, TILE_PX, VALUE)
+            DeviceTiles(address, (len(cover), 3, TILE_PX, TILE_PX), VALUE)
             for address in bench.copies_of(size_bytes)
         ]
         copy = timed(bench, bench.copy, 2 * COPY_BYTES)

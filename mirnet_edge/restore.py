@@ -328,7 +328,7 @@ class Restorer:
 
     def _check_memory(self, tile: object) -> None:
         # What a TensorRT engine takes is on its card, and has been compared with the limit there.
-        if isinstance(tile, tuple) and not hasattr(self.engine, "device_bytes"):
+        if isinstance(tile, tuple) and not works_on_device(self.engine):
             require_memory(self.facts, tile, self._memory_limit)
 
     def _shared(self) -> FrameStatistics | None:

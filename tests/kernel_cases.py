@@ -68,13 +68,11 @@ class Memory:
         return found
 
     def put_tiles(self, tiles: Array) -> DeviceTiles:
-        count, _, height, width = tiles.shape
-        return DeviceTiles(self.put(tiles), count, height, width, tiles.dtype.name)
+        return DeviceTiles(self.put(tiles), tiles.shape, tiles.dtype.name)
 
     def take_tiles(self, tiles: DeviceTiles) -> Array:
         """(N, 3, H, W)."""
-        shape = (tiles.count, 3, tiles.height, tiles.width)
-        return self.take(tiles.address, np.empty(shape, tiles.dtype))
+        return self.take(tiles.address, np.empty(tiles.shape, tiles.dtype))
 
     def put_frame(self, frame: Array, frame_format: str, gap_samples: int = 0) -> DeviceFrame:
         """Behind a gap, and with one between the rows."""

@@ -13,7 +13,7 @@ from foreign_arrays import DTYPES, pixels
 from numpy.typing import NDArray
 
 from mirnet_edge.device import dlpack
-from mirnet_edge.device.device_array import DeviceArray
+from mirnet_edge.device.device_array import DeviceArray, Lease
 from mirnet_edge.device.foreign import ForeignArray, describe
 from mirnet_edge.errors import FrameError
 
@@ -28,10 +28,6 @@ class Memory:
         self.closed += 1
 
 
-def download(address: int, target: NDArray[Any]) -> None:
-    ctypes.memmove(target.ctypes.data, address, target.nbytes)
-
-
 class HostArray(DeviceArray):
     """Says that it lies on the host, where its memory does, so that libraries can look into it."""
 
@@ -40,7 +36,11 @@ class HostArray(DeviceArray):
 
 
 def result(memory: Memory, made: type[DeviceArray] = HostArray, index: int = 0) -> DeviceArray:
-    return made(memory, memory.source.shape, memory.source.dtype, download, index=index)
+    def download(target: NDArray[Any]) -> None:
+        ctypes.memmove(target.ctypes.data, memory.address, target.nbytes)
+
+    lease = Lease(memory.address, memory.close)
+    return made(lease, memory.source.shape, memory.source.dtype, download, index=index)
 
 
 CONSUMERS = [np.from_dlpack, torch.from_dlpack, describe]

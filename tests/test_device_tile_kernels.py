@@ -140,13 +140,15 @@ def every_call(kernels: TileKernels, stream: Stream) -> dict[tuple[str, str], st
     recorder = Recorder()
     kernels._kernels = recorder  # type: ignore[assignment]
     plane = Plane(256, 64)
-    matrices = (0.0,) * 6, (0.0,) * 10
+    matrices = (0.0,) * 6, (0.0,) * 10  # of Y'CbCr frames alone, as `ArrayLayout.frame_at` has it
     counts = {"nv12": 2, "i420": 3}
     every = [*FORMATS, *(f"{layout}_u8" for layout in YUV_FORMATS)]
     for frame_format, dtype in itertools.product(every, ("float16", "float32")):
-        planes = (plane,) * counts.get(frame_format.split("_")[0], 1)
-        frame = DeviceFrame(frame_format, 8, 8, planes, *matrices)
-        tiles = DeviceTiles(256, 9, 8, 8, dtype)
+        layout = frame_format.split("_")[0]
+        planes = (plane,) * counts.get(layout, 1)
+        conversions = matrices if layout in YUV_FORMATS else ()
+        frame = DeviceFrame(frame_format, 8, 8, planes, *conversions)
+        tiles = DeviceTiles(256, (9, 3, 8, 8), dtype)
         kernels.load(frame, 256, tiles, stream=stream)
         kernels.store(tiles, 256, 256, frame, stream=stream)
         kernels.luma_sums(frame, 1, 256, stream=stream)

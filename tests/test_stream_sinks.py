@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from frame_paths import OneByOne, mjpg_video
 
-from mirnet_edge.device.device_array import DeviceArray
+from mirnet_edge.device.device_array import DeviceArray, Lease
 from mirnet_edge.engines.fake import FakeEngine
 from mirnet_edge.errors import OutputError, StreamError
 from mirnet_edge.frames.images import read_image
@@ -185,13 +185,9 @@ def test_other_sinks_are_given_the_arrays_as_they_are() -> None:
 def test_frames_of_the_gpu_are_copied_from_it(tmp_path: Path) -> None:
     frame = pixels(5, 7, 3)
 
-    class Memory:
-        address = 1
-
-        def close(self) -> None: ...
-
     def on_gpu(image: np.ndarray) -> Any:
-        return DeviceArray(Memory(), image.shape, image.dtype, lambda _, out: np.copyto(out, image))
+        lease = Lease(1, lambda: None)
+        return DeviceArray(lease, image.shape, image.dtype, lambda out: np.copyto(out, image))
 
     FrameStream(OneByOne(on_gpu), [frame]).to(tmp_path)
     np.testing.assert_array_equal(read_image(tmp_path / "000000.png").pixels, frame)

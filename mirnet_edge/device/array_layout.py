@@ -25,13 +25,7 @@ FORMAT_OF_CHANNELS = {1: "gray", 3: "rgb", 4: "rgba"}
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Shape, dtype and pixel format of an array that holds a frame.
-
-    Attributes:
-        shape, dtype: of the array.
-        pixels: their format.
-        height, width: of the frame in pixels.
-    """
+    """Shape, dtype and pixel format of an array that holds a frame; height and width in pixels."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -43,11 +37,8 @@ class ArrayLayout:
     def of(
         cls, shape: tuple[int, ...], dtype: np.dtype[Any], pixels: PixelFormat | None
     ) -> ArrayLayout:
-        """Take those of an array; without ``pixels``, what its number of channels says.
-
-        Raises:
-            FrameError: it is no frame of that format.
-        """
+        """Take those of an array, and check that it is a frame of that format; without ``pixels``,
+        of what its number of channels says."""
         if pixels is None:
             channels = shape[2] if len(shape) == 3 else 1
             if len(shape) not in (2, 3) or channels not in FORMAT_OF_CHANNELS:
@@ -65,14 +56,8 @@ class ArrayLayout:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def frame_at(self, address: int, strides: tuple[int, ...] | None = None) -> DeviceFrame:
-        """Describe the frame in memory of the device.
-
-        Args:
-            strides: of the array, in bytes; None where it has no gaps.
-
-        Raises:
-            FrameError: pixels lie as no kernel reads them.
-        """
+        """Describe the frame in memory of the device, and check that a kernel can read pixels that
+        lie so. Strides are in bytes; None where the array has no gaps."""
         strides = strides or packed_strides(self.shape, self.dtype.itemsize)
         planes = self.pixels.planes_of(self.shape, strides, self.dtype)
         standard = self.pixels.standard

@@ -8,7 +8,6 @@ and MIRNet-v2 some 1900 layers.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +19,7 @@ from mirnet_edge.cuda import DeviceBuffer, Graph, Owner
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
 from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.engines.protocol import DeviceEngine, DevicePooling
+from mirnet_edge.engines.protocol import DeviceEngine, DevicePooling, TileMemory
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, MissingDependencyError
 from mirnet_edge.tiling.geometry import Cover
 
@@ -35,38 +34,22 @@ PRE, ENGINE, POST = 1, 2, 3  # entries of the clock
 
 @dataclass(frozen=True)
 class Machine:
-    """What all frames run on.
-
-    Attributes:
-        engine: the plain one.
-        pooling: its apply and gather engines, None where each tile pools for itself.
-        kernels: of the package.
-        image, restored: the engine's memory of a batch.
-    """
+    """What all frames run on: the plain engine of three channels; its apply and gather engines,
+    None where each tile pools for itself; and the package's kernels."""
 
     engine: DeviceEngine
     pooling: DevicePooling | None
     kernels: TileKernels
-    image: DeviceTiles
-    restored: DeviceTiles
 
-    @classmethod
-    def of(cls, engine: DeviceEngine, kernels: TileKernels, *, pooling: bool) -> Machine:
-        """An engine of three channels; its apply and gather engines too where tiles share means."""
-        image, restored = (
-            DeviceTiles(each.address, each.shape[0], each.shape[2], each.shape[3], each.dtype)
-            for each in (engine.image, engine.restored)
-        )
-        return cls(engine, engine.statistics if pooling else None, kernels, image, restored)
+    @property
+    def batch(self) -> int:
+        """Tiles of one run of the engine."""
+        return self.engine.image.shape[0]
 
 
 class Scratch(Owner):
-    """Memory that the batches of one kind of frame share: they run one after another.
-
-    Args:
-        machine: runs them.
-        cover: the tiles of a frame.
-        rows: batches of which the gathered blocks are kept.
+    """Memory that the batches of one kind of frame share: they run one after another. The blocks
+    that ``rows`` batches gather are kept.
 
     Attributes:
         stream: that all of it is used on.
@@ -86,7 +69,7 @@ class Scratch(Owner):
         self.blocks: DeviceBuffer | None = None
         self.ring: DeviceTiles | None = None
         self.ring_rows = self.ramp = 0
-        batch = machine.image.count
+        batch = machine.batch
         with self._making():
             self.clock, self.cursor = self._buffer(8 * CLOCK_WORDS), self._buffer(4)
             self.origins = self._buffer(8 * batch).address
@@ -94,15 +77,15 @@ class Scratch(Owner):
             if machine.pooling is not None:
                 self.blocks = self._buffer(4 * rows * machine.pooling.block_words)
             if cover.blend and len(cover) > 1:
-                self._allocate_ring(machine.restored, cover)
+                self._allocate_ring(machine.engine.restored, cover)
 
-    def _allocate_ring(self, tiles: DeviceTiles, cover: Cover) -> None:
+    def _allocate_ring(self, tiles: TileMemory, cover: Cover) -> None:
         # Tiles read back to their neighbour above left, columns + 1 tiles ago (blend_tiles.cu); in
         # whole batches, so that a batch is a row, and one row more for the batch at hand.
-        self.ring_rows = -(-(len(cover.columns) + 1) // tiles.count) + 1
+        batch, *shape = tiles.shape
+        self.ring_rows = -(-(len(cover.columns) + 1) // batch) + 1
         memory = self._buffer(self.ring_rows * tiles.size_bytes)
-        count = self.ring_rows * tiles.count
-        self.ring = dataclasses.replace(tiles, address=memory.address, count=count)
+        self.ring = DeviceTiles(memory.address, (self.ring_rows * batch, *shape), tiles.dtype)
         fading = next(span for span in (*cover.rows, *cover.columns) if span.fade_in)
         ramp = np.ascontiguousarray(fading.weights[: cover.blend])
         memory = self._buffer(ramp.nbytes)
@@ -128,10 +111,6 @@ class BatchLoop(Owner):
     """Runs batches from one frame in device memory to another.
 
     Args:
-        machine: runs them.
-        scratch: of this kind of frame.
-        cover: the tiles of a frame.
-        frames: source and target.
         capture_frames: with the rest. Else the engine alone is captured, and ``frames`` may be
             set to others each time.
     """
@@ -152,11 +131,7 @@ class BatchLoop(Owner):
         self._opened()
 
     def prepare(self, work: Work, tables: BatchTables) -> None:
-        """Run the first batch once, so that all it needs is loaded, and capture it. Waits.
-
-        Raises:
-            DeviceMemoryError: there is not enough memory for the graph.
-        """
+        """Run the first batch once, so that all it needs is loaded, and capture it. Waits."""
         if work in self._graphs:
             return
         stream = self._machine.engine.stream
@@ -184,12 +159,12 @@ class BatchLoop(Owner):
         """Kernel by kernel; the engine as a graph where there is one."""
         machine, scratch = self._machine, self._scratch
         source, target = self.frames
-        kernels, stream, batch = machine.kernels, machine.engine.stream, machine.image.count
+        kernels, stream, batch = machine.kernels, machine.engine.stream, machine.batch
         cursor, rows = scratch.cursor.address, tables.rows
         kernels.lap(scratch.clock.address, 0, stream=stream)
         kernels.take_row(tables.origins, 2 * batch, cursor, rows, scratch.origins, stream=stream)
         kernels.take_row(tables.kept, 4 * batch, cursor, rows, scratch.kept, stream=stream)
-        kernels.load(source, scratch.origins, machine.image, stream=stream)
+        kernels.load(source, scratch.origins, machine.engine.image, stream=stream)
         kernels.lap(scratch.clock.address, PRE, stream=stream)
         if engine is None:
             self._run_engine(work, tables)
@@ -210,13 +185,13 @@ class BatchLoop(Owner):
         if work == "apply":
             pooling.enqueue_apply()
             return
-        rows, tiles = tables.rows, machine.image
+        rows, (batch, _, height, width) = tables.rows, machine.engine.image.shape
         sides = (
-            (tables.row_weights, tiles.height, pooling.rows_address),
-            (tables.column_weights, tiles.width, pooling.columns_address),
+            (tables.row_weights, height, pooling.rows_address),
+            (tables.column_weights, width, pooling.columns_address),
         )
         for table, side, address in sides:
-            kernels.take_row(table, tiles.count * side, cursor, rows, address, stream=stream)
+            kernels.take_row(table, batch * side, cursor, rows, address, stream=stream)
         pooling.enqueue_gather()
         # The engine's block is the next batch's as well: each batch's is put by, for one copy to
         # the host at the end.
@@ -226,7 +201,7 @@ class BatchLoop(Owner):
 
     def _store(self, tables: BatchTables, source: DeviceFrame, target: DeviceFrame) -> None:
         machine, scratch = self._machine, self._scratch
-        kernels, stream, tiles = machine.kernels, machine.engine.stream, machine.restored
+        kernels, stream, tiles = machine.kernels, machine.engine.stream, machine.engine.restored
         if scratch.ring is not None:
             words, cursor, rows = tiles.size_bytes // 4, scratch.cursor.address, scratch.ring_rows
             ring = scratch.ring.address
@@ -236,7 +211,7 @@ class BatchLoop(Owner):
                 tables.origins,
                 tables.kept,
                 cursor,
-                tiles.count,
+                machine.batch,
                 self._columns,
                 scratch.ramp,
                 self._blend,

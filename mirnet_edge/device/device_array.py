@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,19 +13,19 @@ from numpy.typing import DTypeLike, NDArray
 from mirnet_edge.device.dlpack import CUDA, capsule_of
 from mirnet_edge.errors import FrameError
 
-Download = Callable[[int, NDArray[Any]], None]
-"""Fill a C-contiguous host array from an address of the device, and return when that is done."""
 
+class Lease:
+    """Memory of the device, given back when the array and the capsules made of it have all let go.
 
-class Memory(Protocol):
-    """What an array lies in; `mirnet_edge.cuda.memory.DeviceBuffer` is one."""
+    Not `DeviceArray` itself: a capsule that held the array would keep it open after its `close`.
+    """
 
-    @property
-    def address(self) -> int:
-        """Of its first byte."""
+    def __init__(self, address: int, give_back: Callable[[], None]) -> None:
+        self.address, self._give_back = address, give_back
 
-    def close(self) -> None:
-        """Give it back."""
+    def __del__(self) -> None:
+        with suppress(Exception):  # nobody could catch it
+            self._give_back()
 
 
 class DeviceArray:
@@ -37,9 +37,9 @@ class DeviceArray:
     more. Users of ``__cuda_array_interface__`` hold the array itself, so do not close it for them.
 
     Args:
-        memory: has an address, and is closed; large enough.
-        shape, dtype: of the array, which begins at the memory's address.
-        download: for `copy_to_host`.
+        lease: of memory that is large enough.
+        shape, dtype: of the array, which begins at the lease's address.
+        download: fills a C-contiguous array of the host, and returns when that is done.
         index: the number of the GPU.
 
     Attributes:
@@ -48,21 +48,21 @@ class DeviceArray:
     """
 
     _kind = CUDA
-    _lease: _Lease | None = None
+    _lease: Lease | None = None
 
     def __init__(
         self,
-        memory: Memory,
+        lease: Lease,
         shape: tuple[int, ...],
         dtype: DTypeLike,
-        download: Download,
+        download: Callable[[NDArray[Any]], None],
         *,
         index: int = 0,
     ) -> None:
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
         self.size_bytes = math.prod(self.shape) * self.dtype.itemsize
         self._download, self._index = download, index
-        self._lease = _Lease(memory)
+        self._lease = lease
 
     @property
     def address(self) -> int:
@@ -71,7 +71,7 @@ class DeviceArray:
         Raises:
             FrameError: the array is closed.
         """
-        return self._open().memory.address
+        return self._open().address
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -114,9 +114,7 @@ class DeviceArray:
                 f"{self.__dlpack_device__()} and is shared, not copied; see copy_to_host()"
             )
         lease = self._open()
-        return capsule_of(
-            lease.memory.address, self.shape, self.dtype, self._kind, self._index, lease
-        )
+        return capsule_of(lease.address, self.shape, self.dtype, self._kind, self._index, lease)
 
     def copy_to_host(self, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Copy the array to one of numpy's.
@@ -135,14 +133,15 @@ class DeviceArray:
                 f"out is {out.dtype} {out.shape}, strides {out.strides}; need a writable, "
                 f"C-contiguous {self.dtype} {self.shape}"
             )
-        self._download(self.address, out)
+        self._open()
+        self._download(out)
         return out
 
     def close(self) -> None:
         """Let go of the memory. A second call does nothing."""
         self._lease = None
 
-    def _open(self) -> _Lease:
+    def _open(self) -> Lease:
         if self._lease is None:
             raise FrameError("this DeviceArray is closed; restore the frame again")
         return self._lease
@@ -152,17 +151,3 @@ class DeviceArray:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Lease:
-    """Closes the memory when the array and the capsules made of it have all let go.
-
-    Not `DeviceArray` itself: a capsule that held the array would keep it open after its `close`.
-    """
-
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
-
-    def __del__(self) -> None:
-        with suppress(Exception):  # nobody could catch it
-            self.memory.close()

@@ -15,14 +15,12 @@ from mirnet_edge.device.foreign import (
     ForeignArray,
     describe,
     require_device,
-    require_packed,
     require_writable,
     share_memory,
 )
 from mirnet_edge.device.frame_plan import FrameSlot
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.results import Results
-from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import FrameError
 from mirnet_edge.frames.layout import require_unit_range
 from mirnet_edge.frames.pixel_formats import PixelFormat
@@ -32,55 +30,25 @@ LUMA_UNIT = 256  # of the kernel's sums: a white pixel adds 256 times the sample
 MAXIMUM = {"u8": 255, "u16": 65535, "f32": 65535}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Request:
     """A frame to be restored, checked.
 
     Attributes:
-        source: the frame.
-        out: what it is to be written to, as given; None for a new array.
-        target: the same, described.
-        layout: of both, less the alpha of a gray frame.
+        layout: of the frame and what it is written to, less the alpha of a gray frame.
+        source, target: both, described; no target where `FrameEnds.allocate_output` makes it.
+        source_frame, target_frame: where the kernels find them; None on the host.
+        output: what the caller gets: what was given, or made.
+        host_output: the same where it is of the host, else None.
     """
 
-    source: ForeignArray
-    out: object
-    target: ForeignArray | None
     layout: ArrayLayout
-
-
-@dataclass(frozen=True, eq=False)
-class Output:
-    """What a caller gets: the array, and the same where it is of the host."""
-
-    array: object
-    host: NDArray[Any] | None
-
-
-class LumaReader(Owner):
-    """Reads luma grids of frames on the device (see `pooling.scene_cut`), each of which is waited
-    for."""
-
-    def __init__(self, kernels: TileKernels, *, stream: Stream) -> None:
-        super().__init__(stream.device)
-        self._kernels, self._stream = kernels, stream
-        with self._making():
-            self._sums = self._own(DeviceBuffer(self.device, 8 * CELLS * CELLS))
-            self._read = self._own(PinnedBuffer(self.device, (CELLS, CELLS), np.uint64))
-
-    def read(self, frame: DeviceFrame) -> Grid:
-        """Mean luma (8, 8) in [0, 1] of the cells; 0 where a cell has no pixel."""
-        self._sums.fill(0, stream=self._stream)  # the kernel adds to what is there
-        self._kernels.luma_sums(frame, ROW_STEP, self._sums.address, stream=self._stream)
-        self._sums.download(self._read.array, stream=self._stream)
-        self._stream.synchronize()
-        rows, columns = (
-            np.diff(np.arange(CELLS + 1) * size // CELLS) for size in (frame.height, frame.width)
-        )
-        pixels = -(-rows[:, None] // ROW_STEP) * columns
-        # A frame below 8 pixels has cells without any: their sum is 0, and 0 / 1 is their luma.
-        full = LUMA_UNIT * MAXIMUM[frame.format.partition("_")[2]] * np.maximum(pixels, 1)
-        return np.asarray(self._read.array / full, np.float32)
+    source: ForeignArray
+    source_frame: DeviceFrame | None
+    target: ForeignArray | None = None
+    target_frame: DeviceFrame | None = None
+    output: object = None
+    host_output: NDArray[Any] | None = None
 
 
 class FrameEnds(Owner):
@@ -90,9 +58,6 @@ class FrameEnds(Owner):
         machine: runs them.
         pixels: format of every frame; None takes each array's number of channels.
         uploads, downloads: the streams of the copies.
-
-    Raises:
-        DeviceError: not enough memory.
     """
 
     def __init__(
@@ -104,11 +69,12 @@ class FrameEnds(Owner):
         downloads: Stream,
     ) -> None:
         super().__init__(uploads.device)
-        self._pixels, self._compute = pixels, machine.engine.stream
-        self._uploads, self._downloads = uploads, downloads
+        self._kernels, self._compute = machine.kernels, machine.engine.stream
+        self._pixels, self._uploads, self._downloads = pixels, uploads, downloads
         with self._making():
             self._results = self._own(Results(self.device))
-            self._luma = self._own(LumaReader(machine.kernels, stream=uploads))
+            self._luma_sums = self._own(DeviceBuffer(self.device, 8 * CELLS * CELLS))
+            self._luma_read = self._own(PinnedBuffer(self.device, (CELLS, CELLS), np.uint64))
 
     def check(self, frame: object, out: object) -> Request:
         """Check a frame and what it is to be written to.
@@ -116,44 +82,24 @@ class FrameEnds(Owner):
         Raises:
             FrameError: no such frame, or an ``out`` that does not fit it.
         """
-        source = describe(frame, stream=self._uploads.handle)
-        require_device(source, self.device.facts.index)
+        source = self._describe(frame, self._uploads)
         shape = source.shape
-        if source.host is None:
-            require_packed(source)
-        elif self._has_gray_alpha(source):
+        if source.host is not None and self._pixels is None and len(shape) == 3 and shape[2] == 2:
             shape = shape[:2]  # the gray is restored, alpha copied by the host
         layout = ArrayLayout.of(shape, source.dtype, self._pixels)
-        target = None if out is None else self._target(out, source)
-        return Request(source, out, target, layout)
+        request = Request(layout, source, _frame_on_device(source, layout))
+        if out is not None:
+            # The kernels write it on the engine's stream, which waits for what its library queued.
+            request.target = target = self._describe(out, self._compute)
+            _check_target(target, request)
+            request.target_frame = _frame_on_device(target, layout)
+            request.output, request.host_output = out, target.host
+        return request
 
-    def _has_gray_alpha(self, source: ForeignArray) -> bool:
-        return self._pixels is None and len(source.shape) == 3 and source.shape[2] == 2
-
-    def _target(self, out: object, source: ForeignArray) -> ForeignArray:
-        # The kernels write it on the engine's stream: that one waits for what its library queued.
-        target = describe(out, stream=self._compute.handle)
-        require_device(target, self.device.facts.index)
-        require_writable(target)
-        if target.host is None:
-            require_packed(target)
-            if source.host is not None and self._has_gray_alpha(source):
-                raise FrameError(
-                    f"a gray frame with alpha, {source.shape}, is put together on the host; give "
-                    "an out of the host, or none"
-                )
-        if (target.shape, target.dtype) != (source.shape, source.dtype):
-            raise FrameError(
-                f"out is {target.dtype} {target.shape}; need a writable {source.dtype} "
-                f"{source.shape} array"
-            )
-        if source.host is not None and target.host is not None:
-            shared = np.may_share_memory(source.host, target.host)
-        else:
-            shared = source.host is target.host is None and share_memory(source, target)
-        if shared:
-            raise FrameError("out shares memory with the frame; tiles still to come would read it")
-        return target
+    def _describe(self, array: object, stream: Stream) -> ForeignArray:
+        found = describe(array, stream=stream.handle)
+        require_device(found, self.device.facts.index)
+        return found
 
     def upload(self, request: Request, slot: FrameSlot) -> DeviceFrame:
         """Queue what brings the frame to where the kernels read it, and let the batches wait.
@@ -162,17 +108,14 @@ class FrameEnds(Owner):
             FrameError: a float32 frame of the host holds NaN, or values far from [0, 1].
         """
         source, queue = request.source, self._uploads
-        frame = slot.source_frame
         if source.host is None:
             if source.stream is not None:
                 queue.wait_for_handle(source.stream)
             slot.started.record(queue)
-            frame = request.layout.frame_at(source.address, source.strides)
         else:
             pixels = _described(source.host, request.layout)
-            colours = pixels[..., :3] if pixels.ndim == 3 else pixels
             if pixels.dtype == np.float32:
-                require_unit_range(colours)
+                require_unit_range(pixels[..., :3] if pixels.ndim == 3 else pixels)
             # Into page-locked memory, from which alone a copy goes on beside the CPU.
             np.copyto(slot.source.array, pixels)
             slot.started.record(queue)
@@ -180,46 +123,83 @@ class FrameEnds(Owner):
         slot.uploaded.record(queue)
         self._compute.wait(slot.uploaded)
         slot.begun.record(self._compute)
-        return frame
+        return request.source_frame or slot.source_frame
 
-    def allocate_output(self, request: Request, slot: FrameSlot) -> tuple[Output, DeviceFrame]:
-        """What the caller gets, and where the kernels write; batches wait for whoever uses it."""
-        source, target, layout = request.source, request.target, request.layout
-        if target is None and source.host is None:
-            result = self._results.take(layout, stream=self._compute)
-            return Output(result, None), layout.frame_at(result.address)
-        if target is None:
-            array = np.empty(source.shape, source.dtype)
-            return Output(array, array), slot.target_frame
-        if target.host is not None:
-            return Output(request.out, target.host), slot.target_frame
-        if target.stream is not None:
-            self._compute.wait_for_handle(target.stream)
-        return Output(request.out, None), layout.frame_at(target.address, target.strides)
+    def allocate_output(self, request: Request, slot: FrameSlot) -> DeviceFrame:
+        """Make what the caller gets where nothing was given, and return where the kernels write;
+        batches wait for whoever uses it."""
+        source, target = request.source, request.target
+        if target is not None:
+            if target.stream is not None:
+                self._compute.wait_for_handle(target.stream)
+        elif source.host is None:
+            result = self._results.take(request.layout, stream=self._compute)
+            request.output = result
+            request.target_frame = request.layout.frame_at(result.address)
+        else:
+            request.output = request.host_output = np.empty(source.shape, source.dtype)
+        return request.target_frame or slot.target_frame
 
-    def download(self, output: Output, slot: FrameSlot) -> None:
+    def download(self, request: Request, slot: FrameSlot) -> None:
         """Queue what brings a frame that is done to the host, if it goes there."""
         self._downloads.wait(slot.computed)
-        if output.host is not None:
+        if request.host_output is not None:
             slot.target.download(stream=self._downloads)
         # Recorded for frames that stay on the device too: `collect` waits for this mark alone.
         slot.downloaded.record(self._downloads)
 
-    def copy_out(self, request: Request, output: Output, slot: FrameSlot) -> None:
+    def copy_out(self, request: Request, slot: FrameSlot) -> None:
         """Copy a frame that has come to the host to where the caller looks."""
-        if output.host is None:
+        output, whole = request.host_output, request.source.host
+        if output is None:
             return
-        _described(output.host, request.layout)[...] = slot.target.array
-        whole = request.source.host
-        if whole is not None and self._has_gray_alpha(request.source):
-            output.host[..., 1] = whole[..., 1]
+        _described(output, request.layout)[...] = slot.target.array
+        if whole is not None and whole.shape != request.layout.shape:
+            output[..., 1] = whole[..., 1]
 
     def luma(self, request: Request, frame: DeviceFrame) -> Grid:
-        """The frame's grid; one on the GPU is waited for."""
-        if request.source.host is None:
-            return self._luma.read(frame)
-        rows = frame.height if frame.yuv else None  # those below are chroma
-        return luma_grid(request.source.host[:rows])
+        """Mean luma (8, 8) in [0, 1] of the frame's cells (see `pooling.scene_cut`); 0 where one
+        has no pixel. A frame on the GPU is waited for."""
+        if request.source.host is not None:
+            end = frame.height if frame.yuv else None  # rows below are chroma
+            return luma_grid(request.source.host[:end])
+        queue = self._uploads
+        self._luma_sums.fill(0, stream=queue)  # the kernel adds to what is there
+        self._kernels.luma_sums(frame, ROW_STEP, self._luma_sums.address, stream=queue)
+        self._luma_sums.download(self._luma_read.array, stream=queue)
+        queue.synchronize()
+        rows, columns = (
+            np.diff(np.arange(CELLS + 1) * size // CELLS) for size in (frame.height, frame.width)
+        )
+        pixels = -(-rows[:, None] // ROW_STEP) * columns
+        # A frame below 8 pixels has cells without any: their sum is 0, and 0 / 1 is their luma.
+        full = LUMA_UNIT * MAXIMUM[frame.format.partition("_")[2]] * np.maximum(pixels, 1)
+        return np.asarray(self._luma_read.array / full, np.float32)
+
+
+def _check_target(target: ForeignArray, request: Request) -> None:
+    source = request.source
+    require_writable(target)
+    if target.host is None and request.layout.shape != source.shape:
+        raise FrameError(
+            f"a gray frame with alpha, {source.shape}, is put together on the host; give an out of "
+            "the host, or none"
+        )
+    if (target.shape, target.dtype) != (source.shape, source.dtype):
+        raise FrameError(
+            f"out is {target.dtype} {target.shape}; need a writable {source.dtype} {source.shape} "
+            "array"
+        )
+    if source.host is not None and target.host is not None:
+        shared = np.may_share_memory(source.host, target.host)
+    else:
+        shared = source.host is target.host is None and share_memory(source, target)
+    if shared:
+        raise FrameError("out shares memory with the frame; tiles still to come would read it")
+
+
+def _frame_on_device(array: ForeignArray, layout: ArrayLayout) -> DeviceFrame | None:
+    return layout.frame_at(array.address, array.strides) if array.host is None else None
 
 
 def _described(array: NDArray[Any], layout: ArrayLayout) -> NDArray[Any]:

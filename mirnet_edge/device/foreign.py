@@ -36,11 +36,9 @@ class ForeignArray:
     """Where an array lies and what it holds; made by `describe`.
 
     Attributes:
-        shape: of the array.
-        strides: in bytes; of a dimension of size 1, which has none, as if the array were packed.
+        strides: in bytes; those of a dimension of size 1 may be anything.
         dtype: uint8, uint16 or float32.
         address: of the first element, on the device or the host.
-        read_only: whether it must not be written to.
         owner: keeps the memory alive.
         host: the same memory as a numpy array; None where a kernel, and not the CPU, can read it.
         device_index: of its GPU; None on the host, or where the array does not say.
@@ -107,12 +105,7 @@ def describe(array: object, *, stream: int | None = None) -> ForeignArray:
 
 
 def require_device(foreign: ForeignArray, index: int) -> None:
-    """Check that a kernel on GPU ``index`` may use the array, if it is on a device at all and says
-    on which.
-
-    Raises:
-        FrameError: it is on another GPU.
-    """
+    """Check that the array is not on another GPU than that, as far as it says where it is."""
     if foreign.device_index not in (None, index):
         raise FrameError(
             f"the array is on GPU {foreign.device_index} and the engine on GPU {index}; copy it "
@@ -120,34 +113,8 @@ def require_device(foreign: ForeignArray, index: int) -> None:
         )
 
 
-def require_packed(foreign: ForeignArray) -> None:
-    """Check that the pixels of each row lie side by side; rows may be any distance apart.
-
-    Raises:
-        FrameError: they do not, or elements lie where their size does not divide the address.
-    """
-    item = foreign.dtype.itemsize
-    pitch = foreign.strides[0] if foreign.strides else 0
-    packed = packed_strides(foreign.shape, item)
-    if foreign.strides[1:] != packed[1:]:
-        raise FrameError(
-            f"array of shape {foreign.shape}, strides {foreign.strides} bytes: the pixels of a row "
-            f"must lie side by side, with strides (any, {', '.join(map(str, packed[1:]))}); copy "
-            "it with .contiguous(), ascontiguousarray() or .copy()"
-        )
-    if foreign.address % item or pitch % item:
-        raise FrameError(
-            f"array of {foreign.dtype} at address {foreign.address:#x}, rows {pitch} bytes "
-            f"apart: both must be multiples of {item}; copy it with .contiguous() or .copy()"
-        )
-
-
 def require_writable(foreign: ForeignArray) -> None:
-    """Check that a frame can be written to the array.
-
-    Raises:
-        FrameError: it is read-only, or some of its elements share their memory.
-    """
+    """Check that the array is not read-only, and that no two of its elements share memory."""
     if foreign.read_only:
         raise FrameError(f"the output of shape {foreign.shape} is read-only; give a writable array")
     extents = sorted(
@@ -177,14 +144,6 @@ def packed_strides(shape: tuple[int, ...], item: int) -> tuple[int, ...]:
     return tuple(item * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def _strides_of(
-    shape: tuple[int, ...], strides: tuple[int, ...] | None, item: int
-) -> tuple[int, ...]:
-    packed = packed_strides(shape, item)
-    # Libraries write what they like for a dimension of size 1, and packed pixels are asked for.
-    return tuple(b if size > 1 else a for size, a, b in zip(shape, packed, strides or packed))
-
-
 def _asked(question: Callable[[], T], refusal: str) -> T:
     """Ask a library, which raises what it likes to say why there is no answer."""
     try:
@@ -196,7 +155,7 @@ def _asked(question: Callable[[], T], refusal: str) -> T:
 def _of_numpy(array: NDArray[Any], owner: object) -> ForeignArray:
     return ForeignArray(
         shape=array.shape,
-        strides=_strides_of(array.shape, array.strides, array.itemsize),
+        strides=array.strides,
         dtype=array.dtype,
         address=array.__array_interface__["data"][0],
         read_only=not array.flags.writeable,
@@ -227,7 +186,7 @@ def _of_interface(array: object, interface: dict[str, Any]) -> ForeignArray:
         )
     return ForeignArray(
         shape=shape,
-        strides=_strides_of(shape, strides and tuple(map(int, strides)), dtype.itemsize),
+        strides=tuple(map(int, strides or packed_strides(shape, dtype.itemsize))),
         dtype=dtype,
         address=int(address or 0),
         read_only=bool(read_only),
@@ -269,7 +228,7 @@ def _of_dlpack(array: Exporter, stream: int | None) -> ForeignArray:
         return _of_numpy(host, capsule)
     return ForeignArray(
         shape=shape,
-        strides=_strides_of(shape, strides, dtype.itemsize),
+        strides=strides or packed_strides(shape, dtype.itemsize),
         dtype=dtype,
         address=address,
         read_only=read_only,

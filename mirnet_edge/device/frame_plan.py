@@ -24,17 +24,12 @@ SLOTS = 2
 class FrameSlot(Owner):
     """Memory for one frame in flight; its parts are made once and used by one frame after another.
 
-    Args:
-        layout: of the frames.
-        block_words: float32 values that a whole frame gathers; 0 for none.
-
     Attributes:
         source, target: the frame and the restored frame.
         source_frame, target_frame: the device's side of them, for the kernels.
         clock: (8,) uint64, what the kernels' clock said at the frame's end, in nanoseconds.
-        gathered: (block_words,) float32, or None.
+        gathered: (block_words,) float32, all that a frame gathers; None where nothing is.
         started, uploaded, begun, gathering, computed, downloaded: marks in the streams.
-        free: whether no frame uses it.
     """
 
     def __init__(self, device: Device, layout: ArrayLayout, block_words: int) -> None:
@@ -58,9 +53,6 @@ class FramePlan(Owner):
     """Tables, memory and graphs for frames of one layout.
 
     Args:
-        machine: runs them.
-        layout: of the frames.
-        cover: their tiles.
         regions: what counts of each tile in the means over the frame; empty where none are taken.
         samples: sample tiles; empty where none are run.
 
@@ -68,9 +60,6 @@ class FramePlan(Owner):
         tiles, samples: tables of the frame's tiles and of sample tiles, None where none are run.
         scratch: shared by all frames.
         size_bytes: of device memory, but for the frames.
-
-    Raises:
-        DeviceError: not enough memory.
     """
 
     def __init__(
@@ -88,7 +77,7 @@ class FramePlan(Owner):
         self._slots: list[FrameSlot] = []
         self._loops: dict[Frames | None, BatchLoop] = {}
         self.samples: BatchTables | None = None
-        batch = machine.image.count
+        batch = machine.batch
         with self._making():
             self.tiles = self._own(BatchTables.of_frame(cover, regions, batch, stream=stream))
             tables = [self.tiles]
@@ -106,11 +95,7 @@ class FramePlan(Owner):
         return any(not slot.free for slot in self._slots)
 
     def take_slot(self) -> FrameSlot | None:
-        """A slot that no frame uses; None where all `SLOTS` are in use.
-
-        Raises:
-            DeviceMemoryError: not enough memory for another.
-        """
+        """A slot that no frame uses; None where all `SLOTS` are in use."""
         slot = next((slot for slot in self._slots if slot.free), None)
         if slot is None and len(self._slots) < SLOTS:
             slot = self._make_slot()
@@ -126,11 +111,7 @@ class FramePlan(Owner):
         return slot
 
     def reserve(self) -> None:
-        """Make all that frames of the host need now: slots, kernels and graphs.
-
-        Raises:
-            DeviceError: not enough memory, or a kernel that does not compile.
-        """
+        """Make all that frames of the host need now: slots, kernels and graphs."""
         while len(self._slots) < SLOTS:
             self._make_slot()
         for slot in self._slots:

@@ -5,8 +5,11 @@ Nothing here owns memory. What arrays may hold was checked before: `array_layout
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,17 +17,11 @@ from mirnet_edge.errors import FrameError
 
 SAMPLE_BYTES = {"u8": 1, "u16": 2, "f32": 4}
 YUV_LAYOUTS = ("nv12", "i420", "yuyv")
-VALUE_NAMES = {"float16": "f16", "float32": "f32"}
 
 
-@dataclass(frozen=True)
-class Plane:
-    """A plane of a frame in device memory.
-
-    Attributes:
-        address: of its first row.
-        pitch_bytes: from row to row, negative where the bottom row lies first.
-    """
+class Plane(NamedTuple):
+    """A plane of a frame in device memory: the address of its first row, and the bytes from row to
+    row, negative where the bottom row lies first."""
 
     address: int
     pitch_bytes: int
@@ -41,9 +38,6 @@ class DeviceFrame:
         planes: one; for nv12 y and cbcr; for i420 y, cb and cr.
         load_matrix: to load from a Y'CbCr frame: the 6 floats of YuvToRgb in kernels/yuv.cuh.
         store_matrix: to store to one: the 10 floats of RgbToYuv.
-
-    Raises:
-        FrameError: planes that are not aligned to their samples.
     """
 
     format: str
@@ -60,7 +54,8 @@ class DeviceFrame:
             if plane.address % self.sample_bytes or plane.pitch_bytes % self.sample_bytes:
                 raise FrameError(
                     f"a plane of {self.format} at {plane.address:#x} with rows "
-                    f"{plane.pitch_bytes} bytes apart; need multiples of {self.sample_bytes} bytes"
+                    f"{plane.pitch_bytes} bytes apart; need multiples of {self.sample_bytes} "
+                    "bytes: copy the array with .contiguous() or .copy()"
                 )
 
     @property
@@ -81,32 +76,20 @@ class DeviceFrame:
     @cached_property
     def plane_arguments(self) -> tuple[int, ...]:
         """Address and pitch of y, cb and cr; zeros for planes that the format lacks."""
-        pairs = [number for plane in self.planes for number in (plane.address, plane.pitch_bytes)]
-        return (*pairs, *[0] * (6 - len(pairs)))
+        numbers = tuple(chain.from_iterable(self.planes))
+        return (*numbers, *[0] * (6 - len(numbers)))
 
 
 @dataclass(frozen=True)
 class DeviceTiles:
-    """A batch or ring of tiles in device memory, (count, 3, height, width): red, green, blue.
-
-    Attributes:
-        address: of the first.
-        height, width: of a tile in pixels.
-        dtype: ``float16`` or ``float32``.
-    """
+    """A batch or ring of tiles in device memory (an `engines.protocol.TileMemory`), of shape
+    (count, 3, height, width): red, green, blue."""
 
     address: int
-    count: int
-    height: int
-    width: int
+    shape: tuple[int, ...]
     dtype: str
-
-    @property
-    def value_name(self) -> str:
-        """``f16`` of "float16"."""
-        return VALUE_NAMES[self.dtype]
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all tiles."""
-        return 3 * self.count * self.height * self.width * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize

@@ -18,17 +18,8 @@ from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
 
 
 class DevicePasses:
-    """One frame on its way (see `pooling.passes.TilePasses`).
-
-    Args:
-        plan, slot, loop: of the frame.
-        pooling: the apply and gather engines; None for `run` with the plain engine alone.
-        luma: reads the frame's grid, when asked.
-
-    Attributes:
-        cover: the tiles.
-        passes, samples: counted so far.
-    """
+    """One frame on its way (see `pooling.passes.TilePasses`), with passes and samples counted.
+    Without ``pooling``, there is `run` alone."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ import numpy as np
 from mirnet_edge.cuda import Owner, Stream
 from mirnet_edge.device.array_layout import ArrayLayout
 from mirnet_edge.device.batch_loop import ENGINE, POST, PRE, Machine
-from mirnet_edge.device.ends import FrameEnds, Output, Request
+from mirnet_edge.device.ends import FrameEnds, Request
 from mirnet_edge.device.frame_plan import SLOTS, FramePlan, FrameSlot
 from mirnet_edge.device.passes import DevicePasses
 from mirnet_edge.device.tile_kernels import TileKernels
@@ -43,7 +43,6 @@ class _Ticket:
     slot: FrameSlot
     passes: DevicePasses
     request: Request
-    output: Output
     finish: Callable[[], None] | None
     progress: Progress | None
     began_s: float
@@ -60,18 +59,10 @@ class DevicePath(Owner):
 
     Args:
         engine: of three channels in and out; outlives this.
-        facts: of the network.
         tiling: how a frame of (height, width) is cut.
         pooling: what the tiles of a frame share, None where each has its own.
         samples: about how many tiles make a sample.
-        pixels: format of every frame; None takes each array's number of channels.
-        frame_size: (height, width) of every frame, of uint8 and RGB unless ``pixels`` says more:
-            all that it needs is made here. None lets sizes change, at the price of new memory for
-            each change.
-        memory_limit: bytes of device memory for the engine and its frames; None for no limit.
-
-    Attributes:
-        timings: of the last frame.
+        pixels, frame_size, memory_limit: see `Restorer`.
 
     Raises:
         DeviceError: no compiler for the kernels, or not enough memory.
@@ -106,7 +97,8 @@ class DevicePath(Owner):
         with self._making():
             self._uploads, self._downloads = (self._own(Stream(self.device)) for _ in "ab")
             kernels = self._own(TileKernels(self.device))
-            self._machine = Machine.of(engine, kernels, pooling=pooling is not None)
+            beside = engine.statistics if pooling is not None else None
+            self._machine = Machine(engine, beside, kernels)
             self._ends = self._own(
                 FrameEnds(self._machine, pixels, uploads=self._uploads, downloads=self._downloads)
             )
@@ -126,11 +118,6 @@ class DevicePath(Owner):
                 it is collected where it is on the GPU.
             out: written to; on the host or the GPU. None allocates where the frame is.
             progress: called once, at the end.
-
-        Raises:
-            FrameError: no such frame, or an ``out`` that does not fit it.
-            EngineError: closed, or TensorRT failed.
-            DeviceError: the GPU failed.
         """
         began_s = time.perf_counter()
         with self._lock:
@@ -170,8 +157,7 @@ class DevicePath(Owner):
         """Queue all of a frame: the upload, its batches, and the download."""
         machine, ends = self._machine, self._ends
         source_frame = ends.upload(request, slot)
-        output, target_frame = ends.allocate_output(request, slot)
-        loop = plan.loop((source_frame, target_frame))
+        loop = plan.loop((source_frame, ends.allocate_output(request, slot)))
         passes = DevicePasses(
             plan, slot, loop, machine.pooling, luma=lambda: ends.luma(request, source_frame)
         )
@@ -183,17 +169,12 @@ class DevicePath(Owner):
             finish = self._pooling.restore(passes)
         plan.scratch.clock.download(slot.clock.array, stream=machine.engine.stream)
         slot.computed.record(machine.engine.stream)
-        ends.download(output, slot)
-        return _Ticket(slot, passes, request, output, finish, progress, began_s)
+        ends.download(request, slot)
+        return _Ticket(slot, passes, request, finish, progress, began_s)
 
     def collect(self, ticket: _Ticket) -> object:
         """Wait for a frame and return it: what was given as ``out``, else a new array of numpy, or
-        a `DeviceArray` for a frame that came from the device.
-
-        Raises:
-            EngineError: TensorRT failed.
-            DeviceError: the GPU failed.
-        """
+        a `DeviceArray` for a frame that came from the device."""
         try:
             if not ticket.settled:
                 ticket.slot.downloaded.synchronize()  # without the lock: others go on queueing
@@ -209,7 +190,7 @@ class DevicePath(Owner):
             raise ticket.error
         if ticket.progress:
             ticket.progress(len(ticket.passes), len(ticket.passes))
-        return ticket.output.array
+        return ticket.request.output
 
     def _settle(self, ticket: _Ticket) -> None:
         """Wait for a frame, note what it gathered, and copy it to where the caller looks."""
@@ -217,7 +198,7 @@ class DevicePath(Owner):
             ticket.slot.downloaded.synchronize()
             if ticket.finish is not None:
                 ticket.finish()
-            self._ends.copy_out(ticket.request, ticket.output, ticket.slot)
+            self._ends.copy_out(ticket.request, ticket.slot)
             self._note(ticket)
         except BaseException as error:
             self._leave(ticket, error)

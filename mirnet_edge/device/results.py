@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from mirnet_edge.cuda import Device, DeviceBuffer, Owner, Stream
 from mirnet_edge.device.array_layout import ArrayLayout
-from mirnet_edge.device.device_array import DeviceArray
+from mirnet_edge.device.device_array import DeviceArray, Lease
 from mirnet_edge.device.foreign import LEGACY_STREAM
 
 RESULTS_KEPT = 8
@@ -27,15 +25,8 @@ class Results(Owner):
         self._opened()
 
     def take(self, layout: ArrayLayout, *, stream: Stream) -> DeviceArray:
-        """An array for one frame.
-
-        Args:
-            stream: that will write it. It waits for what is queued on the default stream, where who
-                held the memory before may still read it.
-
-        Raises:
-            DeviceError: not enough memory.
-        """
+        """An array for one frame, which ``stream`` will write. That waits for what is queued on
+        the default stream, where who held the memory before may still read it."""
         # Memory of another size is freed, not kept: frames whose size changes would hoard it.
         while self._free and self._free[-1].size_bytes != layout.size_bytes:
             self._free.pop().close()
@@ -45,13 +36,13 @@ class Results(Owner):
         else:
             memory = DeviceBuffer(self.device, layout.size_bytes)
 
-        def download(_: int, array: NDArray[Any]) -> None:
+        def download(array: NDArray[Any]) -> None:
             # Of its own: an array may be read after its Restorer was closed, with its streams.
             with Stream(self.device) as stream:
                 memory.download(array, stream=stream)
                 stream.synchronize()
 
-        lease = _Lease(memory.address, close=lambda: self._give_back(memory))
+        lease = Lease(memory.address, lambda: self._give_back(memory))
         index = self.device.facts.index
         return DeviceArray(lease, layout.shape, layout.dtype, download, index=index)
 
@@ -65,11 +56,3 @@ class Results(Owner):
     def _release(self) -> None:
         while self._free:
             self._free.pop().close()
-
-
-@dataclass(frozen=True)
-class _Lease:
-    """Memory that goes back to where it was taken from (`device_array.Memory`)."""
-
-    address: int
-    close: Callable[[], None]

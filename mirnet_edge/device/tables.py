@@ -22,20 +22,14 @@ class BatchTables(Owner):
         origins: (x, y) of each tile's first pixel in the frame.
         kept: (y0, x0, y1, x1) in the frame, what each tile writes, ends excluded.
         regions: what of each counts in the means over the frame; empty where none are taken.
-        batch: tiles of one run.
         stream: to upload on; waited for.
 
     Attributes:
-        tiles: how many.
-        rows: batches.
+        tiles, rows: how many, and in how many batches.
         origins, kept: addresses of (rows, batch, 2) and (rows, batch, 4) int32.
         row_weights, column_weights: addresses of (rows, batch, H) and (rows, batch, W) float32; 0
             where there are no regions.
         areas: of the regions, in pixels.
-        size_bytes: of all tables.
-
-    Raises:
-        DeviceError: not enough memory.
     """
 
     def __init__(

@@ -7,7 +7,8 @@ keeps it until the stream has done the work.
 from __future__ import annotations
 
 from mirnet_edge.cuda import Device, Kernels, Owner, Stream
-from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
+from mirnet_edge.device.layouts import DeviceFrame, Plane
+from mirnet_edge.engines.protocol import TileMemory
 
 Size = tuple[int, int, int]
 THREADS = 32, 8, 1  # of a block, across and down: a warp moves neighbouring bytes of one row
@@ -17,6 +18,7 @@ YUV_STORE_PX, YUV_STORE_ROWS = 8, 2  # of a thread (kernels/store_tiles_yuv.cu)
 ROW_THREADS = 256
 ROW_BLOCKS = 512  # a few for each multiprocessor of the largest GPU; more would only queue
 ONE = 1, 1, 1
+VALUE_NAMES = {"float16": "f16", "float32": "f32"}
 
 
 class TileKernels(Owner):
@@ -26,9 +28,6 @@ class TileKernels(Owner):
     of (tiles, 4) int32 y0, x0, y1, x1; ``cursor`` of one int32. The head comment of each kernel in
     ``kernels/`` has the rest. A kernel is compiled when it is first used: use each once before
     frames are waiting, and before capturing a graph.
-
-    Raises:
-        DeviceError: of each method: closed, no compiler, or the driver reports an error.
     """
 
     def __init__(self, device: Device) -> None:
@@ -36,21 +35,21 @@ class TileKernels(Owner):
         with self._making():
             self._kernels = self._own(Kernels(device))
 
-    def load(self, frame: DeviceFrame, origins: int, tiles: DeviceTiles, *, stream: Stream) -> None:
+    def load(self, frame: DeviceFrame, origins: int, tiles: TileMemory, *, stream: Stream) -> None:
         """Cut a frame into all of ``tiles`` (kernels/load_tiles.cu, load_tiles_yuv.cu)."""
         file, planes = ("load_tiles_yuv", 3) if frame.yuv else ("load_tiles", 1)
         matrix = frame.load_matrix or ()
-        name = f"load_tiles_{frame.format}_{tiles.value_name}"
+        name = f"load_tiles_{frame.format}_{VALUE_NAMES[tiles.dtype]}"
         argument_format = f"{'Pq' * planes}ii{'f' * len(matrix)}PPii"
         kernel = self._kernels.get(file, name, argument_format)
         read = (*frame.plane_arguments[: 2 * planes], frame.height, frame.width, *matrix)
-        written = (origins, tiles.address, tiles.height, tiles.width)
+        written = (origins, tiles.address, *tiles.shape[2:])
         grid = _tile_grid(tiles, 4 // frame.sample_bytes, LOAD_ROWS)
         kernel.launch(*read, *written, grid=grid, block=TILE_THREADS, stream=stream)
 
     def store(
         self,
-        tiles: DeviceTiles,
+        tiles: TileMemory,
         origins: int,
         kept: int,
         frame: DeviceFrame,
@@ -65,8 +64,8 @@ class TileKernels(Owner):
             alpha: of the same size and format, whose alpha is copied; the frame itself to leave
                 alpha as it is; None for opaque.
         """
-        name = f"store_tiles_{frame.format}_{tiles.value_name}"
-        read = (tiles.address, tiles.height, tiles.width, origins, kept)
+        name = f"store_tiles_{frame.format}_{VALUE_NAMES[tiles.dtype]}"
+        read = (tiles.address, *tiles.shape[2:], origins, kept)
         size = frame.height, frame.width
         if frame.yuv:
             file, argument_format = "store_tiles_yuv", f"PiiPP{'f' * 10}PqPqPqii"
@@ -82,7 +81,7 @@ class TileKernels(Owner):
 
     def blend(
         self,
-        ring: DeviceTiles,
+        ring: TileMemory,
         origins: int,
         settled: int,
         cursor: int,
@@ -101,18 +100,17 @@ class TileKernels(Owner):
             columns: tiles in a row of tiles.
             ramp: address of ``blend`` float32, the weights with which a tile fades in.
         """
-        kernel = self._kernels.get("blend_tiles", f"blend_tiles_{ring.value_name}", "PiiiPPPiiPi")
-        where = (ring.address, ring.count, ring.height, ring.width, origins, settled, cursor)
+        name = f"blend_tiles_{VALUE_NAMES[ring.dtype]}"
+        kernel = self._kernels.get("blend_tiles", name, "PiiiPPPiiPi")
+        count, _, height, width = ring.shape
+        where = (ring.address, count, height, width, origins, settled, cursor)
         # Two blocks across: of most rows only the pixels that fade in from the left change.
-        grid = 2, _blocks(ring.height, THREADS[1]), batch
+        grid = 2, _blocks(height, THREADS[1]), batch
         kernel.launch(*where, batch, columns, ramp, blend, grid=grid, block=THREADS, stream=stream)
 
     def luma_sums(self, frame: DeviceFrame, row_step: int, sums: int, *, stream: Stream) -> None:
-        """Add the luma of 8 x 8 cells to ``sums``, (8, 8) uint64 (kernels/luma_sums.cu).
-
-        Args:
-            row_step: every how manieth row of a cell is read, from 1.
-        """
+        """Add the luma of 8 x 8 cells to ``sums``, (8, 8) uint64, of which every ``row_step``-th
+        row is read (kernels/luma_sums.cu)."""
         # Luma of these is a plane of its own, which lies as a gray frame does.
         planar = frame.layout in ("nv12", "i420")
         name = f"luma_sums_{'gray_u8' if planar else frame.format}"
@@ -126,29 +124,19 @@ class TileKernels(Owner):
     ) -> None:
         """Copy the table's row at the cursor, modulo ``ring_rows``: ``words`` of 32 bits
         (kernels/tile_loop.cu)."""
-        self._copy_row("take_row", table, words, cursor, ring_rows, out, stream)
+        self._copy_row("take_row", (table, words, cursor, ring_rows, out), stream)
 
     def put_row(
         self, row: int, words: int, cursor: int, ring_rows: int, table: int, *, stream: Stream
     ) -> None:
         """Copy a row into the table's row at the cursor, modulo ``ring_rows``."""
-        self._copy_row("put_row", row, words, cursor, ring_rows, table, stream)
+        self._copy_row("put_row", (row, words, cursor, ring_rows, table), stream)
 
-    def _copy_row(
-        self,
-        name: str,
-        source: int,
-        words: int,
-        cursor: int,
-        ring_rows: int,
-        target: int,
-        stream: Stream,
-    ) -> None:
-        kernel = self._kernels.get("tile_loop", name, "PiPiP")
+    def _copy_row(self, name: str, arguments: tuple[int, ...], stream: Stream) -> None:
+        kernel, words = self._kernels.get("tile_loop", name, "PiPiP"), arguments[1]
         # A thread copies 4 words; whole warps, for a row of few words has a block of its own.
         grid = min(_blocks(words, 4 * ROW_THREADS), ROW_BLOCKS), 1, 1
         block = min(ROW_THREADS, 32 * _blocks(words, 32)), 1, 1
-        arguments = (source, words, cursor, ring_rows, target)
         kernel.launch(*arguments, grid=grid, block=block, stream=stream)
 
     def advance(self, cursor: int, *, stream: Stream) -> None:
@@ -167,7 +155,8 @@ def _blocks(size: int, of_block: int) -> int:
     return -(-size // of_block)
 
 
-def _tile_grid(tiles: DeviceTiles, group_px: int, rows: int) -> Size:
+def _tile_grid(tiles: TileMemory, group_px: int, rows: int) -> Size:
     """Of threads that each own a group of pixels in as many rows."""
-    across = _blocks(tiles.width, TILE_THREADS[0] * group_px)
-    return across, _blocks(tiles.height, TILE_THREADS[1] * rows), tiles.count
+    count, _, height, width = tiles.shape
+    across = _blocks(width, TILE_THREADS[0] * group_px)
+    return across, _blocks(height, TILE_THREADS[1] * rows), count

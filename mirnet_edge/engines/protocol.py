@@ -55,8 +55,8 @@ class StatisticsEngine(Protocol):
 
 
 class TileMemory(Protocol):
-    """A batch of tiles in memory of the device, without gaps: address, shape (N, C, H, W), and
-    dtype as numpy spells it."""
+    """A batch of tiles in memory of the device, without gaps: address, shape (N, C, H, W), dtype as
+    numpy spells it (float16 or float32), and bytes."""
 
     @property
     def address(self) -> int: ...
@@ -64,6 +64,8 @@ class TileMemory(Protocol):
     def shape(self) -> tuple[int, ...]: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
 
 
 class DevicePooling(Protocol):
