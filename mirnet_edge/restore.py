@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
@@ -96,11 +97,9 @@ class Restorer:
         self._lock = threading.RLock()  # a progress callback may close
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size
-        self._settings = (
-            statistics
-            if isinstance(statistics, StatisticsSettings)
-            else StatisticsSettings(statistics)
-        )
+        if not isinstance(statistics, StatisticsSettings):
+            statistics = StatisticsSettings(statistics)
+        self._settings = statistics
         self._pixels: PixelFormat | None = None
         if pixels != "auto":
             self._pixels = pixel_format(pixels) if isinstance(pixels, str) else pixels
@@ -109,10 +108,7 @@ class Restorer:
         self._open(engine)  # type: ignore[arg-type]
 
     def _choice_of(
-        self,
-        model: ModelPath | Sequence[ModelPath] | Engine,
-        threads: int | None,
-        provider: str | None,
+        self, model: object, threads: int | None, provider: str | None
     ) -> EngineChoice | None:
         """Of files; None for an engine that is open already."""
         if callable(getattr(model, "run", None)):
@@ -127,11 +123,7 @@ class Restorer:
         return EngineChoice(model, self._memory_limit, threads, provider, self._require_tile)
 
     def _require_tile(self, card: EngineCard) -> None:
-        """Check that tiles of this engine can be cut as asked.
-
-        Raises:
-            TilingError: they cannot.
-        """
+        """Check that tiles of this engine can be cut as asked."""
         checked_tile(self._asked_tile, card.tile)
         self._cut(card.tile, card.facts, fixed=True)
 
@@ -141,14 +133,16 @@ class Restorer:
         self._closed = False
         self.facts: ModelFacts = facts_of_engine(engine)
         self._fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)
-        self._auto_side = 0
         self._path: HostPath | DevicePath | None = None
         try:
-            self._tile = checked_tile(self._asked_tile, self._fixed)
-            self._check_tiling()
-            self.statistics = self._shared()
+            self._settle_tile()
+            self.statistics: FrameStatistics | None = None
+            if self._settings.mode != "tile":
+                pools = statistics_of_engine(engine).pools
+                self.statistics = FrameStatistics(pools, self.facts, self._settings)
             self._path = self._make_path()
-            self._check_memory(self._tile)
+            if self._tile is not None:
+                self._check_memory(self._tile)
         except DeviceMemoryError as error:
             self._open(self._next_engine(error))
         except MirnetEdgeError:
@@ -156,11 +150,8 @@ class Restorer:
             raise
 
     def _next_engine(self, error: DeviceMemoryError) -> Engine:
-        """Close this engine, whose memory did not suffice, and open the next one.
-
-        Raises:
-            DeviceMemoryError: there is none that fits.
-        """
+        """Close this engine, whose memory did not suffice, and open the next one; ``error`` where
+        there is none."""
         self.close()
         if self._choice is None:
             raise error
@@ -170,8 +161,12 @@ class Restorer:
         facts, three = self.facts, (3, 3)
         if not works_on_device(self.engine) or (facts.in_channels, facts.out_channels) != three:
             return HostPath(
-                *(self.engine, facts, self.tiling, self.statistics),
-                *(self._pixels, self._frame_size),
+                self.engine,
+                facts=facts,
+                tiling=self.tiling,
+                statistics=self.statistics,
+                pixels=self._pixels,
+                frame_size=self._frame_size,
             )
         from mirnet_edge.device.path import DevicePath
 
@@ -298,44 +293,36 @@ class Restorer:
 
     def tiling(self, height: int, width: int) -> Tiling:
         """How a frame of ``height`` x ``width`` pixels is cut into tiles."""
-        if self._fixed is not None:
-            return self._cut(self._fixed, self.facts, fixed=True)
-        if isinstance(self._tile, tuple):
-            return self._cut(self._tile, self.facts)
-        side = self._auto_side
-        if self._tile == "auto" and height * width > side * side:
-            return self._cut((side, side), self.facts)
+        if self._tile is not None and height * width > self._whole_px:
+            return self._cut(self._tile, self.facts, self._fixed is not None)
         rule = self.facts.size_rule
         whole = (rule.padded(height), rule.padded(width))
         if self._tile is None:
             self._check_memory(whole)
         return Tiling(whole, halo=0, multiple=rule.multiple, least=rule.least)
 
-    def _check_tiling(self) -> None:
-        """Settle the automatic tile, and find impossible halos and blends, now and not at the first
-        large frame."""
+    def _settle_tile(self) -> None:
+        """Choose the tile, None for whole frames, and up to which size a frame is whole all the
+        same; find impossible halos and blends now, and not at the first large frame."""
+        tile = checked_tile(self._asked_tile, self._fixed)
         if not isinstance(self._halo, int) or not isinstance(self._blend, int):
             raise TilingError(f"halo={self._halo!r}, blend={self._blend!r}: need whole pixels")
-        if isinstance(self._tile, tuple):
-            self._cut(self._tile, self.facts)
-        elif self._tile == "auto":
-            self._auto_side = auto_tile(self.facts, self._halo, self._blend, self._memory_limit)
-            self._cut((self._auto_side, self._auto_side), self.facts)
+        self._whole_px = 0
+        if tile == "auto":
+            side = auto_tile(self.facts, self._halo, self._blend, self._memory_limit)
+            tile, self._whole_px = (side, side), side * side
+        if tile is not None:
+            self._cut(tile, self.facts)
+        self._tile = tile
 
     def _cut(self, tile: tuple[int, int], facts: ModelFacts, fixed: bool = False) -> Tiling:
         multiple, least = facts.size_multiple, facts.min_size_px
         return Tiling(tile, self._halo, self._blend, multiple, least, fixed)
 
-    def _check_memory(self, tile: object) -> None:
+    def _check_memory(self, tile: tuple[int, int]) -> None:
         # What a TensorRT engine takes is on its card, and has been compared with the limit there.
-        if isinstance(tile, tuple) and not works_on_device(self.engine):
+        if not works_on_device(self.engine):
             require_memory(self.facts, tile, self._memory_limit)
-
-    def _shared(self) -> FrameStatistics | None:
-        if self._settings.mode == "tile":
-            return None
-        pools = statistics_of_engine(self.engine).pools
-        return FrameStatistics(pools, self.facts, self._settings)
 
     def _require_path(self) -> HostPath | DevicePath:
         if self._closed or self._path is None:
@@ -362,12 +349,13 @@ class Restorer:
         self.close()
 
 
+@dataclass(frozen=True)
 class _StreamedPath:
     """A Restorer as one path: it may change engines, and with them paths, while frames of the last
     one are still in flight, so each ticket carries the path that it is of."""
 
-    def __init__(self, submit: Callable[..., tuple[FramePath, Ticket]], depth: int) -> None:
-        self.submit, self.depth = submit, depth
+    submit: Callable[..., tuple[FramePath, Ticket]]
+    depth: int
 
     def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
         """Wait for a frame."""

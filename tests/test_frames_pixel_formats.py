@@ -260,7 +260,7 @@ def test_yuv_against_the_twin(name: str, size: tuple[int, int], colour: str) -> 
     planes = planes_in(frame, name, size)
     origins = np.zeros((1, 2), int)
     rgb = to_rgb(frame, pixels)
-    tiles = load_tiles_yuv(planes, name, COLOURS[colour], origins, size, 3, np.dtype("f4"))
+    tiles = load_tiles_yuv(planes, name, COLOURS[colour], origins, size, np.dtype("f4"))
     assert rgb.dtype == np.float32
     np.testing.assert_array_equal(rgb, tiles[0].transpose(1, 2, 0))
 
@@ -340,14 +340,10 @@ def test_interleaved_frames_are_restored_in_their_order(name: str, dtype: Any) -
 
 
 def test_other_arrays_are_refused() -> None:
-    rgb = np.zeros((5, 6, 3), np.float32)
     with pytest.raises(FrameError, match="is not nv12"):
         to_rgb(np.zeros((5, 6, 3), np.uint8), pixel_format("nv12"))
-    with pytest.raises(FrameError, match=r"float32 \(5, 6, 3\); yuyv \(5, 8, 2\) takes .*5, 8, 3"):
-        from_rgb(rgb, pixel_format("yuyv"), np.zeros((5, 8, 2), np.uint8))
-    for wrong in (rgb[..., :2], rgb.astype(np.float64), rgb[0]):
-        with pytest.raises(FrameError, match=r"takes float32 \(5, 6, 3\)"):
-            from_rgb(wrong, pixel_format("yuyv"), np.zeros((5, 6, 2), np.uint8))
+    with pytest.raises(FrameError, match="is not yuyv"):
+        from_rgb(np.zeros((5, 8, 3), np.float32), pixel_format("yuyv"), np.zeros((5, 8), np.uint8))
 
 
 def test_formats_are_values() -> None:

@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.errors import ImageError, OutputError
 
-JPEG_QUALITY = 95
 _GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _DIRECT = ("L", "LA", "RGB", "RGBA")
 _OTHER_COLOURS = ("CMYK", "LAB")
@@ -33,26 +32,21 @@ _ANYTHING = ("gray", "gray with alpha", "RGB", "RGBA", "16-bit gray")
 
 @dataclass(frozen=True)
 class _Format:
-    """How files of one suffix are written.
-
-    Attributes:
-        name: Pillow's.
-        holds: kinds of pixels that come back as they were.
-        options: of Pillow's save. TIFF stays uncompressed: through libtiff, Pillow loses the EXIF
-            sub-directories that every camera writes.
-    """
+    """How files of one suffix are written: Pillow's name, the kinds of pixels that come back as
+    they were, options of Pillow's save."""
 
     name: str
     holds: tuple[str, ...] = _ANYTHING
-    options: tuple[tuple[str, Any], ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
 
-_JPEG = _Format("JPEG", ("gray", "RGB"), (("quality", JPEG_QUALITY), ("subsampling", 0)))
+_JPEG = _Format("JPEG", ("gray", "RGB"), {"quality": 95, "subsampling": 0})
 _FORMATS = {
     ".png": _Format("PNG"),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".webp": _Format("WEBP", ("gray", "RGB", "RGBA"), (("lossless", True), ("exact", True))),
+    ".webp": _Format("WEBP", ("gray", "RGB", "RGBA"), {"lossless": True, "exact": True}),
+    # Uncompressed: through libtiff, Pillow loses the EXIF sub-directories that cameras write.
     ".tif": _Format("TIFF"),
     ".tiff": _Format("TIFF"),
     ".bmp": _Format("BMP", ("gray", "RGB")),
@@ -74,8 +68,7 @@ class ImageFile:
         pixels: (H, W) or (H, W, C), C = 2 (gray, alpha), 3 (RGB) or 4 (RGBA); uint8, or uint16
             for 16-bit gray. As stored: the EXIF orientation is not applied (TIFF: Pillow applies
             it and drops the tag).
-        exif: the EXIF block with its prefix, None where there is none.
-        icc_profile: the ICC colour profile, None where there is none.
+        exif: the EXIF block with its prefix.
     """
 
     pixels: NDArray[Any]
@@ -193,18 +186,9 @@ def write_image(
     like: ImageFile | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write an image in the format of the path's suffix, whole or not at all.
-
-    JPEG is written at quality 95 without chroma subsampling, WebP lossless.
-
-    Args:
-        pixels: as `ImageFile.pixels`.
-        like: the image whose EXIF block and colour profile the file shall carry.
-
-    Raises:
-        OutputError: the file exists and ``overwrite`` is False; the suffix names no format; the
-            format cannot hold such pixels; the folder cannot be written to.
-    """
+    """Write an image, as `ImageFile.pixels`, in the format of the path's suffix, whole or not at
+    all: JPEG at quality 95 without chroma subsampling, WebP lossless. The file carries the EXIF
+    block and colour profile of ``like``. OutputError says why one cannot be written."""
     path = Path(path)
     require_new(path, overwrite)
     suffix = path.suffix.lower()
@@ -250,11 +234,8 @@ def upright_rgb(image: ImageFile) -> NDArray[np.uint8]:
 
 
 def find_images(specs: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Files, folders (their images, sorted, not recursive) and glob patterns as one list of paths.
-
-    Raises:
-        ImageError: a spec matches nothing.
-    """
+    """Files, folders (their images, sorted, not recursive) and glob patterns as one list of paths;
+    an ImageError for one that matches nothing."""
     found: list[Path] = []
     for spec in specs:
         path = Path(spec)

@@ -29,9 +29,7 @@ class FrameLayout:
     """Shape and type of a frame.
 
     Attributes:
-        height, width: pixels.
-        dtype: uint8, uint16 or float32.
-        colours: 1 or 3 colour channels.
+        colours: how many channels of colour.
         alpha: whether one more channel follows.
         cut: whether what is stored is cut to [0, 1]; Y'CbCr has codes for more.
     """
@@ -45,12 +43,7 @@ class FrameLayout:
 
     @classmethod
     def of(cls, frame: object, network_channels: int = 3) -> FrameLayout:
-        """Read the layout of an array, and check it against what the network takes.
-
-        Raises:
-            FrameError: not an array, masked, wrong number of dimensions or channels, empty, wrong
-                dtype.
-        """
+        """Read the layout of an array, and check it against what the network takes."""
         frame = require_array(frame)
         shape, dtype = frame.shape, frame.dtype
         if frame.ndim not in (2, 3):
@@ -87,23 +80,16 @@ class FrameLayout:
 
     def load(self, frame: NDArray[Any], region: Region, planes: NDArray[np.float32]) -> None:
         """Fill ``planes`` (C, h, w) with ``region`` of the frame, whose part beyond the right and
-        bottom border is reflected without repeating the border pixel.
-
-        Raises:
-            FrameError: a float32 frame holds NaN there, or values that are not of [0, 1] and noise.
-        """
+        bottom border is reflected without repeating the border pixel. What a float32 frame holds
+        there is checked (see `require_unit_range`)."""
         rows, columns = region
         inside_h = min(rows.stop, self.height) - rows.start
         inside_w = min(columns.stop, self.width) - columns.start
         crop = frame[rows, columns]
         for channel in range(self.colours):
             source = crop if crop.ndim == 2 else crop[:, :, channel]
-            np.divide(
-                source,
-                np.float32(self.maximum),
-                out=planes[channel, :inside_h, :inside_w],
-                dtype=np.float32,
-            )
+            inside = planes[channel, :inside_h, :inside_w]
+            np.divide(source, np.float32(self.maximum), out=inside, dtype=np.float32)
         if self.maximum == 1.0:
             require_unit_range(
                 planes[: self.colours, :inside_h, :inside_w],
@@ -120,11 +106,7 @@ class FrameLayout:
 
     def store(self, planes: NDArray[np.float32], frame: NDArray[Any], region: Region) -> None:
         """Write ``planes`` (C, h, w), cut to [0, 1] and rounded half to even, to ``region`` of the
-        frame. ``planes`` is used as scratch.
-
-        Raises:
-            EngineError: a value is not finite.
-        """
+        frame; refuse what is not finite. ``planes`` is used as scratch."""
         # One pass and no array of booleans: NaN and infinities end up in a sum, and float64 holds
         # that of any number of float32. Two infinities may cancel, but to NaN.
         with np.errstate(invalid="ignore"):
@@ -148,11 +130,7 @@ class FrameLayout:
 
 
 def require_array(frame: object) -> NDArray[Any]:
-    """Check that a frame is an array of numpy, and not masked.
-
-    Raises:
-        FrameError: it is not.
-    """
+    """Check that a frame is an array of numpy, and not masked."""
     if not isinstance(frame, np.ndarray):
         raise FrameError(f"a frame must be a numpy array, not {type(frame).__name__}")
     require_unmasked(frame)
@@ -160,11 +138,7 @@ def require_array(frame: object) -> NDArray[Any]:
 
 
 def require_unmasked(array: NDArray[Any]) -> None:
-    """Check that an array is not one of ``numpy.ma``: nobody said what its masked pixels are.
-
-    Raises:
-        FrameError: it is.
-    """
+    """Check that an array is not one of ``numpy.ma``: nobody said what its masked pixels are."""
     if isinstance(array, np.ma.MaskedArray):
         raise FrameError(
             f"array of shape {array.shape} is masked; give its masked pixels a value, e.g. "
@@ -173,11 +147,8 @@ def require_unmasked(array: NDArray[Any]) -> None:
 
 
 def require_unit_range(samples: NDArray[np.float32], where: str = "") -> None:
-    """Check colours of a float32 frame; ``where`` says of which part of it they are.
-
-    Raises:
-        FrameError: they hold NaN or infinity, or values beyond `FLOAT_RANGE`.
-    """
+    """Check that colours of a float32 frame are finite and within `FLOAT_RANGE`; ``where`` says of
+    which part of it they are."""
     low, high = float(samples.min()), float(samples.max())  # NaN where there is one
     if FLOAT_RANGE[0] <= low and high <= FLOAT_RANGE[1]:
         return

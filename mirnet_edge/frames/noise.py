@@ -15,11 +15,7 @@ benchmarks do."""
 
 def add_gaussian_noise(image: NDArray[np.uint8], sigma: float, seed: int) -> NDArray[np.float32]:
     """A uint8 image as float32 in [0, 1] with white Gaussian noise of ``sigma``/255 added, neither
-    clamped nor rounded; the same for the same seed and shape on every machine.
-
-    Raises:
-        ConfigError: a negative seed or sigma.
-    """
+    clamped nor rounded; the same for the same seed and shape on every machine."""
     if seed < 0 or sigma < 0:
         raise ConfigError(f"seed={seed}, sigma={sigma}: neither may be negative")
     noise = np.random.Generator(np.random.PCG64(seed)).standard_normal(image.shape, np.float32)

@@ -186,11 +186,7 @@ def pixel_format(name: str, *, standard: str = "bt709", full_range: bool = False
 
 
 def kernel_format(pixels: PixelFormat, dtype: DTypeLike) -> str:
-    """The part of the kernels' names that says what a frame holds: "rgb_u8", "nv12_u8".
-
-    Raises:
-        FrameError: the format has no such dtype.
-    """
+    """The part of the kernels' names that says what a frame holds: "rgb_u8", "nv12_u8"."""
     pixels._check_dtype(np.dtype(dtype))
     return f"{pixels.name}_{KERNEL_SAMPLES[np.dtype(dtype)]}"
 
@@ -198,9 +194,7 @@ def kernel_format(pixels: PixelFormat, dtype: DTypeLike) -> str:
 def yuv_to_rgb_matrix(standard: Standard, full_range: bool) -> tuple[float, ...]:
     """struct YuvToRgb of kernels/yuv.cuh: black, luma, red_cr, green_cb, green_cr, blue_cb; its
     comment has the formulas."""
-    red, blue = RED_BLUE[standard]
-    green = 1 - red - blue
-    black, luma, chroma = _range(full_range)
+    red, green, blue, black, luma, chroma = _constants(standard, full_range)
     return (
         black,
         1 / luma,
@@ -214,9 +208,7 @@ def yuv_to_rgb_matrix(standard: Standard, full_range: bool) -> tuple[float, ...]
 def rgb_to_yuv_matrix(standard: Standard, full_range: bool) -> tuple[float, ...]:
     """struct RgbToYuv of kernels/yuv.cuh: black, then the weights of red, green and blue in luma,
     in Cb and in Cr; in units of 255 codes."""
-    red, blue = RED_BLUE[standard]
-    green = 1 - red - blue
-    black, luma, chroma = _range(full_range)
+    red, green, blue, black, luma, chroma = _constants(standard, full_range)
     cb, cr = chroma / (2 * (1 - blue)), chroma / (2 * (1 - red))
     codes = (
         black,
@@ -229,11 +221,7 @@ def rgb_to_yuv_matrix(standard: Standard, full_range: bool) -> tuple[float, ...]
 
 def to_rgb(frame: NDArray[Any], pixels: PixelFormat) -> NDArray[np.float32]:
     """Convert a Y'CbCr frame to colours (H, W, 3): 0 black, 1 white; codes that no colour has lie a
-    little outside.
-
-    Raises:
-        FrameError: the array is no frame of this format.
-    """
+    little outside."""
     matrix = yuv_to_rgb_matrix(cast(Standard, pixels.standard), pixels.full_range)
     black, scale, red_cr, green_cb, green_cr, blue_cb = np.array(matrix, np.float32)
     height, width = pixels.size_of(frame.shape, frame.dtype)
@@ -259,20 +247,10 @@ def to_rgb(frame: NDArray[Any], pixels: PixelFormat) -> NDArray[np.float32]:
 
 def from_rgb(rgb: NDArray[np.float32], pixels: PixelFormat, out: NDArray[Any]) -> None:
     """Write colours (H, W, 3) to a Y'CbCr frame, cut to the codes and rounded; NaN is black, in
-    chroma no colour.
-
-    Raises:
-        FrameError: ``out`` is no frame of this format, or ``rgb`` not of its size.
-    """
-    size = pixels.size_of(out.shape, out.dtype)
-    if rgb.shape != (*size, 3) or rgb.dtype != np.float32:
-        raise FrameError(
-            f"colours are {rgb.dtype} {rgb.shape}; {pixels.name} {out.shape} takes float32 "
-            f"{(*size, 3)}"
-        )
+    chroma no colour."""
     matrix = rgb_to_yuv_matrix(cast(Standard, pixels.standard), pixels.full_range)
     black, *weights = np.array(matrix, np.float32)
-    height, width = size
+    height, width = pixels.size_of(out.shape, out.dtype)
     rows = SHARED_ROWS[pixels.name]
     with np.errstate(invalid="ignore", over="ignore"):
         luma = _codes(_weighted(weights[:3], rgb, black))
@@ -292,9 +270,11 @@ def from_rgb(rgb: NDArray[np.float32], pixels: PixelFormat, out: NDArray[Any]) -
     out[height:] = packed.reshape(height // 2, width)
 
 
-def _range(full_range: bool) -> tuple[int, int, int]:
-    """Black, and the codes of luma and of chroma from the least to the greatest."""
-    return (0, 255, 255) if full_range else (16, 219, 224)
+def _constants(standard: Standard, full_range: bool) -> tuple[float, ...]:
+    """Weights of red, green and blue in luma; black, and the codes of luma and of chroma from the
+    least to the greatest."""
+    red, blue = RED_BLUE[standard]
+    return red, 1 - red - blue, blue, *((0, 255, 255) if full_range else (16, 219, 224))
 
 
 def _codes(unit: NDArray[np.float32]) -> NDArray[np.uint8]:

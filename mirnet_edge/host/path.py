@@ -10,29 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.engines.protocol import Engine, statistics_of_engine
+from mirnet_edge.engines.protocol import Engine
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
 from mirnet_edge.frames.layout import FrameLayout, require_array
 from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, to_rgb
-from mirnet_edge.host.tiles import EnginePasses, FrameTiles
+from mirnet_edge.host.tiles import FrameTiles
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.tiling.geometry import Tiling
 
 
 class HostPath:
-    """Restores one frame at a time (see `frame_path.FramePath`).
-
-    Args:
-        engine: outlives this.
-        tiling: how a frame of (height, width) is cut.
-        statistics: what the tiles of a frame share, None where each has its own.
-        pixels, frame_size: see `Restorer`; None is any.
-
-    Attributes:
-        timings: of the last frame.
-    """
+    """Restores one frame at a time (see `frame_path.FramePath`), with an engine that outlives this;
+    ``statistics`` are None where each tile has its own, ``pixels`` and ``frame_size`` where any
+    will do."""
 
     depth = 1
 
@@ -70,6 +62,7 @@ class HostPath:
         output = allocate_output(image, out, shape)
         cover = self._tiling(*size).cover(*size)
         tiles = FrameTiles(
+            engine=self._engine,
             source=source,
             layout=layout,
             target=np.empty_like(source) if is_yuv else self._colours_of(output),
@@ -79,11 +72,10 @@ class HostPath:
             out_channels=facts.out_channels,
             progress=progress,
         )
-        if self._statistics is None or len(tiles) == 1:
-            tiles.run(lambda _, tile: self._engine.run(tile))
+        if self._statistics is None or len(cover) == 1:
+            tiles.run()
         else:
-            engine = statistics_of_engine(self._engine)
-            self._statistics.restore(EnginePasses(tiles, engine))()
+            self._statistics.restore(tiles)()
         if pixels is not None and is_yuv:
             from_rgb(tiles.target, pixels, output)
         elif layout.alpha or (pixels is not None and pixels.name == "bgra"):
@@ -124,15 +116,11 @@ class HostPath:
             1000 * spent for spent in (tiles.load_s, tiles.engine_s, tiles.store_s)
         )
         self._latencies.add(pre=pre, engine=engine, post=post, total=total_ms)
-        self.timings = Timings(len(tiles), pre, engine, post, tiles.passes, tiles.samples)
+        self.timings = Timings(len(tiles.cover), pre, engine, post, tiles.passes, tiles.samples)
 
 
 def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return ``out`` if it can hold the restored frame, or a new array where it is None.
-
-    Raises:
-        FrameError: it cannot.
-    """
+    """Return ``out`` if it can hold the restored frame, or a new array where it is None."""
     if out is None:
         return np.empty(shape, frame.dtype)
     if not isinstance(out, np.ndarray):

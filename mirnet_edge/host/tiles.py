@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.engines.protocol import StatisticsEngine, Tiles
+from mirnet_edge.engines.protocol import Engine, Tiles, statistics_of_engine
 from mirnet_edge.errors import EngineError
 from mirnet_edge.frame_path import Progress
 from mirnet_edge.frames.layout import FrameLayout, Region
@@ -27,18 +26,19 @@ Run = Callable[[int, Tiles], Tiles]
 
 @dataclass(eq=False, kw_only=True)
 class FrameTiles:
-    """Runs the tiles of one frame through an engine, and counts.
+    """Runs the tiles of one frame through an engine, and counts (see `pooling.passes.TilePasses`).
 
     Attributes:
         source, target: what is read and written, each with its layout.
         cover: the tiles.
         buffer: (1, C, h, w) float32, of the tiles' size.
         out_channels: of the engine.
-        progress: called with (tiles done, tiles) after each tile of every pass.
+        progress: called after each tile of every pass.
         passes, samples: runs so far of all tiles, and of single ones.
         load_s, engine_s, store_s: seconds spent in each.
     """
 
+    engine: Engine
     source: NDArray[Any]
     layout: FrameLayout
     target: NDArray[Any]
@@ -53,15 +53,18 @@ class FrameTiles:
     engine_s: float = 0.0
     store_s: float = 0.0
 
-    def __len__(self) -> int:
-        return len(self.cover)
+    @property
+    def kind(self) -> Hashable:
+        """Shape and dtype of the frame."""
+        return self.source.shape, self.source.dtype
 
-    def run(self, run: Run) -> None:
-        """Run all tiles once, in reading order, and write the frame.
+    def luma(self) -> Grid:
+        """Measure the frame."""
+        return luma_grid(self.source)
 
-        Raises:
-            EngineError: ``run`` returns another shape or type, NaN or infinity.
-        """
+    def run(self, run: Run | None = None) -> None:
+        """Run all tiles once, in reading order, and write the frame; None is the engine alone."""
+        run = run or (lambda _, tile: self.engine.run(tile))
         seams = Seams(self.cover, self.out_channels)
         for index, (row, column) in enumerate(self.cover):
             restored = self._run_tile(run, index, (row.source, column.source))
@@ -70,13 +73,45 @@ class FrameTiles:
             self.target_layout.store(final, self.target, (row.settled, column.settled))
             self.store_s += time.perf_counter() - clock
             if self.progress:
-                self.progress(index + 1, len(self))
+                self.progress(index + 1, len(self.cover))
         self.passes += 1
 
-    def sample(self, region: Region, run: Callable[[Tiles], Tiles]) -> None:
-        """Run one tile that covers ``region``, and write nothing."""
-        self._run_tile(lambda _, tile: run(tile), 0, region)
-        self.samples += 1
+    def sample(self, samples: Sequence[Sample], statistics: Statistics | None) -> list[Partial]:
+        """Run sample tiles, and write nothing."""
+        found: dict[int, Partial] = {}
+        regions = {index: sample.region for index, sample in enumerate(samples)}
+        gather = self._gathering(regions, statistics, found)
+        for index, sample in enumerate(samples):
+            self._run_tile(gather, index, (sample.rows, sample.columns))
+        self.samples += len(samples)
+        return list(found.values())
+
+    def restore(
+        self, statistics: Statistics, regions: Mapping[int, Weights]
+    ) -> Callable[[], Mapping[int, Partial]]:
+        """Run all tiles once and write the frame; gather from those with a region."""
+        found: dict[int, Partial] = {}
+        apply = statistics_of_engine(self.engine).apply
+        gather = self._gathering(regions, statistics, found)
+        self.run(
+            lambda index, tile: gather(index, tile) if index in regions else apply(tile, statistics)
+        )
+        return lambda: found
+
+    def _gathering(
+        self,
+        regions: Mapping[int, Weights],
+        statistics: Statistics | None,
+        found: dict[int, Partial],
+    ) -> Run:
+        """What runs a tile and puts into ``found`` what its region contributes."""
+        engine = statistics_of_engine(self.engine)
+
+        def gather(index: int, tile: Tiles) -> Tiles:
+            restored, found[index] = engine.gather(tile, regions[index], statistics)
+            return restored
+
+        return gather
 
     def _run_tile(self, run: Run, index: int, region: Region) -> NDArray[np.float32]:
         clock = time.perf_counter()
@@ -94,57 +129,3 @@ class FrameTiles:
         planes: NDArray[np.float32] = restored[0]
         # Seams and `store` work in place; a buffer that its engine keeps to itself is copied.
         return planes if planes.flags.writeable else planes.copy()
-
-
-class EnginePasses:
-    """Restores the tiles of a frame with statistics, on an engine of the host (see
-    `pooling.passes.TilePasses`)."""
-
-    def __init__(self, tiles: FrameTiles, engine: StatisticsEngine) -> None:
-        self.cover = tiles.cover
-        self._tiles, self._engine = tiles, engine
-
-    @property
-    def kind(self) -> Hashable:
-        """Shape and dtype of the frame."""
-        return self._tiles.source.shape, self._tiles.source.dtype
-
-    def __len__(self) -> int:
-        return len(self._tiles)
-
-    def luma(self) -> Grid:
-        """Measure the frame."""
-        return luma_grid(self._tiles.source)
-
-    def sample(self, samples: Sequence[Sample], statistics: Statistics | None) -> list[Partial]:
-        """Run sample tiles, and write nothing."""
-        partials: list[Partial] = []
-        for sample in samples:
-            run = partial(self._gather, sample.region, statistics, partials.append)
-            self._tiles.sample((sample.rows, sample.columns), run)
-        return partials
-
-    def restore(
-        self, statistics: Statistics, regions: Mapping[int, Weights]
-    ) -> Callable[[], Mapping[int, Partial]]:
-        """Run all tiles once and write the frame; gather from those with a region."""
-        found: dict[int, Partial] = {}
-
-        def run(index: int, tile: Tiles) -> Tiles:
-            if index not in regions:
-                return self._engine.apply(tile, statistics)
-            return self._gather(regions[index], statistics, partial(found.__setitem__, index), tile)
-
-        self._tiles.run(run)
-        return lambda: found
-
-    def _gather(
-        self,
-        region: Weights,
-        statistics: Statistics | None,
-        keep: Callable[[Partial], object],
-        tile: Tiles,
-    ) -> Tiles:
-        restored, gathered = self._engine.gather(tile, region, statistics)
-        keep(gathered)
-        return restored

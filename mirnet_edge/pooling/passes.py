@@ -24,7 +24,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from mirnet_edge.errors import EngineError, TilingError
+from mirnet_edge.errors import TilingError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.pooling.samples import Sample, kept_regions, sample_tiles
 from mirnet_edge.pooling.scene_cut import Grid, difference
@@ -90,8 +90,6 @@ class TilePasses(Protocol):
     def kind(self) -> Hashable:
         """Shape, type and format of the frame: with others nothing gathered is of use."""
 
-    def __len__(self) -> int: ...
-
     def luma(self) -> Grid:
         """Measure the frame for `pooling.scene_cut`."""
 
@@ -110,21 +108,15 @@ class TilePasses(Protocol):
 class FrameStatistics:
     """Restores the tiles of frames with statistics that they share, and remembers them.
 
-    Args:
-        pools: of the network.
-        facts: of the model.
-        settings: any mode but "tile".
-
     Attributes:
-        current: the vectors that the next frame of the scene is restored with; None before the
-            first.
+        current: the vectors that the next frame of the scene is restored with.
         moves: by how much they moved in each pass over the last frame (see `Statistics.distance`).
     """
 
     def __init__(
         self, pools: Sequence[Pool], facts: ModelFacts, settings: StatisticsSettings
     ) -> None:
-        self.current: Statistics | None = None
+        self.current = Statistics(())  # of no scene yet: the first frame takes a sample
         self.moves: list[float] = []
         self._pools = pools
         self._rule = facts.size_rule
@@ -141,9 +133,6 @@ class FrameStatistics:
         Returns:
             What is to be called once the frame is done, to learn from what it gathered. Later
             frames that are begun before that are restored with what was known before.
-
-        Raises:
-            EngineError: the engine fails, or pools NaN or infinity; the next frame starts anew.
         """
         mode = self._settings.mode
         # Cleared before the passes, set after them: whatever fails in between leaves vectors that
@@ -155,7 +144,7 @@ class FrameStatistics:
             self.current, self._gathered, self._age = self._sampled(tiles), {}, 0
         finish = _nothing
         if mode == "frame-fast":
-            tiles.restore(self._known, {})
+            tiles.restore(self.current, {})
         elif mode == "frame":
             self._restore_exactly(tiles)
         else:
@@ -177,7 +166,7 @@ class FrameStatistics:
         self.moves = []
         # Pools feed pools: each pass makes one more of the chain exact, and the last one tells.
         for _ in range(len(self._pools) + 1):
-            used = self._known
+            used = self.current
             gathered = tiles.restore(used, regions)()
             self.current = Statistics.of([gathered[index] for index in regions])
             self.moves.append(self.current.distance(used))
@@ -186,18 +175,19 @@ class FrameStatistics:
 
     def _restore_of_stream(self, tiles: TilePasses) -> Callable[[], None]:
         fresh = self._age < self._settings.settling
-        count = len(tiles) if fresh else math.ceil(self._settings.share * len(tiles))
-        turn = {rotated(self._turn + step, len(tiles)) for step in range(count)}
+        total = len(tiles.cover)
+        count = total if fresh else math.ceil(self._settings.share * total)
+        turn = {rotated(self._turn + step, total) for step in range(count)}
         regions = kept_regions(tiles.cover, self._rule)
-        gathered = tiles.restore(self._known, {index: regions[index] for index in turn})
-        self._turn = (self._turn + count) % len(tiles)
+        gathered = tiles.restore(self.current, {index: regions[index] for index in turn})
+        self._turn = (self._turn + count) % total
         self._age += 1
         scene = self._scenes
 
         def finish() -> None:
             found = gathered()
             if scene == self._scenes:  # the next frame in flight may have begun another one
-                self._learn(found, len(tiles), fresh)
+                self._learn(found, total, fresh)
 
         return finish
 
@@ -207,16 +197,9 @@ class FrameStatistics:
         known = {**self._gathered, **gathered}
         if len(known) == tiles:  # else a frame before it is still in flight, or was lost
             found = Statistics.of([known[index] for index in range(tiles)])
-            used = self._known
-            self.moves = [found.distance(used)]
-            self.current = found if fresh else used.towards(found, self._settings.weight)
+            self.moves = [found.distance(self.current)]
+            self.current = found if fresh else self.current.towards(found, self._settings.weight)
         self._gathered, self._scene = known, scene
-
-    @property
-    def _known(self) -> Statistics:
-        if self.current is None:
-            raise EngineError("no statistics are known yet; please report this")
-        return self.current
 
 
 def _nothing() -> None:

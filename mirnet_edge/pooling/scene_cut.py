@@ -27,12 +27,8 @@ Grid = NDArray[np.float32]
 
 
 def luma_grid(frame: NDArray[Any]) -> Grid:
-    """Mean luma (8, 8) in [0, 1] of the cells of a frame; 0 where a cell has no pixel.
-
-    Args:
-        frame: as `Restorer` takes it. Of two channels the first is luma, of three or more the
-            first three are red, green and blue.
-    """
+    """Mean luma (8, 8) in [0, 1] of the cells of a frame; 0 where a cell has no pixel. Of two
+    channels the first is luma, of three or more the first three are red, green and blue."""
     height, width = frame.shape[:2]
     tops = np.arange(CELLS + 1) * height // CELLS
     lefts = np.arange(CELLS + 1) * width // CELLS

@@ -17,13 +17,8 @@ GATHERED, LOG_MASS = "gathered", "log_mass"
 def gathered_partial(
     tensors: Mapping[str, NDArray[np.float32]], pools: Sequence[Pool], area: int
 ) -> Partial:
-    """What a tile contributes, of what a gather graph returned for it alone.
-
-    Args:
-        tensors: by name, of shapes (1, C, 1, 1) and (1, 1, 1, 1).
-        pools: of the network.
-        area: of the kept region, in pixels.
-    """
+    """What a tile with ``area`` kept pixels contributes, of what a gather graph returned for it
+    alone: tensors (1, C, 1, 1), and (1, 1, 1, 1) for logarithms, by name."""
     log_masses = (
         tensors[f"{LOG_MASS}.{index}"].item() if pool.kind == "softmax" else 0.0
         for index, pool in enumerate(pools)

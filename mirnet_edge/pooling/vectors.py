@@ -82,14 +82,8 @@ class Statistics:
 
     @classmethod
     def of(cls, partials: Sequence[Partial]) -> Statistics:
-        """Join what the tiles of a frame contribute; in float64, so that their number does not
-        matter.
-
-        Raises:
-            EngineError: there is none, or a vector is not finite.
-        """
-        if not partials:
-            raise EngineError("statistics of no tiles were asked for; please report this")
+        """Join what the tiles of a frame, at least one, contribute; in float64, so that their
+        number does not matter. An EngineError tells of a vector that is not finite."""
         # Softmax masses span hundreds of powers of e: they are added as logarithms, the largest
         # taken off first, so that no exponential overflows.
         areas = np.log([float(partial.area) for partial in partials])
@@ -110,17 +104,11 @@ class Statistics:
     def distance(self, other: Statistics) -> float:
         """Return the largest difference of an element, relative to the largest element of its
         vector in either."""
-        return max(
-            (
-                float(np.abs(a - b).max() / max(np.abs(a).max(), np.abs(b).max(), 1e-30))
-                for a, b in zip(self.vectors, other.vectors, strict=True)
-            ),
-            default=0.0,
-        )
+        pairs = zip(self.vectors, other.vectors, strict=True)
+        shares = (np.abs(a - b).max() / max(np.abs([a, b]).max(), 1e-30) for a, b in pairs)
+        return float(max(shares, default=0.0))
 
     def towards(self, other: Statistics, weight: float) -> Statistics:
         """Go from this (weight 0) towards ``other`` (weight 1)."""
-        near = np.float32(weight)
-        return Statistics(
-            tuple(a + near * (b - a) for a, b in zip(self.vectors, other.vectors, strict=True))
-        )
+        near, pairs = np.float32(weight), zip(self.vectors, other.vectors, strict=True)
+        return Statistics(tuple(a + near * (b - a) for a, b in pairs))

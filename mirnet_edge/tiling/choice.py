@@ -22,14 +22,8 @@ Tile = int | tuple[int, int] | None | Literal["auto"]
 def checked_tile(
     tile: Tile, fixed: tuple[int, int] | None
 ) -> tuple[int, int] | Literal["auto"] | None:
-    """Check what a caller may ask for, and return it as (height, width), "auto" or None.
-
-    Args:
-        fixed: the only tile that the engine takes, or None.
-
-    Raises:
-        TilingError: no tile, or one that the engine does not take.
-    """
+    """Check what a caller may ask for, and return it as (height, width), "auto" or None; ``fixed``
+    is the only tile that the engine takes."""
     if isinstance(tile, str):
         if tile != "auto":
             raise TilingError(f'tile={tile!r}: need pixels, (height, width), None or "auto"')
@@ -52,11 +46,8 @@ def checked_tile(
 def auto_tile(facts: ModelFacts, halo: int, blend: int, memory_limit: int | None = None) -> int:
     """Side of the largest square tile, a multiple of 32, whose activations fit in a quarter of the
     memory at hand and in ``memory_limit``, or `AUTO_MEMORY_BYTES` where there is none; within
-    `AUTO_TILE_PX`, but as small as halo and blend allow where ``memory_limit`` asks for that.
-
-    Raises:
-        TilingError: halo and blend need a larger one, or ``memory_limit`` a smaller one.
-    """
+    `AUTO_TILE_PX`, but as small as halo and blend allow where ``memory_limit`` asks for that. It
+    may still be too large for that (see `require_memory`)."""
     most_bytes = AUTO_MEMORY_BYTES if memory_limit is None else memory_limit
     side = _side_within(facts, min(most_bytes, psutil.virtual_memory().available // 4))
     needed = 2 * halo + 3 * blend + facts.size_multiple
@@ -70,16 +61,11 @@ def auto_tile(facts: ModelFacts, halo: int, blend: int, memory_limit: int | None
             f"halo={halo} and blend={blend} need tiles of at least {needed} pixels, but automatic "
             f"ones are {side} here; take a smaller halo, or set tile"
         )
-    require_memory(facts, (side, side), memory_limit)
     return side
 
 
 def require_memory(facts: ModelFacts, tile: tuple[int, int], memory_limit: int | None) -> None:
-    """Check that the activations of a tile fit in ``memory_limit`` bytes; None is no limit.
-
-    Raises:
-        TilingError: they do not; the message says what would fit.
-    """
+    """Check that the activations of a tile fit in ``memory_limit`` bytes; None is no limit."""
     needed = math.ceil(_bytes_per_pixel(facts) * tile[0] * tile[1])
     if memory_limit is None or needed <= memory_limit:
         return
