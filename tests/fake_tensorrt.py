@@ -150,6 +150,8 @@ def write_plans(
     graphs = {"plain": plain, "apply": apply_graph(sized), "gather": gather_graph(sized)}
     pools = pools_of(sized)
     metadata = {item.key: item.value for item in proto.metadata_props}
+    dtype = "float16" if image == "HALF" else "float32"
+    tensors = (TensorFacts("image", (batch, 3, *tile), dtype, "linear"),)
     for number, (kind, graph) in enumerate(graphs.items(), 1):
         images = [
             (TensorFacts(value.name, dims_of(value), np.dtype(NUMPY[image]).name, ""),)
@@ -163,6 +165,8 @@ def write_plans(
             "facts": ModelFacts.from_metadata(metadata),
             "tile": tile,
             "batch": batch,
+            "inputs": tensors,
+            "outputs": tensors,
             "activation_bytes": number << 16,
         }
         name = kind_path("net.engine", kind).name
