@@ -38,12 +38,7 @@ def retyped(proto: ModelProto, float32_nodes: set[str], io: IoType) -> ModelProt
     serves all such readers; constants are stored in the type that is read.
 
     Args:
-        proto: float32.
-        float32_nodes: their names.
         io: type of the graph's first input and output, the images; all others are float32.
-
-    Raises:
-        GraphError: a constant is beyond FP16's range.
     """
     onnx = require("onnx", "typing graphs")
     typed = copy.deepcopy(proto)
@@ -51,9 +46,8 @@ def retyped(proto: ModelProto, float32_nodes: set[str], io: IoType) -> ModelProt
     _constants_to_initializers(typed)
     _Typing(onnx, typed, float32_nodes, FLOAT16 if io == "float16" else FLOAT).run()
     try:
-        typed = onnx.shape_inference.infer_shapes(
-            typed, check_type=True, strict_mode=True, data_prop=True
-        )
+        infer = onnx.shape_inference.infer_shapes
+        typed = infer(typed, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(typed, full_check=True)
     except Exception as error:
         raise GraphError(
@@ -94,8 +88,7 @@ class _Typing:
             for value in (*graph.input, *graph.output)
             if value.name in self.floats
         }
-        inputs = {value.name for value in graph.input}
-        self.type_of = {name: kind for name, kind in self.io_type.items() if name in inputs}
+        self.type_of = {v.name: self.io_type[v.name] for v in graph.input if v.name in self.floats}
         self.constants = {
             tensor.name: tensor for tensor in graph.initializer if tensor.data_type == FLOAT
         }

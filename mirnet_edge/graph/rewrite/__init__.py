@@ -64,8 +64,7 @@ def rewrite(proto: ModelProto, target: Target = "any") -> tuple[ModelProto, list
         target: "tensorrt" applies the passes of "any" too.
 
     Returns:
-        The new graph, and a report of each pass; the first one, "before", is of the graph as it
-        came.
+        The new graph, and a report of each pass, after one named "before" of the graph that came.
 
     Raises:
         GraphError: another opset, or a shape cannot be inferred.
