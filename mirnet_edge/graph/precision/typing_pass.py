@@ -41,12 +41,12 @@ def retyped(proto: ModelProto, float32_nodes: set[str], io: IoType) -> ModelProt
         io: type of the graph's first input and output, the images; all others are float32.
     """
     onnx = require("onnx", "typing graphs")
-    typed = copy.deepcopy(proto)
+    typed: ModelProto = copy.deepcopy(proto)
     # Of initializers alone a second copy can be stored in the other type.
     _constants_to_initializers(typed)
     _Typing(onnx, typed, float32_nodes, FLOAT16 if io == "float16" else FLOAT).run()
+    infer = onnx.shape_inference.infer_shapes
     try:
-        infer = onnx.shape_inference.infer_shapes
         typed = infer(typed, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(typed, full_check=True)
     except Exception as error:
