@@ -129,8 +129,8 @@ class _Typing:
         self.nodes.append(node)
 
     def _type_output(self, name: str) -> None:
-        """Where a graph's output has another type than what writes it, that writes another tensor,
-        which a Cast reads."""
+        """Give a graph's output its type: where what wrote it has the other, that writes another
+        tensor, and a Cast the output."""
         io_type = self.io_type[name]
         if self.type_of.get(name, io_type) != io_type:
             inner = f"{name}_as_{NAME_OF_TYPE[self.type_of[name]]}"
