@@ -56,7 +56,7 @@ def parsed(text: str, **weights: tuple[int, ...]) -> Any:
 def applied(run: Any, proto: Any) -> tuple[Any, int]:
     """The graph after one pass, and how often it applied."""
     editor = GraphEditor(proto)
-    changes = run(editor)
+    changes = editor.apply(run)
     return editor.to_proto(), changes
 
 

@@ -27,10 +27,7 @@ def bytes_moved(proto: ModelProto) -> int:
 
     Counted as for a runtime that fuses element-wise operators into what feeds them: a map that a
     convolution or an element-wise operator hands to one element-wise operator alone stays in
-    registers, and both are one kernel.
-
-    Args:
-        proto: with all shapes known (see `with_shape`).
+    registers, and both are one kernel. All shapes must be known.
     """
     graph = proto.graph
     sizes = _size_bytes(proto) | {
@@ -64,9 +61,6 @@ def bytes_moved(proto: ModelProto) -> int:
 def peak_activation_bytes(proto: ModelProto, height: int, width: int) -> int:
     """Most bytes of intermediate tensors alive at one time when the nodes run in file order and
     each tensor is freed after its last use, for one ``height`` x ``width`` input.
-
-    Args:
-        proto: its first input is (N, C, H, W).
 
     Raises:
         GraphError: the graph is for another size, or a shape cannot be inferred.

@@ -143,11 +143,8 @@ def _copy_batch(graph: GraphProto, made_for: int, dims: dict[str, tuple[int, ...
             continue
         target = numpy_helper.to_array(tensors[node.input[1]]).copy()
         zero_copies = not attribute_of(node, "allowzero", 0)
-        if (
-            target.tolist()[:1] != [made_for]
-            or list(dims.get(node.input[0], ()))[:1] != [made_for]
-            or not (zero_copies or target.all())
-        ):
+        begins = [shape[:1] for shape in (target.tolist(), [*dims.get(node.input[0], ())])]
+        if begins != [[made_for]] * 2 or not (zero_copies or target.all()):
             continue
         target[0] = 0
         name = f"{node.input[1]}/any_batch"

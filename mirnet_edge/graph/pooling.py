@@ -70,9 +70,6 @@ def apply_graph(proto: ModelProto) -> ModelProto:
 
     Inputs: the image, then ``statistic.k`` (1, C, 1, 1) float32 for each of `pools_of`. Output: as
     the plain graph's. No reduction over the frame is left.
-
-    Raises:
-        GraphError: as `pools_of`.
     """
     editor = GraphEditor(proto)
     for index, place in enumerate(_places(editor)):
@@ -93,9 +90,6 @@ def gather_graph(proto: ModelProto) -> ModelProto:
     Outputs: that of the plain graph, then for each pool ``gathered.k`` (N, C, 1, 1), the mean over
     the kept region, followed for a softmax mean by ``log_mass.k`` (N, 1, 1, 1), the logarithm of
     the mean of the exponentials of the logits there.
-
-    Raises:
-        GraphError: as `pools_of`.
     """
     editor = GraphEditor(proto)
     places = _places(editor)
@@ -161,10 +155,8 @@ class _Region:
         self._staged = editor.fixed and isinstance(batch, int)
         # In front of all nodes, where every pool finds what it reads.
         self._first = next(editor.nodes())
-        self._weights = {
-            2: editor.input(ROWS, (batch, 1, height, 1)),
-            3: editor.input(COLUMNS, (batch, 1, 1, width)),
-        }
+        rows = editor.input(ROWS, (batch, 1, height, 1))
+        self._weights = {2: rows, 3: editor.input(COLUMNS, (batch, 1, 1, width))}
         # What several pools read is made once.
         self._number, self._integers = cache(editor.number), cache(editor.integers)
         self._made: dict[str, Value] = {}
@@ -204,15 +196,13 @@ class _Region:
         """The mean of blocks that lie in the region or outside it as a whole, so that the map is
         read once and little is written: that of all, those outside as 0, over the region's
         share."""
-        block, blocks = [self._multiple // scale] * 2, features
+        editor, block = self._editor, [self._multiple // scale] * 2
         if block[0] > 1:
-            blocks = self._editor.block_pool(
-                before, "AveragePool", features, block, f"{name}/blocks"
-            )
+            features = editor.pool(before, "AveragePool", features, block, f"{name}/blocks")
         inside = self._inside(self._multiple)
-        kept = self._editor.add(before, "Mul", [blocks, inside], f"{name}/kept")
-        mean = self._editor.reduce(before, "ReduceMean", kept, f"{name}/mean")
-        return self._editor.add(before, "Div", [mean, self._share()], name)
+        kept = editor.add(before, "Mul", [features, inside], f"{name}/kept")
+        mean = editor.reduce(before, "ReduceMean", kept, f"{name}/mean")
+        return editor.add(before, "Div", [mean, self._share()], name)
 
     def _sums(
         self, before: Node, logits: Value, features: Value, name: str

@@ -40,11 +40,7 @@ BESIDE_SUMS = EXPONENTS | NORMALIZERS
 
 
 def fp32_islands(proto: ModelProto) -> list[str]:
-    """Names of the nodes that need FP32, in the order of a graph with all shapes known.
-
-    Raises:
-        GraphError: the shape of a tensor is not known, or a node has no name.
-    """
+    """Names of the nodes that need FP32, in the order of a graph with all shapes known."""
     return _Finder(proto).islands()
 
 

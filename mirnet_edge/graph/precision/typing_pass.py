@@ -38,22 +38,16 @@ def retyped(proto: ModelProto, float32_nodes: set[str], io: IoType) -> ModelProt
     serves all such readers; constants are stored in the type that is read.
 
     Args:
-        proto: float32.
-        float32_nodes: their names.
         io: type of the graph's first input and output, the images; all others are float32.
-
-    Raises:
-        GraphError: a constant is beyond FP16's range.
     """
     onnx = require("onnx", "typing graphs")
-    typed = copy.deepcopy(proto)
+    typed: ModelProto = copy.deepcopy(proto)
     # Of initializers alone a second copy can be stored in the other type.
     _constants_to_initializers(typed)
     _Typing(onnx, typed, float32_nodes, FLOAT16 if io == "float16" else FLOAT).run()
+    infer = onnx.shape_inference.infer_shapes
     try:
-        typed = onnx.shape_inference.infer_shapes(
-            typed, check_type=True, strict_mode=True, data_prop=True
-        )
+        typed = infer(typed, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(typed, full_check=True)
     except Exception as error:
         raise GraphError(
@@ -94,8 +88,7 @@ class _Typing:
             for value in (*graph.input, *graph.output)
             if value.name in self.floats
         }
-        inputs = {value.name for value in graph.input}
-        self.type_of = {name: kind for name, kind in self.io_type.items() if name in inputs}
+        self.type_of = {v.name: self.io_type[v.name] for v in graph.input if v.name in self.floats}
         self.constants = {
             tensor.name: tensor for tensor in graph.initializer if tensor.data_type == FLOAT
         }
@@ -136,8 +129,8 @@ class _Typing:
         self.nodes.append(node)
 
     def _type_output(self, name: str) -> None:
-        """Where a graph's output has another type than what writes it, that writes another tensor,
-        which a Cast reads."""
+        """Give a graph's output its type: where what wrote it has the other, that writes another
+        tensor, and a Cast the output."""
         io_type = self.io_type[name]
         if self.type_of.get(name, io_type) != io_type:
             inner = f"{name}_as_{NAME_OF_TYPE[self.type_of[name]]}"

@@ -46,7 +46,7 @@ class PassReport:
     Attributes:
         name: of the pass.
         changes: how often it applied.
-        nodes, bytes_moved: of the graph after it; bytes at 256x256 where its size is open.
+        nodes, bytes_moved: of the graph after it; `cost.bytes_moved`, at 256x256 if size is open.
     """
 
     name: str
@@ -64,8 +64,7 @@ def rewrite(proto: ModelProto, target: Target = "any") -> tuple[ModelProto, list
         target: "tensorrt" applies the passes of "any" too.
 
     Returns:
-        The new graph, and a report of each pass; the first one, "before", is of the graph as it
-        came.
+        The new graph, and a report of each pass, after one named "before" of the graph that came.
 
     Raises:
         GraphError: another opset, or a shape cannot be inferred.

@@ -106,7 +106,7 @@ def _block_weights(editor: GraphEditor, node: Node) -> NDArray[Any] | None:
 def _composed(outer: NDArray[Any], inner: NDArray[Any]) -> NDArray[np.float32]:
     """Weights of ``inner`` followed by ``outer``, of blocks of both sizes multiplied."""
     # In FP64 products of two FP32 weights are exact: what is stored is rounded once.
-    weight = np.einsum("ocYX,ciyx->oiYyXx", outer, inner, dtype=np.float64)
+    weight: NDArray[np.float64] = np.einsum("ocYX,ciyx->oiYyXx", outer, inner, dtype=np.float64)
     out, inputs, rows, row, columns, column = weight.shape
     return weight.reshape(out, inputs, rows * row, columns * column).astype(np.float32)
 

@@ -123,9 +123,7 @@ class GraphEditor:
         """The output of a new 1x1 convolution."""
         return self.add(before, "Conv", [value, weight], name, kernel_shape=[1, 1])
 
-    def block_pool(
-        self, before: Node, kind: str, value: Value, blocks: list[int], name: str
-    ) -> Value:
+    def pool(self, before: Node, kind: str, value: Value, blocks: list[int], name: str) -> Value:
         """The output of a new pool over blocks of (height, width) that lie side by side."""
         return self.add(before, kind, [value], name, kernel_shape=blocks, strides=blocks)
 

@@ -132,7 +132,7 @@ def staged_means(editor: GraphEditor) -> Changes:
         blocks = [_block(height), _block(width)]
         # A side that is a prime number has no blocks.
         if height * width >= STAGED_FROM_PX and 1 not in blocks:
-            coarse = editor.block_pool(mean, "AveragePool", value, blocks, f"{value.name}/blocks")
+            coarse = editor.pool(mean, "AveragePool", value, blocks, f"{value.name}/blocks")
             yield {mean.outputs[0]: editor.reduce(mean, "ReduceMean", coarse, f"{value.name}/mean")}
 
 
@@ -201,13 +201,13 @@ def softmax_sums(
     softmax, product = before
     positions = height * width
     blocks = [_block(height), _block(width)]
-    maxima = editor.block_pool(softmax, "MaxPool", logits, blocks, f"{name}/maxima")
+    maxima = editor.pool(softmax, "MaxPool", logits, blocks, f"{name}/maxima")
     largest = editor.reduce(softmax, "ReduceMax", maxima, f"{name}/largest")
     scale = editor.number(f"{name}/scale", 0.5 * math.log(positions))
     shift = editor.add(softmax, "Add", [largest, scale], f"{name}/shift")
     below = editor.add(softmax, "Sub", [logits, shift], f"{name}/below")
     weights = editor.add(softmax, "Exp", [below], f"{name}/weights")
-    means = editor.block_pool(softmax, "AveragePool", weights, blocks, f"{name}/sums")
+    means = editor.pool(softmax, "AveragePool", weights, blocks, f"{name}/sums")
     average = editor.reduce(softmax, "ReduceMean", means, f"{name}/mean")
     count = editor.number(f"{name}/positions", positions)
     total = editor.add(softmax, "Mul", [average, count], f"{name}/sum")
