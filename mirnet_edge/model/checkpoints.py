@@ -61,7 +61,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
         network = create_model(_config_in(metadata) or infer_config(tensors))
         _load_checked(network, tensors)
     except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from (error.__cause__ or error)
     known = str(metadata.get("task", UNKNOWN_TASK))
     network.facts = facts_of(network, task_of(known, said=task))
     network.training_facts = metadata.get("training", {})

@@ -83,11 +83,7 @@ class Resampler(nn.Module):
         self.top = nn.Sequential(
             conv(channels, channels, 1),
             nn.PReLU(),
-            conv(channels, channels)
-            if down
-            else nn.ConvTranspose2d(
-                channels, channels, 3, 2, padding=1, output_padding=1, bias=False
-            ),
+            conv(channels, channels) if down else _conv_up(channels),
             nn.PReLU(),
             *([BlurPool(channels)] if down else []),
             conv(channels, out_channels, 1),
@@ -155,6 +151,10 @@ class MIRNet(Network):
         activation = nn.PReLU()  # one for all: in the authors' code it is a default argument
         blocks = partial(MultiScaleResidualBlock, config, activation)
         super().__init__(config, [blocks] * config.n_rrg, config.n_msrb)
+
+
+def _conv_up(channels: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(channels, channels, 3, 2, padding=1, output_padding=1, bias=False)
 
 
 def _key(channels: Sequence[int], source: int, target: int) -> str:
