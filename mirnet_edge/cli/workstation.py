@@ -40,7 +40,7 @@ export_options = option_group(
                  help="Make the graph cheaper by exact algebra."),
     overwrite_option,
 )  # fmt: skip
-"""Named as `export_onnx` names them, but for the task, which `load_model` takes too."""
+"""Named as `export_onnx` names them; the task is for `load_model` to check first."""
 
 
 @click.command()
