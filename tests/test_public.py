@@ -141,6 +141,7 @@ class Import:
         return self.module.partition(".")[0]
 
 
+@cache  # asked for at every import, and reads a tree of folders
 def _modules() -> dict[str, Path]:
     """Every module of the package by its name below the package, "" for the package itself."""
     return {

@@ -45,6 +45,7 @@ export_options = option_group(
     overwrite_option,
     json_option,
 )  # fmt: skip
+"""Named as `export_onnx` names them; the task is for `load_model` to check first."""
 train_options = option_group(
     click.option("--preset", type=click.Choice(list(PRESETS)), default="edge-s"),
     click.option("--task", type=click.Choice(list(TRAINABLE)), default="denoise"),
