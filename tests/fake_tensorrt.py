@@ -150,6 +150,9 @@ def write_plans(
     graphs = {"plain": plain, "apply": apply_graph(sized), "gather": gather_graph(sized)}
     pools = pools_of(sized)
     metadata = {item.key: item.value for item in proto.metadata_props}
+    # As large as those of the plan: memory limits choose by what the card says.
+    dtype = "float32" if image == "FLOAT" else "float16"
+    tensors = (TensorFacts("frame", (batch, 3, *tile), dtype, "linear"),)
     for number, (kind, graph) in enumerate(graphs.items(), 1):
         card = {
             "kind": kind,
@@ -157,6 +160,8 @@ def write_plans(
             "facts": ModelFacts.from_metadata(metadata),
             "tile": tile,
             "batch": batch,
+            "inputs": tensors,
+            "outputs": tensors,
             "activation_bytes": number << 16,
         }
         name = kind_path("net.engine", kind).name
