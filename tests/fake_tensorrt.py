@@ -24,7 +24,7 @@ from fake_plan_runner import session
 
 from mirnet_edge.engines.card import EngineCard, TensorFacts, card_path, kind_path
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.graph.file import dims_of, with_shape
+from mirnet_edge.graph.file import with_shape
 from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.trt import log as tensorrt_log
@@ -150,16 +150,11 @@ def write_plans(
     graphs = {"plain": plain, "apply": apply_graph(sized), "gather": gather_graph(sized)}
     pools = pools_of(sized)
     metadata = {item.key: item.value for item in proto.metadata_props}
-    dtype = "float16" if image == "HALF" else "float32"
-    tensors = (TensorFacts("image", (batch, 3, *tile), dtype, "linear"),)
+    # As large as those of the plan: memory limits choose by what the card says.
+    dtype = "float32" if image == "FLOAT" else "float16"
+    tensors = (TensorFacts("frame", (batch, 3, *tile), dtype, "linear"),)
     for number, (kind, graph) in enumerate(graphs.items(), 1):
-        images = [
-            (TensorFacts(value.name, dims_of(value), np.dtype(NUMPY[image]).name, ""),)
-            for value in (graph.graph.input[0], graph.graph.output[0])
-        ]
         card = {
-            "inputs": images[0],
-            "outputs": images[1],
             "kind": kind,
             "pools": () if kind == "plain" else pools,
             "facts": ModelFacts.from_metadata(metadata),

@@ -57,7 +57,7 @@ class FramePlan(Owner):
         samples: sample tiles; empty where none are run.
 
     Attributes:
-        tiles, samples: tables of the frame's tiles and of sample tiles, None where none are run.
+        tiles, samples: tables of the frame's tiles, and of sample tiles where some are run.
         scratch: shared by all frames.
         size_bytes: of device memory, but for the frames.
     """
@@ -76,18 +76,17 @@ class FramePlan(Owner):
         self._machine = machine
         self._slots: list[FrameSlot] = []
         self._loops: dict[Frames | None, BatchLoop] = {}
-        self.samples: BatchTables | None = None
         batch = machine.batch
         with self._making():
             self.tiles = self._own(BatchTables.of_frame(cover, regions, batch, stream=stream))
-            tables = [self.tiles]
+            self.samples = self.tiles
             if samples:
                 self.samples = self._own(BatchTables.of_samples(samples, batch, stream=stream))
-                tables.append(self.samples)
             # Sample tiles are gathered into the same memory before the frame's: the larger counts.
-            self._rows = max(table.rows for table in tables)
+            self._rows = max(self.tiles.rows, self.samples.rows)
             self.scratch = self._own(Scratch(machine, cover, self._rows))
-        self.size_bytes = self.scratch.size_bytes + sum(table.size_bytes for table in tables)
+        tables_bytes = sum(table.size_bytes for table in {self.tiles, self.samples})
+        self.size_bytes = self.scratch.size_bytes + tables_bytes
 
     @property
     def busy(self) -> bool:
@@ -123,10 +122,7 @@ class FramePlan(Owner):
         # A frame of one tile is its own mean: the plain engine does without gathering.
         if self._machine.pooling is None or len(self.cover) == 1:
             return [("plain", self.tiles)]
-        works: list[tuple[Work, BatchTables]] = [("apply", self.tiles), ("gather", self.tiles)]
-        if self.samples is not None:
-            works.append(("sample", self.samples))
-        return works
+        return [("apply", self.tiles), ("gather", self.tiles), ("sample", self.samples)]
 
     def loop(self, frames: Frames) -> BatchLoop:
         """What runs batches between two frames."""
