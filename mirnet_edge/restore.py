@@ -271,13 +271,9 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
+        path = _StreamedPath(self._submit, self._require_path().depth)
         return FrameStream(
-            _StreamedPath(self._submit, self._require_path().depth),
-            frames,
-            queue=queue,
-            drop=drop,
-            timestamps=timestamps,
-            pixels=self._pixels,
+            path, frames, queue=queue, drop=drop, timestamps=timestamps, pixels=self._pixels
         )
 
     @property

@@ -62,7 +62,8 @@ class _Read:
 class Transfer:
     """Source to caller by way of a frame path. It knows nothing of its `FrameStream`, so that the
     threads do not keep alive a stream that nobody holds. The source is closed at the end, by the
-    thread that reads it. Where ``capacity`` frames wait, it does too, or ``drop_oldest``."""
+    thread that reads it. It waits while ``capacity`` frames do; with ``drop_oldest`` the oldest
+    of them is thrown away instead."""
 
     def __init__(
         self,
