@@ -31,6 +31,7 @@ _NEEDS_TORCH = {
     "model.checkpoints",
     "model.create",
     "workstation.export",
+    "workstation.state",
     "workstation.train",
 }
 
