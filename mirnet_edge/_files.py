@@ -38,11 +38,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def require_new(path: Path, overwrite: bool) -> None:
-    """Refuse to replace a file that exists.
-
-    Raises:
-        OutputError: ``path`` exists and ``overwrite`` is False.
-    """
+    """Refuse to replace a file that exists."""
     if not overwrite and path.exists():
         raise OutputError(f"{path} exists; choose another name or allow overwriting it")
 

@@ -106,11 +106,7 @@ class Timings:
 
 
 def check_size(size: tuple[int, int], frame_size: tuple[int, int] | None) -> None:
-    """That a frame of (height, width) is of the only size there may be; None allows any.
-
-    Raises:
-        FrameError: it is not.
-    """
+    """Check that a frame of (height, width) is of the only size there may be; None allows any."""
     if frame_size is not None and size != tuple(frame_size):
         raise FrameError(
             f"a frame of {size[0]}x{size[1]} pixels, but this Restorer was made for "

@@ -134,6 +134,8 @@ class Restorer:
         self.facts: ModelFacts = facts_of_engine(engine)
         self._fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)
         self._path: HostPath | DevicePath | None = None
+        # What a TensorRT engine takes is on its card, and has been compared with the limit there.
+        self._host_limit = None if works_on_device(engine) else self._memory_limit
         try:
             self._settle_tile()
             self.statistics: FrameStatistics | None = None
@@ -142,7 +144,7 @@ class Restorer:
                 self.statistics = FrameStatistics(pools, self.facts, self._settings)
             self._path = self._make_path()
             if self._tile is not None:
-                self._check_memory(self._tile)
+                require_memory(self.facts, self._tile, self._host_limit)
         except DeviceMemoryError as error:
             self._open(self._next_engine(error))
         except MirnetEdgeError:
@@ -269,13 +271,9 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
+        path = _StreamedPath(self._submit, self._require_path().depth)
         return FrameStream(
-            _StreamedPath(self._submit, self._require_path().depth),
-            frames,
-            queue=queue,
-            drop=drop,
-            timestamps=timestamps,
-            pixels=self._pixels,
+            path, frames, queue=queue, drop=drop, timestamps=timestamps, pixels=self._pixels
         )
 
     @property
@@ -298,7 +296,7 @@ class Restorer:
         rule = self.facts.size_rule
         whole = (rule.padded(height), rule.padded(width))
         if self._tile is None:
-            self._check_memory(whole)
+            require_memory(self.facts, whole, self._host_limit)
         return Tiling(whole, halo=0, multiple=rule.multiple, least=rule.least)
 
     def _settle_tile(self) -> None:
@@ -318,11 +316,6 @@ class Restorer:
     def _cut(self, tile: tuple[int, int], facts: ModelFacts, fixed: bool = False) -> Tiling:
         multiple, least = facts.size_multiple, facts.min_size_px
         return Tiling(tile, self._halo, self._blend, multiple, least, fixed)
-
-    def _check_memory(self, tile: tuple[int, int]) -> None:
-        # What a TensorRT engine takes is on its card, and has been compared with the limit there.
-        if not works_on_device(self.engine):
-            require_memory(self.facts, tile, self._memory_limit)
 
     def _require_path(self) -> HostPath | DevicePath:
         if self._closed or self._path is None:

@@ -76,9 +76,13 @@ class PixelFormat:
         Raises:
             FrameError: no array of this format: its dtype, dimensions, channels or an odd size.
         """
-        self._check_dtype(np.dtype(dtype))
+        dtype = np.dtype(dtype)
+        known = [np.dtype(np.uint8)] if self.is_yuv else list(MAXIMUM)
+        if dtype not in known:
+            wanted = ", ".join(map(str, known))
+            raise FrameError(f"{self.name} frame of dtype {dtype}: need {wanted}; convert it")
         planar = self.name in ("nv12", "i420")
-        wanted = {
+        shapes = {
             "gray": "(height, width) or (height, width, 1)",
             "nv12": "(height * 3 / 2, width)",
             "i420": "(height * 3 / 2, width)",
@@ -89,7 +93,7 @@ class PixelFormat:
             fits = len(shape) == 3 and not planar and shape[2] == CHANNELS[self.name]
         if not fits:
             raise FrameError(
-                f"frame of shape {shape} is not {self.name}, which is {wanted}; name the format "
+                f"frame of shape {shape} is not {self.name}, which is {shapes}; name the format "
                 "that it has, or convert it"
             )
         if 0 in shape:
@@ -157,12 +161,6 @@ class PixelFormat:
         cb = height * pitch
         return (0, pitch), (cb, width // 2), (cb + height // 2 * (width // 2), width // 2)
 
-    def _check_dtype(self, dtype: np.dtype[Any]) -> None:
-        known = [np.dtype(np.uint8)] if self.is_yuv else list(MAXIMUM)
-        if dtype not in known:
-            wanted = ", ".join(map(str, known))
-            raise FrameError(f"{self.name} frame of dtype {dtype}: need {wanted}; convert it")
-
 
 def pixel_format(name: str, *, standard: str = "bt709", full_range: bool = False) -> PixelFormat:
     """The format of that name.
@@ -187,7 +185,6 @@ def pixel_format(name: str, *, standard: str = "bt709", full_range: bool = False
 
 def kernel_format(pixels: PixelFormat, dtype: DTypeLike) -> str:
     """The part of the kernels' names that says what a frame holds: "rgb_u8", "nv12_u8"."""
-    pixels._check_dtype(np.dtype(dtype))
     return f"{pixels.name}_{KERNEL_SAMPLES[np.dtype(dtype)]}"
 
 

@@ -75,11 +75,7 @@ class FrameStream:
             source = open_source(frames, pixels)
         self._pixels = pixels
         self._transfer = Transfer(
-            path,
-            source,
-            capacity=queue,
-            drop_oldest=drop == "oldest",
-            timestamps=timestamps,
+            path, source, capacity=queue, drop_oldest=drop == "oldest", timestamps=timestamps
         )
         # Not __del__: it runs before the interpreter stops the threads, and sees no half-made self.
         self._finalizer = weakref.finalize(self, self._transfer.close, PATIENCE_S)

@@ -32,13 +32,11 @@ def open_sink(sink: object, pixels: PixelFormat | None = None) -> Sink:
         pixels: format of the frames; None takes gray, RGB or RGBA by their channels.
 
     Raises:
-        StreamError: it is none of these, or is not open. While it is written to: a frame that a
-            video cannot hold.
-        OutputError: the folder cannot be made, or holds frames. While it is written to: a file that
-            cannot be written, or a frame that PNG cannot hold.
+        StreamError: it is none of these, or is not open; a video cannot hold a frame.
+        OutputError: the folder cannot be made, or holds frames; a file cannot be written.
     """
     if isinstance(sink, (str, os.PathLike)):
-        return ImageFolder(os.fspath(sink), pixels).write
+        return _image_folder(os.fspath(sink), pixels)
     write = getattr(sink, "write", sink)
     if not callable(write):
         raise StreamError(
@@ -46,45 +44,37 @@ def open_sink(sink: object, pixels: PixelFormat | None = None) -> Sink:
             "folder or a cv2.VideoWriter"
         )
     if callable(getattr(sink, "isOpened", None)):
-        return Video(sink, pixels).write
+        return _video(sink, pixels)
     return lambda frame: write(frame.image)
 
 
-class ImageFolder:
-    """PNG files named by the frame's number, of uint8 or gray uint16; none is replaced.
+def _image_folder(name: str, pixels: PixelFormat | None) -> Sink:
+    """PNG files named by the frame's number, of uint8 or gray uint16; none is replaced."""
+    folder = Path(name)
+    is_file = folder.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
+    if (is_file and not folder.is_dir()) or "://" in name or "appsrc" in name:
+        raise StreamError(
+            f"{name} names no folder: images go to a folder; for a video or a network stream "
+            "give a cv2.VideoWriter"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Now, and not when its turn comes: a camera's hour would end at the first old file.
+        taken = sorted(file.name for file in folder.glob("[0-9]*.png") if _numbered(file))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot make the folder {name}: {reason}; choose another folder"
+        ) from error
+    if taken:
+        raise OutputError(
+            f"{name} holds {taken[0]}, one of {len(taken)} files named as frames are, and a "
+            "stream replaces no file; give a new folder"
+        )
 
-    Raises:
-        StreamError: the name is that of a file or a network stream.
-        OutputError: the folder cannot be made, or holds a file of such a name.
-    """
-
-    def __init__(self, name: str, pixels: PixelFormat | None = None) -> None:
-        self.path, self._pixels = Path(name), pixels
-        is_file = self.path.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
-        if (is_file and not self.path.is_dir()) or "://" in name or "appsrc" in name:
-            raise StreamError(
-                f"{name} names no folder: images go to a folder; for a video or a network stream "
-                "give a cv2.VideoWriter"
-            )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            # Now, and not when its turn comes: a camera's hour would end at the first old file.
-            taken = sorted(file.name for file in self.path.glob("[0-9]*.png") if _numbered(file))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(
-                f"cannot make the folder {name}: {reason}; choose another folder"
-            ) from error
-        if taken:
-            raise OutputError(
-                f"{name} holds {taken[0]}, one of {len(taken)} files named as frames are, and a "
-                "stream replaces no file; give a new folder"
-            )
-
-    def write(self, frame: StreamFrame) -> None:
-        """Write one file."""
-        path = self.path / f"{frame.index:06}.png"
-        image = _picture(frame.image, self._pixels)
+    def write(frame: StreamFrame) -> None:
+        path = folder / f"{frame.index:06}.png"
+        image = _picture(frame.image, pixels)
         channels = image.shape[2] if image.ndim == 3 else 1
         if image.dtype != np.uint8 and not (image.dtype == np.uint16 and channels == 1):
             raise OutputError(
@@ -93,51 +83,44 @@ class ImageFolder:
             )
         write_image(path, image)
 
+    return write
+
 
 def _numbered(file: Path) -> bool:
     return file.stem.isdecimal() and len(file.stem) >= 6
 
 
-class Video:
-    """An OpenCV writer, given BGR or gray uint8 and not released.
+def _video(writer: Any, pixels: PixelFormat | None) -> Sink:
+    """An OpenCV writer, given BGR or gray uint8 and not released."""
+    name = f"the {type(writer).__name__}"
+    if not writer.isOpened():
+        raise StreamError(
+            f"{name} is not open; are its codec and size possible, and its folder there?"
+        )
+    before: tuple[int, ...] | None = None
 
-    Args:
-        writer: with ``write()`` and ``isOpened()``.
-        pixels: see `open_sink`.
-
-    Raises:
-        StreamError: it is not open.
-    """
-
-    def __init__(self, writer: Any, pixels: PixelFormat | None = None) -> None:
-        self._writer, self._pixels = writer, pixels
-        self._name = f"the {type(writer).__name__}"
-        self._shape: tuple[int, ...] | None = None
-        if not writer.isOpened():
-            raise StreamError(
-                f"{self._name} is not open; are its codec and size possible, and its folder there?"
-            )
-
-    def write(self, frame: StreamFrame) -> None:
-        """Write one frame."""
-        image = _picture(frame.image, self._pixels, _BGR)
+    def write(frame: StreamFrame) -> None:
+        nonlocal before
+        image = _picture(frame.image, pixels, _BGR)
         shape = image.shape
         if image.dtype != np.uint8 or (image.ndim == 3 and shape[2] != 3):
             raise StreamError(
-                f"a frame of {image.dtype}, shape {shape}: {self._name} takes uint8 of 3 channels, "
+                f"a frame of {image.dtype}, shape {shape}: {name} takes uint8 of 3 channels, "
                 "or gray; convert it in a callable that writes to it, and give that"
             )
         # What it cannot take OpenCV 5 tells by False; OpenCV 4 leaves it out in silence.
-        if self._shape not in (None, shape):
+        if before not in (None, shape):
             raise StreamError(
-                f"a frame of shape {shape} after {self._shape}: all of a video have one; resize it"
+                f"a frame of shape {shape} after {before}: all of a video have one; resize it"
             )
-        self._shape = shape
-        if self._writer.write(np.ascontiguousarray(image)) is False:
+        before = shape
+        if writer.write(np.ascontiguousarray(image)) is False:
             raise StreamError(
-                f"{self._name} refused a frame of shape {shape}; open it for size "
+                f"{name} refused a frame of shape {shape}; open it for size "
                 f"{(shape[1], shape[0])} with isColor={image.ndim == 3}"
             )
+
+    return write
 
 
 def _picture(

@@ -22,16 +22,12 @@ from mirnet_edge.frames.pixel_formats import PixelFormat
 _SWAPPED = {3: (2, 1, 0), 4: (2, 1, 0, 3)}
 
 
-def _nothing() -> None:
-    """Free nothing: what was read from is the caller's, or closed already."""
-
-
 @dataclass(frozen=True)
 class Frames:
     """Frames that are read once, one after the other; ``close`` frees what was opened for that."""
 
     frames: Iterable[object]
-    close: Callable[[], object] = _nothing
+    close: Callable[[], object] = lambda: None  # what was read from is the caller's
 
     def __iter__(self) -> Iterator[object]:
         return iter(self.frames)
@@ -58,7 +54,7 @@ def open_source(source: object, pixels: PixelFormat | None = None) -> Frames:
         MissingDependencyError: a video or camera, and OpenCV is not installed.
     """
     if isinstance(source, int) and not isinstance(source, bool):
-        return _open_capture(source, f"camera {source}", pixels, endless=True)
+        return _open_capture(source, pixels, endless=True)
     if isinstance(source, (str, os.PathLike)):
         return _open_named(os.fspath(source), pixels)
     if isinstance(source, np.ndarray) and source.ndim != 4:
@@ -71,7 +67,10 @@ def open_source(source: object, pixels: PixelFormat | None = None) -> Frames:
     if isinstance(source, Iterable):
         return Frames(source)
     if callable(getattr(source, "read", None)):
-        return Frames(_captured(source, f"the {type(source).__name__}", pixels))
+        name = f"the {type(source).__name__}"
+        if hasattr(source, "isOpened") and not source.isOpened():
+            raise StreamError(f"{name} is not open; open it, and look whether that worked")
+        return Frames(_captured(source, name, pixels))
     get = getattr(source, "get", None)
     # The queue of asyncio looks alike, but its get() gives a coroutine.
     if hasattr(source, "put") and callable(get) and not iscoroutinefunction(get):
@@ -89,15 +88,15 @@ def _until_none(get: Callable[[], object]) -> Iterator[object]:
 
 
 def _open_named(name: str, pixels: PixelFormat | None) -> Frames:
-    if "!" in name and "appsink" in name:
-        return _open_capture(name, name, pixels, gstreamer=True)
     path = Path(name)
-    if "://" in name or path.is_char_device():
-        return _open_capture(name, name, pixels, endless="://" not in name)
+    if _is_pipeline(name) or "://" in name:
+        return _open_capture(name, pixels)
+    if path.is_char_device():
+        return _open_capture(name, pixels, endless=True)
     if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
         if not path.is_file():
             raise StreamError(f"{name}: no such file")
-        return _open_capture(name, name, pixels)
+        return _open_capture(name, pixels)
     try:
         files = sorted(find_images([path]), key=_natural)
     except ImageError as error:
@@ -117,14 +116,14 @@ def _natural(path: Path) -> list[str | int]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
-def _open_capture(
-    what: int | str,
-    name: str,
-    pixels: PixelFormat | None,
-    gstreamer: bool = False,
-    endless: bool = False,
-) -> Frames:
+def _is_pipeline(name: str) -> bool:
+    return "!" in name and "appsink" in name
+
+
+def _open_capture(what: int | str, pixels: PixelFormat | None, endless: bool = False) -> Frames:
     cv2 = require("cv2", "reading video")
+    name = what if isinstance(what, str) else f"camera {what}"
+    gstreamer = _is_pipeline(name)
     hint = "is it there, not in use elsewhere, and are you allowed to read it?"
     if gstreamer and not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         hint = (
@@ -141,30 +140,21 @@ def _open_capture(
 def _captured(
     capture: Any, name: str, pixels: PixelFormat | None, endless: bool = False
 ) -> Iterator[NDArray[Any]]:
-    """Frames of an OpenCV capture; ``endless``, as a camera, makes it an error that they end.
-
-    Raises:
-        StreamError: it is not open, which is told at once, and not by the first frame.
-    """
-    if hasattr(capture, "isOpened") and not capture.isOpened():
-        raise StreamError(f"{name} is not open; open it, and look whether that worked")
-
-    def frames() -> Iterator[NDArray[Any]]:
-        count = 0
-        while True:
-            found, image = capture.read()
-            if not found:
-                break
-            yield in_order(image, True, pixels)
-            count += 1
-        if not count:
-            raise StreamError(
-                f"{name} gave no frame; is it whole, not in use elsewhere and not closed?"
-            )
-        if endless:
-            raise StreamError(f"{name} gave no more after {count} frames; is it unplugged?")
-
-    return frames()
+    """Frames of an open OpenCV capture; ``endless``, as a camera, makes it an error that they
+    end."""
+    count = 0
+    while True:
+        found, image = capture.read()
+        if not found:
+            break
+        yield in_order(image, True, pixels)
+        count += 1
+    if not count:
+        raise StreamError(
+            f"{name} gave no frame; is it whole, not in use elsewhere and not closed?"
+        )
+    if endless:
+        raise StreamError(f"{name} gave no more after {count} frames; is it unplugged?")
 
 
 def in_order(picture: NDArray[Any], is_bgr: bool, pixels: PixelFormat | None) -> NDArray[Any]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LATEST_FRAMES = 1000
-"""That latency and rate are taken over: a camera may run for weeks."""
+from mirnet_edge.frame_path import PERCENTILES
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class StreamStatistics:
         """From the counts, and of the latest frames: (latency in ms, when ready in s)."""
         if not latest:
             return cls(read, dropped, restored, None, None, None, None)
-        p50, p90, p99 = np.percentile([latency_ms for latency_ms, _ in latest], (50, 90, 99))
+        p50, p90, p99 = np.percentile([latency_ms for latency_ms, _ in latest], PERCENTILES)
         seconds = latest[-1][1] - latest[0][1]
         rate = (len(latest) - 1) / seconds if seconds > 0 else None
         return cls(read, dropped, restored, float(p50), float(p90), float(p99), rate)

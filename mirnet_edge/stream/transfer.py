@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import EngineError, MirnetEdgeError, StreamError, first_line
-from mirnet_edge.frame_path import FramePath, Ticket
+from mirnet_edge.frame_path import FRAMES_KEPT, FramePath, Ticket
 from mirnet_edge.stream.sources import Frames
-from mirnet_edge.stream.throughput import LATEST_FRAMES, StreamStatistics
+from mirnet_edge.stream.throughput import StreamStatistics
 
 T = TypeVar("T")
 
@@ -61,14 +61,9 @@ class _Read:
 
 class Transfer:
     """Source to caller by way of a frame path. It knows nothing of its `FrameStream`, so that the
-    threads do not keep alive a stream that nobody holds.
-
-    Args:
-        source: closed at the end, by the thread that reads it.
-        capacity: how many frames may wait.
-        drop_oldest: whether then the oldest is thrown away, rather than the source waiting.
-        timestamps: one a frame, or None.
-    """
+    threads do not keep alive a stream that nobody holds. The source is closed at the end, by the
+    thread that reads it. It waits while ``capacity`` frames do; with ``drop_oldest`` the oldest
+    of them is thrown away instead."""
 
     def __init__(
         self,
@@ -93,7 +88,7 @@ class Transfer:
         self._waiting: deque[_Read] = deque()
         self._ready: deque[StreamFrame] = deque()
         self._read = self.dropped = self._restored = 0
-        self._latest: deque[tuple[float, float]] = deque(maxlen=LATEST_FRAMES)
+        self._latest: deque[tuple[float, float]] = deque(maxlen=FRAMES_KEPT)
 
     # The caller
 
@@ -101,15 +96,16 @@ class Transfer:
         """The next restored frame, None after the last; raises the error that ended the rest."""
         if isinstance(self._source, AsyncIterable):
             raise StreamError("an async source is read in an event loop: use async for")
-        self._start(self._source)
+        self._start()
         return self._when(self._try_take)
 
     async def take_async(self) -> StreamFrame | None:
         """`take` that lets the event loop run. Cancelling it takes no frame."""
-        self._start(self._source)
+        self._start()
         return await self._when_async(self._try_take)
 
-    def _start(self, source: Frames | AsyncIterable[object]) -> None:
+    def _start(self) -> None:
+        source = self._source
         with self._changed:
             if self._started or self._stopped:
                 return

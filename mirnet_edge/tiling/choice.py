@@ -16,12 +16,11 @@ AUTO_STEP_PX = 32
 ASSUMED_BYTES_PER_PIXEL = 4096
 ENGINE_OVERHEAD = 2.1  # ONNX Runtime 1.32 took 2.1 times the graph's live tensors (edge-s, 512x512)
 
-Tile = int | tuple[int, int] | None | Literal["auto"]
+Size = tuple[int, int]
+Tile = int | Size | None | Literal["auto"]
 
 
-def checked_tile(
-    tile: Tile, fixed: tuple[int, int] | None
-) -> tuple[int, int] | Literal["auto"] | None:
+def checked_tile(tile: Tile, fixed: Size | None) -> Size | Literal["auto"] | None:
     """Check what a caller may ask for, and return it as (height, width), "auto" or None; ``fixed``
     is the only tile that the engine takes."""
     if isinstance(tile, str):

@@ -76,11 +76,8 @@ class Tiling:
         The last tiles of a frame that is no multiple of ``multiple`` reach beyond its right and
         bottom border.
         """
-        return Cover(
-            rows=self._spans(height, self.tile[0]),
-            columns=self._spans(width, self.tile[1]),
-            blend=self.blend,
-        )
+        rows, columns = self._spans(height, self.tile[0]), self._spans(width, self.tile[1])
+        return Cover(rows, columns, self.blend)
 
     def _spans(self, length: int, size: int) -> tuple[Span, ...]:
         padded = self.size_rule.padded(length)
