@@ -20,7 +20,7 @@ from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
 from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.engines.protocol import DeviceEngine, DevicePooling, TileMemory
-from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, MissingDependencyError
+from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError
 from mirnet_edge.tiling.geometry import Cover
 
 Work = Literal["plain", "apply", "gather", "sample"]
@@ -143,7 +143,7 @@ class BatchLoop(Owner):
             self._graphs[work] = self._own(Graph(stream, lambda: captured(work, tables)))
         except DeviceMemoryError:
             raise  # no reason to go without graphs for good: a smaller engine may fit
-        except (MissingDependencyError, DeviceError, EngineError) as error:
+        except (DeviceError, EngineError) as error:
             self._graphs[work] = None
             logging.getLogger(__name__).info("frames run without CUDA graphs: %s", error)
 

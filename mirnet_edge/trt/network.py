@@ -30,7 +30,6 @@ from mirnet_edge.trt.timing_cache import TimingCache
 if TYPE_CHECKING:
     import onnx
 
-PhaseProgress = StageProgress  # the name by which the folder build still imports it
 NODES_BACK = 8
 """How far from a node its module's weights are looked for."""
 
