@@ -40,6 +40,9 @@ TINY: dict[str, Config] = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # A worker takes a file at a time: a long one that begins last is waited for by all others.
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
     reason = _no_gpu()
     if reason:
         for item in items:

@@ -14,7 +14,7 @@ import mirnet_edge as me
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_peak_memory_does_not_grow_with_the_photo() -> None:
-    small, large = measure(800, 1200), measure(1600, 2400)
+    small, large = measure(600, 800), measure(1200, 1600)
     assert large["tiles"] > 2 * small["tiles"]
     assert large["megabytes"] <= 400
     assert abs(large["megabytes"] - small["megabytes"]) <= 0.1 * small["megabytes"], (small, large)
