@@ -91,6 +91,7 @@ def export_onnx(
         ConfigError: there is no such task, or the facts know another.
         ExportError: a size or opset that cannot be; the exporter failed; or the graph differs from
             PyTorch by more than 1e-4 of the output's range.
+        GraphError: a shape in the exported graph cannot be inferred.
         OutputError: the file exists and ``overwrite`` is False, or cannot be written.
     """
     started = time.monotonic()
