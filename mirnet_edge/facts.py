@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 PREFIX = "mirnet_edge."
+NOISE_UNIT = 50.0
+"""The noise level, in units of 1/255, that is 1 in the plane which tells it to a network."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class ModelFacts:
         family: "mirnet" or "mirnet-v2".
         preset: name of the preset it equals, or "custom".
         in_channels, out_channels: of the frame.
+        scale: how much higher and wider the restored frame is than the given one. The network keeps
+            the size: the frame is enlarged bicubically before it.
+        noise_level: whether the network takes one more plane, which tells how noisy the frame is,
+            in units of `NOISE_UNIT` / 255.
         size_multiple: height and width of the input must be multiples of this (pixels).
         min_size_px: least height and width.
         local_support_px: farthest input pixel that reaches an output pixel through convolutions
@@ -67,12 +73,19 @@ class ModelFacts:
     preset: str = "custom"
     in_channels: int = 3
     out_channels: int = 3
+    scale: int = 1
+    noise_level: bool = False
     size_multiple: int = 4
     min_size_px: int = 8
     local_support_px: int | None = None
     bytes_per_pixel: int | None = None
     weights_sha256: str = ""
     version: str = ""
+
+    @property
+    def in_planes(self) -> int:
+        """Planes of the network's input."""
+        return self.in_channels + self.noise_level
 
     @property
     def size_rule(self) -> SizeRule:
@@ -100,10 +113,10 @@ class ModelFacts:
 
 
 def _fits(value: object, default: object) -> bool:
-    """Whether a value from a file can stand where ``default`` does: text, or a whole number,
-    positive where there is a default."""
-    if isinstance(default, str):
-        return isinstance(value, str)
+    """Whether a value from a file can stand where ``default`` does: text, a truth, or a whole
+    number, positive where there is a default."""
+    if isinstance(default, (str, bool)):
+        return isinstance(value, type(default))
     if default is None and value is None:
         return True
     least = 0 if default is None else 1

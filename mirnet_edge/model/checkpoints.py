@@ -23,11 +23,11 @@ from mirnet_edge.errors import CheckpointError, ConfigError, OutputError, first_
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frames.images import SUFFIXES as IMAGE_SUFFIXES
 from mirnet_edge.model.config import (
-    PRESETS,
     UNKNOWN_TASK,
     Config,
     MIRNetConfig,
     MIRNetV2Config,
+    preset_of,
     task_of,
 )
 from mirnet_edge.model.create import create_model
@@ -63,7 +63,10 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from (error.__cause__ or error)
     known = str(metadata.get("task", UNKNOWN_TASK))
-    network.facts = facts_of(network, task_of(known, said=task))
+    scale = metadata.get("scale", 1)
+    if not isinstance(scale, int) or scale < 1:
+        raise CheckpointError(f"{path}: its metadata says scale {scale!r}; need a whole number")
+    network.facts = facts_of(network, task_of(known, said=task), scale)
     network.training_facts = metadata.get("training", {})
     return network
 
@@ -73,10 +76,12 @@ def save_model(
     path: str | os.PathLike[str],
     task: str = UNKNOWN_TASK,
     training: Mapping[str, Any] | None = None,
+    scale: int = 1,
 ) -> None:
     """Write the weights as safetensors, each shared tensor once, with facts as metadata.
 
     Args:
+        task, scale: see `ModelFacts`.
         training: anything JSON can hold: recipe, data, figures.
 
     Raises:
@@ -89,20 +94,22 @@ def save_model(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unique(model).items()}
     config = {"family": model.config.family, **asdict(model.config)}
     task = task_of(UNKNOWN_TASK, said=task)
-    metadata = {"config": config, "task": task, "training": dict(training or {})}
+    metadata = {"config": config, "task": task, "scale": scale, "training": dict(training or {})}
     with atomic_path(path) as temporary:
         temporary.write_bytes(safetensors.save(tensors, {METADATA_KEY: json.dumps(metadata)}))
 
 
-def facts_of(model: Network, task: str = UNKNOWN_TASK) -> ModelFacts:
-    """What is known of a network from its configuration and weights."""
+def facts_of(model: Network, task: str = UNKNOWN_TASK, scale: int = 1) -> ModelFacts:
+    """What is known of a network from its configuration and weights, and from who trained it."""
     config = model.config
     return ModelFacts(
         task=task,
         family=config.family,
-        preset=next((name for name, preset in PRESETS.items() if preset == config), "custom"),
+        preset=preset_of(config),
         in_channels=config.in_channels,
         out_channels=config.out_channels,
+        scale=scale,
+        noise_level=config.noise_level,
         size_multiple=config.size_multiple,
         min_size_px=config.min_size_px,
         local_support_px=local_support_px(config),
@@ -241,7 +248,7 @@ def infer_config(tensors: Mapping[str, Tensor]) -> Config:
             "not a MIRNet or MIRNet-v2; their first block would be called "
             f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
         )
-    in_channels, out_channels = shape("conv_in.weight")[1], shape("conv_out.weight")[0]
+    in_planes, out_planes = shape("conv_in.weight")[1], shape("conv_out.weight")[0]
     n_rrg = count(r"body\.(\d+)\.body\.")
     if is_v1:
         streams = range(count(r"body\.0\.body\.0\.blocks\.(\d+)\."))
@@ -252,8 +259,8 @@ def infer_config(tensors: Mapping[str, Tensor]) -> Config:
             n_rrg=n_rrg,
             n_msrb=count(r"body\.0\.body\.(\d+)\.blocks\."),
             width=count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\."),
-            in_channels=in_channels,
-            out_channels=out_channels,
+            in_channels=in_planes,
+            out_channels=out_planes,
         )
     names = ("top", "mid", "bot")
     top, mid, bot = (shape(f"body.0.body.0.dau_{name}.body.0.weight")[0] for name in names)
@@ -262,10 +269,23 @@ def infer_config(tensors: Mapping[str, Tensor]) -> Config:
         channels=(top, mid, bot),
         groups=tuple(top // max(first[1], 1) for first in firsts),
         n_mrb=count(r"body\.0\.body\.(\d+)\.dau_top\."),
-        in_channels=in_channels,
-        out_channels=out_channels,
-        image_skip=in_channels == out_channels,
+        context="body.0.body.0.dau_top.gcnet.conv_mask.weight" in tensors,
+        **_ends_of(in_planes, out_planes),
     )
+
+
+def _ends_of(in_planes: int, out_planes: int) -> dict[str, Any]:
+    """What the planes before the first and after the last convolution tell: those of blocks of
+    pixels are told from those of a frame by being 3 or 4 for each pixel, which no frame has."""
+    for shuffle in range(1, 9):
+        blocks = shuffle**2
+        if out_planes == 3 * blocks and in_planes in (3 * blocks, 4 * blocks):
+            return {"shuffle": shuffle, "noise_level": in_planes == 4 * blocks}
+    return {
+        "in_channels": in_planes,
+        "out_channels": out_planes,
+        "image_skip": in_planes == out_planes,
+    }
 
 
 def _load_checked(network: Network, tensors: Mapping[str, Tensor]) -> None:

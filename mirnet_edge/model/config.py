@@ -5,7 +5,7 @@ Needs no torch, so the device side can read a configuration too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mirnet_edge.errors import ConfigError
 
@@ -34,6 +34,13 @@ class MIRNetConfig:
 
     family = "mirnet"
     image_skip = True
+    shuffle = 1
+    noise_level = False
+
+    @property
+    def in_planes(self) -> int:
+        """Planes of the input: the frame's channels."""
+        return self.in_channels
 
     def __post_init__(self) -> None:
         _check(self, "n_rrg", "n_msrb", "width", "in_channels", "out_channels")
@@ -77,6 +84,15 @@ class MIRNetV2Config:
         in_channels, out_channels: of the frame; 6 and 3 for dual-pixel defocus deblurring.
         image_skip: True adds the input image to the output; False adds the first features to the
             last ones instead (the defocus network, where the channels differ).
+        shuffle: the network works on blocks of ``shuffle`` x ``shuffle`` pixels as channels
+            (pixel unshuffle before the first convolution, pixel shuffle after the last; Shi et
+            al., CVPR 2016), so that ``channels`` are at ``1 / shuffle`` of the frame's size and
+            less; 1 as published.
+        context: whether the residual blocks have context blocks, whose means over all positions
+            cost passes over memory and make tiles differ; as published with them.
+        noise_level: whether one more plane follows the frame's, which tells how noisy the frame is
+            (FFDNet, IEEE TIP 2018): the standard deviation of its noise, of which 1 stands for
+            `mirnet_edge.facts.NOISE_UNIT` / 255.
     """
 
     channels: tuple[int, int, int] = (80, 120, 180)
@@ -85,13 +101,14 @@ class MIRNetV2Config:
     in_channels: int = 3
     out_channels: int = 3
     image_skip: bool = True
+    shuffle: int = 1
+    context: bool = True
+    noise_level: bool = False
 
     family = "mirnet-v2"
-    size_multiple = 4
-    min_size_px = 4
 
     def __post_init__(self) -> None:
-        _check(self, "n_mrb", "in_channels", "out_channels")
+        _check(self, "n_mrb", "in_channels", "out_channels", "shuffle")
         if len(self.channels) != 3:
             raise ConfigError(f"channels={self.channels}: MIRNet-v2 always has three streams")
         if not self.groups:
@@ -104,6 +121,21 @@ class MIRNetV2Config:
                 f"in_channels={self.in_channels} and out_channels={self.out_channels} differ, so "
                 "the image cannot be added to the output; set image_skip=False"
             )
+
+    @property
+    def in_planes(self) -> int:
+        """Planes of the input: the frame's channels, and the noise level."""
+        return self.in_channels + self.noise_level
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of the input must be multiples of this (pixels)."""
+        return 4 * self.shuffle
+
+    @property
+    def min_size_px(self) -> int:
+        """Least height and width."""
+        return self.size_multiple
 
 
 Config = MIRNetConfig | MIRNetV2Config
@@ -140,24 +172,30 @@ def task_of(known: str, said: str | None) -> str:
 PRESETS: dict[str, Config] = {
     "mirnet": MIRNetConfig(),
     "mirnet-v2": MIRNetV2Config(),
-    "edge-m": MIRNetV2Config(channels=(32, 64, 128), groups=(1, 1)),
-    "edge-s": MIRNetV2Config(channels=(16, 32, 64), groups=(1, 1)),
+    "edge-m": MIRNetV2Config(channels=(64, 128, 256), groups=(1,), shuffle=2, context=False),
+    "edge-s": MIRNetV2Config(channels=(32, 64, 128), groups=(1,), shuffle=2, context=False),
+    "edge-xs": MIRNetV2Config(
+        channels=(32, 64, 128), groups=(1,), n_mrb=1, shuffle=4, context=False
+    ),
 }
 """Named networks.
 
-``mirnet`` and ``mirnet-v2`` are the published ones. The two ``edge`` networks are ours, in the
-v2 family, made for the memory traffic and tensor cores of a Jetson:
+``mirnet`` and ``mirnet-v2`` are the published ones. The ``edge`` networks are ours, in the v2
+family, made for the memory traffic and tensor cores of a Jetson:
 
+* they work on blocks of 2x2 pixels (``edge-xs``: 4x4), a quarter of the positions with more
+  features each: at 1080p the arithmetic of a wider network in the time of a narrow one.
 * channels double from stream to stream (the paper: x1.5), so that every stream is a multiple of
-  16, which is the channel block of FP16 tensor cores; of ``edge-m`` all are multiples of 32, the
-  block of INT8. Doubling also moves the arithmetic to the small scales, where a feature map has a
-  quarter or a sixteenth of the bytes.
+  32, which is the channel block of INT8 tensor cores. Doubling also moves the arithmetic to the
+  small scales, where a feature map has a quarter or a sixteenth of the bytes.
 * no grouped convolutions (the paper: groups of 1, 2, 4, 4): groups of 20 or 45 channels fill
   no tensor core.
-* two recursive residual groups instead of four, with two blocks each: half the passes over
-  full-resolution maps, which hold most of the bytes.
-* 32 and 16 features: 1.88 M parameters / 31.6 GMAC and 0.47 M / 7.9 GMAC at 256x256, against
-  5.86 M / 139.6 GMAC of ``mirnet-v2``.
+* one recursive residual group: width gained more than depth in equal time (see
+  `benchmarks/NOTES.md`).
+* no context blocks, but for the tasks that gain by them (`mirnet_edge.workstation.tasks`).
+
+A task may set ``shuffle``, ``context`` and ``noise_level`` of an ``edge`` network to what it needs;
+it keeps its name.
 """
 
 
@@ -166,3 +204,14 @@ def preset(name: str) -> Config:
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def preset_of(config: Config) -> str:
+    """Name of the preset that ``config`` is, whatever a task set of an ``edge`` network; "custom"
+    where it is none."""
+    if isinstance(config, MIRNetV2Config):
+        for name, known in PRESETS.items():
+            of_task = {key: getattr(config, key) for key in ("shuffle", "context", "noise_level")}
+            if name.startswith("edge") and replace(known, **of_task) == config:
+                return name
+    return next((name for name, known in PRESETS.items() if known == config), "custom")

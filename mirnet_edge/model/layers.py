@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import ModelFacts, SizeRule
@@ -72,7 +73,8 @@ class Chain(nn.Module):
 
 class Network(nn.Module):
     """What both families are: (N, in, H, W) in [0, 1] to (N, out, H, W), not clamped; `FrameError`
-    where ``config`` does not allow the input's channels or size.
+    where ``config`` does not allow the input's planes or size. Where ``config.noise_level`` is set,
+    ``in`` counts one more plane than the frame has.
 
     ``facts`` and ``training_facts`` are what the checkpoint it came from says of itself.
     """
@@ -88,25 +90,30 @@ class Network(nn.Module):
         self.config = config
         features = config.channels[0]
         # Made in this order, because a seed's weights are drawn in it.
-        self.conv_in = conv(config.in_channels, features)
+        blocks = config.shuffle**2
+        self.conv_in = conv(config.in_planes * blocks, features)
         bodies = ((*(make() for _ in range(n_blocks)), conv(features, features)) for make in groups)
         self.body = nn.Sequential(*(Chain(*body, residual=True) for body in bodies))
-        self.conv_out = conv(features, config.out_channels)
+        self.conv_out = conv(features, config.out_channels * blocks)
 
     def forward(self, image: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             self._check(image)
-        shallow = self.conv_in(image)
+        config = self.config
+        pixels = F.pixel_unshuffle(image, config.shuffle) if config.shuffle > 1 else image
+        shallow = self.conv_in(pixels)
         deep = self.body(shallow)
-        out: Tensor = self.conv_out(deep if self.config.image_skip else deep + shallow)
-        return out + image if self.config.image_skip else out
+        out: Tensor = self.conv_out(deep if config.image_skip else deep + shallow)
+        if config.shuffle > 1:
+            out = F.pixel_shuffle(out, config.shuffle)
+        return out + image[:, : config.in_channels] if config.image_skip else out
 
     def _check(self, image: Tensor) -> None:
         config = self.config
         rule = SizeRule(config.size_multiple, config.min_size_px)
         shape = tuple(image.shape)
-        if len(shape) != 4 or shape[1] != config.in_channels:
-            raise FrameError(f"input of shape {shape}: need (N, {config.in_channels}, H, W)")
+        if len(shape) != 4 or shape[1] != config.in_planes:
+            raise FrameError(f"input of shape {shape}: need (N, {config.in_planes}, H, W)")
         if not rule.allows(*shape[2:]):
             raise FrameError(
                 f"input of {shape[2]}x{shape[3]} pixels: height and width must be {rule}; pad by "

@@ -30,16 +30,16 @@ class ContextBlock(nn.Module):
 
 
 class ResidualContextBlock(nn.Module):
-    """Two grouped convolutions and a context block (paper, "RCB")."""
+    """Two grouped convolutions and, with ``context``, a context block (paper, "RCB")."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int, context: bool) -> None:
         super().__init__()
         self.body = nn.Sequential(
             conv(channels, channels, groups=groups),
             nn.LeakyReLU(0.2),
             conv(channels, channels, groups=groups),
         )
-        self.gcnet = ContextBlock(channels)
+        self.gcnet = ContextBlock(channels) if context else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
         return F.leaky_relu(self.gcnet(self.body(features)), 0.2) + features
@@ -51,9 +51,9 @@ class MultiScaleResidualBlockV2(nn.Module):
     def __init__(self, config: MIRNetV2Config, groups: int) -> None:
         super().__init__()
         top, mid, bot = config.channels
-        self.dau_top = ResidualContextBlock(top, groups)
-        self.dau_mid = ResidualContextBlock(mid, groups)
-        self.dau_bot = ResidualContextBlock(bot, groups)
+        self.dau_top = ResidualContextBlock(top, groups, config.context)
+        self.dau_mid = ResidualContextBlock(mid, groups, config.context)
+        self.dau_bot = ResidualContextBlock(bot, groups, config.context)
         self.down2 = _halve(top, mid)
         self.down4 = nn.Sequential(_halve(top, mid), _halve(mid, bot))
         self.up21_1, self.up21_2 = _double(mid, top), _double(mid, top)

@@ -40,12 +40,14 @@ def _network(config: Config, output: Span) -> Span:
     else:
         n_groups, n_blocks = len(config.groups), config.n_mrb
     # No skip connection shows here: the way round a convolution sees less than the way through it.
-    features = _grown(output, 1)
+    side = config.shuffle
+    features = _grown((output[0] // side, output[1] // side), 1)
     for _ in range(n_groups):
         features = _grown(features, 1)
         for _ in range(n_blocks):
             features = block(features)
-    return _grown(features, 1)
+    first, last = _grown(features, 1)
+    return side * first, side * last + side - 1
 
 
 def _v1_block(config: MIRNetConfig, output: Span) -> Span:
