@@ -251,7 +251,8 @@ class Restorer:
         timestamps: Iterable[float] | None = None,
     ) -> FrameStream:
         """Restore frames one after another, in their order; on the device the copies of one
-        overlap the engine on another.
+        overlap the engine on another. What was gathered from frames before is forgotten, so that
+        equal streams have equal results.
 
         Args:
             frames: an iterable of arrays, a queue, a folder or pattern of images, a video file, the
@@ -272,6 +273,8 @@ class Restorer:
             StreamError: frames that cannot be read.
         """
         path = _StreamedPath(self._submit, self._require_path().depth)
+        if self.statistics is not None:
+            self.statistics.forget()
         return FrameStream(
             path, frames, queue=queue, drop=drop, timestamps=timestamps, pixels=self._pixels
         )

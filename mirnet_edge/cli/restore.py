@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from numpy.typing import NDArray
 
 from mirnet_edge.bundled import PHOTO
@@ -24,6 +25,7 @@ from mirnet_edge.cli.console import (
     tiling_options,
 )
 from mirnet_edge.cli.jobs import Job, make_folder, plan_jobs
+from mirnet_edge.cli.video import VideoOptions, print_video, restore_video, video_options
 from mirnet_edge.errors import MirnetEdgeError
 from mirnet_edge.frames.images import ImageFile, read_image, upright_rgb, write_image
 
@@ -57,9 +59,10 @@ restore_options = option_group(
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|GLOB...")
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|VIDEO|FOLDER|GLOB...")
 @restore_options
 @tiling_options
+@video_options
 @json_option
 def restore(
     inputs: tuple[str, ...],
@@ -71,11 +74,15 @@ def restore(
     as_json: bool,
     **tiling: Any,
 ) -> int:
-    """Restore images: files, folders (what lies in them, not below) or glob patterns.
+    """Restore images and videos: files, folders (what lies in them, not below) or glob patterns; a
+    network video by its URL.
 
     EXIF data and colour profiles are kept. Each file is reported when it is done. One that fails
     does not stop the others; the exit code is then 1, after Ctrl-C 130. NAME_restored and
     NAME_compare in a folder are taken for results of earlier runs and left out.
+
+    Of a video, timestamps, sound, subtitles, rotation, colours and metadata are kept. The same
+    command goes on where a run was killed.
 
     Inputs from several folders keep these folders in --output: 'in/**/*.png' -o out writes
     out/x/a_restored.png for in/x/a.png.
@@ -89,14 +96,17 @@ def restore(
         err().print(line)
     results = [_before(job, skip_existing, overwrite) for job in jobs]
     todo = [(job, result) for job, result in zip(jobs, results) if not DONE & result.keys()]
+    options = VideoOptions.taken_from(tiling)
     interrupted = False
     try:
         if exist := [result["error"] for result in results if "error" in result]:
             many = f"{len(exist)} of {len(jobs)} are not restored: " if exist[1:] else ""
             fail(many + exist[0])
-        if todo:
+        if images := [(job, result) for job, result in todo if not job.is_video]:
             with Restorer(models, **tiling) as restorer:
-                _run_jobs(todo, restorer, skip_existing, overwrite, quiet=as_json)
+                _run_jobs(images, restorer, skip_existing, overwrite, quiet=as_json)
+        videos = [(job, result) for job, result in todo if job.is_video]
+        _run_videos(videos, models, options, tiling, overwrite, quiet=as_json)
     except KeyboardInterrupt:
         interrupted = True
     done, there = (sum(name in result for result in results) for name in ("width", "skipped"))
@@ -113,7 +123,7 @@ def restore(
 
 def _before(job: Job, skip_existing: bool, overwrite: bool) -> Result:
     """What is known of a job before it is done: perhaps that it need not or must not be."""
-    result: Result = {"input": job.source, "output": job.target}
+    result: Result = {"input": job.name, "output": job.target}
     there = [path for path in job.writes if path.exists()]
     if skip_existing and there == job.writes:
         result["skipped"] = True
@@ -136,14 +146,47 @@ def _run_jobs(
             try:
                 result |= _restore_file(job, restorer, keep, overwrite, advance)
             except (MirnetEdgeError, MemoryError) as error:
-                message = str(error) or "out of memory"
-                named = str(job.source) in message or str(job.target) in message
-                result["error"] = message if named else f"{job.source}: {message}"
-                fail(result["error"])
+                _note_failure(job, result, error)
             else:
                 if not quiet:
                     _print_result(result)
             bar.update(task, completed=index + 1)
+
+
+def _run_videos(
+    todo: Sequence[tuple[Job, Result]],
+    models: Sequence[str],
+    options: VideoOptions,
+    restoring: dict[str, Any],
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Restore videos one by one, note in its result what became of each, and print that."""
+    source = click.get_current_context().get_parameter_source("statistics")
+    for job, result in todo:
+        try:
+            result |= restore_video(
+                job,
+                models,
+                options,
+                restoring,
+                statistics_given=source is not ParameterSource.DEFAULT,
+                overwrite=overwrite,
+                quiet=quiet,
+            )
+        except (MirnetEdgeError, MemoryError) as error:
+            _note_failure(job, result, error)
+        else:
+            if not quiet:
+                print_video(job, result)
+
+
+def _note_failure(job: Job, result: Result, error: BaseException) -> None:
+    """Note and print an error, with the name of its file."""
+    message = str(error) or "out of memory"
+    named = job.name in message or str(job.target) in message
+    result["error"] = message if named else f"{job.name}: {message}"
+    fail(result["error"])
 
 
 def _restore_file(
