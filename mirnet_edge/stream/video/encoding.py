@@ -37,6 +37,9 @@ HELD_TOO = {
 """What containers hold of which FFmpeg does not say so."""
 HARDWARE = ("nvenc", "qsv", "vaapi", "amf", "videotoolbox", "v4l2m2m")
 OPTIONS = {
+    # Its AVX-512 code gave one of several results at random (core 165, AMD EPYC): a run that goes on
+    # must end as one that was not disturbed.
+    "libx264": {"x264-params": "cpu-independent=1"},
     "libx265": {"x265-params": "log-level=error"},
     "libvpx": {"cpu-used": "4", "deadline": "good"},
     "libvpx-vp9": {"cpu-used": "4", "deadline": "good", "row-mt": "1"},

@@ -62,7 +62,10 @@ def join(
     av = require("av", "reading and writing videos")
     with atomic_path(target) as temporary:
         try:
-            with av.open(str(temporary), "w", format=format_of(target)) as output:
+            # Bit-exact: without random numbers and versions, so that equal runs make equal files.
+            options = {"fflags": "+bitexact"}
+            kind = format_of(target)
+            with av.open(str(temporary), "w", format=kind, container_options=options) as output:
                 return _write(av, output, parts, target, encoding, facts, last_duration, source, span)
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError) and error.errno:
@@ -86,7 +89,17 @@ def _write(
     begin_s, end_s = span or (Fraction(0), None)
     video = _add_video(av, output, parts[0][0], encoding, facts)
     shift = round(begin_s / facts.time_base)
-    packets = [_video_packets(av, parts, video, facts.time_base, last_duration, shift)]
+    packets = [
+        _video_packets(
+            av,
+            parts,
+            video,
+            facts.time_base,
+            last=last_duration,
+            shift=shift,
+            summed=format_of(target) in ("mp4", "mov"),
+        )
+    ]
     joined = Joined([], [])
     if source is not None:
         with av.open(source) as original:
@@ -96,7 +109,9 @@ def _write(
             copies = _add_copies(output, original, target, joined)
             if span is None and not set(original.format.name.split(",")) & {"rtsp"}:
                 output.set_chapters(original.chapters())
-            packets.append(_copied_packets(av, original, copies, begin_s, end_s))
+            kind = format_of(target)
+            first_s = begin_s if begin_s or kind not in original.format.name else None
+            packets.append(_copied_packets(av, original, copies, begin_s, first_s, end_s))
             _mux_all(output, packets)
     else:
         _mux_all(output, packets)
@@ -123,23 +138,34 @@ def _add_video(av: Any, output: Any, part: Path, encoding: Encoding, facts: Vide
 
 
 def _video_packets(
-    av: Any, parts: Sequence[Piece], stream: Any, time_base: Fraction, last: int, shift: int
+    av: Any,
+    parts: Sequence[Piece],
+    stream: Any,
+    time_base: Fraction,
+    *,
+    last: int,
+    shift: int,
+    summed: bool,
 ) -> Iterator[tuple[float, Any]]:
     """Packets of all parts with decoding times of one clock. Each encoder began its own, and where
-    the frame rate varies they may overlap."""
+    the frame rate varies they may overlap. ``summed`` is of containers whose length is that of all
+    packets, one after the other."""
     shown = [pts for _, pts in _packets(av, parts, time_base)]
     order = sorted(shown)
     rank = {pts: number for number, pts in enumerate(order)}
     delay = max(number - rank[pts] for number, pts in enumerate(shown))
     step = min((b - a for a, b in zip(order, order[1:])), default=1)
-    following = dict(zip(order, order[1:]))
+    duration_of = dict(zip(order, (b - a for a, b in zip(order, order[1:]))))
+    if summed:
+        # Of the packet that is decoded last, so that the sum is what is shown.
+        duration_of[shown[-1]] = order[-1] + last - order[-1 - delay] - delay * step
     for number, (packet, pts) in enumerate(_packets(av, parts, time_base)):
         early = number - delay
         # The n-th shown is decoded `delay` frames before it is shown: never later than any packet.
         dts = order[early] if early >= 0 else order[0] + early * step
         packet.stream, packet.time_base = stream, time_base
         packet.pts, packet.dts = pts - shift, dts - shift
-        packet.duration = following[pts] - pts if pts in following else last
+        packet.duration = duration_of.get(pts, last)
         yield float(dts * time_base), packet
 
 
@@ -178,8 +204,15 @@ def _add_copies(output: Any, original: Any, target: Path, joined: Joined) -> dic
 
 
 def _copied_packets(
-    av: Any, original: Any, copies: dict[int, Any], begin_s: Fraction, end_s: Fraction | None
+    av: Any,
+    original: Any,
+    copies: dict[int, Any],
+    begin_s: Fraction,
+    first_s: Fraction | None,
+    end_s: Fraction | None,
 ) -> Iterator[tuple[float, Any]]:
+    """Packets between two times, moved by ``begin_s``. What comes before ``first_s``, as priming of
+    sound does before 0, would move everything in a container that has no negative times."""
     streams = [stream for stream in original.streams if stream.index in copies]
     if not streams:
         return
@@ -195,7 +228,8 @@ def _copied_packets(
             continue
         time_base = packet.time_base
         at_s = (packet.pts if packet.pts is not None else packet.dts) * time_base
-        if at_s < begin_s and begin_s > 0 or (end_s is not None and at_s >= end_s):
+        too_early = first_s is not None and at_s < first_s
+        if too_early or (end_s is not None and at_s >= end_s):
             continue
         shift = round(begin_s / time_base)
         packet.dts -= shift

@@ -172,8 +172,10 @@ class VideoReader:
                 first = next(pictures, None)
             except self._av.FFmpegError:
                 first = None
-            # Some files cannot be sought, and in others one lands behind: decode all then.
-            if first is None or first.pts is None or first.pts > self._wanted:
+            # Some files cannot be sought, in others one lands behind, or between key frames: decode
+            # all then.
+            sought = first is not None and first.pts is not None and first.key_frame
+            if not sought or first.pts > self._wanted:
                 self.close()
                 self._container, self._stream = self._open()
                 pictures = self._decode()
@@ -217,13 +219,13 @@ class VideoReader:
     def _count_missing(self, end: int, step: int) -> None:
         """Compare what came with what the file promises."""
         last, lost = self._last_pts(), self.lost
-        missing = 0 if last is None else max(0, round((last - end) / step))
+        missing = at_the_end = 0 if last is None else max(0, round((last - end) / step))
         # Only of a damaged file by number: an edit list shows fewer frames than there are.
         damaged = missing or lost.frames or self.ended_by
         if damaged and self.facts.frames is not None and self.begin_pts == self._start_pts:
             missing = max(0, self.facts.frames - self._decoded - lost.frames)
         if missing and not self.is_live:
-            lost.add(missing, self.ended_by or CUT_OFF)
+            lost.add(missing, self.ended_by or (CUT_OFF if at_the_end else lost.reasons[-1]))
         elif self.ended_by:
             lost.add(0, self.ended_by)
 
