@@ -88,9 +88,7 @@ def plan_jobs(
     return jobs, left_out
 
 
-def _url_job(
-    urls: Sequence[str], inputs: Sequence[str], output: str | None, compare: bool
-) -> Job:
+def _url_job(urls: Sequence[str], inputs: Sequence[str], output: str | None, compare: bool) -> Job:
     """The job of a network source, which is alone and whose result is named."""
     if len(inputs) > 1 or output is None or _names_folder(output):
         raise OutputError(

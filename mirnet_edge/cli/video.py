@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from mirnet_edge.restore import Restorer
     from mirnet_edge.stream.video.job import VideoOutcome
 
-GAINING = ("enhance", "contrast-enhancement", "lol")
+GAINING = ("enhance",)
 PREVIEW = "_still_compare.jpg"
 
 video_options = option_group(

@@ -37,8 +37,8 @@ HELD_TOO = {
 """What containers hold of which FFmpeg does not say so."""
 HARDWARE = ("nvenc", "qsv", "vaapi", "amf", "videotoolbox", "v4l2m2m")
 OPTIONS = {
-    # Its AVX-512 code gave one of several results at random (core 165, AMD EPYC): a run that goes on
-    # must end as one that was not disturbed.
+    # Its AVX-512 code gave one of several results at random (core 165, AMD EPYC), and a run that
+    # goes on must end as one that was not disturbed.
     "libx264": {"x264-params": "cpu-independent=1"},
     "libx265": {"x265-params": "log-level=error"},
     "libvpx": {"cpu-used": "4", "deadline": "good"},
@@ -97,9 +97,14 @@ def choose_encoding(
 
     Raises:
         OutputError: no such encoder; one that has no CRF or presets, or that the container does
-            not hold.
+            not hold; a video that is shown turned, which an old PyAV does not write.
     """
     av = require("av", "reading and writing videos")
+    if facts.display_matrix is not None and not hasattr(av.VideoStream, "set_display_matrix"):
+        raise OutputError(
+            f"PyAV {av.__version__} cannot write that a video is shown turned by {facts.turn} "
+            "degrees; install version 18 or later, which needs Python 3.11"
+        )
     os.environ.setdefault("SVT_LOG", "1")  # else it prints its settings to standard error
     with _container(target) as container:
         held = container.supported_codecs | HELD_TOO.get(container.format.name, set())
@@ -152,7 +157,9 @@ def _container(target: Path) -> Iterator[Any]:
     try:
         container = av.open(os.devnull, "w", format=format_of(target))
     except (av.FFmpegError, ValueError) as error:
-        raise OutputError(f"{target}: FFmpeg writes no {target.suffix}; try .mp4 or .mkv") from error
+        raise OutputError(
+            f"{target}: FFmpeg writes no {target.suffix}; try .mp4 or .mkv"
+        ) from error
     try:
         yield container
     finally:
@@ -205,9 +212,7 @@ def _hardware_encoder(av: Any, codec: str) -> str | None:
     return None
 
 
-def add_stream(
-    container: Any, encoding: Encoding, facts: VideoFacts, size: tuple[int, int]
-) -> Any:
+def add_stream(container: Any, encoding: Encoding, facts: VideoFacts, size: tuple[int, int]) -> Any:
     """Add the video of a container that is open for writing: frames of ``size`` (height, width), on
     the clock of the source."""
     rate = (1 / facts.frame_s).limit_denominator(1 << 16)

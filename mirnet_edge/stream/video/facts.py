@@ -75,8 +75,8 @@ class VideoFacts:
         matrix, primaries, transfer: colour tags, as in the file.
         full_range: luma of 0-255 and not 16-235.
         range_tag: what of that the file says.
-        display_matrix: nine fixed-point numbers that turn the picture as it is shown; None where it is
-            shown as stored.
+        display_matrix: nine fixed-point numbers that turn the picture as it is shown; None where it
+            is shown as stored.
         turn: degrees that it is shown turned by, counter-clockwise.
         pixel_aspect: width by height of a pixel; None where it is not told.
         frames: how many there are; None where nobody knows.
@@ -126,8 +126,7 @@ class VideoFacts:
             matrix=int(frame.colorspace),
             primaries=int(context.color_primaries),
             transfer=int(context.color_trc),
-            full_range=planes is not None
-            and (int(frame.color_range) == FULL or "yuvj" in pix_fmt),
+            full_range=planes is not None and (int(frame.color_range) == FULL or "yuvj" in pix_fmt),
             range_tag=int(frame.color_range),
             display_matrix=shown_by,
             turn=turn,

@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from mirnet_edge.errors import MirnetEdgeError, StreamError
 from mirnet_edge.frames.images import write_image
 from mirnet_edge.stream.frame_stream import FrameStream
 from mirnet_edge.stream.video.encoding import Encoding, open_part
-from mirnet_edge.stream.video.joining import Joined, join
+from mirnet_edge.stream.video.joining import Span, Whole
 from mirnet_edge.stream.video.live import LiveReader
 from mirnet_edge.stream.video.parts import Part, Parts
 from mirnet_edge.stream.video.pictures import Array, Pictures
@@ -147,9 +147,7 @@ class VideoJob:
                 break
         done = self.parts.frames
         if not done:
-            raise StreamError(
-                f"{self.reader.name}: no frame between the times that were asked for"
-            )
+            raise StreamError(f"{self.reader.name}: no frame between the times that were asked for")
         elapsed_s = time.monotonic() - began_s
         joined = self._join()
         self.parts.remove()
@@ -172,12 +170,12 @@ class VideoJob:
         facts, settings = self.reader.facts, self.settings
         length_s = facts.duration_s
         if settings.duration_s is not None:
-            rest_s = float("inf") if length_s is None else length_s - settings.begin_s
-            length_s = min(settings.duration_s, rest_s)
+            rest_s = float("inf") if length_s is None else length_s - float(settings.begin_s)
+            length_s = min(float(settings.duration_s), rest_s)
         elif facts.frames is not None and not settings.begin_s:
             return -(-facts.frames // settings.every)
         elif length_s is not None:
-            length_s -= settings.begin_s
+            length_s -= float(settings.begin_s)
         if length_s is None:
             return None
         return max(1, round(length_s / float(facts.frame_s) / settings.every))
@@ -258,9 +256,7 @@ class VideoJob:
         )
         return go_on
 
-    def _beside(
-        self, pictures: Pictures, before: Array | None, after: list[Array]
-    ) -> list[Array]:
+    def _beside(self, pictures: Pictures, before: Array | None, after: list[Array]) -> list[Array]:
         """Before | after, for the comparison and the still; only where one of them is due."""
         settings, now_s = self.settings, time.monotonic()
         due = settings.preview is not None and now_s - self._shown_s >= settings.preview_s
@@ -277,33 +273,28 @@ class VideoJob:
             write_image(settings.preview, upright, overwrite=True)
         return both
 
-    def _join(self) -> Joined:
-        facts, settings = self.reader.facts, self.settings
-        source = None if self.reader.is_live else self.reader.name
-        span = None
-        if settings.begin_s or settings.duration_s is not None:
-            begin_s = self.reader.begin_pts * facts.time_base if settings.begin_s else Fraction(0)
-            end_s = None
-            if settings.duration_s is not None:
-                start_s = self.reader.begin_pts * facts.time_base
-                end_s = start_s + settings.duration_s
-            span = begin_s, end_s
-        last = self.parts.finished[-1].last_duration
-        targets = {"": self.target}
+    def _join(self) -> Whole:
+        settings, parts = self.settings, self.parts.finished
+        whole = Whole(
+            self.target,
+            self.encoding,
+            self.reader.facts,
+            parts[-1].last_duration,
+            source=None if self.reader.is_live else self.reader.name,
+            span=self._span(),
+        )
+        targets = {"": whole}
         if settings.compare is not None:
-            targets = {COMPARE: settings.compare, **targets}
-        for kind, target in targets.items():
-            parts = [
-                (self.parts.path(number, kind), part.first_pts)
-                for number, part in enumerate(self.parts.finished)
-            ]
-            joined = join(
-                parts,
-                target,
-                self.encoding,
-                facts,
-                last_duration=last,
-                source=source,
-                span=span,
-            )
-        return joined
+            targets[COMPARE] = replace(whole, target=settings.compare, copied=[], left_out=[])
+        # The result comes last: what is there is whole with all that is beside it.
+        for kind, each in reversed(targets.items()):
+            each.join([(self.parts.path(n, kind), part.first_pts) for n, part in enumerate(parts)])
+        return whole
+
+    def _span(self) -> Span | None:
+        settings, reader = self.settings, self.reader
+        if not settings.begin_s and settings.duration_s is None:
+            return None
+        start_s = reader.begin_pts * reader.facts.time_base
+        end_s = None if settings.duration_s is None else start_s + settings.duration_s
+        return Span(start_s if settings.begin_s else Fraction(0), end_s)

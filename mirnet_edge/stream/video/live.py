@@ -51,7 +51,9 @@ class LiveReader:
                 now_s = time.monotonic()
                 if shift is None:
                     gap = max(step, round((now_s - came_s) / float(self.facts.time_base)))
-                    begin = 0 if self._last is None else self._last + (gap if self._frames else step)
+                    # Behind an earlier run comes no gap: nobody knows when that was.
+                    pause = gap if self._frames else step
+                    begin = 0 if self._last is None else self._last + pause
                     shift = begin - frame.pts
                 came_s, self._last = now_s, frame.pts + shift
                 self._frames += 1
@@ -74,9 +76,9 @@ class LiveReader:
                 self._require_same(self._reader)
                 self.lost.add(0, f"connected again after {self._frames} frames: {why}")
                 return
-        tried = f"{self._reconnect} attempts to connect again failed" if self._reconnect else (
-            "reconnect=N (--reconnect N) tries again"
-        )
+        tried = "reconnect=N (--reconnect N) tries again"
+        if self._reconnect:
+            tried = f"{self._reconnect} attempts to connect again failed"
         raise StreamError(f"{self.name}: stopped after {self._frames} frames: {why}; {tried}")
 
     def _require_same(self, reader: VideoReader) -> None:

@@ -57,7 +57,8 @@ class Pictures:
         codes = [_plane(picture, index, planes.depth) for index in range(len(picture.planes))]
         if self.pixels.is_yuv:
             return _i420(codes)
-        luma = (codes[0].astype(np.float32) - self._black(planes)) / self._luma_codes(planes)
+        luma: Array = codes[0].astype(np.float32) - self._black(planes)
+        luma /= self._luma_codes(planes)
         if planes.is_gray:
             return luma if self.pixels.name == "gray" else np.repeat(luma[..., None], 3, axis=2)
         return self._rgb(luma, codes[1:], planes)
@@ -122,8 +123,9 @@ class Pictures:
         """Planes of before and after, left and right of a white line as the video is shown: stacked
         where it is shown turned by a quarter."""
         axis = 0 if self.facts.turn % 180 else 1
-        # Turned clockwise, the bottom row is shown at the left.
-        first, second = (after, before) if self.facts.turn in (-90, 270, 180, -180) else (before, after)
+        # Turned clockwise, the bottom is shown at the left; turned over, the right.
+        turned_over = self.facts.turn in (-90, 180, -180)
+        first, second = (after, before) if turned_over else (before, after)
         joined = []
         for index, (one, two) in enumerate(zip(first, second)):
             sharing = (self.written.rows, self.written.columns)[axis] if index else 1
@@ -167,7 +169,8 @@ class Pictures:
 
     def _codes(self, unit: Array, steps: int, zero: int) -> Array:
         depth = self.written.depth
-        codes = np.rint(unit * np.float32(steps) + np.float32(zero)).clip(0, (1 << depth) - 1)
+        codes: Array = np.rint(unit * np.float32(steps) + np.float32(zero))
+        codes = codes.clip(0, (1 << depth) - 1)
         return codes.astype(np.uint8 if depth == 8 else np.uint16)
 
 

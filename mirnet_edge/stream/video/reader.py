@@ -1,4 +1,5 @@
-"""A video decoded frame by frame, through PyAV: of a damaged one all that can be, and what is lost."""
+"""A video decoded frame by frame, through PyAV: of a damaged one all that can be, and what is
+lost."""
 
 from __future__ import annotations
 
@@ -155,13 +156,12 @@ class VideoReader:
     def _accelerators(self) -> list[Any]:
         if not self._hardware:
             return []
-        from av.codec.hwaccel import HWAccel, hwdevices_available
-
-        return [HWAccel(device_type=name) for name in hwdevices_available()]
+        units = require("av.codec.hwaccel", "decoding in hardware")
+        return [units.HWAccel(device_type=name) for name in units.hwdevices_available()]
 
     @property
     def _start_pts(self) -> int:
-        return self._stream.start_time or 0
+        return int(self._stream.start_time or 0)
 
     def _from_the_wanted(self, first: Any, pictures: Iterator[Any]) -> Iterator[Any]:
         """Pictures from the wanted one on, and some before it."""
@@ -240,5 +240,6 @@ class VideoReader:
             return round((3600 * int(hours) + 60 * int(minutes) + float(seconds)) / tick_s)
         # The sound may be longer than the picture.
         if container.duration is not None and len(container.streams) == 1:
-            return self._start_pts + round(container.duration / 1e6 / tick_s)
+            length_s = float(container.duration) / 1e6
+            return self._start_pts + round(length_s / tick_s)
         return None
