@@ -26,7 +26,7 @@ from mirnet_edge.frame_path import FramePath, Latency, Progress, Ticket, Timings
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.host.path import HostPath
 from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
-from mirnet_edge.stream.frame_stream import Drop, FrameStream
+from mirnet_edge.stream.frame_stream import Drop, FrameStream, Pace
 from mirnet_edge.tiling.choice import Tile, auto_tile, checked_tile, require_memory
 from mirnet_edge.tiling.geometry import Tiling
 
@@ -249,20 +249,28 @@ class Restorer:
         queue: int = 2,
         drop: Drop = "never",
         timestamps: Iterable[float] | None = None,
+        pace: Pace = "free",
+        timeout: float | None = None,
+        reconnect: int = 0,
     ) -> FrameStream:
         """Restore frames one after another, in their order; on the device the copies of one
         overlap the engine on another. What was gathered from frames before is forgotten, so that
         equal streams have equal results.
 
         Args:
-            frames: an iterable of arrays, a queue, a folder or pattern of images, a video file, the
-                number of a camera, a GStreamer string, a ``cv2.VideoCapture``; with ``async for``
-                an async iterable as well. Arrays lie as ``pixels`` says; the colours of files,
-                videos and captures are put in its order, RGB where it names none.
+            frames: an iterable of arrays, a queue, a folder or pattern of images, a video file or
+                URL, the number of a camera, a `Camera`, a GStreamer string, a ``cv2.VideoCapture``;
+                with ``async for`` an async iterable as well. Arrays lie as ``pixels`` says; videos
+                are converted to it, the colours of files and captures put in its order, RGB where
+                it names none.
             queue: frames that may wait for the engine, at least 1.
             drop: "never" lets the source wait when the engine is busy; "oldest" throws the oldest
                 waiting frame away, for a live camera.
-            timestamps: of the frames, in seconds; None takes when they were read.
+            timestamps: of the frames, in seconds; None takes those of a video, else when they were
+                read.
+            pace: "free" reads as fast as frames are wanted, "source" plays a video at its own rate.
+            timeout: seconds after which a source that gives nothing is an error.
+            reconnect: how often in a row a live source that stops is opened again.
 
         Returns:
             To iterate over, with ``for`` or ``async for``; its ``frames()`` have numbers,
@@ -276,7 +284,15 @@ class Restorer:
         if self.statistics is not None:
             self.statistics.forget()
         return FrameStream(
-            path, frames, queue=queue, drop=drop, timestamps=timestamps, pixels=self._pixels
+            path,
+            frames,
+            queue=queue,
+            drop=drop,
+            timestamps=timestamps,
+            pace=pace,
+            timeout=timeout,
+            reconnect=reconnect,
+            pixels=self._pixels,
         )
 
     @property
