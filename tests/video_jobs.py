@@ -37,10 +37,6 @@ def restore(
     try:
         how = choose_encoding(reader.facts, target, scale=scale, **(encoding or {}))
         parts = Parts(target, settings_of_run(str(source), how, chosen, {}), anew)
-        if parts.finished:
-            reader.close()
-            had = parts.seen + parts.lost
-            reader = open_video(str(source), after=parts.after, had=had, **opening)
         job = VideoJob(reader, target, parts, how, chosen, scale)
         return job.run(restorer or NoOp(), progress)
     finally:

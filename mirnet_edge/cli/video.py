@@ -120,11 +120,6 @@ def restore_video(
             parts = Parts(
                 job.target, settings_of_run(job.name, encoding, settings, run), anew=overwrite
             )
-            if parts.finished:
-                reader.close()
-                reader = open_video(
-                    job.name, after=parts.after, had=parts.seen + parts.lost, **opening
-                )
             video = VideoJob(reader, job.target, parts, encoding, settings, scale)
             with progress_bar("frames", quiet=quiet) as bar:
                 task = bar.add_task("restoring", total=None)

@@ -109,7 +109,7 @@ class VideoJob:
     """Restores one video.
 
     Attributes:
-        reader: open on it, behind what ``parts`` hold.
+        reader: open on it.
         target: of the result.
         parts: of this run.
         encoding: how it is written.
@@ -139,6 +139,8 @@ class VideoJob:
         pictures = Pictures(self.reader.facts, self.encoding.planes)
         resumed, began_s = self.parts.frames, time.monotonic()
         self._seen, self._lost_before = self.parts.seen, self.parts.lost
+        if self.parts.after is not None:
+            self.reader.go_on_after(self.parts.after, self._seen + self._lost_before)
         progress(resumed, self._total())
         frames = self._kept()
         while (first := next(frames, None)) is not None:

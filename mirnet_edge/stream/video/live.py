@@ -20,7 +20,6 @@ class LiveReader:
         reader: the first connection.
         connect: makes another one.
         reconnect: how often in a row that is tried once the source stops.
-        after: PTS of the last frame of an earlier run, behind which the clock goes on.
 
     Raises:
         StreamError: while it is read: the source stopped and did not come back, or came back with
@@ -34,12 +33,18 @@ class LiveReader:
         reader: VideoReader,
         connect: Callable[[], VideoReader],
         reconnect: int,
-        after: int | None = None,
     ) -> None:
         self.name, self.facts, self.begin_pts = reader.name, reader.facts, 0
         self.lost = Losses()
         self._reader, self._connect, self._reconnect = reader, connect, reconnect
-        self._last, self._frames = after, 0
+        self._last: int | None = None
+        self._frames = 0
+
+    def go_on_after(self, pts: int, had: int) -> None:
+        """Begin one frame behind this PTS, the last of an earlier run. To be called before
+        `frames`."""
+        del had  # nobody knows how many there were
+        self._last = pts
 
     def frames(self) -> Iterator[Decoded]:
         """Frames for as long as there are any; the time in which none came is in their PTS."""
@@ -96,8 +101,6 @@ def open_video(
     name: str,
     *,
     begin_s: float = 0,
-    after: int | None = None,
-    had: int = 0,
     hardware: bool = False,
     timeout_s: float | None = None,
     reconnect: int = 0,
@@ -114,8 +117,6 @@ def open_video(
             reader.close()
             raise StreamError(f"{name}: a live source begins now; leave the start out")
         if reader.is_live:
-            return LiveReader(reader, connect, reconnect, after)
+            return LiveReader(reader, connect, reconnect)
         reader.close()
-    return VideoReader(
-        name, begin_s=begin_s, after=after, had=had, hardware=hardware, timeout_s=timeout_s
-    )
+    return VideoReader(name, begin_s=begin_s, hardware=hardware, timeout_s=timeout_s)

@@ -49,8 +49,6 @@ class VideoReader:
     Args:
         name: a file or URL.
         begin_s: seconds from the start of the file before which no frame is wanted.
-        after: PTS up to which all frames are had already, and ``had``, how many they are, those
-            that are lost included.
         hardware: decode on the GPU or another unit where FFmpeg can, else on the CPU.
         timeout_s: of a network source that gives nothing; None waits for ever.
 
@@ -70,15 +68,14 @@ class VideoReader:
         name: str,
         *,
         begin_s: float = 0,
-        after: int | None = None,
-        had: int = 0,
         hardware: bool = False,
         timeout_s: float | None = None,
     ) -> None:
         self._av = require("av", "reading and writing videos")
         self.name, self.lost, self.ended_by = name, Losses(), ""
         self._hardware, self._timeout_s = hardware, timeout_s
-        self._after, self._decoded = after, had
+        self._after: int | None = None
+        self._decoded = 0
         self._reading = threading.Lock()
         self._container, self._stream = self._open()
         self.is_live = "://" in name and self._container.duration is None
@@ -93,8 +90,13 @@ class VideoReader:
             self.close()
             raise
         self.begin_pts = self._start_pts + round(Fraction(begin_s) / self.facts.time_base)
-        self._wanted = max(self.begin_pts, self._start_pts if after is None else after + 1)
+        self._wanted = self.begin_pts
         self._pictures = self._from_the_wanted(first, pictures)
+
+    def go_on_after(self, pts: int, had: int) -> None:
+        """Begin behind the frame of this PTS: ``had`` frames are had already, those that are lost
+        included. To be called before `frames`."""
+        self._after, self._decoded, self._wanted = pts, had, max(self._wanted, pts + 1)
 
     def frames(self) -> Iterator[Decoded]:
         """All that can be decoded, in the order in which they are shown, each later than the one
