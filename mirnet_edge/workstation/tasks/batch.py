@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mirnet_edge.errors import ConfigError
@@ -74,7 +75,7 @@ def shares(count: int, fractions: tuple[float, ...]) -> list[slice]:
         total += fraction
         ends.append(round(total * count))
     ends[-1] = count
-    return [slice(start, stop) for start, stop in zip(ends, ends[1:])]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 def edge_network(config: Config, name: str) -> MIRNetV2Config:

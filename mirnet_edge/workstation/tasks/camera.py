@@ -187,4 +187,5 @@ def _inverse_3x3(matrix: Tensor) -> Tensor:
     a, b, c = matrix.unbind(-2)
     columns = (torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b))
     determinant = (a * columns[0]).sum(-1)[..., None, None]
-    return torch.stack(columns, -1) / determinant
+    inverse: Tensor = torch.stack(columns, -1) / determinant
+    return inverse
