@@ -39,13 +39,13 @@ def protocol_for(facts: ModelFacts, **settings: Any) -> Protocol:
         ConfigError: a task that is tested on pairs alone, a scale that neither the model nor
             ``settings`` tells, or a setting that the task's protocol does not have.
     """
-    kinds: dict[str, type[Protocol]] = {
-        "denoise": Denoising, "unknown": Denoising, "super-resolution": SuperResolution,
-        "enhance": Enhancement,
-    }  # fmt: skip
-    kind = kinds.get(facts.task)
-    if kind is None:
+    if facts.task == "defocus-deblurring":
         raise ConfigError(f"a model for {facts.task!r} is tested on pairs: name both folders")
+    kinds: dict[str, type[Protocol]] = {
+        "super-resolution": SuperResolution,
+        "enhance": Enhancement,
+    }
+    kind = kinds.get(facts.task, Denoising)
     if kind is SuperResolution and facts.scale > 1:
         settings = {"scale": facts.scale, **settings}
     fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
