@@ -1,4 +1,4 @@
-"""``export``, ``train`` and ``evaluate``: what needs PyTorch or a folder of clean images."""
+"""``export`` and ``train``: what needs PyTorch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from mirnet_edge._imports import require
 from mirnet_edge.cli.console import (
     err,
     json_option,
-    noise_options,
     option_group,
     overwrite_option,
     print_json,
-    print_table,
     progress_bar,
     read_size,
-    tiling_options,
 )
 from mirnet_edge.model.config import PRESETS, TASKS
 from mirnet_edge.workstation.tasks import TRAINABLE
@@ -72,15 +69,6 @@ train_options = option_group(
     click.option("--compile", is_flag=True, help="Let torch.compile fuse the network."),
 )  # fmt: skip
 """Named as `TrainSettings` names them, but for those that `train` has by name."""
-evaluate_options = option_group(
-    click.option("--data", type=PATH, required=True,
-                 help="Folder, file or glob pattern of clean images."),
-    noise_options,
-    click.option("--quantize", is_flag=True,
-                 help="Clamp and round the noisy image to 8 bits first, as a camera would."),
-    tiling_options,
-    json_option,
-)  # fmt: skip
 
 
 @click.command()
@@ -195,48 +183,3 @@ def _run(trainer: Trainer, until: int | None, validate_every: int) -> None:
                 bar.console.print(f"step {state.step}: {figures}")
 
         trainer.run(until, validate_every, report=report)
-
-
-@click.command()
-@click.argument("model")
-@evaluate_options
-def evaluate(
-    model: str, data: Path, sigma: float, seed: int, quantize: bool, as_json: bool, **tiling: object
-) -> None:
-    """PSNR and SSIM of MODEL on clean images with seeded Gaussian noise.
-
-    SSIM needs scikit-image; without it PSNR stands alone. Gray pictures take gray noise.
-    The literature's protocol: the noise is not clamped unless --quantize is given; the restored
-    image is clamped to [0, 1] and not rounded; the mean is over the images.
-    """  # fmt: skip
-    from mirnet_edge.restore import Restorer
-    from mirnet_edge.workstation.evaluate import evaluate_model
-
-    restorer = Restorer(model, **tiling)  # type: ignore[arg-type]
-    with restorer, progress_bar("images", quiet=as_json) as bar:
-        task = bar.add_task("evaluating", total=None)
-        evaluation = evaluate_model(
-            restorer,
-            data,
-            sigma=sigma,
-            seed=seed,
-            quantize=quantize,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if as_json:
-        print_json(evaluation)
-        return
-    columns = ["image", "noisy dB", "restored dB", "gain dB"]
-    if evaluation.mean.ssim is not None:
-        columns += ["noisy SSIM", "restored SSIM"]
-    rows = []
-    for score in (*evaluation.scores, evaluation.mean):
-        decibels = (score.noisy_psnr, score.psnr, score.psnr - score.noisy_psnr)
-        indices = (index for index in (score.noisy_ssim, score.ssim) if index is not None)
-        rows.append([score.name, *(f"{d:.2f}" for d in decibels), *(f"{i:.4f}" for i in indices)])
-    title = f"{model}, sigma {sigma:g}, {len(evaluation.scores)} images"
-    print_table(columns, rows, title=title)
-    if evaluation.note:
-        err().print(evaluation.note)
-    for reason in evaluation.skipped:
-        err().print(f"left out: {reason}")
