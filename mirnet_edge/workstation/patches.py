@@ -1,4 +1,4 @@
-"""Random training patches, cut on the device the network trains on, and what a step makes of them."""
+"""Random training patches, cut on the device the network trains on, and batches of them."""
 
 from __future__ import annotations
 

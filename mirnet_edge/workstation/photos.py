@@ -85,9 +85,7 @@ def _all_read(
     return found
 
 
-def _copies(
-    picture: Picture, name: str, least_px: int, factors: Sequence[float]
-) -> list[Picture]:
+def _copies(picture: Picture, name: str, least_px: int, factors: Sequence[float]) -> list[Picture]:
     height, width = picture.shape[:2]
     if min(height, width) < least_px:
         raise ImageError(f"{name}: {width}x{height}, smaller than a patch of {least_px}")

@@ -1,4 +1,4 @@
-"""The processes that train one network together, as PyTorch's launcher (``torchrun``) starts them."""
+"""The processes that train one network together, started by PyTorch's launcher (``torchrun``)."""
 
 from __future__ import annotations
 

@@ -116,9 +116,7 @@ def _split(text: str, mark: str, whole_first: bool) -> tuple[str, str]:
     return before, after
 
 
-def _readers(
-    inputs: str, targets: str
-) -> Sequence[Callable[[], tuple[Picture, Picture | None]]]:
+def _readers(inputs: str, targets: str) -> Sequence[Callable[[], tuple[Picture, Picture | None]]]:
     """Each reads a clean picture and, of a pair, what is given for it."""
 
     def read_clean(path: Path) -> tuple[Picture, None]:
@@ -138,9 +136,9 @@ def _readers(
     return [lambda path=path: read_clean(path) for path in paths]  # type: ignore[misc]
 
 
-def _spread(items: Sequence[Callable[[], tuple[Picture, Picture | None]]], most: int) -> Sequence[
-    Callable[[], tuple[Picture, Picture | None]]
-]:
+def _spread(
+    items: Sequence[Callable[[], tuple[Picture, Picture | None]]], most: int
+) -> Sequence[Callable[[], tuple[Picture, Picture | None]]]:
     if len(items) <= most:
         return items
     return [items[index * len(items) // most] for index in range(most)]
