@@ -105,7 +105,7 @@ train_options = option_group(
     click.option("--batch", type=COUNT, default=16, help="Patches a step, in each process."),
     click.option("--patch-px", type=click.IntRange(8),
                  help="Side of a patch; 128 by default, or the next that the task can have."),
-    click.option("--progressive", type=read_stages, default="", metavar="PART:PXxBATCH,…",
+    click.option("--progressive", type=read_stages, metavar="PART:PXxBATCH,…",
                  help="Larger patches later: 0.6:192x14 from 60 % of the schedule on.",
                  callback=lambda _context, _option, value: value or ()),
     click.option("--rescale", type=read_numbers, default="1,0.75,0.5",

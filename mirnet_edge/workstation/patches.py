@@ -33,7 +33,7 @@ class PatchSampler:
             (int(ends[-1]), images[0].shape[2]), dtype=torch.uint8, device=device
         )
         for image, end in zip(images, ends.tolist()):
-            pixels = torch.from_numpy(np.ascontiguousarray(image).reshape(-1, image.shape[2]))
+            pixels = torch.tensor(image.reshape(-1, image.shape[2]))
             self._pixels[end - len(pixels) : end] = pixels
         self._heights, self._widths = sizes.to(device).unbind(1)
         self._starts = (ends - self._areas).to(device)

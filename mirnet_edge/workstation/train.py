@@ -20,7 +20,7 @@ from typing import NoReturn
 import torch
 
 from mirnet_edge._imports import require
-from mirnet_edge.errors import ConfigError, DeviceMemoryError, OutputError, first_line
+from mirnet_edge.errors import ConfigError, DataError, DeviceMemoryError, OutputError, first_line
 from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.model.checkpoints import facts_of, save_model
 from mirnet_edge.model.config import preset
@@ -115,9 +115,14 @@ class Trainer:
         self.skipped: list[str] = []
         sides = [stage.patch_px for stage in self.stages]
         if pairs:
-            pictures = read_pairs(*pairs, max(sides), self.skipped)
+            pictures = read_pairs(*pairs, min(sides), self.skipped)
         else:
-            pictures = read_photos(data, max(sides), settings.rescale, self.skipped)
+            pictures = read_photos(data, min(sides), settings.rescale, self.skipped)
+        largest = max(min(copies[0].shape[:2]) for copies in pictures)
+        if largest < max(sides):
+            raise DataError(
+                f"no image is as large as a patch of {max(sides)}; the largest has {largest} pixels"
+            )
         sampler = PatchSampler([copy for copies in pictures for copy in copies], self.device)
         draw: Draw = (
             paired_patches(sampler, config.noise_level)
@@ -169,7 +174,7 @@ class Trainer:
         SIGTERM) waits for the end of its step and saves the steps done, if there are any.
 
         Args:
-            report: called every ten steps and at the end, in the first process.
+            report: called every ten steps, after each point and at the end, in the first process.
 
         Raises:
             ConfigError: the loss is no longer finite; an earlier checkpoint is kept.
@@ -198,6 +203,7 @@ class Trainer:
                         self._read(pace, report)
                     if state.step % validate_every == 0 and state.step < last:
                         self._add_point(self._validate(interrupted))
+                        self._tell(pace, report, state.curve[-1].loss)
                         saved_at = pace.restart()
                     elif time.monotonic() - saved_at > 60 * checkpoint_minutes:
                         self._save(stepper.tally())
@@ -205,7 +211,6 @@ class Trainer:
                 state.seconds = pace.seconds()
                 if not number and state.step > self._pointed:
                     self._add_point(self._validate(interrupted))
-                    pace.restart()
             except torch.OutOfMemoryError as error:
                 raise DeviceMemoryError(
                     f"{first_line(error)}: take a smaller batch than {self._stage().batch}"
@@ -219,8 +224,8 @@ class Trainer:
         if number:
             raise KeyboardInterrupt
         self._finish()
-        if report and self.processes.is_first and state.curve:
-            report(pace.report(state.curve[-1].loss))
+        if state.curve:
+            self._tell(pace, report, state.curve[-1].loss)
         return state
 
     def _make_output_folder(self) -> None:
@@ -247,8 +252,11 @@ class Trainer:
         if tally.refused >= MOST_REFUSED:
             self._pointed = self.state.step  # what was refused is not to be recorded once more
             self._lost(tally.loss)
+        self._tell(pace, report, tally.loss)
+
+    def _tell(self, pace: Pace, report: Callable[[Report], None] | None, loss: float) -> None:
         if report and self.processes.is_first:
-            report(pace.report(tally.loss))
+            report(pace.report(loss))
 
     def _lost(self, loss: float) -> NoReturn:
         state, path = self.state, self.output / CHECKPOINT
