@@ -89,11 +89,10 @@ def train(
     torch.manual_seed(seed)
     net, task = NoiseLevelNet().to(place), Denoise()
     generator = torch.Generator(place)
-    stream = torch.cuda.Stream(place) if place.type == "cuda" else None
+    on_gpu = place.type == "cuda"
+    stream = torch.cuda.Stream(place) if on_gpu else None  # type: ignore[no-untyped-call]
     rate = torch.zeros((), device=place)
-    optimizer = torch.optim.Adam(
-        net.parameters(), lr=rate, fused=True, capturable=stream is not None
-    )
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=True, capturable=on_gpu)
     loss = torch.zeros((), device=place)
 
     def step() -> None:
@@ -103,7 +102,7 @@ def train(
         true = noise_of(crops, drawn.target)[:, 0, 0, 0] * (255 / NOISE_UNIT)
         error = ((net(crops) + NEAR) / (true + NEAR)).log().abs().mean()
         optimizer.zero_grad(set_to_none=True)
-        error.backward()  # type: ignore[no-untyped-call]
+        error.backward()
         optimizer.step()
         loss.copy_(error.detach())
 
