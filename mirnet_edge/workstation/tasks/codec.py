@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mirnet_edge.workstation.tasks.camera import constant, from_ycc, to_ycc
@@ -24,16 +24,20 @@ CHROMINANCE = (
 """Steps of quantization (ITU-T T.81, annex K)."""
 
 
-def jpeg(batch: Tensor, quality: Tensor, flat: Tensor, offset: tuple[int, int] = (0, 0)) -> Tensor:
+def jpeg(
+    batch: Tensor, quality: Tensor, flat: Tensor, generator: Generator | None = None
+) -> Tensor:
     """(N, 3, H, W) in [0, 1], H and W multiples of 16, as a 4:2:0 JPEG gives it back.
 
     Args:
         quality: (N, 1, 1, 1), of the IJG's scale, 1 to 100.
         flat: (N, 1, 1, 1), 1 where all frequencies have the step that the lowest has, as video
             codecs quantize; 0 for JPEG's tables.
-        offset: where the grid of blocks begins.
+        generator: draws where the grid of blocks begins, for the whole batch; None: at the first
+            pixel.
     """
-    shifted = torch.roll(batch, offset, (2, 3))
+    shift = _rolls(batch, generator)
+    shifted = batch[:, :, shift[0][:, None], shift[1]]
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # of the tables
     ycc = to_ycc(shifted.clamp(0, 1) * 255)
     luma = _quantized(ycc[:, :1] - 128, LUMINANCE, factor, flat)
@@ -41,8 +45,21 @@ def jpeg(batch: Tensor, quality: Tensor, flat: Tensor, offset: tuple[int, int] =
     # As decoders enlarge chroma: three parts of the near sample, one of the far.
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")
     decoded = from_ycc(torch.cat((luma + 128, chroma), 1)) / 255
-    back = (-offset[0], -offset[1])
-    return torch.roll((decoded.clamp(0, 1) * 255).round() / 255, back, (2, 3))
+    picture = (decoded.clamp(0, 1) * 255).round() / 255
+    back = [torch.argsort(positions) for positions in shift]
+    return picture[:, :, back[0][:, None], back[1]]
+
+
+def _rolls(batch: Tensor, generator: Generator | None) -> list[Tensor]:
+    """Rows and columns of a batch, each begun somewhere within a block and going round."""
+    # torch.roll takes its offset from the host, which would wait for what the device draws.
+    rolls = []
+    for length in batch.shape[2:]:
+        start = torch.zeros(1, device=batch.device)
+        if generator is not None:
+            start = torch.rand(1, device=batch.device, generator=generator) * 16
+        rolls.append((torch.arange(length, device=batch.device) + start.long()) % length)
+    return rolls
 
 
 def _quantized(planes: Tensor, table: tuple[tuple[int, ...], ...], factor: Tensor,
