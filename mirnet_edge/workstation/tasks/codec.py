@@ -24,20 +24,16 @@ CHROMINANCE = (
 """Steps of quantization (ITU-T T.81, annex K)."""
 
 
-def jpeg(
-    batch: Tensor, quality: Tensor, flat: Tensor, generator: Generator | None = None
-) -> Tensor:
+def jpeg(batch: Tensor, quality: Tensor, flat: Tensor, offset: Tensor | None = None) -> Tensor:
     """(N, 3, H, W) in [0, 1], H and W multiples of 16, as a 4:2:0 JPEG gives it back.
 
     Args:
         quality: (N, 1, 1, 1), of the IJG's scale, 1 to 100.
         flat: (N, 1, 1, 1), 1 where all frequencies have the step that the lowest has, as video
             codecs quantize; 0 for JPEG's tables.
-        generator: draws where the grid of blocks begins, for the whole batch; None: at the first
-            pixel.
+        offset: (2,) int64, where the grid of blocks begins; None is at the corner.
     """
-    shift = _rolls(batch, generator)
-    shifted = batch[:, :, shift[0][:, None], shift[1]]
+    shifted = batch if offset is None else _rolled(batch, offset)
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # of the tables
     ycc = to_ycc(shifted.clamp(0, 1) * 255)
     luma = _quantized(ycc[:, :1] - 128, LUMINANCE, factor, flat)
@@ -46,20 +42,16 @@ def jpeg(
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")
     decoded = from_ycc(torch.cat((luma + 128, chroma), 1)) / 255
     picture = (decoded.clamp(0, 1) * 255).round() / 255
-    back = [torch.argsort(positions) for positions in shift]
-    return picture[:, :, back[0][:, None], back[1]]
+    return picture if offset is None else _rolled(picture, -offset)
 
 
-def _rolls(batch: Tensor, generator: Generator | None) -> list[Tensor]:
-    """Rows and columns of a batch, each begun somewhere within a block and going round."""
-    # torch.roll takes its offset from the host, which would wait for what the device draws.
-    rolls = []
-    for length in batch.shape[2:]:
-        start = torch.zeros(1, device=batch.device)
-        if generator is not None:
-            start = torch.rand(1, device=batch.device, generator=generator) * 16
-        rolls.append((torch.arange(length, device=batch.device) + start.long()) % length)
-    return rolls
+def _rolled(batch: Tensor, offset: Tensor) -> Tensor:
+    """As torch.roll over rows and columns, which the host would have to tell by how much."""
+    rows, columns = (
+        (torch.arange(side, device=batch.device) - by) % side
+        for side, by in zip(batch.shape[2:], offset)
+    )
+    return batch[:, :, rows[:, None], columns]
 
 
 def _quantized(planes: Tensor, table: tuple[tuple[int, ...], ...], factor: Tensor,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from mirnet_edge.workstation.tasks.camera import Draw
 
+LEAST_BATCH = 8
+"""Patches of which each kind of noise takes some."""
+
 
 @dataclass(frozen=True)
 class Denoise:
@@ -55,6 +58,11 @@ class Denoise:
         from mirnet_edge.workstation.tasks.codec import jpeg
 
         count = len(clean)
+        if count < LEAST_BATCH:
+            # So that each kind has a patch, and every step another kind.
+            whole = self.degrade(clean.repeat(-(-LEAST_BATCH // count), 1, 1, 1), generator)
+            some = torch.randperm(len(whole.given), device=clean.device, generator=generator)
+            return Batch(whole.given[some[:count]], whole.target[some[:count]])
         camera, film, white, rest = shares(count, (self.camera, self.film, self.white, 0.0))
         draw = Draw(count, generator)
         is_gray = draw.chance(self.gray)
@@ -77,6 +85,7 @@ class Denoise:
 
         # Codecs come last, over pictures of 8 bits. Of white noise half is left as the literature's
         # benchmarks have it, neither cut nor rounded.
+        offset = torch.randint(16, (2,), device=clean.device, generator=generator)
         flat = draw.chance(0.35)
         worst = torch.where(flat > 0, 75.0, 50.0)
         quality = worst + (100 - worst) * draw.uniform(0, 1)
@@ -87,7 +96,7 @@ class Denoise:
         as_picture[white] = torch.maximum(lossy[white], part(white).chance(CLIPPED_SHARE))
         cut = eight_bit(noisy)
         noisy = torch.where(as_picture > 0, cut, noisy)
-        noisy = torch.where(lossy > 0, jpeg(cut, quality, flat, generator), noisy)
+        noisy = torch.where(lossy > 0, jpeg(cut, quality, flat, offset), noisy)
 
         # The level of a patch is not that of its frame, which is what will be told: dark parts of a
         # camera's frame are noisier than bright ones.

@@ -65,8 +65,12 @@ class SuperResolution:
         lens = blurred(clean, draw.uniform(0.1, 0.35 * self.scale))
         shrunk = eight_bit(resized(torch.where(sharp, clean, lens), small))
         noisy = eight_bit(grained(shrunk, draw, most=self.sigma))
-        of_jpeg = torch.zeros(len(clean), 1, 1, 1, device=clean.device)
-        coded = jpeg(noisy, draw.uniform(60, 100), of_jpeg, generator)
+        coded = jpeg(
+            noisy,
+            draw.uniform(60, 100),
+            torch.zeros(len(clean), 1, 1, 1, device=clean.device),
+            torch.randint(16, (2,), device=clean.device, generator=generator),
+        )
         degraded = torch.where(draw.chance(0.6) > 0, coded, noisy)
         small_picture = torch.where(exact, shrunk, degraded)
         return Batch(resized(small_picture, (height, width)), clean)
