@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,21 @@ def test_out_is_of_the_restored_size() -> None:
         assert_near(out, bicubic(frame, 2))
         with pytest.raises(me.FrameError, match=r"out is uint8 \(10, 12, 3\).*\(20, 24, 3\)"):
             restore(frame, out=np.zeros_like(frame))
+
+
+def test_what_would_not_fit_into_memory_is_said_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = random_frame(50, 60, 3)
+    free = SimpleNamespace(available=frame.nbytes * 15)
+    monkeypatch.setattr("mirnet_edge.host.path.psutil.virtual_memory", lambda: free)
+    with me.Restorer(identity(4), tile=48, halo=4) as restore:
+        with pytest.raises(me.FrameError, match=r"\(200, 240, 3\), takes 144,000 bytes.*135,000"):
+            restore(frame)
+        mapped = np.memmap(tmp_path / "out", np.uint8, "w+", shape=(200, 240, 3))
+        assert_near(np.asarray(restore(frame, out=mapped)), bicubic(frame, 4))
+    with me.Restorer(identity(3), tile=48, halo=4) as restore:
+        assert restore(frame).shape == (150, 180, 3)
 
 
 def test_frame_size_is_that_of_what_is_given() -> None:
