@@ -15,7 +15,7 @@ from mirnet_edge.frames.images import SUFFIXES, read_image, upright_rgb
 INPUT_MARK = re.compile(r"NOISY_SRGB|_real(?=$|/)|(?:^|(?<=/))low(?=/)")
 TARGET_MARK = re.compile(r"GT_SRGB|_mean(?=$|/)|(?:^|(?<=/))high(?=/)")
 """What tells the two pictures of a pair apart in SIDD (``0001_NOISY_SRGB_010``,
-``0001_GT_SRGB_010``), PolyU and CC (``…_real``, ``…_mean``), and LOL (the folders ``low``, ``high``).
+``0001_GT_SRGB_010``), PolyU and CC (``…_real``, ``…_mean``),and LOL (``low/``, ``high/``).
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -60,12 +59,6 @@ def with_level(noisy: Tensor, level: Tensor) -> Tensor:
 def noise_of(noisy: Tensor, target: Tensor) -> Tensor:
     """(N, 1, 1, 1): the root of the mean square of their difference, a fraction of 1."""
     return (noisy - target).square().mean((1, 2, 3), keepdim=True).sqrt()
-
-
-def host_draws(generator: Generator) -> random.Random:
-    """Random numbers that the host needs, of the generator's seed: asking the device for them would
-    wait for it."""
-    return random.Random(generator.initial_seed())
 
 
 def shares(count: int, fractions: tuple[float, ...]) -> list[slice]:

@@ -11,7 +11,6 @@ from mirnet_edge.model.config import Config
 from mirnet_edge.workstation.tasks.batch import (
     Batch,
     edge_network,
-    host_draws,
     noise_of,
     shares,
     with_level,
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from mirnet_edge.workstation.tasks.camera import Draw
+
+LEAST_BATCH = 8
+"""Patches of which each kind of noise takes some."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Denoise:
         from mirnet_edge.workstation.tasks.codec import jpeg
 
         count = len(clean)
+        if count < LEAST_BATCH:
+            # So that each kind has a patch, and every step another kind.
+            whole = self.degrade(clean.repeat(-(-LEAST_BATCH // count), 1, 1, 1), generator)
+            some = torch.randperm(len(whole.given), device=clean.device, generator=generator)
+            return Batch(whole.given[some[:count]], whole.target[some[:count]])
         camera, film, white, rest = shares(count, (self.camera, self.film, self.white, 0.0))
         draw = Draw(count, generator)
         is_gray = draw.chance(self.gray)
@@ -78,8 +85,7 @@ class Denoise:
 
         # Codecs come last, over pictures of 8 bits. Of white noise half is left as the literature's
         # benchmarks have it, neither cut nor rounded.
-        draws = host_draws(generator)
-        offset = draws.randrange(16), draws.randrange(16)
+        offset = torch.randint(16, (2,), device=clean.device, generator=generator)
         flat = draw.chance(0.35)
         worst = torch.where(flat > 0, 75.0, 50.0)
         quality = worst + (100 - worst) * draw.uniform(0, 1)
