@@ -25,7 +25,7 @@ import click
 import compared_networks as networks
 import numpy as np
 import torch
-from bundle_model import multiply_accumulates
+from cost import multiply_accumulates
 from torch import Tensor, nn
 
 import mirnet_edge as me

@@ -1,4 +1,4 @@
-"""The figures of a card: which tests a task has, and what runs where sets or packages are missing."""
+"""The figures of a card: which tests a task has, and what runs where sets or packages miss."""
 
 from __future__ import annotations
 
