@@ -301,6 +301,21 @@ class Restorer:
         )
 
     @property
+    def noise(self) -> Noise:
+        """How noisy frames are said to be, as ``Restorer(noise=…)`` takes it; may be changed from
+        one frame to the next, in a stream too."""
+        return self._asked_noise
+
+    @noise.setter
+    def noise(self, noise: Noise) -> None:
+        with self._lock:
+            if self._noise is not None:
+                self._noise.tell(noise)
+            else:
+                NoiseLevel.for_network(self.facts, noise)  # says why a number is of no use
+            self._asked_noise = noise
+
+    @property
     def scale(self) -> int:
         """How many times as high and wide as a frame its restored one is."""
         return self.facts.scale
