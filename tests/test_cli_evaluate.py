@@ -173,7 +173,7 @@ def test_a_page_with_the_pictures(
         (["--input", "{images}", "--target", "{images}", "--sigma", 5], "as they are"),
         (["--data", "{images}", "--brightness"], "is for pairs"),
         (["--sets", "{images}", "--noise", "told"], "tests of a card"),
-        (["--data", "{images}", "--noise", "true"], "give auto, told or a level"),
+        (["--data", "{images}", "--noise", "true"], "give auto, or the level"),
         (["--data", "{images}", "--jpeg", 101], "101"),
     ],
 )

@@ -21,6 +21,7 @@ from mirnet_edge.cli.console import (
     print_json,
     print_table,
     progress_bar,
+    read_noise,
     tiling_options,
 )
 from mirnet_edge.model.config import TASKS
@@ -34,17 +35,9 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-def read_noise(text: str) -> str | float:
-    """Read ``auto``, ``told`` or a level."""
-    if text in ("auto", "told"):
-        return text
-    try:
-        level = float(text)
-    except ValueError:
-        level = -1.0
-    if not 0 <= level <= 100:
-        raise click.BadParameter(f"{text!r}: give auto, told or a level of 0 to 100, of 255")
-    return level
+def read_level(text: str) -> str | float:
+    """Read ``told``, or as everywhere: ``auto`` or a level."""
+    return text if text == "told" else read_noise(text)
 
 
 data_options = option_group(
@@ -85,7 +78,7 @@ protocol_options = option_group(
 evaluate_options = option_group(
     data_options,
     protocol_options,
-    click.option("--noise", type=read_noise, metavar="auto|told|NUMBER",
+    click.option("--noise", type=read_level, metavar="auto|told|NUMBER",
                  help="The noise level that the model is told, if it asks for one: estimated, as "
                  "by default, the true one, or this."),
     click.option("--told-offset", type=float, default=0.0,
@@ -129,10 +122,9 @@ def evaluate(
     names = ("sigma", "gray", "quantize", "jpeg", "codec", "scale", "exposure")
     settings = {name: value for name in names if (value := options.pop(name)) is not None}
     where = _data(data, given, target, sets)
-    if where is None and (settings or html):
-        raise click.UsageError(
-            "--sets runs the tests of a card; leave their options and --html out"
-        )
+    asked = settings or html or task or brightness or noise is not None or told_offset or seed
+    if where is None and asked:
+        raise click.UsageError("--sets runs the tests of a card: leave what says how to test out")
     if html:
         require_new(html, overwrite)
     with ExitStack() as last:

@@ -102,8 +102,10 @@ def checked_noise(noise: object) -> float | None:
     if isinstance(noise, str) and noise == "auto":
         return None
     # NaN is in no range; True and False are numbers for Python alone.
-    if isinstance(noise, Real) and not isinstance(noise, bool) and 0 <= noise <= MOST_LEVEL:
-        return float(noise)
+    if isinstance(noise, Real) and not isinstance(noise, bool):
+        level = float(noise)
+        if 0 <= level <= MOST_LEVEL:
+            return level
     raise ConfigError(
         f'noise={noise!r}: need "auto", or the level of the noise in units of 1/255, from 0 to '
         f"{MOST_LEVEL:g}"
@@ -126,9 +128,7 @@ class NoiseLevel:
     """
 
     def __init__(self, noise: Noise = "auto") -> None:
-        self._told = checked_noise(noise)
-        if self._told is None:
-            load_estimator(noise_estimator.WEIGHTS)  # said now, and not at the first frame
+        self.tell(noise)
         self._stream: object = None
         self._before: tuple[object, Hashable] | None = None
         self._brightness: NDArray[Any] | None = None
@@ -156,6 +156,13 @@ class NoiseLevel:
                 "noise level; leave noise out, or take a model that is"
             )
         return None
+
+    def tell(self, noise: Noise) -> None:
+        """Settle the frames from the next one on by ``noise``; raises as making one does."""
+        told = checked_noise(noise)
+        if told is None:
+            load_estimator(noise_estimator.WEIGHTS)  # said now, and not at the first frame
+        self._told = told
 
     def begin(self, stream: object) -> None:
         """Say of which stream the next frame is, by any object that is its own; None for a frame

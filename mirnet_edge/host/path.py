@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from mirnet_edge.engines.protocol import Engine
@@ -156,13 +158,22 @@ class HostPath:
 def enlarged_alpha(image: NDArray[Any], scale: int) -> NDArray[Any]:
     """The last channel of a frame as that of the enlarged one, cut and rounded as colours are."""
     maximum = MAXIMUM[image.dtype]
-    plane = enlarged(image[None, ..., -1].astype(np.float32), scale)[0].clip(0, maximum)
-    return plane if maximum == 1.0 else np.rint(plane)
+    plane: NDArray[Any] = enlarged(image[None, ..., -1].astype(np.float32), scale)[0]
+    np.clip(plane, 0, maximum, out=plane)
+    return plane if maximum == 1.0 else np.rint(plane, out=plane)
 
 
 def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return ``out`` if it can hold the restored frame, or a new array where it is None."""
     if out is None:
+        needed = math.prod(shape) * frame.dtype.itemsize
+        # Asked before: Linux grants memory that is not there, and kills who touches it. Only of
+        # what is enlarged, for which nobody has shown yet that so much fits.
+        if needed > frame.nbytes and needed > (free := psutil.virtual_memory().available):
+            raise FrameError(
+                f"the restored frame, {frame.dtype} {shape}, takes {needed:,} bytes, and {free:,} "
+                "are free; cut the frame into parts, or give out, as an np.memmap of a file"
+            )
         return np.empty(shape, frame.dtype)
     if not isinstance(out, np.ndarray):
         raise FrameError(f"out must be a numpy array, not {type(out).__name__}")
