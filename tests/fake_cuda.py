@@ -202,6 +202,28 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         target = gpu.bytes_at(dest, size)
         gpu.queue(stream.handle, lambda: target.fill(data))
 
+    def memset_d2d16_async(
+        dest: int, pitch: int, data: int, width: int, height: int, stream: Stream
+    ) -> None:
+        set_rows(np.uint16(data), dest, pitch, (height, width), stream)
+
+    def memset_d2d32_async(
+        dest: int, pitch: int, data: int, width: int, height: int, stream: Stream
+    ) -> None:
+        set_rows(np.uint32(data), dest, pitch, (height, width), stream)
+
+    def set_rows(
+        value: np.generic, dest: int, pitch: int, size: tuple[int, int], stream: Stream
+    ) -> None:
+        gpu.need_context("cuMemsetD2DAsync")
+        gpu.fail("cuMemsetD2DAsync")
+        rows, columns = size
+        reach = (rows - 1) * pitch + columns * value.itemsize
+        target = np.lib.stride_tricks.as_strided(
+            gpu.bytes_at(dest, reach).view(value.dtype), size, (pitch, value.itemsize)
+        )
+        gpu.queue(stream.handle, lambda: target.fill(value))
+
     class Function:
         def __init__(self, module: Module, name: str) -> None:
             self.module, self.name, self.arg_format = module, name, ""
@@ -237,7 +259,10 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
 
         def get_function(self, name: str) -> Function:
             gpu.need_context("cuModuleGetFunction")
-            here = self.source.stem == family_of(name) or f" {name}(" in self.source.read_text()
+            family = family_of(name)
+            # A file is named after its family, or after the first word of the families in it.
+            here = self.source.stem in (family, family.split("_")[0])
+            here = here or f" {name}(" in self.source.read_text()
             if not here or not hasattr(host_kernels().library, name):
                 raise LogicError("cuModuleGetFunction failed: named symbol not found")
             return Function(self, name)
@@ -269,6 +294,8 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         memcpy_dtoh_async=memcpy_dtoh_async,
         memcpy_dtod_async=memcpy_dtod_async,
         memset_d8_async=memset_d8_async,
+        memset_d2d16_async=memset_d2d16_async,
+        memset_d2d32_async=memset_d2d32_async,
         module_from_buffer=Module,
     )
     return module

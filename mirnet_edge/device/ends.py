@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.cuda import DeviceBuffer, Owner, PinnedBuffer, Stream
-from mirnet_edge.device.array_layout import ArrayLayout
+from mirnet_edge.device.array_layout import ArrayLayout, enlarged_shape
 from mirnet_edge.device.batch_loop import Machine
 from mirnet_edge.device.foreign import (
     ForeignArray,
@@ -22,12 +22,13 @@ from mirnet_edge.device.frame_plan import FrameSlot
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.results import Results
 from mirnet_edge.errors import FrameError
-from mirnet_edge.frames.layout import require_unit_range
+from mirnet_edge.frames.bicubic import resized
+from mirnet_edge.frames.layout import MAXIMUM, require_unit_range
 from mirnet_edge.frames.pixel_formats import PixelFormat
 from mirnet_edge.pooling.scene_cut import CELLS, ROW_STEP, Grid, luma_grid
 
 LUMA_UNIT = 256  # of the kernel's sums: a white pixel adds 256 times the sample's maximum
-MAXIMUM = {"u8": 255, "u16": 65535, "f32": 65535}
+LUMA_MAXIMUM = {"u8": 255, "u16": 65535, "f32": 65535}
 
 
 @dataclass(eq=False)
@@ -35,7 +36,9 @@ class Request:
     """A frame to be restored, checked.
 
     Attributes:
-        layout: of the frame and what it is written to, less the alpha of a gray frame.
+        layout, target_layout: of the frame and what it is written to, less the alpha of a gray
+            frame.
+        shape: of the whole array that it is written to.
         source, target: both, described; no target where `FrameEnds.allocate_output` makes it.
         source_frame, target_frame: where the kernels find them; None on the host.
         output: what the caller gets: what was given, or made.
@@ -43,6 +46,8 @@ class Request:
     """
 
     layout: ArrayLayout
+    target_layout: ArrayLayout
+    shape: tuple[int, ...]
     source: ForeignArray
     source_frame: DeviceFrame | None
     target: ForeignArray | None = None
@@ -70,6 +75,7 @@ class FrameEnds(Owner):
     ) -> None:
         super().__init__(uploads.device)
         self._kernels, self._compute = machine.kernels, machine.engine.stream
+        self._scale = machine.scale
         self._pixels, self._uploads, self._downloads = pixels, uploads, downloads
         with self._making():
             self._results = self._own(Results(self.device))
@@ -87,12 +93,18 @@ class FrameEnds(Owner):
         if source.host is not None and self._pixels is None and len(shape) == 3 and shape[2] == 2:
             shape = shape[:2]  # the gray is restored, alpha copied by the host
         layout = ArrayLayout.of(shape, source.dtype, self._pixels)
-        request = Request(layout, source, _frame_on_device(source, layout))
+        request = Request(
+            layout,
+            layout.enlarged(self._scale),
+            enlarged_shape(source.shape, self._scale),
+            source,
+            _frame_on_device(source, layout),
+        )
         if out is not None:
             # The kernels write it on the engine's stream, which waits for what its library queued.
             request.target = target = self._describe(out, self._compute)
             _check_target(target, request)
-            request.target_frame = _frame_on_device(target, layout)
+            request.target_frame = _frame_on_device(target, request.target_layout)
             request.output, request.host_output = out, target.host
         return request
 
@@ -133,11 +145,11 @@ class FrameEnds(Owner):
             if target.stream is not None:
                 self._compute.wait_for_handle(target.stream)
         elif source.host is None:
-            result = self._results.take(request.layout, stream=self._compute)
+            result = self._results.take(request.target_layout, stream=self._compute)
             request.output = result
-            request.target_frame = request.layout.frame_at(result.address)
+            request.target_frame = request.target_layout.frame_at(result.address)
         else:
-            request.output = request.host_output = np.empty(source.shape, source.dtype)
+            request.output = request.host_output = np.empty(request.shape, source.dtype)
         return request.target_frame or slot.target_frame
 
     def download(self, request: Request, slot: FrameSlot) -> None:
@@ -153,9 +165,10 @@ class FrameEnds(Owner):
         output, whole = request.host_output, request.source.host
         if output is None:
             return
-        _described(output, request.layout)[...] = slot.target.array
+        _described(output, request.target_layout)[...] = slot.target.array
         if whole is not None and whole.shape != request.layout.shape:
-            output[..., 1] = whole[..., 1]
+            alpha = whole[..., 1]
+            output[..., 1] = alpha if self._scale == 1 else enlarged_samples(alpha, self._scale)
 
     def luma(self, request: Request, frame: DeviceFrame) -> Grid:
         """Mean luma (8, 8) in [0, 1] of the frame's cells (see `pooling.scene_cut`); 0 where one
@@ -173,7 +186,7 @@ class FrameEnds(Owner):
         )
         pixels = -(-rows[:, None] // ROW_STEP) * columns
         # A frame below 8 pixels has cells without any: their sum is 0, and 0 / 1 is their luma.
-        full = LUMA_UNIT * MAXIMUM[frame.format.partition("_")[2]] * np.maximum(pixels, 1)
+        full = LUMA_UNIT * LUMA_MAXIMUM[frame.format.partition("_")[2]] * np.maximum(pixels, 1)
         return np.asarray(self._luma_read.array / full, np.float32)
 
 
@@ -185,9 +198,9 @@ def _check_target(target: ForeignArray, request: Request) -> None:
             f"a gray frame with alpha, {source.shape}, is put together on the host; give an out of "
             "the host, or none"
         )
-    if (target.shape, target.dtype) != (source.shape, source.dtype):
+    if (target.shape, target.dtype) != (request.shape, source.dtype):
         raise FrameError(
-            f"out is {target.dtype} {target.shape}; need a writable {source.dtype} {source.shape} "
+            f"out is {target.dtype} {target.shape}; need a writable {source.dtype} {request.shape} "
             "array"
         )
     if source.host is not None and target.host is not None:
@@ -205,3 +218,12 @@ def _frame_on_device(array: ForeignArray, layout: ArrayLayout) -> DeviceFrame | 
 def _described(array: NDArray[Any], layout: ArrayLayout) -> NDArray[Any]:
     """The part of an array of the host that the layout describes: all but a gray frame's alpha."""
     return array if array.shape == layout.shape else array[..., 0]
+
+
+def enlarged_samples(samples: NDArray[Any], scale: int) -> NDArray[np.float32]:
+    """Samples (H, W) made ``scale`` times as high and wide, cut to their range and rounded."""
+    height, width = samples.shape
+    plane = resized(samples[None].astype(np.float32), scale * height, scale * width)[0]
+    maximum = MAXIMUM[samples.dtype]
+    plane = plane.clip(0, maximum)
+    return plane if maximum == 1 else np.rint(plane)

@@ -98,7 +98,7 @@ class DevicePath(Owner):
             self._uploads, self._downloads = (self._own(Stream(self.device)) for _ in "ab")
             kernels = self._own(TileKernels(self.device))
             beside = engine.statistics if pooling is not None else None
-            self._machine = Machine(engine, beside, kernels)
+            self._machine = Machine(engine, beside, kernels, facts.scale)
             self._ends = self._own(
                 FrameEnds(self._machine, pixels, uploads=self._uploads, downloads=self._downloads)
             )
@@ -162,6 +162,7 @@ class DevicePath(Owner):
             plan, slot, loop, machine.pooling, luma=lambda: ends.luma(request, source_frame)
         )
         plan.scratch.clock.fill(0, stream=machine.engine.stream)  # laps add up
+        loop.begin()
         finish: Callable[[], None] | None = None
         if self._pooling is None or len(passes) == 1:
             passes.run()
@@ -239,7 +240,8 @@ class DevicePath(Owner):
             return self._plan
         size = layout.height, layout.width
         check_size(size, self._frame_size)
-        cover = self._tiling(*size).cover(*size)
+        restored = self._facts.scale * layout.height, self._facts.scale * layout.width
+        cover = self._tiling(*restored).cover(*restored)
         if layout.pixels.is_yuv and cover.blend % 4:
             raise TilingError(
                 f"blend={cover.blend} with {layout.pixels.name}: tiles of frames whose pixels "
@@ -268,7 +270,7 @@ class DevicePath(Owner):
         """Of the engine, the plan, and the frames in flight on both sides, which come next."""
         engine, layout = self._machine.engine, plan.layout
         held = engine.device_bytes
-        frames = 2 * SLOTS * layout.size_bytes
+        frames = SLOTS * (layout.size_bytes + plan.target_layout.size_bytes)
         needed = held.total + plan.size_bytes + frames
         if self._memory_limit is not None and needed > self._memory_limit:
             raise DeviceMemoryError(
