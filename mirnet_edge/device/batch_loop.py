@@ -22,6 +22,7 @@ from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.engines.protocol import DeviceEngine, DevicePooling, TileMemory
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError
+from mirnet_edge.facts import NOISE_UNIT
 from mirnet_edge.tiling.geometry import Cover
 
 Work = Literal["plain", "apply", "gather", "sample"]
@@ -168,19 +169,24 @@ class BatchLoop(Owner):
             self._graphs[work] = None
             logging.getLogger(__name__).info("frames run without CUDA graphs: %s", error)
 
-    def begin(self) -> None:
-        """Queue what a frame needs once, before its batches: where it is enlarged, its planes, and
-        the alpha of the restored frame. Time counts as that of cutting tiles."""
-        planes, (source, target) = self._scratch.planes, self.frames
-        if planes is None:
+    def begin(self, level: float | None = None) -> None:
+        """Queue what a frame needs once, before its batches: the plane of its noise level, in units
+        of 1/255, where it is told one; where it is enlarged, its planes at its own size, and the
+        alpha of the restored frame. Time counts as that of cutting tiles."""
+        machine, scratch = self._machine, self._scratch
+        if level is None and scratch.planes is None:
             return
-        machine, clock = self._machine, self._scratch.clock.address
-        kernels, stream = machine.kernels, machine.engine.stream
-        kernels.lap(clock, 0, stream=stream)
-        kernels.load(source, self._scratch.planes_origin, planes, stream=stream)
-        if source.has_alpha:
-            kernels.enlarge_alpha(source, target, machine.scale, stream=stream)
-        kernels.lap(clock, PRE, stream=stream)
+        kernels, stream, (source, target) = machine.kernels, machine.engine.stream, self.frames
+        kernels.lap(scratch.clock.address, 0, stream=stream)
+        if level is not None:
+            # Beside the graphs, which stay as they are, and for each frame: the stream keeps frames
+            # in flight apart, and what else runs the engine overwrites its input.
+            kernels.fill_last(machine.engine.image, level / NOISE_UNIT, stream=stream)
+        if scratch.planes is not None:
+            kernels.load(source, scratch.planes_origin, scratch.planes, stream=stream)
+            if source.has_alpha:
+                kernels.enlarge_alpha(source, target, machine.scale, stream=stream)
+        kernels.lap(scratch.clock.address, PRE, stream=stream)
 
     def launch(self, work: Work, tables: BatchTables) -> None:
         """Queue the batch at the cursor, and advance it; `prepare` comes first."""

@@ -22,13 +22,14 @@ from mirnet_edge.device.frame_plan import FrameSlot
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.results import Results
 from mirnet_edge.errors import FrameError
-from mirnet_edge.frames.bicubic import resized
-from mirnet_edge.frames.layout import MAXIMUM, require_unit_range
+from mirnet_edge.frames.enlarged import enlarged_alpha
+from mirnet_edge.frames.layout import require_unit_range
+from mirnet_edge.frames.noise_level import brightness_of, sample_regions
 from mirnet_edge.frames.pixel_formats import PixelFormat
 from mirnet_edge.pooling.scene_cut import CELLS, ROW_STEP, Grid, luma_grid
 
 LUMA_UNIT = 256  # of the kernel's sums: a white pixel adds 256 times the sample's maximum
-LUMA_MAXIMUM = {"u8": 255, "u16": 65535, "f32": 65535}
+MAXIMUM = {"u8": 255, "u16": 65535, "f32": 65535}
 
 
 @dataclass(eq=False)
@@ -167,8 +168,15 @@ class FrameEnds(Owner):
             return
         _described(output, request.target_layout)[...] = slot.target.array
         if whole is not None and whole.shape != request.layout.shape:
-            alpha = whole[..., 1]
-            output[..., 1] = alpha if self._scale == 1 else enlarged_samples(alpha, self._scale)
+            scale = self._scale
+            output[..., 1] = whole[..., 1] if scale == 1 else enlarged_alpha(whole, scale)
+
+    def brightness(self, request: Request, frame: DeviceFrame) -> NDArray[Any]:
+        """Mean brightness of some parts of the frame in [0, 1], by which a new scene is told."""
+        if (host := request.source.host) is None:
+            return self.luma(request, frame)
+        # The places are in pixels, and luma comes first in frames that are Y'CbCr.
+        return brightness_of(host, sample_regions(frame.height, frame.width))
 
     def luma(self, request: Request, frame: DeviceFrame) -> Grid:
         """Mean luma (8, 8) in [0, 1] of the frame's cells (see `pooling.scene_cut`); 0 where one
@@ -186,7 +194,7 @@ class FrameEnds(Owner):
         )
         pixels = -(-rows[:, None] // ROW_STEP) * columns
         # A frame below 8 pixels has cells without any: their sum is 0, and 0 / 1 is their luma.
-        full = LUMA_UNIT * LUMA_MAXIMUM[frame.format.partition("_")[2]] * np.maximum(pixels, 1)
+        full = LUMA_UNIT * MAXIMUM[frame.format.partition("_")[2]] * np.maximum(pixels, 1)
         return np.asarray(self._luma_read.array / full, np.float32)
 
 
@@ -218,12 +226,3 @@ def _frame_on_device(array: ForeignArray, layout: ArrayLayout) -> DeviceFrame | 
 def _described(array: NDArray[Any], layout: ArrayLayout) -> NDArray[Any]:
     """The part of an array of the host that the layout describes: all but a gray frame's alpha."""
     return array if array.shape == layout.shape else array[..., 0]
-
-
-def enlarged_samples(samples: NDArray[Any], scale: int) -> NDArray[np.float32]:
-    """Samples (H, W) made ``scale`` times as high and wide, cut to their range and rounded."""
-    height, width = samples.shape
-    plane = resized(samples[None].astype(np.float32), scale * height, scale * width)[0]
-    maximum = MAXIMUM[samples.dtype]
-    plane = plane.clip(0, maximum)
-    return plane if maximum == 1 else np.rint(plane)
