@@ -202,28 +202,6 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         target = gpu.bytes_at(dest, size)
         gpu.queue(stream.handle, lambda: target.fill(data))
 
-    def memset_d2d16_async(
-        dest: int, pitch: int, data: int, width: int, height: int, stream: Stream
-    ) -> None:
-        set_rows(np.uint16(data), dest, pitch, (height, width), stream)
-
-    def memset_d2d32_async(
-        dest: int, pitch: int, data: int, width: int, height: int, stream: Stream
-    ) -> None:
-        set_rows(np.uint32(data), dest, pitch, (height, width), stream)
-
-    def set_rows(
-        value: np.generic, dest: int, pitch: int, size: tuple[int, int], stream: Stream
-    ) -> None:
-        gpu.need_context("cuMemsetD2DAsync")
-        gpu.fail("cuMemsetD2DAsync")
-        rows, columns = size
-        reach = (rows - 1) * pitch + columns * value.itemsize
-        target = np.lib.stride_tricks.as_strided(
-            gpu.bytes_at(dest, reach).view(value.dtype), size, (pitch, value.itemsize)
-        )
-        gpu.queue(stream.handle, lambda: target.fill(value))
-
     class Function:
         def __init__(self, module: Module, name: str) -> None:
             self.module, self.name, self.arg_format = module, name, ""
@@ -294,8 +272,6 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         memcpy_dtoh_async=memcpy_dtoh_async,
         memcpy_dtod_async=memcpy_dtod_async,
         memset_d8_async=memset_d8_async,
-        memset_d2d16_async=memset_d2d16_async,
-        memset_d2d32_async=memset_d2d32_async,
         module_from_buffer=Module,
     )
     return module

@@ -283,7 +283,7 @@ class KernelCases:
         tiles, where = memory.put_tiles(empty), memory.put(origins)
         size = (height, width)
         bench.kernels.enlarge(planes, size, where, tiles, scale, stream=bench.stream)
-        bench.kernels.fill_last(tiles, 0.3, stream=bench.stream)
+        bench.kernels.fill_plane(tiles, 0.3, stream=bench.stream)
         found = memory.take_tiles(tiles)
         assert_near(found[:, :3], enlarge_tiles(loaded, scale, origins, tile), f"x{scale}")
         assert_same(found[:, 3:], np.full_like(found[:, 3:], 0.3), "the last plane")

@@ -127,7 +127,7 @@ def test_memory_of_enlarged_frames_is_counted(restorers: Restorers, gpu: FakeGpu
     with me.Restorer(path, halo=8) as restore:
         held, before = restore.engine.device_bytes.total, gpu.used_bytes()
     with me.Restorer(path, halo=8, frame_size=size) as restore:
-        # But the scene's luma, of which the limit takes no account, and what is below a page.
+        # At least what is counted: memory is taken in no other place once a frame is due.
         taken = held + gpu.used_bytes() - before
     with me.Restorer(path, halo=8, frame_size=size, memory_limit=taken):
         pass

@@ -156,6 +156,7 @@ def every_call(kernels: TileKernels, stream: Stream) -> dict[tuple[str, str], st
     for scale, dtype in itertools.product((2, 3, 4), ("float16", "float32")):
         tiles = DeviceTiles(256, (9, 3, 24, 24), dtype)
         kernels.enlarge(tiles, (8, 8), 256, tiles, scale, stream=stream)
+        kernels.fill_plane(tiles, 0.5, stream=stream)
     for scale, sample in itertools.product((2, 3, 4), SAMPLES):
         frames = (DeviceFrame(f"rgba_{sample}", size, size, (plane,)) for size in (8, 8 * scale))
         kernels.enlarge_alpha(*frames, scale, stream=stream)
@@ -182,7 +183,7 @@ def test_every_kernel_is_called_with_its_parameters(
         subprocess.run(command, check=True, capture_output=True)
         for name, parameters in re.findall(r"\.entry (\w+)\((.*?)\)", ptx.read_text(), re.DOTALL):
             types = re.findall(
-                r"\.param [^\n]*?\.[ub](64|32|8) [^\n\[,]*(?:\[(\d+)\])?", parameters
+                r"\.param [^\n]*?\.[ubf](64|32|8) [^\n\[,]*(?:\[(\d+)\])?", parameters
             )
             found[source.stem, name] = [int(size or int(bits) // 8) for bits, size in types]
     assert sorted(found) == sorted(formats)

@@ -21,6 +21,7 @@ SYMBOLS = [
         )
     ),
     *(f"blend_tiles_{value}" for value in VALUES),
+    *(f"fill_plane_{value}" for value in VALUES),
     *(f"enlarge_tiles_x{scale}_{value}" for scale in (2, 3, 4) for value in VALUES),
     *(f"enlarge_alpha_x{scale}_{sample}" for scale in (2, 3, 4) for sample in SAMPLES),
     *("take_row", "put_row", "advance", "lap"),

@@ -22,7 +22,7 @@ from __future__ import annotations
 from mirnet_edge.cuda.device import Device, Owner, open_device
 from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.cuda.kernels import Kernel, Kernels
-from mirnet_edge.cuda.memory import DeviceBuffer, MirroredBuffer, PinnedBuffer, fill_rows
+from mirnet_edge.cuda.memory import DeviceBuffer, MirroredBuffer, PinnedBuffer
 from mirnet_edge.cuda.streams import Event, Graph, Stream
 
 __all__ = [
@@ -37,6 +37,5 @@ __all__ = [
     "Owner",
     "PinnedBuffer",
     "Stream",
-    "fill_rows",
     "open_device",
 ]

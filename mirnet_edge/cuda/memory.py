@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 from mirnet_edge.cuda.device import Device, Owner
@@ -11,7 +10,6 @@ from mirnet_edge.cuda.streams import Stream
 from mirnet_edge.errors import DeviceError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
 
@@ -60,25 +58,6 @@ class DeviceBuffer(Owner):
                 f"an array of {array.nbytes:,} bytes, strides {array.strides}, cannot be copied to "
                 f"or from a buffer of {self.size_bytes:,}; need a C-contiguous one that fits"
             )
-
-
-def fill_rows(
-    device: Device,
-    address: int,
-    value: np.generic,
-    *,
-    size: tuple[int, int],
-    pitch_bytes: int,
-    stream: Stream,
-) -> None:
-    """Queue the setting of (rows, columns) values of 2 or 4 bytes, whose rows begin at ``address``
-    and ``pitch_bytes`` apart, to one value."""
-    rows, columns = size
-    item = value.itemsize
-    with device.doing(f"filling {rows} rows of {columns * item:,} bytes of GPU memory"):
-        fill = device.driver.memset_d2d16_async if item == 2 else device.driver.memset_d2d32_async
-        bits = int.from_bytes(value.tobytes(), sys.byteorder)
-        fill(address, pitch_bytes, bits, columns, rows, stream.native)
 
 
 class PinnedBuffer(Owner):

@@ -30,6 +30,7 @@ Work = Literal["plain", "apply", "gather", "sample"]
 well; and gathering alone, which writes no frame."""
 Frames = tuple[DeviceFrame, DeviceFrame]
 """From where to where."""
+COLOURS = 3
 CLOCK_WORDS = 8
 PLANES_MULTIPLE = 4
 PRE, ENGINE, POST = 1, 2, 3  # entries of the clock
@@ -45,6 +46,11 @@ class Machine:
     pooling: DevicePooling | None
     kernels: TileKernels
     scale: int = 1
+
+    @property
+    def tells_level(self) -> bool:
+        """Whether the engine is told how noisy a frame is."""
+        return self.engine.image.shape[1] > COLOURS
 
     @property
     def batch(self) -> int:
@@ -93,7 +99,7 @@ class Scratch(Owner):
 
     def _allocate_planes(self, dtype: str, height: int, width: int) -> None:
         # Whole vectors for the kernel that loads them, and pairs for the one that enlarges them.
-        shape = 1, 3, height, -(-width // PLANES_MULTIPLE) * PLANES_MULTIPLE
+        shape = 1, COLOURS, height, -(-width // PLANES_MULTIPLE) * PLANES_MULTIPLE
         memory = self._buffer(math.prod(shape) * np.dtype(dtype).itemsize)
         self.planes = DeviceTiles(memory.address, shape, dtype)
         memory = self._buffer(8)
@@ -152,11 +158,11 @@ class BatchLoop(Owner):
         self._opened()
 
     def prepare(self, work: Work, tables: BatchTables) -> None:
-        """Run the first batch once, so that all it needs is loaded, and capture it. Waits."""
+        """Run the first batch once, so that all it needs is loaded, and capture it. Waits. A frame,
+        if there is one, has begun, and nothing of that changes."""
         if work in self._graphs:
             return
         stream = self._machine.engine.stream
-        self.begin()
         self._scratch.rewind()
         self._queue(work, tables)
         stream.synchronize()
@@ -181,7 +187,7 @@ class BatchLoop(Owner):
         if level is not None:
             # Beside the graphs, which stay as they are, and for each frame: the stream keeps frames
             # in flight apart, and what else runs the engine overwrites its input.
-            kernels.fill_last(machine.engine.image, level / NOISE_UNIT, stream=stream)
+            kernels.fill_plane(machine.engine.image, level / NOISE_UNIT, stream=stream)
         if scratch.planes is not None:
             kernels.load(source, scratch.planes_origin, scratch.planes, stream=stream)
             if source.has_alpha:

@@ -121,6 +121,7 @@ class FramePlan(Owner):
             self._make_slot()
         for slot in self._slots:
             loop = self.loop((slot.source_frame, slot.target_frame))
+            loop.begin(0.0 if self._machine.tells_level else None)
             for work, tables in self._works():
                 loop.prepare(work, tables)
 

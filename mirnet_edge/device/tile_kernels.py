@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mirnet_edge.cuda import Device, Kernels, Owner, Stream, fill_rows
+from mirnet_edge.cuda import Device, Kernels, Owner, Stream
 from mirnet_edge.device.layouts import DeviceFrame, Plane
 from mirnet_edge.engines.protocol import TileMemory
 
@@ -51,19 +51,14 @@ class TileKernels(Owner):
         grid = _tile_grid(tiles, 4 // frame.sample_bytes, LOAD_ROWS)
         kernel.launch(*read, *written, grid=grid, block=TILE_THREADS, stream=stream)
 
-    def fill_last(self, tiles: TileMemory, value: float, *, stream: Stream) -> None:
-        """Set the last plane of every tile to one value."""
+    def fill_plane(self, tiles: TileMemory, value: float, *, stream: Stream) -> None:
+        """Set the last plane of every tile to one value (kernels/fill_plane.cu)."""
         count, planes, height, width = tiles.shape
-        number = np.dtype(tiles.dtype).type(value)
-        plane_bytes = height * width * number.itemsize
-        fill_rows(
-            self.device,
-            tiles.address + (planes - 1) * plane_bytes,
-            number,
-            size=(count, height * width),
-            pitch_bytes=planes * plane_bytes,
-            stream=stream,
-        )
+        kernel = self._kernels.get("fill_plane", f"fill_plane_{VALUE_NAMES[tiles.dtype]}", "Piiif")
+        vectors = _blocks(height * width * np.dtype(tiles.dtype).itemsize, 16)
+        grid = min(_blocks(vectors, ROW_THREADS), ROW_BLOCKS), 1, count
+        arguments = (tiles.address, planes, height, width, value)
+        kernel.launch(*arguments, grid=grid, block=(ROW_THREADS, 1, 1), stream=stream)
 
     def enlarge(
         self,

@@ -3,6 +3,7 @@
 
 #include "blend_tiles.cu"
 #include "enlarge.cu"
+#include "fill_plane.cu"
 #include "luma_sums.cu"
 #include "load_tiles.cu"
 #include "load_tiles_yuv.cu"
@@ -67,6 +68,12 @@ extern "C" void launch_enlarge_alpha(decltype(&enlarge_alpha_x2_u8) kernel, dim3
                                      const void* frame, long long pitch_bytes, int height,
                                      int width, void* enlarged, long long enlarged_pitch_bytes) {
     launch(kernel, grid, block, frame, pitch_bytes, height, width, enlarged, enlarged_pitch_bytes);
+}
+
+extern "C" void launch_fill_plane(decltype(&fill_plane_f16) kernel, dim3 grid, dim3 block,
+                                  void* tiles, int planes, int tile_height, int tile_width,
+                                  const float* value) {
+    launch(kernel, grid, block, tiles, planes, tile_height, tile_width, *value);
 }
 
 extern "C" void launch_luma_sums(decltype(&luma_sums_rgb_u8) kernel, dim3 grid, dim3 block,
