@@ -82,7 +82,7 @@ class Restorer:
         DeviceError: a GPU is needed and missing, or its memory does not suffice.
         MissingDependencyError: statistics of the frame need the packages onnx and onnx_ir.
 
-    A network of super-resolution restores frames ``scale`` times as high and wide: they are enlarged
+    A network of super-resolution makes frames ``scale`` times as high and wide: they are enlarged
     bicubically on the way into it. Tile, halo and blend are then in pixels of the enlarged frame.
 
     Calls from several threads wait for each other. On a TensorRT engine of three channels frames
@@ -227,8 +227,9 @@ class Restorer:
         Returns:
             The restored frame, of the frame's shape, each side times ``scale``, and dtype; clamped;
             alpha copied, or enlarged bicubically. A network whose output channels differ from its
-            input's returns (H, W, output channels). For a frame on the GPU a `DeviceArray`, which PyTorch and CuPy take without a copy. Its memory
-            comes round: hold it until what reads it on another stream than the default is done.
+            input's returns (H, W, output channels). For a frame on the GPU a `DeviceArray`, which
+            PyTorch and CuPy take without a copy. Its memory comes round: hold it until what reads
+            it on another stream than the default is done.
 
         Raises:
             FrameError: the array is no such frame.

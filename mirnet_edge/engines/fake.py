@@ -13,8 +13,8 @@ class FakeEngine:
     """An engine made of a function: the seam for tests of code that uses `Restorer`.
 
     Args:
-        function: (N, C, H, W) float32 to the same shape, without the plane of a noise level if
-            ``facts`` tell of one; None returns the tiles as they are.
+        function: (N, in_planes, H, W) float32 to (N, out_channels, H, W); None returns the tiles as
+            they are, without the plane of a noise level.
         facts: what it says of itself.
         fixed_size: (height, width) of the only tile it takes, or None.
         statistics: what restores tiles with given statistics, or None.
@@ -48,7 +48,7 @@ class FakeEngine:
         self.shapes.append(tiles.shape)
         if self.function is not None:
             return self.function(tiles)
-        return tiles[:, : self.facts.in_channels] if self.facts.noise_level else tiles
+        return tiles[:, :-1] if self.facts.noise_level else tiles
 
     def close(self) -> None:
         """Let `run` raise from now on."""

@@ -48,8 +48,9 @@ def enlarged(planes: Planes, scale: int) -> Planes:
 def enlarged_alpha(image: NDArray[Any], scale: int) -> NDArray[Any]:
     """The last channel of a frame as that of the enlarged one, cut and rounded as colours are."""
     maximum = MAXIMUM[image.dtype]
-    plane = enlarged(image[None, ..., -1].astype(np.float32), scale)[0].clip(0, maximum)
-    return plane if maximum == 1.0 else np.rint(plane)
+    plane: NDArray[Any] = enlarged(image[None, ..., -1].astype(np.float32), scale)[0]
+    np.clip(plane, 0, maximum, out=plane)
+    return plane if maximum == 1.0 else np.rint(plane, out=plane)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ has nothing but TensorRT has it too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from zipfile import BadZipFile
@@ -56,7 +56,7 @@ class NoiseEstimator:
     def __init__(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
         found = {name: (array.dtype, array.shape) for name, array in weights.items()}
         for name, shape in SHAPES.items():
-            if found.get(name) != (np.float32, shape):
+            if found.get(name) != (np.dtype(np.float32), shape):
                 raise CheckpointError(f"{name} is {found.get(name)}; need float32 {shape}")
             if not np.isfinite(weights[name].astype(np.float32)).all():
                 raise CheckpointError(f"{name} holds NaN or infinity")
@@ -108,7 +108,8 @@ def load_estimator(path: Path) -> NoiseEstimator:
         CheckpointError: the file is missing, damaged or of something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: of a damaged archive NumPy leaves the file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return NoiseEstimator({name: stored[name] for name in stored.files})
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -117,7 +118,8 @@ def load_estimator(path: Path) -> NoiseEstimator:
         ) from error
     except CheckpointError as error:
         raise CheckpointError(f"{path} holds no noise estimator: {error}") from error
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
+    # The last two are what "with" raises, as the Python may be, for a lone array (.npy).
+    except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({first_line(error)}); reinstall mirnet-edge, or tell the "
             "level, as noise=10"

@@ -111,8 +111,10 @@ def checked_noise(noise: object) -> float | None:
     if isinstance(noise, str) and noise == "auto":
         return None
     # NaN is in no range; True and False are numbers for Python alone.
-    if isinstance(noise, Real) and not isinstance(noise, bool) and 0 <= noise <= MOST_LEVEL:
-        return float(noise)
+    if isinstance(noise, Real) and not isinstance(noise, bool):
+        level = float(noise)
+        if 0 <= level <= MOST_LEVEL:
+            return level
     raise ConfigError(
         f'noise={noise!r}: need "auto", or the level of the noise in units of 1/255, from 0 to '
         f"{MOST_LEVEL:g}"

@@ -135,7 +135,11 @@ class HostPath:
                 layout.load(source, region, crop)
             return crops
 
-        return noise.of(cut, kind=(source.shape, source.dtype), brightness=lambda: brightness_of(source, regions))
+        return noise.of(
+            cut,
+            kind=(source.shape, source.dtype),
+            brightness=lambda: brightness_of(source, regions),
+        )
 
     def _note(self, tiles: FrameTiles, level: float | None, total_ms: float) -> None:
         pre, engine, post = (
