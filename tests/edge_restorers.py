@@ -34,7 +34,11 @@ class Restorers:
         return write_plans(folder, edge_network(**network), TILE, batch, image)
 
     def both(
-        self, batch: int = 1, image: str = "FLOAT", network: dict[str, Any] | None = None, **options: Any
+        self,
+        batch: int = 1,
+        image: str = "FLOAT",
+        network: dict[str, Any] | None = None,
+        **options: Any,
     ) -> tuple[me.Restorer, me.Restorer]:
         """On the device, and on the host with the same tile."""
         network = network or {}

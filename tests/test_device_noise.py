@@ -1,8 +1,9 @@
-"""Frames through a TensorRT engine that is told how noisy they are, on a GPU in host memory: against
-the portable engine on the same network."""
+"""Frames through a TensorRT engine that is told how noisy they are, on a GPU in host memory:
+against the portable engine on the same network."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from edge_restorers import restorers as restorers
 from fake_gpu import FakeGpu
 
 import mirnet_edge as me
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.frames import noise_level
 from mirnet_edge.frames.noise_level import EVERY
 from mirnet_edge.pooling.passes import MODES, StatisticsSettings
@@ -68,7 +70,8 @@ def test_other_samples(dtype: Any, both: Both) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "batch", "image"), [((1, 1), 1, "FLOAT"), ((48, 96), 3, "HALF"), ((97, 201), 4, "HALF")]
+    ("size", "batch", "image"),
+    [((1, 1), 1, "FLOAT"), ((48, 96), 3, "HALF"), ((97, 201), 4, "HALF")],
 )
 def test_every_size_batch_and_type(
     size: tuple[int, int], batch: int, image: str, both: Both
@@ -180,6 +183,15 @@ def test_a_stream_is_estimated_now_and_then(
             pass
         assert contrast.asked == 4, "another stream, and another scene"
         assert restore.timings.noise != pytest.approx(level, rel=0.1)
+
+
+def test_a_plan_of_other_planes_than_its_card_says(restorers: Restorers) -> None:
+    path = restorers.plan(**NETWORK)
+    card = EngineCard.load(card_path(path))
+    facts = dataclasses.replace(card.facts, noise_level=False)
+    dataclasses.replace(card, facts=facts).save(card_path(path))
+    with pytest.raises(me.EngineError, match="tiles of 4 planes, but its card says 3"):
+        me.Restorer(path, halo=8)
 
 
 def test_all_is_there_before_the_first_frame(

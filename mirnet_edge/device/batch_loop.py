@@ -74,9 +74,7 @@ class Scratch(Owner):
         size_bytes: of all of it.
     """
 
-    def __init__(
-        self, machine: Machine, size: tuple[int, int], cover: Cover, rows: int
-    ) -> None:
+    def __init__(self, machine: Machine, size: tuple[int, int], cover: Cover, rows: int) -> None:
         stream = machine.engine.stream
         super().__init__(stream.device)
         self.stream = stream

@@ -41,4 +41,5 @@ class NoiseSamples(Owner):
         self._memory.download(self._crops.array[:count], stream=stream)
         stream.synchronize()
         # Frames on the device are not searched for NaN, of which no level would come back.
-        return np.nan_to_num(self._crops.array[:count], copy=False, posinf=1.0, neginf=0.0)
+        crops: NDArray[np.float32] = self._crops.array[:count]
+        return np.nan_to_num(crops, copy=False, posinf=1.0, neginf=0.0)

@@ -71,7 +71,8 @@ class DevicePath(Owner):
 
     Raises:
         DeviceError: no compiler for the kernels, or not enough memory.
-        EngineError: there are no engines that pool over a frame.
+        EngineError: there are no engines that pool over a frame, or the plan has other planes than
+            ``facts`` tell.
     """
 
     depth = SLOTS
@@ -88,6 +89,12 @@ class DevicePath(Owner):
         frame_size: tuple[int, int] | None = None,
         memory_limit: int | None = None,
     ) -> None:
+        planes = engine.image.shape[1]
+        if planes != facts.in_planes:
+            raise EngineError(
+                f"{engine.path.name} takes tiles of {planes} planes, but its card says "
+                f"{facts.in_planes}; build it again with mirnet-edge build"
+            )
         super().__init__(engine.stream.device)
         self.timings = Timings()
         self._latencies = LatencyRecord()
