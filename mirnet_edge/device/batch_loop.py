@@ -67,8 +67,8 @@ class Scratch(Owner):
         clock, cursor: see `TileKernels.lap` and `TileKernels.advance`.
         origins, kept: of the batch at hand.
         blocks: what each batch gathered, (rows, block_words) float32; None where nothing is.
-        planes: of a frame that is enlarged, at its own size, which its tiles are cut from; None
-            where none is.
+        planes, planes_origin: of a frame that is enlarged, at its own size, from which its tiles
+            are cut, as one tile, and the origin of that; None and 0 where none is.
         ring, ring_rows, ramp: where tiles wait for those that fade into them; None, 0 and 0 where
             tiles are cut.
         size_bytes: of all of it.
@@ -82,7 +82,7 @@ class Scratch(Owner):
         self.blocks: DeviceBuffer | None = None
         self.planes: DeviceTiles | None = None
         self.ring: DeviceTiles | None = None
-        self.ring_rows = self.ramp = 0
+        self.planes_origin = self.ring_rows = self.ramp = 0
         batch = machine.batch
         with self._making():
             self.clock, self.cursor = self._buffer(8 * CLOCK_WORDS), self._buffer(4)
@@ -176,21 +176,19 @@ class BatchLoop(Owner):
     def begin(self, level: float | None = None) -> None:
         """Queue what a frame needs once, before its batches: the plane of its noise level, in units
         of 1/255, where it is told one; where it is enlarged, its planes at its own size, and the
-        alpha of the restored frame. Time counts as that of cutting tiles."""
-        machine, scratch = self._machine, self._scratch
-        if level is None and scratch.planes is None:
-            return
-        kernels, stream, (source, target) = machine.kernels, machine.engine.stream, self.frames
-        kernels.lap(scratch.clock.address, 0, stream=stream)
+        alpha of the restored frame. The time of these counts as that of cutting tiles."""
+        machine, scratch, (source, target) = self._machine, self._scratch, self.frames
+        kernels, stream = machine.kernels, machine.engine.stream
         if level is not None:
             # Beside the graphs, which stay as they are, and for each frame: the stream keeps frames
             # in flight apart, and what else runs the engine overwrites its input.
             kernels.fill_plane(machine.engine.image, level / NOISE_UNIT, stream=stream)
         if scratch.planes is not None:
+            kernels.lap(scratch.clock.address, 0, stream=stream)
             kernels.load(source, scratch.planes_origin, scratch.planes, stream=stream)
             if source.has_alpha:
                 kernels.enlarge_alpha(source, target, machine.scale, stream=stream)
-        kernels.lap(scratch.clock.address, PRE, stream=stream)
+            kernels.lap(scratch.clock.address, PRE, stream=stream)
 
     def launch(self, work: Work, tables: BatchTables) -> None:
         """Queue the batch at the cursor, and advance it; `prepare` comes first."""
