@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.frames.bicubic import TAPS, bicubic_taps
-from mirnet_edge.frames.layout import FrameLayout, Region, reflect_beyond
+from mirnet_edge.frames.layout import MAXIMUM, FrameLayout, Region, reflect_beyond
 
 Planes = NDArray[np.float32]
 
@@ -43,6 +43,14 @@ def enlarged(planes: Planes, scale: int) -> Planes:
         _Axis(0, scale * length, scale, length) for length in (planes.shape[1], planes.shape[2])
     )
     return _enlarge(planes, rows, columns)
+
+
+def enlarged_alpha(image: NDArray[Any], scale: int) -> NDArray[Any]:
+    """The last channel of a frame as that of the enlarged one, cut and rounded as colours are."""
+    maximum = MAXIMUM[image.dtype]
+    plane: NDArray[Any] = enlarged(image[None, ..., -1].astype(np.float32), scale)[0]
+    np.clip(plane, 0, maximum, out=plane)
+    return plane if maximum == 1.0 else np.rint(plane, out=plane)
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,14 @@ from mirnet_edge.engines.protocol import Engine
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import NOISE_UNIT, ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
-from mirnet_edge.frames.enlarged import enlarged
-from mirnet_edge.frames.layout import MAXIMUM, FrameLayout, require_array
+from mirnet_edge.frames.enlarged import enlarged_alpha
+from mirnet_edge.frames.layout import FrameLayout, require_array
 from mirnet_edge.frames.noise_estimator import CROP_PX
-from mirnet_edge.frames.noise_level import NoiseLevel, sample_regions
+from mirnet_edge.frames.noise_level import NoiseLevel, brightness_of, sample_regions
 from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, to_rgb
 from mirnet_edge.host.tiles import FrameTiles
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.tiling.geometry import Tiling
-
-BRIGHTNESS_STEP = 8
-"""Every eighth row and column of a region tells how bright it is."""
 
 
 class HostPath:
@@ -140,11 +137,11 @@ class HostPath:
                 layout.load(source, region, crop)
             return crops
 
-        def brightness() -> NDArray[Any]:
-            few = [source[region][::BRIGHTNESS_STEP, ::BRIGHTNESS_STEP] for region in regions]
-            return np.array([pixels.mean() for pixels in few]) / layout.maximum
-
-        return noise.of(cut, kind=(source.shape, source.dtype), brightness=brightness)
+        return noise.of(
+            cut,
+            kind=(source.shape, source.dtype),
+            brightness=lambda: brightness_of(source, regions),
+        )
 
     def _note(self, tiles: FrameTiles, level: float | None, total_ms: float) -> None:
         pre, engine, post = (
@@ -153,14 +150,6 @@ class HostPath:
         self._latencies.add(pre=pre, engine=engine, post=post, total=total_ms)
         count = len(tiles.cover)
         self.timings = Timings(count, pre, engine, post, tiles.passes, tiles.samples, level)
-
-
-def enlarged_alpha(image: NDArray[Any], scale: int) -> NDArray[Any]:
-    """The last channel of a frame as that of the enlarged one, cut and rounded as colours are."""
-    maximum = MAXIMUM[image.dtype]
-    plane: NDArray[Any] = enlarged(image[None, ..., -1].astype(np.float32), scale)[0]
-    np.clip(plane, 0, maximum, out=plane)
-    return plane if maximum == 1.0 else np.rint(plane, out=plane)
 
 
 def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
