@@ -138,9 +138,12 @@ class Stepper:
         self.is_updating = False
 
     def _seed(self) -> None:
-        # So far apart that neighbouring seeds share no step's draws within a million steps.
-        seed = self.state.settings.seed * 1_000_003 + self.state.step
-        self._generator.manual_seed(seed + (self._processes.rank << 40))
+        # So far apart that neighbouring seeds, or processes, share no step's draws within a million
+        # steps; within 32 bits, as the generator of a CPU takes no more.
+        settings, rank = self.state.settings, self._processes.rank
+        self._generator.manual_seed(
+            (settings.seed * 1_000_003 + rank * 97_000_087 + self.state.step) % 2**32
+        )
 
     def _begin(self, stage: Stage) -> None:
         """Make the places of a stage's batches, and what works on them."""
