@@ -161,23 +161,23 @@ def _finished(noisy: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor
     return results[0].clamp(0, 1), results[1].clamp(0, 1)
 
 
-def grained(clean: Tensor, draw: Draw, most: float = 30.0) -> Tensor:
-    """Noise of pictures whose history nobody knows: blotches of luma and, larger, of colour, that
-    grow or shrink with the light."""
+def grained(clean: Tensor, draw: Draw, most: float = 20.0) -> Tensor:
+    """Noise of pictures whose history nobody knows, of ``most`` / 255 at most: blotches of luma and,
+    larger, of colour, with finer grain among them, that grow or shrink with the light."""
     import torch
 
     from mirnet_edge.workstation.tasks.camera import blurred, from_ycc
 
-    sigma = draw.log_uniform(1.0, most) / 255
-    luma, colour = draw.uniform(0.05, 1.1), draw.uniform(0.3, 3.0)
-    noise = blurred(draw.noise_like(clean), torch.cat((luma, colour, colour), 1))
-    noise = noise / noise.square().mean((2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+    def blotches(luma: Tensor, colour: Tensor) -> Tensor:
+        noise = blurred(draw.noise_like(clean), torch.cat((luma, colour, colour), 1))
+        return noise / noise.square().mean((2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+
+    luma, colour, fine = draw.uniform(0.2, 1.6), draw.uniform(0.4, 3.0), draw.uniform(0, 1)
+    noise = (1 - fine) * blotches(luma, colour) + fine * blotches(0.4 * luma, 0.4 * colour)
     share = draw.uniform(0.2, 1.5)
     noise = from_ycc(noise * torch.cat((torch.ones_like(share), share, share), 1))
     tilt = draw.uniform(-0.8, 0.8)
     light = blurred(clean, torch.ones_like(tilt)).mean(1, keepdim=True)
-    gain = (1 + tilt * (2 * light - 1)).clamp(min=0.05)
-    noise = noise * gain
-    return clean + sigma * noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(
-        min=1e-6
-    )
+    noise = noise * (1 + tilt * (2 * light - 1)).clamp(min=0.05)
+    measured = noise.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return clean + draw.log_uniform(1.0, most) / 255 * noise / measured.clamp(min=1e-6)
