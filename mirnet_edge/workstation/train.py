@@ -158,6 +158,10 @@ class Trainer:
         if self.device.type == "cuda":
             for each in (state.network, state.average):
                 each.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for moments in optimizer.state.values():
+                for name, tensor in moments.items():
+                    if tensor.dim() == 4:
+                        moments[name] = tensor.to(memory_format=torch.channels_last)
         return state
 
     def run(
