@@ -26,7 +26,6 @@ from mirnet_edge.model.checkpoints import facts_of, save_model
 from mirnet_edge.model.config import preset
 from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation.curve import Point, plot_curve
-from mirnet_edge.workstation.initial import initial_network
 from mirnet_edge.workstation.pace import Pace, Report
 from mirnet_edge.workstation.patches import (
     Draw,
@@ -37,7 +36,7 @@ from mirnet_edge.workstation.patches import (
 from mirnet_edge.workstation.photos import read_pairs, read_photos
 from mirnet_edge.workstation.processes import Processes
 from mirnet_edge.workstation.settings import Stage, TrainSettings
-from mirnet_edge.workstation.state import CHECKPOINT, TrainState
+from mirnet_edge.workstation.state import CHECKPOINT, TrainState, initial_network
 from mirnet_edge.workstation.stepper import Stepper
 from mirnet_edge.workstation.validation import read_validation
 
