@@ -1,4 +1,4 @@
-"""PyTorch as a peer: eager, as a CUDA graph, and compiled, each compiled form under a CUDA graph."""
+"""PyTorch as a peer: eager, as a CUDA graph, and compiled, which is a CUDA graph too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from networks import network_of
-from peers import FRAME, Case, Form, Open, Step, clock
+from peer_case import FRAME, Case, Form, Open, Step, clock
 
 from mirnet_edge.system import usable_cores
 

@@ -1,15 +1,15 @@
 """One peer on one network and one shape, through its public API, in a process of its own.
 
-python benchmarks/peers.py PEER NETWORK SHAPE FOLDER [--device cpu|cuda] [--seconds LIMIT]
+python benchmarks/peers.py PEER NETWORK SHAPE FOLDER [--device cpu|cuda] [--forms N] [--seconds N]
 
-SHAPE is batch x height x width. FOLDER has the graphs of `networks.py`; engines and torch's compiled
-kernels are kept there. A record goes to FOLDER/rows: a row for each form of the peer, written when
-it is there, so that what ends the process early leaves the others. What fails is a row that says why.
+SHAPE is batch x height x width. FOLDER has the graphs of `networks.py`; engines, and the kernels
+that torch compiles, are kept there. The record goes to FOLDER/rows: a row for each form of the
+peer, written when it is there, so that whatever ends the process early leaves the others. What
+fails is a row that says why.
 
-Every form is run once more before the next begins: the device waits for nothing, and nothing is in
-flight. ``device_ms`` is the time between two events around a run, ``wall_ms`` that of the host until
-the device is done; neither counts copies between them, but for ``frame_ms``, of a 1080p frame of
-uint8 from the host's memory to the host's memory.
+Runs wait for each other: when one begins, nothing is in flight. ``device_ms`` is the time between
+two events around a run, ``wall_ms`` the host's until the device is done. Neither counts copies
+between the two; ``frame_ms`` does: a 1080p frame of uint8, from host memory to host memory.
 """
 
 from __future__ import annotations
@@ -21,68 +21,22 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import gpu_state
 import numpy as np
+from peer_case import Case, Form, Open, Step, clock
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.system import usable_cores
 
-FRAME = (1080, 1920)
 WARM_UP_S, MEASURE_S = 0.3, 1.5
 LEAST_RUNS, MOST_RUNS = 20, 300
-Step = Callable[[], "tuple[float | None, float]"]
-"""Runs once and waits; milliseconds by events, None where there are none, and on the wall."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a peer is given: a network, its batch, height and width, and where files lie."""
-
-    network: str
-    shape: tuple[int, int, int]
-    folder: Path
-    device: str
-
-    @property
-    def is_frame(self) -> bool:
-        """Whether the tile is `FRAME`, padded."""
-        return self.device == "cuda" and self.shape == (1, 1088, 1920)
-
-    def tiles(self, planes: int) -> np.ndarray:
-        """Random tiles."""
-        batch, *size = self.shape
-        return np.random.default_rng(0).random((batch, planes, *size), np.float32)
-
-
-@dataclass
-class Form:
-    """A peer in one of its forms, open: what runs it; for a case that is a frame, what restores one
-    of uint8 from host to host; and whatever else the row is to say."""
-
-    step: Step
-    frame: Callable[[], object] | None
-    said: dict[str, Any]
-
-
-Open = Callable[[Case, ExitStack], Form]
-
-
-def clock(run: Callable[[], object]) -> Step:
-    """Time on the wall what returns when it is done."""
-
-    def step() -> tuple[None, float]:
-        began = time.perf_counter()
-        run()
-        return None, 1e3 * (time.perf_counter() - began)
-
-    return step
 
 
 def percentiles(series: list[float]) -> dict[str, float]:
@@ -125,10 +79,10 @@ def forms_of(peer: str) -> dict[str, Open]:
     return found
 
 
-def rows(peer: str, case: Case, limit_s: float) -> Iterator[dict[str, Any]]:
-    """A row for each form."""
+def rows(peer: str, case: Case, most: int, limit_s: float) -> Iterator[dict[str, Any]]:
+    """A row for each of the first forms."""
     began = time.monotonic()
-    for name, opened in forms_of(peer).items():
+    for name, opened in islice(forms_of(peer).items(), most):
         started = time.monotonic()
         row: dict[str, Any] = {"form": name}
         if started - began > limit_s:
@@ -147,12 +101,13 @@ def rows(peer: str, case: Case, limit_s: float) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser()
     parser.add_argument("peer")
     parser.add_argument("network")
     parser.add_argument("shape")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--forms", type=int, default=99)
     parser.add_argument("--seconds", type=float, default=600)
     given = parser.parse_args()
     batch, height, width = map(int, given.shape.split("x"))
@@ -171,7 +126,7 @@ def main() -> None:
         record |= gpu_state.facts()
     path = case.folder / "rows" / f"{given.network}.{given.peer}.{given.shape}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for row in rows(given.peer, case, given.seconds):
+    for row in rows(given.peer, case, given.forms, given.seconds):
         record["rows"].append(row)
         record["versions"] = {
             name: str(getattr(sys.modules[name], "__version__", ""))
