@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mirnet_edge._files import atomic_path
 from mirnet_edge.model.config import PRESETS, Config, MIRNetV2Config
 
 if TYPE_CHECKING:
@@ -108,9 +109,8 @@ def graph_of(folder: Path, name: str, plain: Shape | None = None) -> Path:
             for axis, side in zip((0, 2, 3), plain, strict=True):
                 dims[axis].Clear()
                 dims[axis].dim_value = side
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(proto.SerializeToString())
-    temporary.replace(path)
+    with atomic_path(path) as temporary:  # two peers may want it at one time
+        temporary.write_bytes(proto.SerializeToString())
     return path
 
 
