@@ -21,6 +21,7 @@ from mirnet_edge.trt.timing_cache import TimingCache
 
 LEVELS = (1, 3, 5)
 """TensorRT's optimization levels; the first takes minutes, the last up to an hour."""
+MODULES_KEPT = 20
 ORT_PROVIDERS = {
     "onnxruntime-cuda": {"fp32": ("CUDAExecutionProvider", {"use_tf32": "0"}),
                          "tf32": ("CUDAExecutionProvider", {"use_tf32": "1"})},
@@ -69,6 +70,10 @@ def ours(level: int, case: Case, stack: ExitStack) -> Form:
         "notes": list(card.notes),
         "build_s": card.build_seconds,
     }
+    try:
+        said["profile"] = profile(path)
+    except MirnetEdgeError as error:
+        said["profile_error"] = str(error)
     frame = None
     if case.is_frame:
         try:
@@ -76,6 +81,14 @@ def ours(level: int, case: Case, stack: ExitStack) -> Form:
         except MirnetEdgeError as error:  # the engine alone can be timed all the same
             said["frame_error"] = str(error)
     return Form(timed(path, stack), frame, said)
+
+
+def profile(engine: Path) -> dict[str, Any]:
+    """Where its time goes, as ``mirnet-edge bench --profile`` tells."""
+    from mirnet_edge.cli.profile import profile_of
+
+    found = asdict(profile_of(str(engine), runs=20))
+    return found | {"modules": found["modules"][:MODULES_KEPT]}
 
 
 def whole_frame(engine: Path, stack: ExitStack) -> Callable[[], object]:

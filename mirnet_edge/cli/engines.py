@@ -30,6 +30,7 @@ from mirnet_edge.frames.pixel_formats import FormatName
 
 if TYPE_CHECKING:
     from mirnet_edge.bench import Bench, FrameBench
+    from mirnet_edge.trt.profile import EngineProfile
 
 MIB = 2**20
 STDOUT = "-"
@@ -141,6 +142,8 @@ bench_options = option_group(
     click.option("--runs", type=click.IntRange(1), default=100, help="Of tiles, to time."),
     click.option("--frame", type=read_frame_size, metavar="WxH",
                  help="Width x height of frames to time, instead of tiles."),
+    click.option("--profile", is_flag=True,
+                 help="Where an .engine's time goes: by kind of layer and by module."),
     click.option("--frames", type=click.IntRange(1, FRAMES_KEPT), default=100,
                  help="To time, one by one and again as a stream."),
     click.option("--pixels", type=click.Choice(["auto", *get_args(FormatName)]), default="auto",
@@ -160,11 +163,17 @@ bench_options = option_group(
 @click.pass_context
 def bench(context: click.Context, /, **given: object) -> None:
     """Time MODEL (.engine, .onnx, a checkpoint, or a bundled model's name) on random tiles; with
-    --frame on whole frames, part by part, one by one and as a stream."""
+    --frame on whole frames, part by part, one by one and as a stream; with --profile layer by layer
+    beside what this device could do at best."""
     from mirnet_edge.bench import Bench, bench_engine, bench_frames
+    from mirnet_edge.cli.profile import print_profile, profile_of
+    from mirnet_edge.trt.profile import EngineProfile
 
     options = {name: context.params[name] for name in given}
-    model, frame, record, overwrite = map(options.pop, ("model", "frame", "record", "overwrite"))
+    names = "model", "frame", "record", "overwrite", "profile"
+    model, frame, record, overwrite, profile = map(options.pop, names)
+    if profile and (frame or not Path(model).suffix == ".engine"):
+        raise click.UsageError("--profile is of an .engine and its tiles, without --frame", context)
     for name in OF_TILES if frame else OF_FRAMES:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             why = "is of tiles; with --frame give --frames" if frame else "needs --frame"
@@ -174,13 +183,15 @@ def bench(context: click.Context, /, **given: object) -> None:
         raise click.UsageError("--tile none needs --frame")
     quiet = record == STDOUT
     with ExitStack() as stack:
-        measured: Bench | FrameBench
+        measured: Bench | FrameBench | EngineProfile
         file = None
         # Frames are timed for minutes: what cannot be written is said before.
         if record not in (None, STDOUT):
             require_new(Path(record), overwrite)
             file = stack.enter_context(atomic_path(record))
-        if frame:
+        if profile:
+            measured = profile_of(model, options["runs"])
+        elif frame:
             progress = stack.enter_context(phases(quiet=quiet))
             measured = bench_frames(model, frame, progress=progress, **options)
         else:
@@ -190,6 +201,9 @@ def bench(context: click.Context, /, **given: object) -> None:
             file.write_text(json_text(measured) + "\n", encoding="utf-8")
     if quiet:
         print_json(measured)
+        return
+    if isinstance(measured, EngineProfile):
+        print(print_profile(measured))
         return
     figures = _print_tiles(measured) if isinstance(measured, Bench) else _print_frames(measured)
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
