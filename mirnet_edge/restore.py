@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
@@ -23,6 +24,7 @@ from mirnet_edge.engines.protocol import (
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, TilingError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import FramePath, Latency, Progress, Ticket, Timings
+from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.host.path import HostPath
 from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
@@ -53,11 +55,14 @@ class Restorer:
             those of the frame, exact at the price of several passes; "frame-fast", those of a few
             sample tiles; "stream", what earlier frames gathered. See `pooling.passes`, and
             `StatisticsSettings` for what can be set. A frame of one tile needs none of it.
+        noise: how noisy frames are, for a network that asks for it (``facts.noise_level``): the RMS
+            of the noise in units of 1/255, from 0 to 100; "auto" estimates it from each frame,
+            steady over a stream (see `frames.noise_level`). ``timings.noise`` tells what was used.
         pixels: how the pixels of every frame lie: a `PixelFormat` ("nv12" with its colour standard
             and range) or its name; "auto" takes gray, RGB or RGBA by an array's channels.
-        frame_size: (height, width) of every frame; another size is then an error, and on the device
-            all that uint8 frames need is made at once, so that the first is as fast as the next.
-            None lets it change; each change allocates anew.
+        frame_size: (height, width) of every frame that is given; another size is then an error, and
+            on the device all that uint8 frames need is made at once, so that the first is as fast
+            as the next. None lets it change; each change allocates anew.
         memory_limit: bytes that the model may take: of device memory for engines, by their card; of
             the host's for others, by an estimate from the model's facts and the tile.
         threads, provider: see `open_engine`.
@@ -71,9 +76,14 @@ class Restorer:
         EngineError, CheckpointError: the model cannot be loaded, or not be given statistics.
         TilingError: a tile that is no multiple of 4, or too small for halo and blend; no tile fits
             into ``memory_limit``, or this one does not; a mode that there is not.
+        ConfigError: ``noise`` is neither "auto" nor such a number, or is one for a network that
+            takes none.
         FrameError: no such pixel format.
         DeviceError: a GPU is needed and missing, or its memory does not suffice.
         MissingDependencyError: statistics of the frame need the packages onnx and onnx_ir.
+
+    A network of super-resolution makes frames ``scale`` times as high and wide: they are enlarged
+    bicubically on the way into it. Tile, halo and blend are then in pixels of the enlarged frame.
 
     Calls from several threads wait for each other. On a TensorRT engine of three channels frames
     stay on the device from upload to download; see `mirnet_edge.device.path`.
@@ -87,6 +97,7 @@ class Restorer:
         halo: int = DEFAULT_HALO_PX,
         blend: int = 0,
         statistics: Mode | StatisticsSettings = "tile",
+        noise: Noise = "auto",
         pixels: PixelFormat | str = "auto",
         frame_size: tuple[int, int] | None = None,
         memory_limit: int | None = None,
@@ -100,6 +111,8 @@ class Restorer:
         if not isinstance(statistics, StatisticsSettings):
             statistics = StatisticsSettings(statistics)
         self._settings = statistics
+        checked_noise(noise)
+        self._asked_noise = noise
         self._pixels: PixelFormat | None = None
         if pixels != "auto":
             self._pixels = pixel_format(pixels) if isinstance(pixels, str) else pixels
@@ -138,6 +151,7 @@ class Restorer:
         self._host_limit = None if works_on_device(engine) else self._memory_limit
         try:
             self._settle_tile()
+            self._noise = NoiseLevel.for_network(self.facts, self._asked_noise)
             self.statistics: FrameStatistics | None = None
             if self._settings.mode != "tile":
                 pools = statistics_of_engine(engine).pools
@@ -167,6 +181,7 @@ class Restorer:
                 facts=facts,
                 tiling=self.tiling,
                 statistics=self.statistics,
+                noise=self._noise,
                 pixels=self._pixels,
                 frame_size=self._frame_size,
             )
@@ -178,6 +193,7 @@ class Restorer:
             tiling=self.tiling,
             pooling=self.statistics,
             samples=self._settings.samples,
+            noise=self._noise,
             pixels=self._pixels,
             frame_size=self._frame_size,
             memory_limit=self._memory_limit,
@@ -204,15 +220,16 @@ class Restorer:
                 (H, W, 4) RGBA, or as ``pixels`` says; uint8, uint16, or float32 in [0, 1]. Any size
                 from 1x1. A numpy array; with a TensorRT engine any array with
                 ``__cuda_array_interface__``, DLPack or the buffer protocol, on the host or the GPU.
-            out: written to and returned; of the frame's shape and dtype, sharing no memory with
-                it. None allocates where the frame is.
+            out: written to and returned; of the restored frame's shape and dtype, sharing no memory
+                with the frame. None allocates where the frame is.
             progress: called with (tiles done, tiles) after each tile; on the device at the end.
 
         Returns:
-            The restored frame, of the frame's shape and dtype; clamped; alpha copied. A network
-            whose output channels differ from its input's returns (H, W, output channels). For a
-            frame on the GPU a `DeviceArray`, which PyTorch and CuPy take without a copy. Its memory
-            comes round: hold it until what reads it on another stream than the default is done.
+            The restored frame, of the frame's shape, each side times ``scale``, and dtype; clamped;
+            alpha copied, or enlarged bicubically. A network whose output channels differ from its
+            input's returns (H, W, output channels). For a frame on the GPU a `DeviceArray`, which
+            PyTorch and CuPy take without a copy. Its memory comes round: hold it until what reads
+            it on another stream than the default is done.
 
         Raises:
             FrameError: the array is no such frame.
@@ -229,12 +246,19 @@ class Restorer:
             return path.collect(ticket)
 
     def _submit(
-        self, frame: object, out: object = None, progress: Progress | None = None
+        self,
+        frame: object,
+        out: object = None,
+        progress: Progress | None = None,
+        stream: object = None,
     ) -> tuple[FramePath, Ticket]:
-        """Start on a frame, on the first engine that is left whose memory suffices."""
+        """Start on a frame, on the first engine that is left whose memory suffices; ``stream`` is
+        an object of the stream that it is of."""
         with self._lock:
             while True:
                 path = self._require_path()
+                if self._noise is not None:
+                    self._noise.begin(stream)
                 try:
                     return path, path.submit(frame, out, progress)
                 except DeviceMemoryError as error:
@@ -271,10 +295,15 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
-        path = _StreamedPath(self._submit, self._require_path().depth)
+        path = _StreamedPath(partial(self._submit, stream=object()), self._require_path().depth)
         return FrameStream(
             path, frames, queue=queue, drop=drop, timestamps=timestamps, pixels=self._pixels
         )
+
+    @property
+    def scale(self) -> int:
+        """How many times as high and wide as a frame its restored one is."""
+        return self.facts.scale
 
     @property
     def timings(self) -> Timings:
@@ -290,7 +319,7 @@ class Restorer:
         return self._require_path().latency(frames)
 
     def tiling(self, height: int, width: int) -> Tiling:
-        """How a frame of ``height`` x ``width`` pixels is cut into tiles."""
+        """How a frame that is restored to ``height`` x ``width`` pixels is cut into tiles."""
         if self._tile is not None and height * width > self._whole_px:
             return self._cut(self._tile, self.facts, self._fixed is not None)
         rule = self.facts.size_rule

@@ -15,6 +15,7 @@ from mirnet_edge.cli.console import (
     err,
     json_option,
     json_text,
+    noise_level_option,
     option_group,
     overwrite_option,
     phases,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 STDOUT = "-"
 OF_TILES = ("runs",)
-OF_FRAMES = ("frames", "pixels", "halo", "blend", "statistics", "memory_limit")
+OF_FRAMES = ("frames", "pixels", "halo", "blend", "statistics", "noise", "memory_limit")
 """Parameters of ``bench`` without and with ``--frame``."""
 
 calibration_options = option_group(
@@ -154,6 +155,7 @@ bench_options = option_group(
                  "the table."),
     overwrite_option,
     tiling_options,
+    noise_level_option,
 )  # fmt: skip
 
 
@@ -222,7 +224,10 @@ def _print_frames(measured: FrameBench) -> str:
     """Print two tables, one by one and as a stream; what is returned sums them up."""
     (height, width), (rows, columns) = measured.frame_size, measured.tile
     pixels = "" if measured.pixels == "auto" else f" {measured.pixels}"
-    print(f"{measured.model}: {measured.frames} frames of {width}x{height}{pixels}")
+    scale, noise = measured.scale, measured.noise
+    enlarged = "" if scale == 1 else f", restored to {scale * width}x{scale * height}"
+    told = "" if noise is None else f", noise {noise:.1f}"
+    print(f"{measured.model}: {measured.frames} frames of {width}x{height}{pixels}{enlarged}{told}")
     both = {"one by one": measured.one_by_one, "as a stream": measured.stream}
     for way, runs in both.items():
         # Not vars(), which has the number of frames too.

@@ -29,6 +29,7 @@ from mirnet_edge.engines.protocol import DeviceEngine
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, TilingError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
+from mirnet_edge.frames.noise_level import NoiseLevel
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.pooling.samples import kept_regions, sample_tiles
@@ -62,6 +63,7 @@ class DevicePath(Owner):
         tiling: how a frame of (height, width) is cut.
         pooling: what the tiles of a frame share, None where each has its own.
         samples: about how many tiles make a sample.
+        noise: settles the level of each frame; None for a network that is not told it.
         pixels, frame_size, memory_limit: see `Restorer`.
 
     Raises:
@@ -78,6 +80,7 @@ class DevicePath(Owner):
         tiling: Callable[[int, int], Tiling],
         pooling: FrameStatistics | None = None,
         samples: int = 0,
+        noise: NoiseLevel | None = None,
         pixels: PixelFormat | None = None,
         frame_size: tuple[int, int] | None = None,
         memory_limit: int | None = None,
@@ -87,7 +90,7 @@ class DevicePath(Owner):
         self._latencies = LatencyRecord()
         self._facts, self._tiling, self._pooling = facts, tiling, pooling
         self._samples, self._frame_size = samples, frame_size
-        self._memory_limit = memory_limit
+        self._memory_limit, self._noise = memory_limit, noise
         # The engine's own, held by `submit` from the first copy to the last, captures included:
         # what another thread queued on this stream meanwhile would be captured too.
         self._lock = engine.lock

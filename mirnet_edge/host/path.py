@@ -12,19 +12,26 @@ from numpy.typing import NDArray
 
 from mirnet_edge.engines.protocol import Engine
 from mirnet_edge.errors import FrameError
-from mirnet_edge.facts import ModelFacts
+from mirnet_edge.facts import NOISE_UNIT, ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
-from mirnet_edge.frames.layout import FrameLayout, require_array
+from mirnet_edge.frames.enlarged import enlarged
+from mirnet_edge.frames.layout import MAXIMUM, FrameLayout, require_array
+from mirnet_edge.frames.noise_estimator import CROP_PX
+from mirnet_edge.frames.noise_level import NoiseLevel, sample_regions
 from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, to_rgb
 from mirnet_edge.host.tiles import FrameTiles
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.tiling.geometry import Tiling
 
+BRIGHTNESS_STEP = 8
+"""Every eighth row and column of a region tells how bright it is."""
+
 
 class HostPath:
     """Restores one frame at a time (see `frame_path.FramePath`), with an engine that outlives this;
-    ``statistics`` are None where each tile has its own, ``pixels`` and ``frame_size`` where any
-    will do."""
+    ``statistics`` are None where each tile has its own, ``noise`` for a network that is not told
+    how noisy a frame is, ``pixels`` and ``frame_size`` where any will do. ``tiling`` is asked for
+    the size of the restored frame, which is that of the enlarged one."""
 
     depth = 1
 
@@ -34,13 +41,15 @@ class HostPath:
         facts: ModelFacts,
         tiling: Callable[[int, int], Tiling],
         statistics: FrameStatistics | None = None,
+        noise: NoiseLevel | None = None,
         pixels: PixelFormat | None = None,
         frame_size: tuple[int, int] | None = None,
     ) -> None:
         self.timings = Timings()
         self._latencies = LatencyRecord()
         self._engine, self._facts, self._tiling = engine, facts, tiling
-        self._statistics, self._pixels, self._frame_size = statistics, pixels, frame_size
+        self._statistics, self._noise = statistics, noise
+        self._pixels, self._frame_size = pixels, frame_size
         self._input = np.empty((1, 0, 0, 0), np.float32)
 
     def submit(
@@ -49,28 +58,36 @@ class HostPath:
         """Restore a frame; see `Restorer.__call__`."""
         began_s = time.perf_counter()
         image, facts, pixels = require_array(frame), self._facts, self._pixels
-        source = self._colours_of(image)
+        source, scale = self._colours_of(image), facts.scale
         layout = FrameLayout.of(source, facts.in_channels)
-        size = layout.height, layout.width
-        check_size(size, self._frame_size)
+        check_size((layout.height, layout.width), self._frame_size)
+        size = scale * layout.height, scale * layout.width
         # Y'CbCr has codes beyond [0, 1], which come back as they were only where nothing is cut.
         is_yuv = pixels is not None and pixels.is_yuv
-        written, shape = replace(layout, cut=not is_yuv), image.shape
+        written = replace(layout, height=size[0], width=size[1], cut=not is_yuv)
+        shape = (scale * image.shape[0], scale * image.shape[1], *image.shape[2:])
         if facts.in_channels != facts.out_channels:
             written = replace(written, colours=facts.out_channels)
             shape = (*shape[:2], facts.out_channels)
         output = allocate_output(image, out, shape)
         cover = self._tiling(*size).cover(*size)
+        buffer = self._buffer(cover.rows[0].size, cover.columns[0].size)
+        level = None if self._noise is None else self._level_of(self._noise, source, layout)
+        if level is not None:
+            buffer[:, facts.in_channels] = level / NOISE_UNIT
         tiles = FrameTiles(
             engine=self._engine,
             source=source,
             layout=layout,
-            target=np.empty_like(source) if is_yuv else self._colours_of(output),
+            target=np.empty((*size, 3), np.float32) if is_yuv else self._colours_of(output),
             target_layout=written,
+            scale=scale,
             cover=cover,
-            buffer=self._buffer(cover.rows[0].size, cover.columns[0].size),
+            buffer=buffer,
+            in_channels=facts.in_channels,
             out_channels=facts.out_channels,
             progress=progress,
+            load_s=time.perf_counter() - began_s,
         )
         if self._statistics is None or len(cover) == 1:
             tiles.run()
@@ -79,8 +96,8 @@ class HostPath:
         if pixels is not None and is_yuv:
             from_rgb(tiles.target, pixels, output)
         elif layout.alpha or (pixels is not None and pixels.name == "bgra"):
-            output[..., -1] = image[..., -1]
-        self._note(tiles, 1000 * (time.perf_counter() - began_s))
+            output[..., -1] = image[..., -1] if scale == 1 else enlarged_alpha(image, scale)
+        self._note(tiles, level, 1000 * (time.perf_counter() - began_s))
         return output
 
     def collect(self, ticket: NDArray[Any]) -> NDArray[Any]:
@@ -106,17 +123,42 @@ class HostPath:
 
     def _buffer(self, height: int, width: int) -> NDArray[np.float32]:
         # Kept for the next frame: fresh memory costs a page fault for every 4 KiB.
-        shape = (1, self._facts.in_channels, height, width)
+        shape = (1, self._facts.in_planes, height, width)
         if self._input.shape != shape:
             self._input = np.empty(shape, np.float32)
         return self._input
 
-    def _note(self, tiles: FrameTiles, total_ms: float) -> None:
+    def _level_of(self, noise: NoiseLevel, source: NDArray[Any], layout: FrameLayout) -> float:
+        """The noise level of a frame, which is estimated before the frame is enlarged."""
+        regions = sample_regions(layout.height, layout.width)
+
+        def cut() -> NDArray[np.float32]:
+            crops = np.empty((len(regions), 3, CROP_PX, CROP_PX), np.float32)
+            for region, crop in zip(regions, crops):
+                layout.load(source, region, crop)
+            return crops
+
+        def brightness() -> NDArray[Any]:
+            few = [source[region][::BRIGHTNESS_STEP, ::BRIGHTNESS_STEP] for region in regions]
+            return np.array([pixels.mean() for pixels in few]) / layout.maximum
+
+        return noise.of(cut, kind=(source.shape, source.dtype), brightness=brightness)
+
+    def _note(self, tiles: FrameTiles, level: float | None, total_ms: float) -> None:
         pre, engine, post = (
             1000 * spent for spent in (tiles.load_s, tiles.engine_s, tiles.store_s)
         )
         self._latencies.add(pre=pre, engine=engine, post=post, total=total_ms)
-        self.timings = Timings(len(tiles.cover), pre, engine, post, tiles.passes, tiles.samples)
+        count = len(tiles.cover)
+        self.timings = Timings(count, pre, engine, post, tiles.passes, tiles.samples, level)
+
+
+def enlarged_alpha(image: NDArray[Any], scale: int) -> NDArray[Any]:
+    """The last channel of a frame as that of the enlarged one, cut and rounded as colours are."""
+    maximum = MAXIMUM[image.dtype]
+    plane: NDArray[Any] = enlarged(image[None, ..., -1].astype(np.float32), scale)[0]
+    np.clip(plane, 0, maximum, out=plane)
+    return plane if maximum == 1.0 else np.rint(plane, out=plane)
 
 
 def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
