@@ -19,7 +19,7 @@ from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.metrics import psnr
 from mirnet_edge.pooling.tensors import STATISTIC
 from mirnet_edge.pooling.vectors import Weights
-from mirnet_edge.quantize import DENOISING_SIGMA
+from mirnet_edge.quantize import sigma_for
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.calibration.sources import Source
 from mirnet_edge.quantize.recorded import QuantizedGraph, quantized_graph, record_sha256
@@ -57,15 +57,16 @@ class Calibration:
     def tiles(self) -> CalibrationSet | None:
         """What engines run; None where the bundled set does not fit the network."""
         facts, settings = self.source.facts, self.settings
-        denoises = self._is_bundled and facts.task == "denoise"
         try:
             found = CalibrationSet.open(
                 self.frames,
                 tile=settings.tile,
                 count=TILES_CALIBRATED if settings.precision == "int8" else TILES_COMPARED,
-                # As `quantize_onnx` chooses it: clean frames would leave a denoiser nothing to do.
-                sigma=DENOISING_SIGMA if denoises else settings.sigma,
+                # As `quantize_onnx` chooses it.
+                sigma=sigma_for(facts) if self._is_bundled else settings.sigma,
                 in_channels=facts.in_channels,
+                noise_level=facts.noise_level,
+                scale=facts.scale,
             )
         except CalibrationError as error:
             # The bundled frames are three-channel photos; a network of another kind is built too.

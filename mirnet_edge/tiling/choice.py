@@ -8,7 +8,7 @@ from typing import Literal
 import psutil
 
 from mirnet_edge.errors import TilingError
-from mirnet_edge.facts import ModelFacts
+from mirnet_edge.facts import ModelFacts, SizeRule
 
 AUTO_MEMORY_BYTES = 192 * 2**20
 AUTO_TILE_PX = (128, 1024)
@@ -43,18 +43,20 @@ def checked_tile(tile: Tile, fixed: Size | None) -> Size | Literal["auto"] | Non
 
 
 def auto_tile(facts: ModelFacts, halo: int, blend: int, memory_limit: int | None = None) -> int:
-    """Side of the largest square tile, a multiple of 32, whose activations fit in a quarter of the
-    memory at hand and in ``memory_limit``, or `AUTO_MEMORY_BYTES` where there is none; within
-    `AUTO_TILE_PX`, but as small as halo and blend allow where ``memory_limit`` asks for that. It
-    may still be too large for that (see `require_memory`)."""
+    """Side of the largest square tile, a multiple of 32 (of 36 where the network needs multiples of
+    12), whose activations fit in a quarter of the memory at hand and in ``memory_limit``, or
+    `AUTO_MEMORY_BYTES` where there is none; within `AUTO_TILE_PX`, but as small as halo and blend
+    allow where ``memory_limit`` asks for that. It may still be too large for that (see
+    `require_memory`)."""
+    steps = SizeRule(facts.size_rule.up(AUTO_STEP_PX), 0)
     most_bytes = AUTO_MEMORY_BYTES if memory_limit is None else memory_limit
     side = _side_within(facts, min(most_bytes, psutil.virtual_memory().available // 4))
     needed = 2 * halo + 3 * blend + facts.size_multiple
-    least, most = AUTO_TILE_PX
+    least, most = steps.up(AUTO_TILE_PX[0]), steps.down(AUTO_TILE_PX[1])
     if memory_limit is not None:
         # Below 128 pixels most of a tile is halo; but whoever sets a limit wants slow, not none.
-        least = min(least, -(-max(needed, facts.min_size_px) // AUTO_STEP_PX) * AUTO_STEP_PX)
-    side = max(least, min(most, side - side % AUTO_STEP_PX))
+        least = min(least, steps.up(max(needed, facts.min_size_px)))
+    side = max(least, min(most, steps.down(side)))
     if needed > side:
         raise TilingError(
             f"halo={halo} and blend={blend} need tiles of at least {needed} pixels, but automatic "
