@@ -54,5 +54,5 @@ def test_arithmetic_is_that_of_a_convolution(
     precision: str, release: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     sandbox.release(release)
-    rate = multiplications_per_second(precision, tmp_path / "timings")  # type: ignore[arg-type]
+    rate = multiplications_per_second(precision, tmp_path / "timings")
     assert rate == pytest.approx(9 * CHANNELS**2 * SIDE_PX**2 / 1e-3), "the fake takes 1 ms"

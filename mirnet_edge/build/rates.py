@@ -14,6 +14,7 @@ from mirnet_edge.build.graphs import typed_for_tensorrt
 from mirnet_edge.build.process import BuildRequest
 from mirnet_edge.errors import BuildError
 from mirnet_edge.graph.precision import Precision
+from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize.qdq import macs_of
 
 if TYPE_CHECKING:
@@ -25,16 +26,16 @@ quarter of the time of its arithmetic, on an Orin less."""
 LEVEL = 3
 
 
-def multiplications_per_second(precision: Precision, timing_cache: Path) -> float:
+def multiplications_per_second(precision: str, timing_cache: Path) -> float:
     """Build and time one large convolution in FP16, or in FP32 for "fp32".
 
     Raises:
         BuildError, DeviceError, MissingDependencyError: as `build_engine` does.
     """
     proto = _convolution()
-    of = "fp32" if precision == "fp32" else "fp16"
-    io = "float32" if of == "fp32" else "float16"
-    graph = typed_for_tensorrt(proto, of, io)  # type: ignore[arg-type]  # literals, both
+    of: Precision = "fp32" if precision == "fp32" else "fp16"
+    io: IoType = "float32" if of == "fp32" else "float16"
+    graph = typed_for_tensorrt(proto, of, io)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / process.STRONG).write_bytes(graph.strong.SerializeToString())

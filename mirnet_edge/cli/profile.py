@@ -27,7 +27,7 @@ def profile_of(model: str, runs: int) -> EngineProfile:
     target = find_target()
     cache = timing_cache_name(target.device["name"], target.versions["tensorrt"])
     with TensorRTEngine(path) as engine:
-        precision = "fp32" if engine.card and engine.card.precision == "fp32" else "fp16"
+        precision = engine.card.precision if engine.card else "fp16"
         rate = multiplications_per_second(precision, path.parent / cache)
         return profile_engine(engine, rate, runs)
 
