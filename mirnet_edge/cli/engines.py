@@ -40,8 +40,8 @@ OF_FRAMES = ("frames", "pixels", "halo", "blend", "statistics", "noise", "memory
 """Parameters of ``bench`` without and with ``--frame``."""
 
 calibration_options = option_group(
-    click.option("--tile", type=read_size, metavar="HxW", default="256",
-                 help="Height x width that the engine takes."),
+    click.option("--tile", type=read_size, metavar="HxW",
+                 help="Height x width that the engine takes; 256 by default."),
     click.option("--calibration", metavar="FOLDER|GLOB|FILE",
                  help="Images or a video to calibrate and compare with; else bundled ones."),
     click.option("--sigma", type=click.FloatRange(0, 255, min_open=True),
@@ -58,6 +58,9 @@ build_options = option_group(
     click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp16",
                  help="Layers that need more get more."),
     calibration_options,
+    click.option("--frame", type=read_frame_size, metavar="WxH",
+                 help="Width x height of the frames to restore, instead of --tile: they are taken "
+                 "whole, or in the largest tiles that fit into memory."),
     click.option("--batch", type=click.IntRange(1), default=1, help="Tiles of one run."),
     click.option("--statistics", is_flag=True,
                  help="Build NAME.apply.engine and NAME.gather.engine too: tiles then agree with "
@@ -88,7 +91,7 @@ def build(onnx: str, engine: Path, workspace: int | None, as_json: bool, **optio
 
     options["workspace"] = None if workspace is None else workspace * MIB
     with phases(quiet=as_json) as progress:
-        card = build_engine(onnx, engine, progress=progress, **options)
+        card = build_engine(onnx, engine, progress=progress, tell=err().print, **options)
     if as_json:
         print_json(card)
         return
@@ -110,6 +113,8 @@ def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
 
     bundled = bundled_model(onnx)
     source = bundled.onnx if bundled else onnx
+    if options["tile"] is None:
+        del options["tile"]
     with phases(quiet=as_json) as progress:
         report = quantize_onnx(source, output, progress=progress, **options)
     if as_json:

@@ -152,7 +152,7 @@ class Cut:
 
 def require_memory(facts: ModelFacts, tile: tuple[int, int], memory_limit: int | None) -> None:
     """Check that the activations of a tile fit in ``memory_limit`` bytes; None is no limit."""
-    needed = math.ceil(_bytes_per_pixel(facts) * tile[0] * tile[1])
+    needed = tile_bytes(facts, tile)
     if memory_limit is None or needed <= memory_limit:
         return
     side = facts.size_rule.down(_side_within(facts, memory_limit))
@@ -161,6 +161,11 @@ def require_memory(facts: ModelFacts, tile: tuple[int, int], memory_limit: int |
         f"memory_limit={memory_limit:,} bytes: a tile of {tile[0]}x{tile[1]} pixels takes about "
         f"{needed:,} with this model; allow that{smaller}"
     )
+
+
+def tile_bytes(facts: ModelFacts, tile: tuple[int, int]) -> int:
+    """Estimate the activations of a tile on the portable engine."""
+    return math.ceil(_bytes_per_pixel(facts) * tile[0] * tile[1])
 
 
 def _side_within(facts: ModelFacts, budget_bytes: int) -> int:
