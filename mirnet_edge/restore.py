@@ -21,6 +21,7 @@ from mirnet_edge.engines.protocol import (
     statistics_of_engine,
     works_on_device,
 )
+from mirnet_edge.engines.tuned import Tuned, tuned_for
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import FramePath, Latency, Progress, Ticket, Timings
@@ -66,9 +67,13 @@ class Restorer:
         memory_limit: bytes that the model may take: of device memory for engines, by their card; of
             the host's for others, by an estimate from the model's facts and the tile.
         threads, provider: see `open_engine`.
+        tuned: take what ``mirnet-edge tune`` found for this model on this device, where tile,
+            memory limit, threads and provider are left to it: the engine that it built, its tiles,
+            and with ``statistics`` at its default those that it chose.
 
     Attributes:
         engine: in use.
+        tuned: that answer; None where there is none or none was wanted.
         facts: what the model says of itself.
         statistics: what the tiles of a frame share, None where each has its own.
 
@@ -103,7 +108,16 @@ class Restorer:
         memory_limit: int | None = None,
         threads: int | None = None,
         provider: str | None = None,
+        tuned: bool = True,
     ) -> None:
+        self.tuned: Tuned | None = None
+        is_left_to_it = (tile, memory_limit, threads, provider) == ("auto", None, None, None)
+        if tuned and is_left_to_it and isinstance(model, (str, os.PathLike)):
+            self.tuned = tuned_for(model)
+            if self.tuned is not None:
+                model, tile = self.tuned.engine_path(model), self.tuned.cut
+                threads, provider = self.tuned.threads, self.tuned.provider
+                statistics = self.tuned.statistics if statistics == "tile" else statistics
         self._closed = True  # until an engine is open: whatever fails before has nothing to close
         self._lock = threading.RLock()  # a progress callback may close
         self._halo, self._blend, self._asked_tile = halo, blend, tile
