@@ -112,8 +112,12 @@ def main(training: Path, name: str, sets: Path) -> None:
         },
     }
     curve = json.loads((training / "curve.json").read_text(encoding="utf-8"))
-    card["curve_is"] = "[step, mean PSNR at sigma 25 on the validation images, cut to 512 px]"
-    card["curve"] = [[point["step"], round(point["psnr"], 3)] for point in curve if point["psnr"]]
+    card["curve_is"] = "[step, mean PSNR of each validation set, its images cut to 512 px]"
+    card["curve"] = [
+        [point["step"], {name: round(psnr, 3) for name, psnr in point["psnr"].items()}]
+        for point in curve
+        if point["psnr"]
+    ]
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     record(BundledModel(name=name, folder=folder, card=card))
