@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -24,7 +24,7 @@ from mirnet_edge.engines.protocol import (
 from mirnet_edge.engines.tuned import Tuned, tuned_for
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import FramePath, Latency, Progress, Ticket, Timings
+from mirnet_edge.frame_path import FramePath, Latency, Progress, StreamedPath, Ticket, Timings
 from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.host.path import HostPath
@@ -307,10 +307,25 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
-        path = _StreamedPath(partial(self._submit, stream=object()), self._require_path().depth)
+        path = StreamedPath(partial(self._submit, stream=object()), self._require_path().depth)
         return FrameStream(
             path, frames, queue=queue, drop=drop, timestamps=timestamps, pixels=self._pixels
         )
+
+    @property
+    def noise(self) -> Noise:
+        """How noisy frames are said to be, as ``Restorer(noise=…)`` takes it; may be changed from
+        one frame to the next, in a stream too."""
+        return self._asked_noise
+
+    @noise.setter
+    def noise(self, noise: Noise) -> None:
+        with self._lock:
+            if self._noise is not None:
+                self._noise.tell(noise)
+            else:
+                NoiseLevel.for_network(self.facts, noise)  # says why a number is of no use
+            self._asked_noise = noise
 
     @property
     def scale(self) -> int:
@@ -364,17 +379,3 @@ class Restorer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class _StreamedPath:
-    """A Restorer as one path: it may change engines, and with them paths, while frames of the last
-    one are still in flight, so each ticket carries the path that it is of."""
-
-    submit: Callable[..., tuple[FramePath, Ticket]]
-    depth: int
-
-    def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
-        """Wait for a frame."""
-        path, started = ticket
-        return path.collect(started)

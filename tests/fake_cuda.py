@@ -240,7 +240,10 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
 
         def get_function(self, name: str) -> Function:
             gpu.need_context("cuModuleGetFunction")
-            here = self.source.stem == family_of(name) or f" {name}(" in self.source.read_text()
+            family = family_of(name)
+            # A file is named after its family, or after the first word of the families in it.
+            here = self.source.stem in (family, family.split("_")[0])
+            here = here or f" {name}(" in self.source.read_text()
             if not here or not hasattr(host_kernels().library, name):
                 raise LogicError("cuModuleGetFunction failed: named symbol not found")
             return Function(self, name)

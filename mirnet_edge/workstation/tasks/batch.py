@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -46,7 +45,8 @@ class Task(Protocol):
 
     def degrade(self, clean: Tensor, generator: Generator) -> Batch:
         """(N, 3, H, W) float32 in [0, 1], H and W multiples of 16 (times the scale), to what a
-        network is given and shall make. ``generator`` on the same device; nothing waits for it."""
+        network is given and shall make. ``generator`` on the same device. Nothing waits for the device, and
+        all that is random is drawn there, so that a CUDA graph can repeat it."""
 
 
 def with_level(noisy: Tensor, level: Tensor) -> Tensor:
@@ -60,12 +60,6 @@ def with_level(noisy: Tensor, level: Tensor) -> Tensor:
 def noise_of(noisy: Tensor, target: Tensor) -> Tensor:
     """(N, 1, 1, 1): the root of the mean square of their difference, a fraction of 1."""
     return (noisy - target).square().mean((1, 2, 3), keepdim=True).sqrt()
-
-
-def host_draws(generator: Generator) -> random.Random:
-    """Random numbers that the host needs, of the generator's seed: asking the device for them would
-    wait for it."""
-    return random.Random(generator.initial_seed())
 
 
 def shares(count: int, fractions: tuple[float, ...]) -> list[slice]:

@@ -146,6 +146,8 @@ def mosaicked(light: Tensor) -> Tensor:
 def blurred(batch: Tensor, sigma: Tensor, radius: int = 4) -> Tensor:
     """Gaussian blur, ``sigma`` (N, 1, 1, 1) or (N, C, 1, 1) pixels."""
     n, channels, height, width = batch.shape
+    if n == 0:  # which a reflection does not take
+        return batch
     steps = torch.arange(-radius, radius + 1, device=batch.device, dtype=torch.float32)
     sigma = sigma.expand(n, channels, 1, 1).reshape(-1, 1).clamp(min=0.05)
     weights = torch.exp(-0.5 * (steps / sigma) ** 2)

@@ -24,16 +24,16 @@ CHROMINANCE = (
 """Steps of quantization (ITU-T T.81, annex K)."""
 
 
-def jpeg(batch: Tensor, quality: Tensor, flat: Tensor, offset: tuple[int, int] = (0, 0)) -> Tensor:
+def jpeg(batch: Tensor, quality: Tensor, flat: Tensor, offset: Tensor | None = None) -> Tensor:
     """(N, 3, H, W) in [0, 1], H and W multiples of 16, as a 4:2:0 JPEG gives it back.
 
     Args:
         quality: (N, 1, 1, 1), of the IJG's scale, 1 to 100.
         flat: (N, 1, 1, 1), 1 where all frequencies have the step that the lowest has, as video
             codecs quantize; 0 for JPEG's tables.
-        offset: where the grid of blocks begins.
+        offset: (2,) int64, where the grid of blocks begins; None is at the corner.
     """
-    shifted = torch.roll(batch, offset, (2, 3))
+    shifted = batch if offset is None else _rolled(batch, offset)
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50)  # of the tables
     ycc = to_ycc(shifted.clamp(0, 1) * 255)
     luma = _quantized(ycc[:, :1] - 128, LUMINANCE, factor, flat)
@@ -41,8 +41,17 @@ def jpeg(batch: Tensor, quality: Tensor, flat: Tensor, offset: tuple[int, int] =
     # As decoders enlarge chroma: three parts of the near sample, one of the far.
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")
     decoded = from_ycc(torch.cat((luma + 128, chroma), 1)) / 255
-    back = (-offset[0], -offset[1])
-    return torch.roll((decoded.clamp(0, 1) * 255).round() / 255, back, (2, 3))
+    picture = (decoded.clamp(0, 1) * 255).round() / 255
+    return picture if offset is None else _rolled(picture, -offset)
+
+
+def _rolled(batch: Tensor, offset: Tensor) -> Tensor:
+    """As torch.roll over rows and columns, which the host would have to tell by how much."""
+    rows, columns = (
+        (torch.arange(side, device=batch.device) - by) % side
+        for side, by in zip(batch.shape[2:], offset)
+    )
+    return batch[:, :, rows[:, None], columns]
 
 
 def _quantized(planes: Tensor, table: tuple[tuple[int, ...], ...], factor: Tensor,

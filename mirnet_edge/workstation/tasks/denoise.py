@@ -11,7 +11,6 @@ from mirnet_edge.model.config import Config
 from mirnet_edge.workstation.tasks.batch import (
     Batch,
     edge_network,
-    host_draws,
     noise_of,
     shares,
     with_level,
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from mirnet_edge.workstation.tasks.camera import Draw
+
+LEAST_BATCH = 8
+"""Patches of which each kind of noise takes some."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Denoise:
         from mirnet_edge.workstation.tasks.codec import jpeg
 
         count = len(clean)
+        if count < LEAST_BATCH:
+            # So that each kind has a patch, and every step another kind.
+            whole = self.degrade(clean.repeat(-(-LEAST_BATCH // count), 1, 1, 1), generator)
+            some = torch.randperm(len(whole.given), device=clean.device, generator=generator)
+            return Batch(whole.given[some[:count]], whole.target[some[:count]])
         camera, film, white, rest = shares(count, (self.camera, self.film, self.white, 0.0))
         draw = Draw(count, generator)
         is_gray = draw.chance(self.gray)
@@ -78,8 +85,7 @@ class Denoise:
 
         # Codecs come last, over pictures of 8 bits. Of white noise half is left as the literature's
         # benchmarks have it, neither cut nor rounded.
-        draws = host_draws(generator)
-        offset = draws.randrange(16), draws.randrange(16)
+        offset = torch.randint(16, (2,), device=clean.device, generator=generator)
         flat = draw.chance(0.35)
         worst = torch.where(flat > 0, 75.0, 50.0)
         quality = worst + (100 - worst) * draw.uniform(0, 1)
@@ -155,23 +161,23 @@ def _finished(noisy: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor
     return results[0].clamp(0, 1), results[1].clamp(0, 1)
 
 
-def grained(clean: Tensor, draw: Draw, most: float = 30.0) -> Tensor:
-    """Noise of pictures whose history nobody knows: blotches of luma and, larger, of colour, that
-    grow or shrink with the light."""
+def grained(clean: Tensor, draw: Draw, most: float = 20.0) -> Tensor:
+    """Noise of pictures whose history nobody knows, of ``most`` / 255 at most: blotches of luma and,
+    larger, of colour, with finer grain among them, that grow or shrink with the light."""
     import torch
 
     from mirnet_edge.workstation.tasks.camera import blurred, from_ycc
 
-    sigma = draw.log_uniform(1.0, most) / 255
-    luma, colour = draw.uniform(0.05, 1.1), draw.uniform(0.3, 3.0)
-    noise = blurred(draw.noise_like(clean), torch.cat((luma, colour, colour), 1))
-    noise = noise / noise.square().mean((2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+    def blotches(luma: Tensor, colour: Tensor) -> Tensor:
+        noise = blurred(draw.noise_like(clean), torch.cat((luma, colour, colour), 1))
+        return noise / noise.square().mean((2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+
+    luma, colour, fine = draw.uniform(0.2, 1.6), draw.uniform(0.4, 3.0), draw.uniform(0, 1)
+    noise = (1 - fine) * blotches(luma, colour) + fine * blotches(0.4 * luma, 0.4 * colour)
     share = draw.uniform(0.2, 1.5)
     noise = from_ycc(noise * torch.cat((torch.ones_like(share), share, share), 1))
     tilt = draw.uniform(-0.8, 0.8)
     light = blurred(clean, torch.ones_like(tilt)).mean(1, keepdim=True)
-    gain = (1 + tilt * (2 * light - 1)).clamp(min=0.05)
-    noise = noise * gain
-    return clean + sigma * noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(
-        min=1e-6
-    )
+    noise = noise * (1 + tilt * (2 * light - 1)).clamp(min=0.05)
+    measured = noise.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return clean + draw.log_uniform(1.0, most) / 255 * noise / measured.clamp(min=1e-6)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mirnet_edge.errors import ConfigError
 from mirnet_edge.frames.bicubic import bicubic_matrix
 from mirnet_edge.model.config import Config
-from mirnet_edge.workstation.tasks.batch import Batch, edge_network, host_draws
+from mirnet_edge.workstation.tasks.batch import Batch, edge_network
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, device
@@ -65,12 +65,11 @@ class SuperResolution:
         lens = blurred(clean, draw.uniform(0.1, 0.35 * self.scale))
         shrunk = eight_bit(resized(torch.where(sharp, clean, lens), small))
         noisy = eight_bit(grained(shrunk, draw, most=self.sigma))
-        draws = host_draws(generator)
         coded = jpeg(
             noisy,
             draw.uniform(60, 100),
             torch.zeros(len(clean), 1, 1, 1, device=clean.device),
-            (draws.randrange(16), draws.randrange(16)),
+            torch.randint(16, (2,), device=clean.device, generator=generator),
         )
         degraded = torch.where(draw.chance(0.6) > 0, coded, noisy)
         small_picture = torch.where(exact, shrunk, degraded)
