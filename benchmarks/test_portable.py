@@ -38,7 +38,7 @@ def test_edge_s_512_against_its_peers(benchmark: Any, tmp_path: Path) -> None:
 
     benchmark.pedantic(take_turns, rounds=3)
     milliseconds = {name: round(median(values), 1) for name, values in runs.items()}
-    benchmark.extra_info |= {"median_ms": milliseconds, "failed": failed}
+    benchmark.extra_info |= {"network": "edge-s", "median_ms": milliseconds, "failed": failed}
     eager = min(ms for name, ms in milliseconds.items() if name.startswith("torch-eager fp32"))
     assert milliseconds["portable fp32"] <= 0.75 * eager, milliseconds
 

@@ -112,19 +112,22 @@ def _search(backend: Backend, psnr_db: float, ends: float, tell: StageProgress) 
             candidate = replace(best.candidate, **{axis: value})
             if candidate in seen or time.monotonic() > ends:
                 continue
-            tiles = backend.tiles[candidate.tile]
-            is_idle = (
-                candidate.batch > tiles
-                or (axis == "statistics" and tiles == 1)  # which has the frame's means
-                or (candidate.precision == "fp32" and best.rank(psnr_db)[0])
-            )
-            if is_idle:
+            if _is_idle(candidate, axis, backend.tiles[candidate.tile], best.rank(psnr_db)[0]):
                 continue
             tell(named(candidate), len(seen), 0)
             seen.add(candidate)
             trial = tried(backend, candidate)
             yield trial
             best = max(best, trial, key=lambda one: one.rank(psnr_db))
+
+
+def _is_idle(candidate: Candidate, axis: str, tiles: int, is_accurate: bool) -> bool:
+    """Whether a change could not help a frame of so many tiles."""
+    if axis == "statistics" and tiles == 1:  # which has the frame's means
+        return True
+    # On the portable engine other statistics than a tile's own cost time, and FP32 does everywhere.
+    slower = candidate.precision == "fp32" or (axis == "statistics" and not candidate.precision)
+    return candidate.batch > tiles or (slower and is_accurate)
 
 
 def _best(trials: list[Trial], psnr_db: float) -> Trial:
