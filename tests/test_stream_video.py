@@ -12,8 +12,10 @@ import pytest
 from video_jobs import restore, seconds
 from video_samples import NoOp, av, make_video, read_video
 
+import mirnet_edge as me
 from mirnet_edge.errors import EngineError, OutputError, StreamError
 from mirnet_edge.frames.images import read_image
+from mirnet_edge.frames.pixel_formats import pixel_format
 from mirnet_edge.stream.video.encoding import choose_encoding
 from mirnet_edge.stream.video.live import open_video
 
@@ -252,3 +254,15 @@ def test_errors_name_the_video_and_the_frame(tmp_path: Path) -> None:
         output.mux(stream.encode())
     with pytest.raises(StreamError, match=r"sound\.mp4: there is no video in it"):
         restore(tmp_path / "sound.mp4", tmp_path / "c.mp4")
+
+
+def test_a_network_of_super_resolution(tmp_path: Path) -> None:
+    source, target = make_video(tmp_path / "a.mp4", frames=3), tmp_path / "b.mkv"
+    engine = me.FakeEngine(facts=me.ModelFacts(scale=2, min_size_px=4))
+    with me.Restorer(engine, pixels=pixel_format("i420", standard="bt601")) as restorer:
+        restore(source, target, restorer, scale=2, encoding={"codec": "ffv1"})
+        with av.open(str(source)) as container:
+            expected = [restorer(frame.to_ndarray()) for frame in container.decode(video=0)]
+    with av.open(str(target)) as container:
+        found = [frame.to_ndarray() for frame in container.decode(video=0)]
+    np.testing.assert_array_equal(found, expected)
