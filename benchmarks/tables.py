@@ -143,9 +143,11 @@ def video_table() -> str:
         )
     versions = record["versions"]
     where = (
-        f"\nFlicker is the mean absolute difference of consecutive frames in luma, `{found['model']}`, "
-        f"{width}x{height}. {record['cpu']}, {record['usable_cores']} cores, PyAV {versions['av']}, "
-        f"onnxruntime {versions['onnxruntime']}. Record: `benchmarks/results/video.json`."
+        "\nFlicker is the mean absolute difference of consecutive frames in luma, "
+        f"`{found['model']}`, {width}x{height}. In 4:2:0, noise loses most of its colour; what is "
+        "left is gray, of which a network that was trained on colour noise alone takes little. "
+        f"{record['cpu']}, {record['usable_cores']} cores, PyAV {versions['av']}, onnxruntime "
+        f"{versions['onnxruntime']}. Record: `benchmarks/results/video.json`."
     )
     return _markdown(rates) + "\n" + _markdown(rows) + where + "\n"
 

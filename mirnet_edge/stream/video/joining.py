@@ -3,6 +3,7 @@ of its source, copied."""
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ Packets = Iterator[tuple[float, Any]]
 """Packets in the order of decoding, each after its time in seconds."""
 COPIED = ("audio", "subtitle", "attachment")
 HOLD_TURNS = ("mp4", "mov", "matroska")
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
+               errno.EIO)  # fmt: skip
 SUM_DURATIONS = ("mp4", "mov")
 OF_THE_OLD_FILE = ("encoder", "duration", "major_brand", "minor_version", "compatible_brands",
                    "bps", "number_of_", "_statistics", "vendor_id")  # fmt: skip
@@ -70,25 +73,34 @@ class Whole:
         """
         av = require("av", "reading and writing videos")
         with atomic_path(self.target) as temporary:
-            # Bit-exact: without random numbers and versions, so that equal runs make equal files.
-            options = {"fflags": "+bitexact"}
             try:
-                with av.open(
-                    str(temporary), "w", format=self._format, container_options=options
-                ) as output:
-                    self._write(av, output, parts)
-            except (av.FFmpegError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno and error.errno < 1000:
-                    raise OSError(error.errno, os.strerror(error.errno)) from error
-                raise OutputError(
-                    f"cannot write {self.target}: {first_line(error)}; try .mkv, or another --codec"
-                ) from error
+                self._try(av, temporary, parts, self.source)
+            except OutputError as error:
+                if not self.copied:
+                    raise
+                # Better a restored video without sound than none after hours of work.
+                self.left_out.append(f"{', '.join(self.copied)}: {error}")
+                self.copied.clear()
+                self._try(av, temporary, parts, None)
+
+    def _try(self, av: Any, path: Path, parts: Sequence[Piece], source: str | None) -> None:
+        # Bit-exact: without random numbers and versions, so that equal runs make equal files.
+        options = {"fflags": "+bitexact"}
+        try:
+            with av.open(str(path), "w", format=self._format, container_options=options) as output:
+                self._write(av, output, parts, source)
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                raise OSError(error.errno, os.strerror(error.errno)) from error
+            raise OutputError(
+                f"cannot write {self.target}: {first_line(error)}; try .mkv, or another --codec"
+            ) from error
 
     @property
     def _format(self) -> str:
         return format_of(self.target)
 
-    def _write(self, av: Any, output: Any, parts: Sequence[Piece]) -> None:
+    def _write(self, av: Any, output: Any, parts: Sequence[Piece], source: str | None) -> None:
         facts = self.facts
         with av.open(str(parts[0][0])) as first:
             size = first.streams.video[0].height, first.streams.video[0].width
@@ -100,10 +112,10 @@ class Whole:
                     f"turn by {facts.turn} degrees: {self.target.suffix} holds none"
                 )
         packets = [self._video_packets(av, parts, video)]
-        if self.source is None:
+        if source is None:
             _mux(output, packets)
             return
-        with av.open(self.source) as original:
+        with av.open(source) as original:
             shown = original.streams.video[0]
             output.metadata.update(_kept(original.metadata))
             video.metadata.update(_kept(shown.metadata))
@@ -146,8 +158,10 @@ class Whole:
         for stream in original.streams:
             if stream.index == original.streams.video[0].index:
                 continue
-            codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
-            name = f"{stream.type} ({codec})"
+            name = _named(stream)
+            if stream.type == "attachment" and self._format != "matroska":
+                self.left_out.append(f"{name}: {self.target.suffix} does not hold it; .mkv does")
+                continue
             if stream.type not in COPIED:
                 self.left_out.append(f"{name}: only sound, subtitles and attachments are copied")
                 continue
@@ -169,6 +183,7 @@ class Whole:
         # What comes before 0, as the priming of sound does, would move everything in a container
         # that has no negative times; it is kept where the source is of the same kind.
         keeps_all = not span.begin_s and self._format in original.format.name
+        last_dts: dict[int, int] = {}
         packets = original.demux(streams) if streams else iter(())
         while True:
             try:
@@ -177,8 +192,12 @@ class Whole:
                 return  # of a damaged file, what is whole
             if packet is None:
                 return
-            if packet.dts is None:
+            # Where a clock goes back no container takes it.
+            if packet.dts is None or packet.dts <= last_dts.get(
+                packet.stream_index, packet.dts - 1
+            ):
                 continue
+            last_dts[packet.stream_index] = packet.dts
             at_s = (packet.dts if packet.pts is None else packet.pts) * packet.time_base
             too_late = span.end_s is not None and at_s >= span.end_s
             if too_late or (at_s < span.begin_s and not keeps_all):
@@ -203,6 +222,15 @@ def _packets(av: Any, parts: Sequence[Piece], time_base: Fraction) -> Iterator[t
             for packet in container.demux(video=0):
                 if packet.pts is not None:
                     yield packet, first_pts + round(packet.pts * packet.time_base / time_base)
+
+
+def _named(stream: Any) -> str:
+    """What a stream is, for a message."""
+    if stream.type == "attachment":
+        return f"attachment ({stream.name or 'without a name'})"
+    context = stream.codec_context
+    codec = "unknown" if context is None else context.codec.canonical_name
+    return f"{stream.type} ({codec})"
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@ lost."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from mirnet_edge.stream.video.facts import VideoFacts
 OPEN_TIMEOUT_S = 30.0
 INDEX_AT_ITS_END = (".mp4", ".mov", ".m4v")
 PATIENCE_S = 2.0
+RESTART_S, LEAST_S = Fraction(1, 5), Fraction(1, 1000)
+"""By how much a clock goes back where it begins anew, and how far apart frames are at least: a tick
+of Matroska."""
 CUT_OFF = "the file ends before its video does: it was cut off"
 
 
@@ -103,6 +107,7 @@ class VideoReader:
         before."""
         facts, last, end = self.facts, self._after, self._start_pts
         step = max(1, round(facts.frame_s / facts.time_base))
+        least, shift = math.ceil(LEAST_S / facts.time_base), 0
         for number, picture in enumerate(self._pictures):
             if (picture.width, picture.height) != (facts.width, facts.height):
                 raise StreamError(
@@ -115,10 +120,15 @@ class VideoReader:
             if pts < self._wanted:
                 continue
             self._decoded += 1
-            # Broken clocks stand still or go back; no container takes that.
-            pts = pts if last is None else max(pts, last + 1)
-            yield Decoded(pts, duration, picture)
-            last = pts
+            # Broken clocks stand still or go back, which no container takes: by little for a
+            # moment, by much where another recording begins.
+            shown = pts + shift
+            if last is not None and shown <= last:
+                if last - shown > RESTART_S / facts.time_base:
+                    shift = last + step - pts
+                shown = max(pts + shift, last + least)
+            yield Decoded(shown, duration, picture)
+            last = shown
         self._count_missing(end, step)
 
     def close(self) -> None:
