@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import run
+from fake_tensorrt import write_plan
 from noise_weights import brightness_estimator, level_at
 from PIL import Image
 from restoring import Restore, halves, load, noise, restore, save, upright
@@ -141,3 +143,13 @@ def test_info_tells_scale_and_level(
     for path, scale, told in ((tiny_denoiser, 1, True), (tiny_enlarger(2), 2, False)):
         found = run(capfd, "info", path, "--json").json
         assert (found["scale"], found["noise_level"]) == (scale, told)
+
+
+def test_info_of_an_engine_says_what_frames_it_takes(tmp_path: Path, capfd: Any) -> None:
+    plain = run(capfd, "info", write_plan(tmp_path)).out
+    assert "scale" not in plain
+    assert "noise level" not in plain
+    facts = me.ModelFacts(task="denoise", scale=2, noise_level=True)
+    out = run(capfd, "info", write_plan(tmp_path, {"facts": facts})).out
+    assert re.search(r"^scale +restored frames are 2 times as high and wide$", out, re.MULTILINE)
+    assert re.search(r"^noise level +told with each frame", out, re.MULTILINE)

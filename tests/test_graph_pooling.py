@@ -157,6 +157,41 @@ def test_regions_of_one_tile_add_up_to_its_means(
     assert Statistics.of(parts).distance(used) <= 1e-5
 
 
+@pytest.mark.parametrize("network", ["edge", "edge-x3", "edge-x4"])
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_two_tiles_with_the_frame_s_statistics_are_the_frame(
+    network: str, rewritten: bool, raw_graph: RawGraph, tmp_path: Path
+) -> None:
+    """Each pass settles the pools whose maps hang on those that were settled before."""
+    engine = engine_of(graph_of(network, rewritten, raw_graph), tmp_path)
+    facts = engine.facts
+    halo = facts.local_support_px
+    assert halo is not None
+    middle = halo + 2 * facts.size_multiple
+    frame = random_tile(engine, (2 * facts.size_multiple, 2 * middle))
+    # Brighter to the right, under one level: its halves differ in all that a mean can tell.
+    frame[:, :3] *= np.linspace(0.1, 1, 2 * middle, dtype=np.float32)
+    frame[:, 3:] = 0.4
+    size = (frame.shape[2], middle + halo)
+    tiles = (frame[..., : size[1]].copy(), frame[..., -size[1] :].copy())
+    kept = (slice(0, middle), slice(halo, size[1]))
+    regions = [Weights.of(size, slice(0, size[0]), columns) for columns in kept]
+    used: Statistics | None = None
+    for _ in range(len(engine.statistics.pools) + 1):
+        gathered = [engine.statistics.gather(*pair, used) for pair in zip(tiles, regions)]
+        used = Statistics.of([partial for _, partial in gathered])
+    assert used is not None
+    expected = engine.run(frame)
+    applied, own = (
+        np.concatenate([restored[..., part] for restored, part in zip(outputs, kept)], axis=3)
+        for outputs in (
+            [engine.statistics.apply(tile, used) for tile in tiles],
+            [engine.run(tile).copy() for tile in tiles],
+        )
+    )
+    assert error(applied, expected) <= 1e-4 < 10 * error(own, expected)
+
+
 def test_fixed_size_and_batches_are_taken(raw_graph: RawGraph) -> None:
     proto = with_shape(raw_graph("mirnet-v2"), 3, 16, 24)
     for changed in (gather_graph(proto), apply_graph(proto)):

@@ -40,8 +40,9 @@ APPLIES_TO = {
 
 
 def sizes_of(network: str) -> list[tuple[int, int]]:
-    """The `SIZES` as a network takes them."""
-    return [fitting(network, size) for size in SIZES]
+    """At which the convolutions of a network work at `SIZES`."""
+    side = TINY[network].shuffle
+    return [(side * height, side * width) for height, width in SIZES]
 
 
 def operators(proto: Any) -> Counter[str]:

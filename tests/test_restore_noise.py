@@ -122,6 +122,26 @@ def test_a_network_that_is_not_told_takes_no_number() -> None:
         assert restore.timings.noise is None
 
 
+@pytest.mark.usefixtures("brightness_estimator")
+def test_the_level_may_be_changed_between_frames() -> None:
+    frame = np.full((70, 70, 3), 0.5, np.float32)
+    with me.Restorer(me.FakeEngine(shows_level, FACTS)) as restore:
+        stream = iter(restore.stream([frame] * 40, queue=1))
+        first = 50 * float(next(stream).flat[0])
+        restore.noise = 20
+        last = [50 * float(image.flat[0]) for image in stream][-1]
+        assert (first, last) == pytest.approx((level_at(0.5), 20), rel=1e-3)
+        with pytest.raises(me.ConfigError, match="noise=-1"):
+            restore.noise = -1
+        assert restore.noise == 20
+        restore.noise = "auto"
+        assert 50 * restore(frame).flat[0] == pytest.approx(level_at(0.5), rel=1e-3)
+    with me.Restorer(me.FakeEngine()) as restore:
+        restore.noise = "auto"
+        with pytest.raises(me.ConfigError, match="not told a noise level"):
+            restore.noise = 20
+
+
 def test_without_the_estimators_weights_a_number_still_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,13 +45,21 @@ def test_so_does_one_of_a_fixed_size(fixed: me.ExportReport) -> None:
     check_equals_pytorch(fixed, "edge-s", "fixed")
 
 
+@pytest.mark.parametrize("name", ["edge", "edge-x3", "edge-x4"])
+def test_so_does_a_network_on_blocks_of_pixels(name: str, tmp_path: Path) -> None:
+    report = me.export_onnx(me.create_model(TINY[name], seed=0), tmp_path / "x.onnx")
+    check_equals_pytorch(report, name, "open")
+
+
 def check_equals_pytorch(report: me.ExportReport, preset: str, kind: str) -> None:
     assert report.error <= 1e-4
-    network, engine = me.create_model(preset, seed=0), me.OnnxEngine(report.path)
+    network = me.create_model(TINY.get(preset, preset), seed=0)
+    engine = me.OnnxEngine(report.path)
     assert (engine.fixed_size is None) == (kind == "open")
     for size in ODD_SIZES[kind]:
         height, width = fitting(preset, size)
-        tiles = np.random.default_rng(height).random((1, 3, height, width), np.float32)
+        shape = (1, network.config.in_planes, height, width)
+        tiles = np.random.default_rng(height).random(shape, np.float32)
         with torch.inference_mode():
             expected = network(torch.from_numpy(tiles)).numpy()
         assert relative_error(engine.run(tiles), expected) <= 1e-4

@@ -137,9 +137,7 @@ class NoiseLevel:
     """
 
     def __init__(self, noise: Noise = "auto") -> None:
-        self._told = checked_noise(noise)
-        if self._told is None:
-            load_estimator(noise_estimator.WEIGHTS)  # said now, and not at the first frame
+        self.tell(noise)
         self._stream: object = None
         self._before: tuple[object, Hashable] | None = None
         self._brightness: NDArray[Any] | None = None
@@ -167,6 +165,13 @@ class NoiseLevel:
                 "noise level; leave noise out, or take a model that is"
             )
         return None
+
+    def tell(self, noise: Noise) -> None:
+        """Settle the frames from the next one on by ``noise``; raises as making one does."""
+        told = checked_noise(noise)
+        if told is None:
+            load_estimator(noise_estimator.WEIGHTS)  # said now, and not at the first frame
+        self._told = told
 
     def begin(self, stream: object) -> None:
         """Say of which stream the next frame is, by any object that is its own; None for a frame

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from mirnet_edge.engines.protocol import Engine
@@ -153,6 +155,14 @@ class HostPath:
 def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return ``out`` if it can hold the restored frame, or a new array where it is None."""
     if out is None:
+        needed = math.prod(shape) * frame.dtype.itemsize
+        # Asked before: Linux grants memory that is not there, and kills who touches it. Only of
+        # what is enlarged, for which nobody has shown yet that so much fits.
+        if needed > frame.nbytes and needed > (free := psutil.virtual_memory().available):
+            raise FrameError(
+                f"the restored frame, {frame.dtype} {shape}, takes {needed:,} bytes, and {free:,} "
+                "are free; cut the frame into parts, or give out, as an np.memmap of a file"
+            )
         return np.empty(shape, frame.dtype)
     if not isinstance(out, np.ndarray):
         raise FrameError(f"out must be a numpy array, not {type(out).__name__}")

@@ -108,6 +108,11 @@ def quantize_onnx(
     if has_qdq(original):
         raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
     facts = read_facts(original)
+    if not facts.size_rule.allows(*tile):
+        near = "x".join(str(facts.size_rule.padded(side)) for side in tile)
+        raise GraphError(
+            f"tile {tile[0]}x{tile[1]}: this network takes {facts.size_rule}; the next is {near}"
+        )
     found = quantized_graph(
         original,
         rewritten_for_tensorrt(original, 1, tile),
@@ -162,6 +167,12 @@ def open_images(
 ) -> CalibrationSet:
     """What a network is calibrated on; arguments and errors as of `quantize_onnx`."""
     if isinstance(source, CalibrationSet):
+        if source.tiles.shape[1] != facts.in_planes:
+            raise CalibrationError(
+                f"the calibration tiles have {source.tiles.shape[1]} planes, but the network takes "
+                f"{facts.in_planes}; open the set with in_channels={facts.in_channels} and "
+                f"noise_level={facts.noise_level}"
+            )
         if source.tiles.shape[2:] != tile:
             raise CalibrationError(
                 f"the calibration tiles are {source.tiles.shape[2]}x{source.tiles.shape[3]}, but "

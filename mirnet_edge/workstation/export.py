@@ -108,6 +108,7 @@ def export_onnx(
     traced = copy.deepcopy(model)
     _fold_blocks(traced)
     proto = _simplified(_traced(traced, size))
+    _describe(proto, facts, size)  # passes ask the graph which sizes it takes
     proto, passes = rewritten(proto) if rewrite else (proto, [])
     proto = _checked(proto, opset)
     height, width = size or (facts.size_rule.padded(ASSUMED_PX),) * 2

@@ -88,7 +88,7 @@ def paired_patches(sampler: PatchSampler, noise_level: bool) -> Draw:
     network takes a noise level, the root mean square of their difference."""
 
     def draw(batch: int, patch_px: int, generator: Generator) -> Batch:
-        degraded, good = sampler.draw(batch, patch_px, generator).split(3, 1)
+        degraded, good = sampler.draw(batch, patch_px, generator).chunk(2, 1)
         told = noise_of(degraded, good)
         return Batch(with_level(degraded, told) if noise_level else degraded, good)
 

@@ -62,7 +62,7 @@ class Processes:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(flat)
         flat /= self.count
-        parts = flat.split([tensor.numel() for tensor in tensors])
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         means = [part.view(tensor.shape) for part, tensor in zip(parts, tensors)]
         torch._foreach_copy_(list(tensors), means)
 

@@ -78,14 +78,18 @@ class Stepper:
         self._draw, self._planes, self._processes, self._say = draw, planes, processes, say
         self._on_gpu = device.type == "cuda"
         self._generator = torch.Generator(device)
-        self._stream = torch.cuda.Stream(device) if self._on_gpu else None
+        self._stream = (
+            torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            if self._on_gpu
+            else None
+        )
         self._loss_of = LOSS_OF[state.settings.loss]
         self._forward: Callable[[Tensor], Tensor] = state.network
         if compile:
             # Shapes are few and each has its own stage; one code for all of them would be slower.
             self._forward = torch.compile(state.network, dynamic=False)
-        self._parameters = list(state.network.parameters())
-        self._averages = list(state.average.parameters())
+        self._parameters: list[Tensor] = list(state.network.parameters())
+        self._averages: list[Tensor] = list(state.average.parameters())
         self._stage: Stage | None = None
         # What the host tells each step, in places that graphs know.
         self._rate, self._average_weight = self._scalar(), self._scalar()
@@ -138,9 +142,12 @@ class Stepper:
         self.is_updating = False
 
     def _seed(self) -> None:
-        # So far apart that neighbouring seeds share no step's draws within a million steps.
-        seed = self.state.settings.seed * 1_000_003 + self.state.step
-        self._generator.manual_seed(seed + (self._processes.rank << 40))
+        # So far apart that neighbouring seeds, or processes, share no step's draws within a million
+        # steps; within 32 bits, as the generator of a CPU takes no more.
+        settings, rank = self.state.settings, self._processes.rank
+        self._generator.manual_seed(
+            (settings.seed * 1_000_003 + rank * 97_000_087 + self.state.step) % 2**32
+        )
 
     def _begin(self, stage: Stage) -> None:
         """Make the places of a stage's batches, and what works on them."""
@@ -154,13 +161,18 @@ class Stepper:
         self._prepare = Captured(
             self._fill_batch, self._stream, self._generator, self._draw_without_graph
         )
-        slower = "steps are launched one operation at a time, because {}".format
         self._differentiate = Captured(
-            self._set_gradients, self._stream, on_failure=lambda reason: self._say(slower(reason))
+            self._set_gradients, self._stream, on_failure=self._differentiate_without_graph
         )
-        self._update = Captured(
-            self._move_weights, self._stream, on_failure=lambda reason: self._say(slower(reason))
-        )
+        self._update = Captured(self._move_weights, self._stream, on_failure=self._say_slower)
+
+    def _differentiate_without_graph(self, reason: str) -> None:
+        self._say_slower(reason)
+        # Gradients lie elsewhere each step then, and a graph would go on with the old ones.
+        self._update = Captured(self._move_weights, None)
+
+    def _say_slower(self, reason: str) -> None:
+        self._say(f"steps are launched one operation at a time, because {reason}")
 
     def _draw_without_graph(self, reason: str) -> None:
         self._say(f"patches are degraded one operation at a time, because {reason}")
@@ -206,7 +218,7 @@ class Stepper:
         self._is_refused.copy_(1 - is_finite)
         self.state.optimizer.step()
         with torch.no_grad():
-            way = torch._foreach_sub(self._parameters, self._averages)
+            way = list(torch._foreach_sub(self._parameters, self._averages))
             torch._foreach_mul_(way, self._average_weight)
             torch._foreach_add_(self._averages, way)
         loss_sum, finite, refused, _ = self._tally.unbind()
@@ -230,7 +242,7 @@ class Stepper:
             return self.tally()
         copied = torch.empty(4, pin_memory=True)
         copied.copy_(self._tally, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._readings.append((copied, event))
         if len(self._readings) == 1:

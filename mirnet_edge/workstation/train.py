@@ -26,7 +26,6 @@ from mirnet_edge.model.checkpoints import facts_of, save_model
 from mirnet_edge.model.config import preset
 from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation.curve import Point, plot_curve
-from mirnet_edge.workstation.initial import initial_network
 from mirnet_edge.workstation.pace import Pace, Report
 from mirnet_edge.workstation.patches import (
     Draw,
@@ -37,8 +36,8 @@ from mirnet_edge.workstation.patches import (
 from mirnet_edge.workstation.photos import read_pairs, read_photos
 from mirnet_edge.workstation.processes import Processes
 from mirnet_edge.workstation.settings import Stage, TrainSettings
-from mirnet_edge.workstation.state import CHECKPOINT, TrainState
-from mirnet_edge.workstation.stepper import Stepper, Tally
+from mirnet_edge.workstation.state import CHECKPOINT, TrainState, initial_network
+from mirnet_edge.workstation.stepper import Stepper
 from mirnet_edge.workstation.validation import read_validation
 
 PathLike = str | os.PathLike[str]
@@ -47,7 +46,7 @@ READ_EVERY = 10
 MOST_REFUSED = 10
 """Steps in a row without a finite gradient, after which no more are taken."""
 SUSPECT = 3
-"""Such steps, from which on a state is not saved: its weights may have left all bounds."""
+"""Such steps at the end of a run, from which on its state is not saved."""
 LEAST_PATCH_PX = 16
 """Of which patches are multiples, at the small size where a task enlarges: JPEG's 4:2:0 blocks."""
 
@@ -158,19 +157,24 @@ class Trainer:
         if self.device.type == "cuda":
             for each in (state.network, state.average):
                 each.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for moments in optimizer.state.values():
+                for name, tensor in moments.items():
+                    if tensor.dim() == 4:
+                        moments[name] = tensor.to(memory_format=torch.channels_last)
         return state
 
     def run(
         self,
         until: int | None = None,
-        validate_every: int = 1000,
+        validate_every: int | None = None,
         checkpoint_minutes: float = 5.0,
         report: Callable[[Report], None] | None = None,
     ) -> TrainState:
         """Train until step ``until`` (None: the schedule's end).
 
-        Adds a point to the curve every ``validate_every`` steps and at the end, and saves
-        checkpoint and weights with each and every ``checkpoint_minutes``. An interruption (Ctrl-C,
+        Adds a point to the curve every ``validate_every`` steps (None: a 25th of the schedule, at
+        least 1000) and at the end, and saves checkpoint and weights with each and every
+        ``checkpoint_minutes``. An interruption (Ctrl-C,
         SIGTERM) waits for the end of its step and saves the steps done, if there are any.
 
         Args:
@@ -183,6 +187,7 @@ class Trainer:
         """
         state, stepper = self.state, self.stepper
         last = min(until or state.settings.steps, state.settings.steps)
+        validate_every = validate_every or max(1000, state.settings.steps // 25)
         if self.processes.is_first:
             self._make_output_folder()
         pace = Pace(state, last, self.processes.count, self.device)
@@ -206,18 +211,18 @@ class Trainer:
                         self._tell(pace, report, state.curve[-1].loss)
                         saved_at = pace.restart()
                     elif time.monotonic() - saved_at > 60 * checkpoint_minutes:
-                        self._save(stepper.tally())
+                        self._save(stepper.tally().refused)
                         saved_at = pace.restart()
                 state.seconds = pace.seconds()
                 if not number and state.step > self._pointed:
-                    self._add_point(self._validate(interrupted))
+                    self._add_point(self._validate(interrupted), is_last=True)
             except torch.OutOfMemoryError as error:
                 raise DeviceMemoryError(
                     f"{first_line(error)}: take a smaller batch than {self._stage().batch}"
                 ) from error
             finally:
                 if state.step > self._pointed and not stepper.is_updating:
-                    self._add_point({})
+                    self._add_point({}, is_last=True)
         number = number or interrupted()
         if number == signal.SIGTERM:
             signal.raise_signal(signal.SIGTERM)  # ends the process, unless somebody handles it
@@ -267,21 +272,22 @@ class Trainer:
             f"lower learning_rate; {kept}"
         )
 
-    def _add_point(self, psnr: dict[str, float]) -> None:
-        """Add a point to the curve, and save."""
+    def _add_point(self, psnr: dict[str, float], is_last: bool = False) -> None:
+        """Add a point to the curve, and save; at the last, after a refused step too."""
         state, tally = self.state, self.stepper.tally()
         self._pointed = state.step
-        if tally.refused >= SUSPECT or tally.finite == 0:
+        if tally.finite == 0 or (is_last and tally.refused >= SUSPECT):
             self._lost(tally.loss)
         learning_rate = float(state.optimizer.param_groups[0]["lr"])
         loss = tally.loss_sum / tally.finite
         state.curve.append(Point(state.step, loss, psnr, learning_rate, state.seconds))
         self.stepper.restart_tally()
-        self._save(tally)
+        self._save(0 if is_last else tally.refused)
 
-    def _save(self, tally: Tally) -> None:
-        """Write checkpoint and weights, unless the last steps were refused."""
-        if self.processes.is_first and tally.refused < SUSPECT:
+    def _save(self, refused: float) -> None:
+        """Write checkpoint and weights, unless the last steps were refused: weights that have left
+        all bounds give no finite gradient."""
+        if self.processes.is_first and refused == 0:
             self.state.save(self.output)
             self._save_weights()
 

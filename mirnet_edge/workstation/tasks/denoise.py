@@ -96,7 +96,7 @@ class Denoise:
         as_picture[white] = torch.maximum(lossy[white], part(white).chance(CLIPPED_SHARE))
         cut = eight_bit(noisy)
         noisy = torch.where(as_picture > 0, cut, noisy)
-        noisy = torch.where(lossy > 0, jpeg(cut, quality, flat, generator), noisy)
+        noisy = torch.where(lossy > 0, jpeg(cut, quality, flat, offset), noisy)
 
         # The level of a patch is not that of its frame, which is what will be told: dark parts of a
         # camera's frame are noisier than bright ones.
