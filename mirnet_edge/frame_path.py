@@ -134,3 +134,17 @@ class FramePath(Protocol):
     def collect(self, ticket: Ticket) -> Any:
         """Wait for that frame and return it in memory of its own. Called once for every ticket, in
         their order, in a stream by the thread that submits, also when it is being closed."""
+
+
+@dataclass(frozen=True)
+class StreamedPath:
+    """A Restorer as one path: it may change engines, and with them paths, while frames of the last
+    one are still in flight, so each ticket carries the path that it is of."""
+
+    submit: Callable[..., tuple[FramePath, Ticket]]
+    depth: int
+
+    def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
+        """Wait for a frame."""
+        path, started = ticket
+        return path.collect(started)

@@ -173,7 +173,7 @@ def test_a_page_with_the_pictures(
         (["--input", "{images}", "--target", "{images}", "--sigma", 5], "as they are"),
         (["--data", "{images}", "--brightness"], "is for pairs"),
         (["--sets", "{images}", "--noise", "told"], "tests of a card"),
-        (["--data", "{images}", "--noise", "true"], "give auto, told or a level"),
+        (["--data", "{images}", "--noise", "true"], "give auto, or the level"),
         (["--data", "{images}", "--jpeg", 101], "101"),
     ],
 )
@@ -221,3 +221,9 @@ def test_all_the_sets_of_a_card(
     table = run(capfd, *command, "--every", 2)
     assert table.code == 0
     assert "σ 25, JPEG q95" in table.out
+
+
+def test_without_ssim(tiny_onnx: Path, images: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capfd, "evaluate", tiny_onnx, "--data", images, "--no-ssim", "--json")
+    assert set(outcome.json["mean"]["restored"]) == {"psnr"}
+    assert outcome.json["note"] == ""

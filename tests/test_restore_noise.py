@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from noise_weights import brightness_estimator, level_at
+from tiny_edge import tiny_denoiser
 
 import mirnet_edge as me
 from mirnet_edge.frames import noise_estimator
 from mirnet_edge.frames.noise_level import EVERY
 
-__all__ = ["brightness_estimator"]
+__all__ = ["brightness_estimator", "tiny_denoiser"]
 FACTS = me.ModelFacts(noise_level=True, min_size_px=4)
 
 
@@ -121,6 +122,26 @@ def test_a_network_that_is_not_told_takes_no_number() -> None:
         assert restore.timings.noise is None
 
 
+@pytest.mark.usefixtures("brightness_estimator")
+def test_the_level_may_be_changed_between_frames() -> None:
+    frame = np.full((70, 70, 3), 0.5, np.float32)
+    with me.Restorer(me.FakeEngine(shows_level, FACTS)) as restore:
+        stream = iter(restore.stream([frame] * 40, queue=1))
+        first = 50 * float(next(stream).flat[0])
+        restore.noise = 20
+        last = [50 * float(image.flat[0]) for image in stream][-1]
+        assert (first, last) == pytest.approx((level_at(0.5), 20), rel=1e-3)
+        with pytest.raises(me.ConfigError, match="noise=-1"):
+            restore.noise = -1
+        assert restore.noise == 20
+        restore.noise = "auto"
+        assert 50 * restore(frame).flat[0] == pytest.approx(level_at(0.5), rel=1e-3)
+    with me.Restorer(me.FakeEngine()) as restore:
+        restore.noise = "auto"
+        with pytest.raises(me.ConfigError, match="not told a noise level"):
+            restore.noise = 20
+
+
 def test_without_the_estimators_weights_a_number_still_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,27 +152,14 @@ def test_without_the_estimators_weights_a_number_still_does(
 
 
 @pytest.mark.parametrize("statistics", ["frame", "frame-fast", "stream"])
-def test_frames_whose_tiles_share_their_means(statistics: Any, tmp_path: Path) -> None:
+def test_frames_whose_tiles_share_their_means(statistics: Any, tiny_denoiser: Path) -> None:
     """The plane is in every pass: tiles agree with the whole frame that was told the same."""
-    model = tiny_denoiser(tmp_path)
     frame = np.random.default_rng(0).integers(0, 256, (96, 120, 3), np.uint8)
-    with me.Restorer(model, tile=None, noise=25) as restore:
+    with me.Restorer(tiny_denoiser, tile=None, noise=25) as restore:
         whole = restore(frame).astype(int)
-    with me.Restorer(model, tile=64, halo=24, noise=25, statistics=statistics) as restore:
+    with me.Restorer(tiny_denoiser, tile=64, halo=24, noise=25, statistics=statistics) as restore:
         shared = restore(frame).astype(int)
         assert restore.timings.noise == 25
-    with me.Restorer(model, tile=None, noise=50) as restore:
+    with me.Restorer(tiny_denoiser, tile=None, noise=50) as restore:
         other = restore(frame).astype(int)
     assert np.abs(shared - whole).mean() < 0.2 * np.abs(other - whole).mean()
-
-
-def tiny_denoiser(folder: Path) -> Path:
-    """A tiny random network that is told the level, as ONNX."""
-    from mirnet_edge.model.config import MIRNetV2Config
-
-    config = MIRNetV2Config(
-        channels=(8, 16, 32), groups=(1,), n_mrb=1, shuffle=2, context=False, noise_level=True
-    )
-    path = folder / "denoiser.onnx"
-    me.export_onnx(me.create_model(config, seed=0), path, task="denoise")
-    return path

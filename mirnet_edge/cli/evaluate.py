@@ -21,6 +21,7 @@ from mirnet_edge.cli.console import (
     print_json,
     print_table,
     progress_bar,
+    read_noise,
     tiling_options,
 )
 from mirnet_edge.model.config import TASKS
@@ -34,17 +35,9 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-def read_noise(text: str) -> str | float:
-    """Read ``auto``, ``told`` or a level."""
-    if text in ("auto", "told"):
-        return text
-    try:
-        level = float(text)
-    except ValueError:
-        level = -1.0
-    if not 0 <= level <= 100:
-        raise click.BadParameter(f"{text!r}: give auto, told or a level of 0 to 100, of 255")
-    return level
+def read_level(text: str) -> str | float:
+    """Read ``told``, or as everywhere: ``auto`` or a level."""
+    return text if text == "told" else read_noise(text)
 
 
 data_options = option_group(
@@ -85,12 +78,14 @@ protocol_options = option_group(
 evaluate_options = option_group(
     data_options,
     protocol_options,
-    click.option("--noise", type=read_noise, metavar="auto|told|NUMBER",
+    click.option("--noise", type=read_level, metavar="auto|told|NUMBER",
                  help="The noise level that the model is told, if it asks for one: estimated, as "
                  "by default, the true one, or this."),
     click.option("--told-offset", type=float, default=0.0,
                  help="Added to the true level, to see what a wrong one costs."),
     click.option("--device", help="Where a checkpoint runs, as torch names it; else on the CPU."),
+    click.option("--ssim/--no-ssim", default=True,
+                 help="SSIM too, which takes longer than most models."),
     click.option("--html", type=PATH, help="Write a page with the pictures to this file."),
     overwrite_option,
     tiling_options,
@@ -114,6 +109,7 @@ def evaluate(
     noise: NoiseAsked | None,
     told_offset: float,
     device: str | None,
+    ssim: bool,
     html: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -129,17 +125,16 @@ def evaluate(
     names = ("sigma", "gray", "quantize", "jpeg", "codec", "scale", "exposure")
     settings = {name: value for name in names if (value := options.pop(name)) is not None}
     where = _data(data, given, target, sets)
-    if where is None and (settings or html):
-        raise click.UsageError(
-            "--sets runs the tests of a card; leave their options and --html out"
-        )
+    asked = settings or html or task or brightness or noise is not None or told_offset or seed
+    if where is None and asked:
+        raise click.UsageError("--sets runs the tests of a card: leave what says how to test out")
     if html:
         require_new(html, overwrite)
     with ExitStack() as last:
         restorer = last.enter_context(_restorer(model, device, options))
         if where is None:
             assert sets is not None  # `_data` saw to it
-            _evaluate_sets(restorer, model, sets, every, as_json)
+            _evaluate_sets(restorer, model, sets, ssim, every, as_json)
             return
         protocol = _protocol(restorer, where, task, brightness, settings)
         evaluation = _evaluate(
@@ -152,6 +147,7 @@ def evaluate(
             quiet=as_json,
             noise="auto" if noise is None else noise,
             told_offset=told_offset,
+            with_ssim=ssim,
             seed=seed,
             every=every,
         )
@@ -255,11 +251,13 @@ def _print(evaluation: Evaluation, model: str) -> None:
         err().print(f"left out: {reason}")
 
 
-def _evaluate_sets(restorer: Restorer, model: str, sets: Path, every: int, as_json: bool) -> None:
+def _evaluate_sets(
+    restorer: Restorer, model: str, sets: Path, ssim: bool, every: int, as_json: bool
+) -> None:
     from mirnet_edge.workstation.sets import card_figures
 
     with phases(as_json) as progress:
-        rows = card_figures(restorer, sets, every=every, progress=progress)
+        rows = card_figures(restorer, sets, with_ssim=ssim, every=every, progress=progress)
     if as_json:
         print_json({"model": model, "facts": restorer.facts, "figures": rows})
         return

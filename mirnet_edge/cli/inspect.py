@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
@@ -39,11 +40,12 @@ def models(as_json: bool) -> None:
         facts = {"model": model.name, "task": card["task"], "parameters": size}
         print_facts({**facts, "licence": card["weights_licence"]})
         rows = [
-            [figure["data"], *(f"{figure[name]:g}" for name in ("images", "sigma")),
-             *(f"{figure[name]:.2f}" for name in ("noisy_psnr", "psnr"))]
+            [figure["data"], str(figure["images"]), figure["protocol"], figure["noise"],
+             *(f"{figure[kind]['psnr'] or math.inf:.2f}" for kind in ("given", "restored"))]
             for figure in card["figures"]
+            if figure["method"] == "model"
         ]  # fmt: skip
-        print_table(["data", "images", "sigma", "noisy dB", "restored dB"], rows)
+        print_table(["data", "images", "test", "level", "given dB", "restored dB"], rows)
 
 
 @click.command()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.frames.bicubic import TAPS, bicubic_taps
-from mirnet_edge.frames.layout import FrameLayout, Region, reflect_beyond
+from mirnet_edge.frames.layout import MAXIMUM, FrameLayout, Region, reflect_beyond
 
 Planes = NDArray[np.float32]
 
@@ -45,6 +45,14 @@ def enlarged(planes: Planes, scale: int) -> Planes:
     return _enlarge(planes, rows, columns)
 
 
+def enlarged_alpha(image: NDArray[Any], scale: int) -> NDArray[Any]:
+    """The last channel of a frame as that of the enlarged one, cut and rounded as colours are."""
+    maximum = MAXIMUM[image.dtype]
+    plane: NDArray[Any] = enlarged(image[None, ..., -1].astype(np.float32), scale)[0]
+    np.clip(plane, 0, maximum, out=plane)
+    return plane if maximum == 1.0 else np.rint(plane, out=plane)
+
+
 @dataclass(frozen=True)
 class _Axis:
     """Pixels ``start`` to ``stop`` of an axis of ``length`` pixels that becomes ``scale`` times as
@@ -73,20 +81,21 @@ class _Axis:
         samples = self.samples
         return slice(int(samples.min()), int(samples.max()) + 1)
 
-    def along_columns(self, planes: Planes) -> Planes:
-        """Enlarge the last axis, which holds `read`."""
-        given = planes[..., self.samples - self.read.start]
-        result = np.empty((*planes.shape[:-1], self.stop - self.start), np.float32)
+    def enlarge(self, given: Planes, result: Planes) -> None:
+        """Fill the last axis of ``result``, these pixels, from that of ``given``, `read`."""
+        samples = given[..., self.samples - self.read.start]
         # Of each phase all pixels have the same weights, and their samples lie side by side.
         _, weights = bicubic_taps(TAPS, self.scale * TAPS, np.arange(self.scale))
         for place in range(min(self.scale, self.stop - self.start)):
             pixel = self.start + place
             part = result[..., place :: self.scale]
             begin, count = self.first(pixel) - self.first(self.start), part.shape[-1]
-            part[...] = 0
             for tap, weight in enumerate(weights[pixel % self.scale]):
-                part += weight * given[..., begin + tap : begin + tap + count]
-        return result
+                near = samples[..., begin + tap : begin + tap + count]
+                if tap:
+                    part += weight * near
+                else:
+                    np.multiply(near, weight, out=part)
 
 
 def _shift(phase: int, scale: int) -> int:
@@ -96,5 +105,10 @@ def _shift(phase: int, scale: int) -> int:
 
 
 def _enlarge(planes: Planes, rows: _Axis, columns: _Axis) -> Planes:
-    tall = rows.along_columns(planes.swapaxes(1, 2)).swapaxes(1, 2)
-    return columns.along_columns(tall)
+    channels, height, _ = planes.shape
+    wide = np.empty((channels, height, columns.stop - columns.start), np.float32)
+    columns.enlarge(planes, wide)
+    # Rows last: what is written most then lies side by side.
+    result = np.empty((channels, rows.stop - rows.start, wide.shape[2]), np.float32)
+    rows.enlarge(wide.swapaxes(1, 2), result.swapaxes(1, 2))
+    return result

@@ -56,7 +56,7 @@ class NoiseEstimator:
     def __init__(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
         found = {name: (array.dtype, array.shape) for name, array in weights.items()}
         for name, shape in SHAPES.items():
-            if found.get(name) != (np.float32, shape):
+            if found.get(name) != (np.dtype(np.float32), shape):
                 raise CheckpointError(f"{name} is {found.get(name)}; need float32 {shape}")
             if not np.isfinite(weights[name].astype(np.float32)).all():
                 raise CheckpointError(f"{name} holds NaN or infinity")

@@ -3,7 +3,7 @@ stream. It knows nothing of where a frame lies: a path cuts the sample crops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from numbers import Real
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mirnet_edge.errors import ConfigError, FrameError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frames import noise_estimator
-from mirnet_edge.frames.layout import Region, reflected
+from mirnet_edge.frames.layout import MAXIMUM, Region, reflected
 from mirnet_edge.frames.noise_estimator import CROP_PX, MOST_LEVEL, load_estimator
 
 Noise = float | Literal["auto"]
@@ -28,6 +28,8 @@ WEIGHT = 0.25
 JUMP, JUMP_SHARE = 2.0, 0.25
 """An estimate is not near, and is taken as it is, if it is farther away than both: in units of
 1/255, and as a share of the level so far."""
+BRIGHTNESS_STEP = 8
+"""Every eighth row and column of a region tells how bright it is."""
 CUT = 0.06
 """Mean change of the brightness of the regions, in [0, 1], from which the scene is a new one; as of
 `pooling.scene_cut`, which measured it."""
@@ -53,6 +55,13 @@ def _origins(length: int, count: int) -> list[int]:
     middles = ((2 * part + 1) * length // (2 * count) for part in range(count))
     last = max(length - CROP_PX, 0)
     return [min(max(middle - CROP_PX // 2, 0), last) // 2 * 2 for middle in middles]
+
+
+def brightness_of(frame: NDArray[Any], regions: Sequence[Region]) -> NDArray[Any]:
+    """Measure how bright regions of a frame are, (n,) in [0, 1], by a few pixels of each: (H, W) or
+    (H, W, C), or Y'CbCr whose luma comes first."""
+    few = (frame[region][::BRIGHTNESS_STEP, ::BRIGHTNESS_STEP] for region in regions)
+    return np.array([pixels.mean() for pixels in few]) / MAXIMUM[frame.dtype]
 
 
 def estimate_noise(planes: NDArray[np.float32]) -> float:
@@ -102,8 +111,10 @@ def checked_noise(noise: object) -> float | None:
     if isinstance(noise, str) and noise == "auto":
         return None
     # NaN is in no range; True and False are numbers for Python alone.
-    if isinstance(noise, Real) and not isinstance(noise, bool) and 0 <= noise <= MOST_LEVEL:
-        return float(noise)
+    if isinstance(noise, Real) and not isinstance(noise, bool):
+        level = float(noise)
+        if 0 <= level <= MOST_LEVEL:
+            return level
     raise ConfigError(
         f'noise={noise!r}: need "auto", or the level of the noise in units of 1/255, from 0 to '
         f"{MOST_LEVEL:g}"
@@ -126,9 +137,7 @@ class NoiseLevel:
     """
 
     def __init__(self, noise: Noise = "auto") -> None:
-        self._told = checked_noise(noise)
-        if self._told is None:
-            load_estimator(noise_estimator.WEIGHTS)  # said now, and not at the first frame
+        self.tell(noise)
         self._stream: object = None
         self._before: tuple[object, Hashable] | None = None
         self._brightness: NDArray[Any] | None = None
@@ -156,6 +165,13 @@ class NoiseLevel:
                 "noise level; leave noise out, or take a model that is"
             )
         return None
+
+    def tell(self, noise: Noise) -> None:
+        """Settle the frames from the next one on by ``noise``; raises as making one does."""
+        told = checked_noise(noise)
+        if told is None:
+            load_estimator(noise_estimator.WEIGHTS)  # said now, and not at the first frame
+        self._told = told
 
     def begin(self, stream: object) -> None:
         """Say of which stream the next frame is, by any object that is its own; None for a frame

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from mirnet_edge.engines.protocol import Engine
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import NOISE_UNIT, ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
-from mirnet_edge.frames.enlarged import enlarged
-from mirnet_edge.frames.layout import MAXIMUM, FrameLayout, require_array
+from mirnet_edge.frames.enlarged import enlarged_alpha
+from mirnet_edge.frames.layout import FrameLayout, require_array
 from mirnet_edge.frames.noise_estimator import CROP_PX
-from mirnet_edge.frames.noise_level import NoiseLevel, sample_regions
+from mirnet_edge.frames.noise_level import NoiseLevel, brightness_of, sample_regions
 from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, to_rgb
 from mirnet_edge.host.tiles import FrameTiles
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.tiling.geometry import Tiling
-
-BRIGHTNESS_STEP = 8
-"""Every eighth row and column of a region tells how bright it is."""
 
 
 class HostPath:
@@ -138,11 +137,11 @@ class HostPath:
                 layout.load(source, region, crop)
             return crops
 
-        def brightness() -> NDArray[Any]:
-            few = [source[region][::BRIGHTNESS_STEP, ::BRIGHTNESS_STEP] for region in regions]
-            return np.array([pixels.mean() for pixels in few]) / layout.maximum
-
-        return noise.of(cut, kind=(source.shape, source.dtype), brightness=brightness)
+        return noise.of(
+            cut,
+            kind=(source.shape, source.dtype),
+            brightness=lambda: brightness_of(source, regions),
+        )
 
     def _note(self, tiles: FrameTiles, level: float | None, total_ms: float) -> None:
         pre, engine, post = (
@@ -153,16 +152,17 @@ class HostPath:
         self.timings = Timings(count, pre, engine, post, tiles.passes, tiles.samples, level)
 
 
-def enlarged_alpha(image: NDArray[Any], scale: int) -> NDArray[Any]:
-    """The last channel of a frame as that of the enlarged one, cut and rounded as colours are."""
-    maximum = MAXIMUM[image.dtype]
-    plane = enlarged(image[None, ..., -1].astype(np.float32), scale)[0].clip(0, maximum)
-    return plane if maximum == 1.0 else np.rint(plane)
-
-
 def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return ``out`` if it can hold the restored frame, or a new array where it is None."""
     if out is None:
+        needed = math.prod(shape) * frame.dtype.itemsize
+        # Asked before: Linux grants memory that is not there, and kills who touches it. Only of
+        # what is enlarged, for which nobody has shown yet that so much fits.
+        if needed > frame.nbytes and needed > (free := psutil.virtual_memory().available):
+            raise FrameError(
+                f"the restored frame, {frame.dtype} {shape}, takes {needed:,} bytes, and {free:,} "
+                "are free; cut the frame into parts, or give out, as an np.memmap of a file"
+            )
         return np.empty(shape, frame.dtype)
     if not isinstance(out, np.ndarray):
         raise FrameError(f"out must be a numpy array, not {type(out).__name__}")

@@ -24,6 +24,7 @@ from mirnet_edge.facts import ModelFacts, SizeRule
 from mirnet_edge.graph.cost import peak_activation_bytes
 from mirnet_edge.graph.rewrite import PassReport
 from mirnet_edge.graph.rewrite import rewrite as rewritten
+from mirnet_edge.graph.rewrite.edit import ASSUMED_PX
 from mirnet_edge.model.checkpoints import facts_of
 from mirnet_edge.model.config import task_of
 from mirnet_edge.model.layers import Network
@@ -107,9 +108,10 @@ def export_onnx(
     traced = copy.deepcopy(model)
     _fold_blocks(traced)
     proto = _simplified(_traced(traced, size))
+    _describe(proto, facts, size)  # passes ask the graph which sizes it takes
     proto, passes = rewritten(proto) if rewrite else (proto, [])
     proto = _checked(proto, opset)
-    height, width = size or (256, 256)
+    height, width = size or (facts.size_rule.padded(ASSUMED_PX),) * 2
     peak_bytes = peak_activation_bytes(proto, height, width)
     facts = replace(facts, bytes_per_pixel=round(peak_bytes / (height * width)))
     _describe(proto, facts, size)

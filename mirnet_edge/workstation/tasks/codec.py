@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from mirnet_edge.workstation.tasks.camera import constant, from_ycc, to_ycc
