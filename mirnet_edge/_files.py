@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def resource_folder(name: str) -> Path:
-    """The folder ``kernels`` or ``calibration``: below the package in an installed copy
-    (``mirnet_edge/_kernels``), beside it in a checkout."""
+    """The folder ``kernels``, ``calibration`` or ``gstreamer``: below the package in an installed
+    copy (``mirnet_edge/_kernels``), beside it in a checkout."""
     installed = PACKAGE / f"_{name}"
     folder = installed if installed.is_dir() else PACKAGE.parent / name
     if not folder.is_dir():
