@@ -15,6 +15,8 @@ from video_samples import NoOp, av, make_video, read_video
 from mirnet_edge.errors import StreamError
 from mirnet_edge.stream.video.joining import Whole
 
+ATTACHED = 0x400
+"""AV_DISPOSITION_ATTACHED_PIC of FFmpeg."""
 SUBTITLES = """1
 00:00:00,200 --> 00:00:00,900
 one
@@ -121,6 +123,35 @@ def test_subtitles_of_a_part_move_with_it(film: Path, tmp_path: Path) -> None:
     restore(film, tmp_path / "out.mkv", begin_s=seconds(1), duration_s=seconds(0.6))
     ((at_s, text),) = read_video(tmp_path / "out.mkv").others["subtitle"]
     assert (float(at_s), text) == (pytest.approx(0.2, abs=0.002), b"two")
+
+
+def test_a_cover_is_no_video(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "video.mp4", frames=5)
+    with (
+        av.open(str(video)) as pictures,
+        av.open(str(tmp_path / "cover.mp4"), "w") as output,
+    ):
+        cover = output.add_stream("mjpeg", rate=25)
+        cover.height, cover.width, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = ATTACHED
+        shown = output.add_stream_from_template(pictures.streams.video[0], opaque=True)
+        gray = np.full((48, 32), 128, np.uint8)
+        output.mux(cover.encode(av.VideoFrame.from_ndarray(gray, format="yuvj420p")))
+        output.mux(cover.encode())
+        for packet in pictures.demux():
+            if packet.dts is not None:
+                packet.stream = shown
+                output.mux_one(packet)
+    outcome = restore(tmp_path / "cover.mp4", tmp_path / "out.mp4")
+    assert (outcome.frames, outcome.height) == (5, 48)
+    assert outcome.left_out == ["video (mjpeg): only sound, subtitles and attachments are copied"]
+
+
+def test_hevc_is_tagged_for_apples_players(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mp4", frames=2)
+    restore(source, tmp_path / "b.mp4", encoding={"codec": "hevc"})
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
 
 
 def test_a_size_that_changes_in_the_middle_is_an_error(tmp_path: Path) -> None:

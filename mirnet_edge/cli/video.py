@@ -123,9 +123,13 @@ def restore_video(
             video = VideoJob(reader, job.target, parts, encoding, settings, scale)
             with progress_bar("frames", quiet=quiet) as bar:
                 task = bar.add_task("restoring", total=None)
-                outcome = video.run(
-                    restorer, lambda done, total: bar.update(task, completed=done, total=total)
-                )
+                # What was there already says nothing of the rate.
+                bar.reset(task, completed=parts.frames)
+
+                def progress(done: int, total: int | None) -> None:
+                    bar.update(task, completed=done, total=total)
+
+                outcome = video.run(restorer, progress)
     finally:
         reader.close()
     return _told(outcome)

@@ -172,6 +172,11 @@ class VideoFacts:
         return 1 / self.rate if self.rate else Fraction(1, 25)
 
 
+def picture_stream(container: Any) -> Any:
+    """The stream of a container that is its video, no cover picture; None where there is none."""
+    return container.streams.best("video")
+
+
 def _display_matrix(frame: Any) -> tuple[tuple[int, ...] | None, int]:
     """Nine fixed-point numbers and the degrees, of a frame that is shown turned or mirrored."""
     for side in frame.side_data:

@@ -17,7 +17,7 @@ from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
 from mirnet_edge.errors import OutputError, first_line
 from mirnet_edge.stream.video.encoding import Encoding, add_stream, format_of
-from mirnet_edge.stream.video.facts import VideoFacts
+from mirnet_edge.stream.video.facts import VideoFacts, picture_stream
 
 Piece = tuple[Path, int]
 """A part, and the PTS of its first frame."""
@@ -27,7 +27,7 @@ COPIED = ("audio", "subtitle", "attachment")
 HOLD_TURNS = ("mp4", "mov", "matroska")
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
                errno.EIO)  # fmt: skip
-SUM_DURATIONS = ("mp4", "mov")
+QUICKTIME = ("mp4", "mov")
 OF_THE_OLD_FILE = ("encoder", "duration", "major_brand", "minor_version", "compatible_brands",
                    "bps", "number_of_", "_statistics", "vendor_id")  # fmt: skip
 """Beginnings of metadata that tell of how the source was written."""
@@ -105,6 +105,8 @@ class Whole:
         with av.open(str(parts[0][0])) as first:
             size = first.streams.video[0].height, first.streams.video[0].width
         video = add_stream(output, self.encoding, facts, size)
+        if video.codec.canonical_name == "hevc" and self._format in QUICKTIME:
+            video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
         if facts.display_matrix is not None:
             video.set_display_matrix(facts.display_matrix)
             if self._format not in HOLD_TURNS:
@@ -116,7 +118,7 @@ class Whole:
             _mux(output, packets)
             return
         with av.open(source) as original:
-            shown = original.streams.video[0]
+            shown = picture_stream(original)
             output.metadata.update(_kept(original.metadata))
             video.metadata.update(_kept(shown.metadata))
             video.disposition = shown.disposition.value
@@ -138,7 +140,7 @@ class Whole:
         step = min((after - before for before, after in pairwise(shown)), default=1)
         duration_of = {before: after - before for before, after in pairwise(shown)}
         duration_of[shown[-1]] = self.last_duration
-        if self._format in SUM_DURATIONS:
+        if self._format in QUICKTIME:
             # Such a container is as long as all packets one after the other: the last one is as
             # long as the others leave of it.
             end = shown[-1] + self.last_duration
@@ -156,7 +158,7 @@ class Whole:
         """Add streams for what is copied, by the index of the original's."""
         copies: dict[int, Any] = {}
         for stream in original.streams:
-            if stream.index == original.streams.video[0].index:
+            if stream.index == picture_stream(original).index:
                 continue
             name = _named(stream)
             if stream.type == "attachment" and self._format != "matroska":

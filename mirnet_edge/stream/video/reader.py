@@ -12,7 +12,7 @@ from typing import Any
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import StreamError, first_line
-from mirnet_edge.stream.video.facts import VideoFacts
+from mirnet_edge.stream.video.facts import VideoFacts, picture_stream
 
 OPEN_TIMEOUT_S = 30.0
 INDEX_AT_ITS_END = (".mp4", ".mov", ".m4v")
@@ -152,10 +152,10 @@ class VideoReader:
             except (self._av.FFmpegError, OSError, ValueError) as error:
                 last = error
                 continue
-            if not container.streams.video:
+            stream = picture_stream(container)
+            if stream is None:
                 container.close()
                 raise StreamError(f"{self.name}: there is no video in it")
-            stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             return container, stream
         reason = self._reason(last) if last is not None else "no reason given"
