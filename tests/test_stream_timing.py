@@ -17,7 +17,7 @@ from frame_paths import OneByOne, frame, values
 from video_samples import make_video, read_video
 
 from mirnet_edge.errors import StreamError
-from mirnet_edge.frames.pixel_formats import pixel_format, to_rgb
+from mirnet_edge.frames.pixel_formats import RED_BLUE, pixel_format, to_rgb
 from mirnet_edge.stream.frame_stream import FrameStream
 from mirnet_edge.stream.source_clock import SourceClock
 from mirnet_edge.stream.sources import open_source
@@ -87,6 +87,9 @@ def test_a_file_is_converted_to_the_format_that_is_asked_for(
                 assert error <= 6, (name, other, full)
     ((_, gray),) = open_source(source, pixel_format("gray"))
     assert gray.shape == (48, 64)
+    red, blue = RED_BLUE[standard]
+    luma = truth @ np.array([red, 1 - red - blue, blue])
+    assert abs(float(gray[10, 10]) - luma) <= 2
 
 
 def test_codes_that_are_of_the_format_stay_as_they_are(tmp_path: Path) -> None:

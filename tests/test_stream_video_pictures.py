@@ -139,10 +139,12 @@ def test_ten_bits_of_bt709_are_the_colours_of_its_table(
 
 @pytest.mark.parametrize(("other", "planar"), [("nv12", "yuv420p"), ("yuyv422", "yuv422p"),
                                                ("p010le", "yuv420p10le")])  # fmt: skip
-def test_packed_formats_hold_the_codes_of_planar_ones(other: str, planar: str) -> None:
+@pytest.mark.parametrize("tag", [0, 1, 2])
+def test_packed_formats_hold_the_codes_of_planar_ones(other: str, planar: str, tag: int) -> None:
     kind = pictures(planar, 8, 12)
-    picture = decoded(planar, random_codes(kind.written, 8, 12, False))
+    picture = decoded(planar, random_codes(kind.written, 8, 12, True))
     packed = picture.reformat(format=other)
+    packed.color_range = picture.color_range = tag
     np.testing.assert_array_equal(pictures(other, 8, 12).array_of(packed), kind.array_of(picture))
 
 
