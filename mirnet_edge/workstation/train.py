@@ -112,17 +112,7 @@ class Trainer:
         if self.output.exists() and not self.output.is_dir():
             raise OutputError(f"{output} is a file; name a folder")
         self.skipped: list[str] = []
-        sides = [stage.patch_px for stage in self.stages]
-        if pairs:
-            pictures = read_pairs(*pairs, min(sides), self.skipped)
-        else:
-            pictures = read_photos(data, min(sides), settings.rescale, self.skipped)
-        largest = max(min(copies[0].shape[:2]) for copies in pictures)
-        if largest < max(sides):
-            raise DataError(
-                f"no image is as large as a patch of {max(sides)}; the largest has {largest} pixels"
-            )
-        sampler = PatchSampler([copy for copies in pictures for copy in copies], self.device)
+        sampler, images = self._read_pictures(data, pairs, settings.rescale)
         draw: Draw = (
             paired_patches(sampler, config.noise_level)
             if pairs
@@ -130,7 +120,7 @@ class Trainer:
         )
         self.data_facts: dict[str, object] = {
             "folders": len(pairs or data),
-            "images": len(pictures),
+            "images": images,
             "pairs": bool(pairs),
         }
         self.validation = read_validation(validation, validation_images)
@@ -146,6 +136,26 @@ class Trainer:
             self.state, draw, config.in_planes, self.device, self.processes, compile, say
         )
         self._pointed = self.state.step
+
+    def _read_pictures(
+        self,
+        data: Sequence[PathLike],
+        pairs: tuple[PathLike, PathLike] | None,
+        factors: Sequence[float],
+    ) -> tuple[PatchSampler, int]:
+        """All pictures, of which there must be some for each stage, and how many they are."""
+        sides = [stage.patch_px for stage in self.stages]
+        if pairs:
+            pictures = read_pairs(*pairs, min(sides), self.skipped)
+        else:
+            pictures = read_photos(data, min(sides), factors, self.skipped)
+        largest = max(min(copies[0].shape[:2]) for copies in pictures)
+        if largest < max(sides):
+            raise DataError(
+                f"no image is as large as a patch of {max(sides)}; the largest has {largest} pixels"
+            )
+        copies = [copy for copies in pictures for copy in copies]
+        return PatchSampler(copies, self.device), len(pictures)
 
     def _fresh_or_resumed(self, settings: TrainSettings, network: Network) -> TrainState:
         average = copy.deepcopy(network).requires_grad_(False)
