@@ -40,9 +40,7 @@ TINY: dict[str, Config] = {
         channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=2, context=False, noise_level=True
     ),
     "edge-x3": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=3),
-    "edge-x4": MIRNetV2Config(
-        channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=4, context=False
-    ),
+    "edge-x4": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=4, context=False),
 }
 """One small network of every kind."""
 

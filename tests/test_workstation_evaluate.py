@@ -211,7 +211,8 @@ class ToldRestorer:
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         self.told.append(self.noise)
-        self.timings = SimpleNamespace(noise=7.0 if self.noise == "auto" else self.noise)
+        level = 7.0 if self.noise == "auto" else self.noise
+        self.timings = SimpleNamespace(noise=level if self.facts.noise_level else None)
         return self.restore(frame)
 
 
