@@ -24,8 +24,8 @@ from pooling_plans import TILE, WritePlans
 import mirnet_edge as me
 from mirnet_edge.cuda import Device, open_device
 from mirnet_edge.engines.onnx_engine import OnnxStatistics
-from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.facts import SizeRule
+from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.model.config import PRESETS, Config, MIRNetConfig, MIRNetV2Config
 
 # A shell ignores it for what it starts in the background, where tests of Ctrl-C would then wait.
