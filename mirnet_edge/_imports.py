@@ -20,6 +20,7 @@ EXTRA_OF_PACKAGE = {
     "pycuda": "tensorrt",
     "cuda": "tensorrt",
     "cv2": "video",
+    "av": "video",
 }
 
 
