@@ -33,7 +33,7 @@ from mirnet_edge._files import atomic_path
 from mirnet_edge.engines.torch_engine import TorchEngine
 from mirnet_edge.frame_path import Timings
 from mirnet_edge.workstation.protocols import Denoising, Pairs, Protocol, SuperResolution
-from mirnet_edge.workstation.sets import GAMMA, LEVELS, data_of
+from mirnet_edge.workstation.sets import LEVELS, data_of, equalized, lifted
 
 PUBLISHED = Path(__file__).with_name("published.json")
 TIMED_CPU, TIMED_GPU = (256, 256), (1088, 1920)
@@ -78,6 +78,7 @@ SYSTEMS = (
     System("VDSR", "super-resolution", networks.VDSR, "model_epoch_50.pth",
            networks.vdsr_weights, "twtygqyy/pytorch-vdsr@514b021, model/", over_luma=True),
     System("gamma 1/2.2", "enhance"),
+    System("histogram equalization", "enhance"),
     System("Zero-DCE", "enhance", networks.ZeroDCE, "Epoch99.pth", networks.zero_dce_weights,
            "Li-Chongyi/Zero-DCE@e0f4adc, Zero-DCE_code/snapshots/"),
 )  # fmt: skip
@@ -102,7 +103,7 @@ class Compared:
 def opened(system: System, weights: Path, device: str) -> tuple[nn.Module | None, Compared] | None:
     """Its network, if any, and the system; None where its weights or its package are missing."""
     network = None
-    restore = {"bicubic": _as_it_is, "gamma 1/2.2": _lifted, "BM3D": _bm3d}.get(system.name)
+    restore = PLAIN.get(system.name)
     if system.name == "BM3D" and not _has_bm3d():
         return None
     if system.network is not None:
@@ -152,7 +153,11 @@ def _as_it_is(frame: Frame, _level: float | None) -> Frame:
 
 
 def _lifted(frame: Frame, _level: float | None) -> Frame:
-    return frame**GAMMA
+    return lifted(frame)
+
+
+def _equalized(frame: Frame, _level: float | None) -> Frame:
+    return equalized(frame.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
 
 
 def _has_bm3d() -> bool:
@@ -170,6 +175,15 @@ def _bm3d(frame: Frame, level: float | None) -> Frame:
     if frame.shape[2] == 1:
         return np.asarray(bm3d.bm3d(frame[..., 0].astype(np.float64), sigma))[..., None]
     return np.asarray(bm3d.bm3d_rgb(frame.astype(np.float64), sigma))
+
+
+PLAIN = {
+    "bicubic": _as_it_is,
+    "gamma 1/2.2": _lifted,
+    "histogram equalization": _equalized,
+    "BM3D": _bm3d,
+}
+"""Systems without a network."""
 
 
 def trials(
@@ -201,7 +215,7 @@ def figures(
             continue
         began = time.perf_counter()
         evaluation = me.evaluate_model(
-            restorer, data_of(sets / data), protocol, noise=noise, every=every
+            restorer, data_of(sets, data), protocol, noise=noise, with_ssim=False, every=every
         )
         row = {
             "system": name, "data": data, "images": len(evaluation.scores), "every": every,

@@ -165,6 +165,9 @@ class _Shell:
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
 
+    def __call__(self, *arguments: Any) -> _Shell:
+        return _Shell(*arguments)
+
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state if isinstance(state, dict) else {"state": state})
 

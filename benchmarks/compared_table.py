@@ -19,8 +19,9 @@ def markdown(record: dict[str, Any], published: dict[str, Any]) -> str:
     parts = [_lines(_systems(record))]
     for title, sets in TASKS:
         rows = _figures(record, published, sets)
-        if len(rows) > 1:
+        if len(rows) > 2:
             parts += [f"{title}:", _lines(rows)]
+    parts += ["As published, and where the figure was read:", _lines(_published(published))]
     versions = record["versions"]
     parts += [
         f"{record['machine']}, torch {versions['torch']}. PSNR in dB. *Italics*: as published, not "
@@ -63,6 +64,14 @@ def _figures(record: dict[str, Any], published: dict[str, Any], sets: tuple[str,
     names = dict.fromkeys(name for values in columns.values() for name in values)
     body = [[name, *(values.get(name, "") for values in columns.values())] for name in names]
     return [["", *columns], ["as given", *given.values()], *body]
+
+
+def _published(published: dict[str, Any]) -> Rows:
+    rows = [["system", "data", "PSNR", "paper", "read in"]]
+    for row in published["figures"]:
+        psnr = ", ".join(f"{test} {value:.2f}" for test, value in row["psnr"].items())
+        rows.append([row["system"], row["data"], psnr, row["paper"], row["seen"] or "from memory"])
+    return rows
 
 
 def _lines(rows: Rows) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from build_sandbox import ORIN
+from build_sandbox import ORIN, TILE, Sandbox
 from command_line import run
 
 import mirnet_edge as me
@@ -19,7 +20,7 @@ from mirnet_edge.build.target import Target
 from mirnet_edge.build.trials import Candidate, Portable, Scene, TensorRT, Trial, tried
 from mirnet_edge.build.tune import named, tune_model
 from mirnet_edge.engines import tuned as engines_tuned
-from mirnet_edge.engines.card import EngineCard
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.engines.tuned import Tuned, this_device, tuned_for, tuned_path
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, OutputError
 
@@ -271,3 +272,39 @@ def test_the_command_as_json(
     found = json.loads(run(capfd, *arguments).out)
     assert found["tile"] == [40, 48]
     assert found["tried"][0]["error"] == ""
+
+
+# Engines, which the fake builds
+
+
+class HalfAsBright(me.Restorer):
+    """What restores with an engine of the fake's: the network is not what is tuned here."""
+
+    def __init__(self, model: Path, **options: Any) -> None:
+        self.path, self.options = model, options
+        super().__init__(me.FakeEngine() if model.suffix == ".engine" else model, tile=32, halo=4)
+
+
+def test_an_engine_is_built_measured_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = Sandbox(tmp_path, monkeypatch)
+    sandbox.open_sizes()
+    scene = Scene.of(sandbox.onnx, TILE)
+    monkeypatch.setattr(trials, "Restorer", HalfAsBright)
+    folder = tmp_path / "building"
+    folder.mkdir()
+    backend = TensorRT(sandbox.onnx, scene, folder, tmp_path / "timings")
+    assert backend.first == Candidate(TILE, precision="fp16", level=1)
+    trial = tried(backend, replace(backend.first, statistics="frame-fast"))
+    assert trial.error == ""
+    assert trial.ms is not None
+    answer = tmp_path / "net.tuned.json"
+    for number in range(2):  # the second time in place of the first
+        assert backend.keep(trial.candidate, answer) == "net.tuned.engine"
+        left = {path.name for path in tmp_path.glob("net.tuned.*")}
+        names = ("net.tuned", "net.tuned.apply", "net.tuned.gather")
+        assert left == {f"{name}.engine{end}" for name in names for end in ("", ".json")}
+        assert EngineCard.load(card_path(tmp_path / "net.tuned.engine")).tile == TILE
+        if number == 0:
+            backend.measure(trial.candidate)

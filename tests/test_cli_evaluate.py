@@ -221,3 +221,9 @@ def test_all_the_sets_of_a_card(
     table = run(capfd, *command, "--every", 2)
     assert table.code == 0
     assert "σ 25, JPEG q95" in table.out
+
+
+def test_without_ssim(tiny_onnx: Path, images: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run(capfd, "evaluate", tiny_onnx, "--data", images, "--no-ssim", "--json")
+    assert set(outcome.json["mean"]["restored"]) == {"psnr"}
+    assert outcome.json["note"] == ""

@@ -165,8 +165,9 @@ def test_two_tiles_with_the_frame_s_statistics_are_the_frame(
     """Each pass settles the pools whose maps hang on those that were settled before."""
     engine = engine_of(graph_of(network, rewritten, raw_graph), tmp_path)
     facts = engine.facts
-    halo, middle = facts.local_support_px, facts.size_rule.up(72)
+    halo = facts.local_support_px
     assert halo is not None
+    middle = halo + 2 * facts.size_multiple
     frame = random_tile(engine, (2 * facts.size_multiple, 2 * middle))
     # Brighter to the right, under one level: its halves differ in all that a mean can tell.
     frame[:, :3] *= np.linspace(0.1, 1, 2 * middle, dtype=np.float32)

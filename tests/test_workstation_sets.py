@@ -66,6 +66,7 @@ def test_a_denoiser_that_is_told(sets: Path) -> None:
     assert done["polyu", "pairs", "told +5"].level == pytest.approx(13, abs=1e-4)
     assert done["polyu", "pairs", "told -5"].level == pytest.approx(3, abs=1e-4)
     assert {key[2] for key in done if key[0] == "polyu"} >= {"auto", "told", "5", "10", "15"}
+    assert done["photo", "σ 25, JPEG q95", "auto"].images == 1, "comes with the package"
     assert done["cbsd68", "clean", "auto"].restored["psnr"] == np.inf
     assert "set14" not in {row.data for row in rows}, "a set that is not there"
     assert stages[0] == "cbsd68, σ 15"
@@ -84,7 +85,10 @@ def test_without_a_codec_the_other_rows_are_measured(
     monkeypatch.setitem(sys.modules, "av", None)
     rows = card_figures(Identity(me.ModelFacts(task="denoise")), sets, with_ssim=False, every=3)
     missing = [row for row in rows if not row.restored]
-    assert [row.protocol for row in missing] == ["σ 15, H.264"]
+    assert [(row.data, row.protocol) for row in missing] == [
+        ("photo", "σ 15, H.264"),
+        ("cbsd68", "σ 15, H.264"),
+    ]
     assert "'av'" in missing[0].note
     assert {row.images for row in rows if row.restored} == {1}
 

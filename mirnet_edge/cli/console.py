@@ -159,17 +159,17 @@ def read_frame_size(text: str) -> tuple[int, int]:
     return int(match[2]), int(match[1])
 
 
-def read_noise(text: str) -> float | str:
-    """Read ``auto``, or a number; `Restorer` knows which are levels."""
-    wanted = "auto, or the level in units of 1/255, as 10"
-    return text if text == "auto" else float(_matched(r"\d+(\.\d*)?", text, wanted)[0])
-
-
 def read_bytes(text: str) -> int:
     """Read ``2GiB``, ``512MiB``, ``1.5GB`` or bytes."""
     pattern = r"(?i)(\d+(?:\.\d+)?) ?(?:([KMGT]i?)?B)?"
     match = _matched(pattern, text, "bytes, as 2GiB, 512MiB, 2GB or 536870912")
     return int(float(match[1]) * UNITS[(match[2] or "").lower()])
+
+
+def read_noise(text: str) -> float | str:
+    """Read ``auto``, or a number; `Restorer` knows which are levels."""
+    wanted = "auto, or the level in units of 1/255, as 10"
+    return text if text == "auto" else float(_matched(r"\d+(\.\d*)?", text, wanted)[0])
 
 
 def option_group(*chosen: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -84,6 +84,8 @@ evaluate_options = option_group(
     click.option("--told-offset", type=float, default=0.0,
                  help="Added to the true level, to see what a wrong one costs."),
     click.option("--device", help="Where a checkpoint runs, as torch names it; else on the CPU."),
+    click.option("--ssim/--no-ssim", default=True,
+                 help="SSIM too, which takes longer than most models."),
     click.option("--html", type=PATH, help="Write a page with the pictures to this file."),
     overwrite_option,
     tiling_options,
@@ -107,6 +109,7 @@ def evaluate(
     noise: NoiseAsked | None,
     told_offset: float,
     device: str | None,
+    ssim: bool,
     html: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -131,7 +134,7 @@ def evaluate(
         restorer = last.enter_context(_restorer(model, device, options))
         if where is None:
             assert sets is not None  # `_data` saw to it
-            _evaluate_sets(restorer, model, sets, every, as_json)
+            _evaluate_sets(restorer, model, sets, ssim, every, as_json)
             return
         protocol = _protocol(restorer, where, task, brightness, settings)
         evaluation = _evaluate(
@@ -144,6 +147,7 @@ def evaluate(
             quiet=as_json,
             noise="auto" if noise is None else noise,
             told_offset=told_offset,
+            with_ssim=ssim,
             seed=seed,
             every=every,
         )
@@ -247,11 +251,13 @@ def _print(evaluation: Evaluation, model: str) -> None:
         err().print(f"left out: {reason}")
 
 
-def _evaluate_sets(restorer: Restorer, model: str, sets: Path, every: int, as_json: bool) -> None:
+def _evaluate_sets(
+    restorer: Restorer, model: str, sets: Path, ssim: bool, every: int, as_json: bool
+) -> None:
     from mirnet_edge.workstation.sets import card_figures
 
     with phases(as_json) as progress:
-        rows = card_figures(restorer, sets, every=every, progress=progress)
+        rows = card_figures(restorer, sets, with_ssim=ssim, every=every, progress=progress)
     if as_json:
         print_json({"model": model, "facts": restorer.facts, "figures": rows})
         return

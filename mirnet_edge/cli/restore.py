@@ -73,7 +73,7 @@ def restore(
     skip_existing: bool,
     overwrite: bool,
     as_json: bool,
-    **options: Any,
+    **tiling: Any,
 ) -> int:
     """Restore images: files, folders (what lies in them, not below) or glob patterns.
 
@@ -99,7 +99,7 @@ def restore(
             many = f"{len(exist)} of {len(jobs)} are not restored: " if exist[1:] else ""
             fail(many + exist[0])
         if todo:
-            with Restorer(models, **options) as restorer:
+            with Restorer(models, **tiling) as restorer:
                 _run_jobs(todo, restorer, skip_existing, overwrite, quiet=as_json)
     except KeyboardInterrupt:
         interrupted = True

@@ -108,7 +108,7 @@ train_options = option_group(
     click.option("--progressive", type=read_stages, metavar="PART:PXxBATCH,…",
                  help="Larger patches later: 0.6:192x14 from 60 % of the schedule on.",
                  callback=lambda _context, _option, value: value or ()),
-    click.option("--rescale", type=read_numbers, default="1,0.75,0.5",
+    click.option("--rescale", type=read_numbers, default="1,0.75,0.5", metavar="NUMBERS",
                  help="Sizes at which patches are cut from photos."),
     click.option("--learning-rate", type=float,
                  help="Greatest; 1e-3 for edge networks by default, 2e-4 for the published."),
@@ -121,8 +121,9 @@ train_options = option_group(
                  help="Decay of the weights' moving average, which is what is kept."),
     click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0]),
     click.option("--seed", type=WHOLE, default=0),
-    click.option("--validate-every", type=COUNT, default=1000,
-                 help="Steps between points of the curve and checkpoints."),
+    click.option("--validate-every", type=COUNT,
+                 help="Steps between points of the curve and checkpoints; a 25th of --steps by "
+                 "default, at least 1000."),
     click.option("--checkpoint-minutes", type=click.FloatRange(0, min_open=True), default=5.0,
                  help="Minutes between checkpoints, whatever the steps."),
     click.option("--device", help="As torch names it; a GPU where there is one."),
@@ -145,7 +146,7 @@ def train(
     validation_images: int,
     initial: str | None,
     until: int | None,
-    validate_every: int,
+    validate_every: int | None,
     checkpoint_minutes: float,
     device: str | None,
     compile: bool | None,
@@ -220,7 +221,7 @@ def _stopped_with_a_word(output: Path) -> Iterator[None]:
 
 
 def _run(
-    trainer: Trainer, until: int | None, validate_every: int, checkpoint_minutes: float
+    trainer: Trainer, until: int | None, validate_every: int | None, checkpoint_minutes: float
 ) -> None:
     """Train under a progress bar, and print each new point of the curve."""
     for reason in trainer.skipped:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mirnet_edge.bundled import PHOTO
 from mirnet_edge.engines.fake import FakeEngine
 from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import DataError, MissingDependencyError
@@ -31,6 +32,8 @@ LEVELS = (5.0, 10.0, 15.0)
 """Noise levels that real noise is tried with, as those of FFDNet were measured."""
 OFFSET = 5.0
 """How far a level is off that is told wrong, to see what that costs."""
+OF_PACKAGE = "photo"
+"""The set of the one photo that comes with the package."""
 FEW = 16
 """Up to so many pictures, their figures are kept one by one."""
 
@@ -98,8 +101,9 @@ def _denoising_trials(facts: ModelFacts) -> Iterator[Trial]:
         yield Trial(data, Denoising(25.0), told)
     cameras = (Denoising(25.0, gray=True), Denoising(25.0, jpeg=95), Denoising(25.0, jpeg=75),
                Denoising(15.0, codec="h264"), Denoising(0.0))  # fmt: skip
-    for protocol in (Denoising(25.0), *cameras) if facts.noise_level else cameras:
-        yield Trial("cbsd68", protocol)
+    for data in (OF_PACKAGE, "cbsd68"):
+        for protocol in (Denoising(25.0), *cameras) if facts.noise_level else cameras:
+            yield Trial(data, protocol)
     yield Trial("polyu", Pairs())
     if facts.noise_level:
         for sigma_told in (25.0 - OFFSET, 25.0 + OFFSET):
@@ -123,16 +127,17 @@ def card_figures(
     Args:
         sets: holds ``cbsd68``, ``set5``, ``set14`` (clean pictures), ``polyu`` (pairs ``…_real``,
             ``…_mean``) and ``lol_train4`` (pairs in ``imgs`` and ``targets``, or ``low`` and
-            ``high``), or some of them; tests on others are left out.
+            ``high``), or some of them; tests on others are left out. The photo of the package is
+            always there.
         every: take every so many pictures of each set only.
 
     Raises:
         DataError: no set of the model's task is there.
     """
     trials = trials_of(restorer.facts)
-    there = [trial for trial in trials if (sets / trial.data).is_dir()]
-    if not there:
-        names = ", ".join(dict.fromkeys(trial.data for trial in trials))
+    there = [trial for trial in trials if trial.data == OF_PACKAGE or (sets / trial.data).is_dir()]
+    if all(trial.data == OF_PACKAGE for trial in there):
+        names = ", ".join(dict.fromkeys(trial.data for trial in trials if trial.data != OF_PACKAGE))
         raise DataError(f"{sets}: holds none of the sets for {restorer.facts.task!r}: {names}")
     rows: list[Row] = []
     for trial in there:
@@ -145,7 +150,7 @@ def card_figures(
         try:
             evaluation = evaluate_model(
                 restorer,
-                data_of(sets / trial.data),
+                data_of(sets, trial.data),
                 trial.protocol,
                 noise=trial.noise,
                 told_offset=trial.told_offset,
@@ -162,8 +167,11 @@ def card_figures(
     return rows
 
 
-def data_of(folder: Path) -> Data:
+def data_of(sets: Path, name: str) -> Data:
     """A set as `evaluate_model` takes it: two folders where it has them."""
+    if name == OF_PACKAGE:
+        return PHOTO
+    folder = sets / name
     given, wanted = folder / "imgs", folder / "targets"
     return (given, wanted) if given.is_dir() and wanted.is_dir() else folder
 
@@ -194,22 +202,23 @@ def _not_measured(trial: Trial, reason: str) -> Row:
 
 def _beside(trial: Trial, sets: Path, with_ssim: bool, every: int) -> Iterator[Row]:
     """What the same pictures gain by ways that need no network."""
-    ways = {"gamma 1/2.2": _lifted, "histogram equalization": _equalized}
+    ways = {"gamma 1/2.2": lifted, "histogram equalization": equalized}
     for method, way in ways.items():
         with Restorer(FakeEngine(way), tile=None) as restorer:
             evaluation = evaluate_model(
-                restorer, data_of(sets / trial.data), trial.protocol, with_ssim=with_ssim,
+                restorer, data_of(sets, trial.data), trial.protocol, with_ssim=with_ssim,
                 every=every,
             )  # fmt: skip
         yield _row(trial, evaluation, is_told=False, method=method)
 
 
-def _lifted(tiles: Tiles) -> Tiles:
+def lifted(tiles: Tiles) -> Tiles:
+    """Lift (N, C, H, W) by `GAMMA`."""
     result: Tiles = tiles ** np.float32(GAMMA)
     return result
 
 
-def _equalized(tiles: Tiles) -> Tiles:
+def equalized(tiles: Tiles) -> Tiles:
     """Equalize the luma's histogram of (1, 3, H, W), and add to all channels what it gains."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
     luma = (tiles[0] * weights).sum(0)

@@ -166,14 +166,15 @@ class Trainer:
     def run(
         self,
         until: int | None = None,
-        validate_every: int = 1000,
+        validate_every: int | None = None,
         checkpoint_minutes: float = 5.0,
         report: Callable[[Report], None] | None = None,
     ) -> TrainState:
         """Train until step ``until`` (None: the schedule's end).
 
-        Adds a point to the curve every ``validate_every`` steps and at the end, and saves
-        checkpoint and weights with each and every ``checkpoint_minutes``. An interruption (Ctrl-C,
+        Adds a point to the curve every ``validate_every`` steps (None: a 25th of the schedule, at
+        least 1000) and at the end, and saves checkpoint and weights with each and every
+        ``checkpoint_minutes``. An interruption (Ctrl-C,
         SIGTERM) waits for the end of its step and saves the steps done, if there are any.
 
         Args:
@@ -186,6 +187,7 @@ class Trainer:
         """
         state, stepper = self.state, self.stepper
         last = min(until or state.settings.steps, state.settings.steps)
+        validate_every = validate_every or max(1000, state.settings.steps // 25)
         if self.processes.is_first:
             self._make_output_folder()
         pace = Pace(state, last, self.processes.count, self.device)
