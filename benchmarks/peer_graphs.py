@@ -72,8 +72,8 @@ def ours(level: int, case: Case, stack: ExitStack) -> Form:
     }
     frame = None
     try:  # whatever comes of the rest, the engine alone can be timed
-        said["profile"] = profile(path)
         frame = whole_frame(path, stack) if case.is_frame else None
+        said["profile"] = profile(path)
     except Exception as error:
         said["note"] = f"{type(error).__name__}: {error}"[:500]
     return Form(timed(path, stack), frame, said)
@@ -81,9 +81,9 @@ def ours(level: int, case: Case, stack: ExitStack) -> Form:
 
 def profile(engine: Path) -> dict[str, Any]:
     """Where its time goes, as ``mirnet-edge bench --profile`` tells."""
-    from mirnet_edge.cli.profile import profile_of
+    from mirnet_edge.build.profile import profile_plan
 
-    found = asdict(profile_of(str(engine), runs=20))
+    found = asdict(profile_plan(engine))
     return found | {"modules": found["modules"][:MODULES_KEPT]}
 
 
