@@ -24,8 +24,8 @@ from pooling_plans import TILE, WritePlans
 import mirnet_edge as me
 from mirnet_edge.cuda import Device, open_device
 from mirnet_edge.engines.onnx_engine import OnnxStatistics
-from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.facts import SizeRule
+from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.model.config import PRESETS, Config, MIRNetConfig, MIRNetV2Config
 
 # A shell ignores it for what it starts in the background, where tests of Ctrl-C would then wait.
@@ -40,9 +40,7 @@ TINY: dict[str, Config] = {
         channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=2, context=False, noise_level=True
     ),
     "edge-x3": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=3),
-    "edge-x4": MIRNetV2Config(
-        channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=4, context=False
-    ),
+    "edge-x4": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=4, context=False),
 }
 """One small network of every kind."""
 

@@ -8,7 +8,6 @@ import pytest
 import mirnet_edge as me
 from mirnet_edge.bundled import BundledModel, bundled_model
 from mirnet_edge.model.checkpoints import weights_sha256
-from mirnet_edge.model.config import PRESETS
 from mirnet_edge.workstation.protocols import Denoising
 
 MODELS = me.bundled_models()
@@ -36,7 +35,7 @@ def test_weights_and_graph_and_card_are_of_one_training(model: BundledModel) -> 
     facts = me.OnnxEngine(model.onnx).facts
     assert weights_sha256(network) == facts.weights_sha256 == model.card["weights_sha256"]
     assert network.facts.task == facts.task == model.card["task"]
-    assert network.config == PRESETS[model.card["preset"]]
+    assert network.facts.preset == model.card["preset"]
     assert sum(p.numel() for p in network.parameters()) == model.card["parameters"]
 
 

@@ -157,7 +157,11 @@ def test_frames_in_flight_have_levels_of_their_own(
     assert (expected[1] != expected[5]).any()
 
 
-def test_two_restorers_and_a_run_of_their_engine_in_between(restorers: Restorers) -> None:
+@pytest.mark.parametrize("integrated", [False, True])
+def test_two_restorers_and_a_run_of_their_engine_in_between(
+    integrated: bool, restorers: Restorers, gpu: FakeGpu
+) -> None:
+    gpu.integrated = integrated
     frame = frame_of(70, 130)
     with me.TensorRTEngine(restorers.plan(**NETWORK)) as engine:
         one, other = (me.Restorer(engine, noise=noise, halo=8) for noise in (5, 60))

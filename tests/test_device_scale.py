@@ -94,7 +94,9 @@ def test_outputs_that_are_given(restorers: Restorers) -> None:
                 restore(frame, out=wrong)
 
 
-def test_frames_in_flight(restorers: Restorers) -> None:
+@pytest.mark.parametrize("integrated", [False, True])
+def test_frames_in_flight(integrated: bool, restorers: Restorers, gpu: FakeGpu) -> None:
+    gpu.integrated = integrated
     frames = [frame_of(38, 70, 4, seed=seed) for seed in range(5)]
     path = restorers.plan(2, scale=2)
     with me.Restorer(path, halo=8) as restore:

@@ -1,4 +1,4 @@
-"""What a network is given of clean pictures: the level of their noise, and fewer pixels enlarged."""
+"""What a network is given of clean pictures: noise and its level, or fewer pixels enlarged."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_bundled_images_are_what_the_network_restores() -> None:
 
 
 def test_tiles_that_the_network_does_not_take_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(me.CalibrationError, match="3 planes, but the network takes 4; .*=True"):
+    with pytest.raises(me.CalibrationError, match=r"3 planes, but the network takes 4; .*=True"):
         open_images(ModelFacts(noise_level=True), TILE, opened())
     network = me.create_model("edge-xs", seed=0)
     me.export_onnx(network, tmp_path / "x.onnx", task="denoise")

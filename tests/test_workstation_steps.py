@@ -305,3 +305,27 @@ def test_a_checkpoint_by_time_goes_on_as_if_nothing_had_been(
         whole.run()
         assert_same_weights(resumed, whole)
     assert resumed.state.seconds > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("task", ["denoise", "super-resolution", "enhance"])
+def test_recorded_steps_equal_those_launched_one_operation_at_a_time(
+    task: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch uses no GPU")
+    settings = dataclasses.replace(SHORT, task=task, steps=12, batch=8, patch_px=32)
+    trainers, said = [], []
+    for name, calls in (("graphs", WARM_UP_CALLS), ("calls", 100)):
+        monkeypatch.setattr("mirnet_edge.workstation.captured.WARM_UP_CALLS", calls)
+        output = tmp_path / name
+        trainer = me.Trainer(
+            settings, [folder], output, device="cuda", compile=False, say=said.append
+        )
+        trainer.run()
+        trainers.append(trainer)
+    assert said == [], "something could not be recorded"
+    losses = [trainer.state.curve[-1].loss for trainer in trainers]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    for found, expected in zip(trainers[0].stepper._averages, trainers[1].stepper._averages):
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=2e-3)

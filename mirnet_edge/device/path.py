@@ -4,6 +4,10 @@
                                                 │ load → engine → store   │ ...
     array on the device ───────────────────────→└─────────────────────────┘→ array on the device
 
+A network of super-resolution has its frame loaded once, as planes at its own size, and each batch
+is enlarged from these. What tells the network how noisy a frame is lies beside a batch's colours,
+and is written once a frame, outside the graphs.
+
 Three streams, one each for uploads, batches and downloads: the copies of one frame overlap the
 engine on another. The host waits once a frame, for its end; where its means are gathered in several
 passes, after each of them.

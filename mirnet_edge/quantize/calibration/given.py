@@ -1,4 +1,4 @@
-"""What a network is given of a clean picture: noise added, fewer pixels enlarged, its level told."""
+"""What a network is given of a clean picture: noise and its level, or fewer pixels enlarged."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Given:
             crop: (h, w, C) clean pixels, at most a tile.
             target: (C, H, W), the crop as a tile.
         """
-        channels, height, width = target.shape
+        height, width = target.shape[1:]
         small = (height // self.scale, width // self.scale)
         picture = crop if self.scale == 1 else to_uint8(resized(target, *small).transpose(1, 2, 0))
         shown = unit_range(picture)
