@@ -1,20 +1,28 @@
-"""Which tile a `Restorer` takes: the caller's, checked, or one that fits in memory."""
+"""Which tile a `Restorer` takes: the caller's, checked, or one that fits in memory, and how frames
+are cut into it."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import psutil
 
 from mirnet_edge.errors import TilingError
 from mirnet_edge.facts import ModelFacts, SizeRule
+from mirnet_edge.tiling.even import even_tile
+from mirnet_edge.tiling.geometry import Tiling
 
 AUTO_MEMORY_BYTES = 192 * 2**20
 AUTO_TILE_PX = (128, 1024)
 AUTO_STEP_PX = 32
 ASSUMED_BYTES_PER_PIXEL = 4096
 ENGINE_OVERHEAD = 2.1  # ONNX Runtime 1.32 took 2.1 times the graph's live tensors (edge-s, 512x512)
+
+WHOLE = 1.25
+"""How many times the automatic tile's pixels a frame may have and still be restored whole, where
+nobody limits the memory: cut in two it would compute more."""
 
 Size = tuple[int, int]
 Tile = int | Size | None | Literal["auto"]
@@ -65,9 +73,86 @@ def auto_tile(facts: ModelFacts, halo: int, blend: int, memory_limit: int | None
     return side
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How frames of any size are cut for one network.
+
+    Attributes:
+        tile: (height, width); None for whole frames.
+        halo, blend: see `Tiling`.
+        fixed: whether the engine takes this very tile.
+        whole_px: a frame of no more pixels is restored whole.
+        is_automatic: whether frames that are cut may have smaller tiles, which cover them with
+            less to spare.
+        memory_limit: bytes that a whole frame's activations may take; None is no limit.
+    """
+
+    facts: ModelFacts
+    tile: Size | None
+    halo: int
+    blend: int
+    fixed: bool = False
+    whole_px: int = 0
+    is_automatic: bool = False
+    memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tile is not None:  # what cannot be is said now, and not at the first large frame
+            self._tiling(self.tile)
+
+    @classmethod
+    def of(
+        cls,
+        facts: ModelFacts,
+        tile: Tile,
+        fixed: Size | None,
+        halo: int,
+        blend: int,
+        memory_limit: int | None = None,
+    ) -> Cut:
+        """Choose by what a caller asks for and the only tile that the engine takes, if any;
+        ``memory_limit`` is of an automatic tile.
+
+        Raises:
+            TilingError: a tile that cannot be, or none that halo and blend leave anything of.
+        """
+        chosen = checked_tile(tile, fixed)
+        if not isinstance(halo, int) or not isinstance(blend, int):
+            raise TilingError(f"halo={halo!r}, blend={blend!r}: need whole pixels")
+        if chosen != "auto":
+            return cls(facts, chosen, halo, blend, fixed is not None)
+        side = auto_tile(facts, halo, blend, memory_limit)
+        whole_px = int(side * side * (WHOLE if memory_limit is None else 1))
+        return cls(facts, (side, side), halo, blend, whole_px=whole_px, is_automatic=True)
+
+    def tiling(self, height: int, width: int) -> Tiling:
+        """Cut a frame of ``height`` x ``width`` pixels.
+
+        Raises:
+            TilingError: a whole frame that exceeds ``memory_limit``.
+        """
+        if self.tile is not None and height * width > self.whole_px:
+            tile = self.tile
+            if self.is_automatic:
+                most_px, rule = math.prod(tile), self.facts.size_rule
+                tile = even_tile((height, width), most_px, self.halo, self.blend, rule) or tile
+            return self._tiling(tile)
+        rule = self.facts.size_rule
+        whole = (rule.padded(height), rule.padded(width))
+        if self.tile is None:
+            require_memory(self.facts, whole, self.memory_limit)
+        return Tiling(whole, halo=0, multiple=rule.multiple, least=rule.least)
+
+    def _tiling(self, tile: Size) -> Tiling:
+        facts = self.facts
+        return Tiling(
+            tile, self.halo, self.blend, facts.size_multiple, facts.min_size_px, self.fixed
+        )
+
+
 def require_memory(facts: ModelFacts, tile: tuple[int, int], memory_limit: int | None) -> None:
     """Check that the activations of a tile fit in ``memory_limit`` bytes; None is no limit."""
-    needed = math.ceil(_bytes_per_pixel(facts) * tile[0] * tile[1])
+    needed = tile_bytes(facts, tile)
     if memory_limit is None or needed <= memory_limit:
         return
     side = facts.size_rule.down(_side_within(facts, memory_limit))
@@ -76,6 +161,11 @@ def require_memory(facts: ModelFacts, tile: tuple[int, int], memory_limit: int |
         f"memory_limit={memory_limit:,} bytes: a tile of {tile[0]}x{tile[1]} pixels takes about "
         f"{needed:,} with this model; allow that{smaller}"
     )
+
+
+def tile_bytes(facts: ModelFacts, tile: tuple[int, int]) -> int:
+    """Estimate the activations of a tile on the portable engine."""
+    return math.ceil(_bytes_per_pixel(facts) * tile[0] * tile[1])
 
 
 def _side_within(facts: ModelFacts, budget_bytes: int) -> int:
