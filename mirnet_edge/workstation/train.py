@@ -35,6 +35,7 @@ from mirnet_edge.workstation.patches import (
 )
 from mirnet_edge.workstation.photos import read_pairs, read_photos
 from mirnet_edge.workstation.processes import Processes
+from mirnet_edge.workstation.recovery import Recovery
 from mirnet_edge.workstation.settings import Stage, TrainSettings
 from mirnet_edge.workstation.state import CHECKPOINT, TrainState, initial_network
 from mirnet_edge.workstation.stepper import Stepper
@@ -130,6 +131,7 @@ class Trainer:
         if initial is not None:
             self.data_facts["initial_weights_sha256"] = network.facts.weights_sha256
         self.state = self._fresh_or_resumed(settings, network.to(self.device))
+        self.recovery, self._say = Recovery(self.state), say
         if compile is None:
             compile = self.device.type == "cuda" and _has_triton()
         self.stepper = Stepper(
@@ -264,9 +266,16 @@ class Trainer:
         tally = self.stepper.earlier_tally()
         if tally is None:
             return
-        if tally.refused >= MOST_REFUSED:
-            self._pointed = self.state.step  # what was refused is not to be recorded once more
-            self._lost(tally.loss)
+        has_diverged = self.recovery.look(tally.loss) or tally.refused >= MOST_REFUSED
+        if self.processes.greatest(has_diverged)[0]:
+            if not self.recovery.go_back():
+                self._pointed = self.state.step  # what was refused is not to be recorded once more
+                self._lost(tally.loss)
+            self.stepper.restart_tally()
+            self._say(
+                f"the training diverged at step {self.state.step} (loss {tally.loss:.3g}): it goes "
+                f"on from earlier weights, at {self.state.rate_factor:g} of the learning rate"
+            )
         self._tell(pace, report, tally.loss)
 
     def _tell(self, pace: Pace, report: Callable[[Report], None] | None, loss: float) -> None:
@@ -276,7 +285,7 @@ class Trainer:
     def _lost(self, loss: float) -> NoReturn:
         state, path = self.state, self.output / CHECKPOINT
         kept = f"{path} keeps the last good state" if path.exists() else "nothing is saved yet"
-        rate = state.settings.learning_rate_at(state.step - 1, state.position)
+        rate = state.settings.learning_rate_at(state.step - 1, state.position) * state.rate_factor
         raise ConfigError(
             f"the loss is {loss} at step {state.step}, where the learning rate is {rate:.2g}: "
             f"lower learning_rate; {kept}"
