@@ -232,6 +232,11 @@ def test_engines_of_a_network_that_is_told_the_level(raw_graph: RawGraph, sandbo
         sandbox.build(tile=(20, 28))
 
 
+def test_without_a_tile_the_next_from_256_is_taken(raw_graph: RawGraph, sandbox: Sandbox) -> None:
+    onnx.save(raw_graph("edge-x3"), sandbox.onnx)
+    assert sandbox.build(tile=None).tile == (264, 264)
+
+
 def test_a_plan_that_is_given_statistics_is_run(trt: ModuleType, tmp_path: Path) -> None:
     size, batch = (16, 24), 2
     bundled = bundled_model("edge-s-denoise")
