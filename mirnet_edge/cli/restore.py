@@ -52,8 +52,8 @@ restore_options = option_group(
                  "with a slash at its end. Or a file name for a single input. By default "
                  "NAME_restored.EXT beside each input."),
     click.option("--compare", is_flag=True,
-                 help="Also write NAME_compare.png: before | after. Of a.png and a.jpg: "
-                 "a.png_compare.png and a.jpg_compare.png."),
+                 help="Also write NAME_compare.png, or a video of that name: before | after. Of "
+                 "a.png and a.jpg: a.png_compare.png and a.jpg_compare.png."),
     click.option("--skip-existing", is_flag=True,
                  help="Leave results that exist, and restore the rest: goes on where a run was "
                  "interrupted."),
@@ -86,7 +86,8 @@ def restore(
     NAME_compare in a folder are taken for results of earlier runs and left out.
 
     Of a video, timestamps, sound, subtitles, rotation, colours and metadata are kept. The same
-    command goes on where a run was killed.
+    command goes on where a run was killed; of a network video Ctrl-C is the end. Where the means
+    over a frame carry its exposure, tiles share those of the stream unless --statistics is given.
 
     Inputs from several folders keep these folders in --output: 'in/**/*.png' -o out writes
     out/x/a_restored.png for in/x/a.png.
