@@ -41,12 +41,15 @@ where it finds none, nvcc compiles the kernels."""
 VIDEO = ["opencv-python-headless>=4.8", "av>=16.0.1"]
 """OpenCV for cameras, PyAV for files; its wheels carry FFmpeg. Version 18, which can write that a
 video is shown turned, is not there for Python 3.10."""
+LIVE = ["starlette>=0.40", "uvicorn>=0.30", "websockets>=13"]
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     "setuptools>=70.1",
+    "httpx>=0.27",
+    "playwright>=1.45",
 ]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
 
@@ -70,7 +73,7 @@ setup(
     ],
     package_dir={"": "."} if EDITABLE else {f"mirnet_edge._{folder}": folder for folder in BESIDE},
     package_data={
-        "mirnet_edge": ["py.typed", "*.pyi", "data/*", "models/*/*"],
+        "mirnet_edge": ["py.typed", "*.pyi", "data/*", "models/*/*", "live/page/*"],
         "mirnet_edge._kernels": ["*.cu", "*.cuh"],
         "mirnet_edge._calibration": ["*.webp", "*.json", "*.md"],
         "mirnet_edge._gstreamer": ["python/*.py"],
@@ -81,8 +84,9 @@ setup(
         "train": TRAIN + GRAPH,
         "tensorrt": TENSORRT + GRAPH,
         "video": VIDEO,
-        "test": TEST + TRAIN + GRAPH + VIDEO,
-        "dev": TEST + TRAIN + GRAPH + VIDEO + CHECK,
+        "live": LIVE + VIDEO,
+        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE,
+        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + CHECK,
     },
     entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.cli:run"]},
     classifiers=[

@@ -21,6 +21,9 @@ EXTRA_OF_PACKAGE = {
     "cuda": "tensorrt",
     "cv2": "video",
     "av": "video",
+    "starlette": "live",
+    "uvicorn": "live",
+    "websockets": "live",
 }
 
 

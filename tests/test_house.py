@@ -19,6 +19,7 @@ ROWS = (
     ("__main__", "", "cli"),
     ("workstation",),
     ("build", "quantize"),
+    ("live",),
     ("restore", "engine_choice", "bench"),
     ("device", "host"),
     ("stream",),

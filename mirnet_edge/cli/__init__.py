@@ -13,6 +13,7 @@ from mirnet_edge.cli.console import INTERRUPTED, fail
 from mirnet_edge.cli.engines import bench, build, quantize
 from mirnet_edge.cli.evaluate import evaluate
 from mirnet_edge.cli.inspect import doctor, gst_path, info, models
+from mirnet_edge.cli.live import live, play
 from mirnet_edge.cli.restore import demo, restore
 from mirnet_edge.cli.train import train
 from mirnet_edge.cli.tune import tune
@@ -23,6 +24,8 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_d
 COMMANDS = (
     restore,
     demo,
+    live,
+    play,
     export,
     quantize,
     build,

@@ -34,6 +34,7 @@ USE_OF_EXTRA = {
     "graph": "used to rewrite and quantize graphs, to export and to build",
     "tensorrt": "used to run engines on an NVIDIA GPU",
     "video": "used to read and write videos",
+    "live": "used to show a source in a browser",
 }
 
 

@@ -1,0 +1,221 @@
+"""The live view as a page: frames and figures by a WebSocket, what is set by JSON.
+
+The page asks for each message of a pair, so that a slow one skips frames; the server makes none
+that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from mirnet_edge.errors import ConfigError, MirnetEdgeError
+from mirnet_edge.live.access import Access, App
+from mirnet_edge.live.view import LiveView
+
+PAGE = Path(__file__).with_name("page")
+STATE_S = 0.5
+MOST_VIEWERS, TOO_MANY = 8, 1013
+"""Each waits for frames in a thread of its own; 1013 is the WebSocket's "try again later"."""
+MOST_PX = 1280
+
+
+def live_app(view: LiveView, token: str | None = None, most_px: int = MOST_PX) -> App:
+    """The page of a view.
+
+    Args:
+        view: not closed here.
+        token: see `Access`.
+        most_px: the longer side of the pictures that are sent.
+    """
+    files = {"/": "index.html", "/live.css": "live.css", "/live.js": "live.js"}
+    viewers = Viewers(view, most_px)
+    routes = [
+        *(Route(path, _file(PAGE / name)) for path, name in files.items()),
+        Route("/icon.svg", _file(PAGE / "icon.svg")),
+        Route("/api/state", _asked(view.state)),
+        Route("/api/settings", _told(view, _change), methods=["POST"]),
+        Route("/api/snapshot", _told(view, _snapshot), methods=["POST"]),
+        Route("/api/calibration", _told(view, _collect), methods=["POST"]),
+        Route("/snapshots/{name}", _kept(view)),
+        WebSocketRoute("/frames", viewers.serve),
+    ]
+    return Access(Starlette(routes=routes), token)
+
+
+def _file(path: Path) -> Any:
+    async def answer(_: Request) -> Response:
+        return FileResponse(path)
+
+    return answer
+
+
+def _asked(what: Callable[[], dict[str, Any]]) -> Any:
+    async def answer(_: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(what))
+
+    return answer
+
+
+def _told(view: LiveView, act: Callable[[LiveView, Any], dict[str, Any]]) -> Any:
+    """An action with a JSON body; its error is the answer's, with 422."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            body = json.loads(await request.body() or b"{}")
+        except ValueError as error:
+            return JSONResponse({"error": f"this is no JSON: {error}"}, 400)
+        try:
+            return JSONResponse(await run_in_threadpool(act, view, body))
+        except MirnetEdgeError as error:
+            return JSONResponse({"error": str(error)}, 422)
+
+    return answer
+
+
+def _change(view: LiveView, body: Any) -> dict[str, Any]:
+    view.change(body)
+    return view.state()
+
+
+def _snapshot(view: LiveView, _: Any) -> dict[str, Any]:
+    paths = view.snapshot()
+    return {"files": [path.name for path in paths], "folder": str(paths[0].parent)}
+
+
+def _collect(view: LiveView, body: Any) -> dict[str, Any]:
+    on = body.get("on") if isinstance(body, dict) else None
+    if not isinstance(on, bool):
+        raise ConfigError(f"on={on!r}: need true or false")
+    view.keeping.collect(on)
+    return view.keeping.state()
+
+
+def _kept(view: LiveView) -> Any:
+    async def answer(request: Request) -> Response:
+        name = request.path_params["name"]
+        path = view.keeping.written(name)
+        if path is None or not path.is_file():
+            return JSONResponse({"error": f"there is no snapshot {name}"}, 404)
+        return FileResponse(path, filename=name)
+
+    return answer
+
+
+class Viewers:
+    """Pages that are looking.
+
+    Args:
+        view: whose newest pair they are shown.
+        most_px: the longer side of the pictures.
+    """
+
+    def __init__(self, view: LiveView, most_px: int) -> None:
+        self._view, self._most_px = view, most_px
+        self._count = 0
+        self._packed: tuple[int, bool, bytes] | None = None
+
+    async def serve(self, socket: WebSocket) -> None:
+        """One page, until it is closed. It sends a word for each pair that it has room for."""
+        await socket.accept()
+        if self._count >= MOST_VIEWERS:
+            await socket.close(TOO_MANY, "too many pages look at this view")
+            return
+        self._count += 1
+        wanted = asyncio.Semaphore(0)
+        tasks = [
+            asyncio.ensure_future(work)
+            for work in (self._hear(socket, wanted), self._tell(socket), self._show(socket, wanted))
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._count -= 1
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            gone = (WebSocketDisconnect, asyncio.CancelledError)
+            if isinstance(result, BaseException) and not isinstance(result, gone):
+                raise result
+
+    async def _hear(self, socket: WebSocket, wanted: asyncio.Semaphore) -> None:
+        while True:
+            await socket.receive_text()
+            wanted.release()
+
+    async def _tell(self, socket: WebSocket) -> None:
+        while True:
+            await socket.send_text(json.dumps(await run_in_threadpool(self._view.state)))
+            await asyncio.sleep(STATE_S)
+
+    async def _show(self, socket: WebSocket, wanted: asyncio.Semaphore) -> None:
+        shown = -1
+        while True:
+            await wanted.acquire()
+            found = None
+            while found is None:
+                found = await run_in_threadpool(self._next, shown)
+            shown, message = found
+            await socket.send_bytes(message)
+
+    def _next(self, after: int) -> tuple[int, bytes] | None:
+        # Not for ever: a thread cannot be called back when its page is gone.
+        pair = self._view.newest(after, timeout_s=0.2)
+        if pair is None:
+            if self._view.closed:
+                raise WebSocketDisconnect
+            return None
+        known = self._packed
+        if known is None or known[0] != pair.number or known[1] != pair.is_restored:
+            began = time.monotonic()
+            known = pair.number, pair.is_restored, pair.packed(self._most_px)
+            self._packed = known
+            self._view.note_shown(1000 * (time.monotonic() - began))
+        return pair.number, known[2]
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes one that is free.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=kind)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another "
+            "--port, or the --host of an address of this machine"
+        ) from error
+
+
+def serve(app: App, at: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        # JPEG files are packed already.
+        ws_per_message_deflate=False,
+        ws_max_size=1 << 16,
+        timeout_graceful_shutdown=1,
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
+        uvicorn.Server(config).run(sockets=[at])

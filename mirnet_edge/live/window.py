@@ -1,0 +1,100 @@
+"""The live view in a window of OpenCV."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mirnet_edge._imports import require
+from mirnet_edge.errors import MirnetEdgeError, MissingDependencyError, first_line
+from mirnet_edge.live.pictures import Picture, resized
+from mirnet_edge.live.view import LiveView
+
+TITLE = "mirnet-edge play"
+WAIT_S = 0.1
+STEP = 0.1
+ESCAPE = 27
+
+
+def window_library() -> Any:
+    """OpenCV, with a window open.
+
+    Raises:
+        MissingDependencyError: it is not there, or cannot show windows.
+    """
+    cv2 = require("cv2", "mirnet-edge play")
+    try:
+        cv2.namedWindow(TITLE, getattr(cv2, "WINDOW_NORMAL", 0))
+    except cv2.error as error:
+        raise MissingDependencyError(
+            f"this OpenCV shows no window ({first_line(error)}); install opencv-python in place of "
+            "opencv-python-headless, on a machine with a display, or use mirnet-edge live"
+        ) from error
+    return cv2
+
+
+def play_in_window(view: LiveView, cv2: Any) -> None:
+    """Show the newest pair until the window is closed, or q or Escape pressed."""
+    divider = [0.5]
+
+    def moved(event: int, x: int, y: int, flags: int, _: object) -> None:
+        del event, y, flags
+        divider[0] = x / max(1, width)
+
+    shown, width, image = -1, 1, None
+    cv2.setMouseCallback(TITLE, moved)
+    while True:
+        pair = view.newest(shown, WAIT_S)
+        if pair is not None:
+            shown = pair.number
+            image = pair.pictures
+        if image is not None:
+            split = divided(*image, divider[0])
+            width = split.shape[1]
+            cv2.imshow(TITLE, np.ascontiguousarray(split[:, :, ::-1]))
+        key = cv2.waitKey(1) & 0xFF
+        if key in (ord("q"), ESCAPE) or not cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) > 0:
+            break
+        if key != 0xFF:
+            cv2.setWindowTitle(TITLE, f"{TITLE}: {_pressed(view, chr(key)) or _told(view)}")
+        elif pair is not None and shown % 15 == 0:
+            cv2.setWindowTitle(TITLE, f"{TITLE}: {_told(view)}")
+    cv2.destroyWindow(TITLE)
+
+
+def divided(before: Picture, after: Picture, share: float) -> Picture:
+    """Both in one picture: the first to the left of ``share`` of the width, a line between."""
+    height, width = after.shape[:2]
+    column = min(max(round(share * width), 0), width)
+    split = after.copy()
+    split[:, :column] = resized(before, (height, width))[:, :column]
+    split[:, max(0, column - 1) : column + 1] = 255
+    return split
+
+
+def _pressed(view: LiveView, key: str) -> str:
+    """Do what a key stands for; what is to be said of it."""
+    settings = view.settings
+    try:
+        if key == "b":
+            view.change({"bypass": not settings.bypass})
+        elif key in "+-":
+            strength = settings.strength + (STEP if key == "+" else -STEP)
+            view.change({"strength": round(min(max(strength, 0.0), 1.0), 2)})
+        elif key == "s":
+            return f"saved {view.snapshot()[0]}"
+    except MirnetEdgeError as error:
+        return str(error)
+    return ""
+
+
+def _told(view: LiveView) -> str:
+    state = view.state()
+    source, model, settings = (state[name] for name in ("source", "model", "settings"))
+    if source["state"] == "lost":
+        return f"source lost: {source['message']}"
+    if model["state"] != "running":
+        return f"{model['name']} {model['state']} {model['message']}"
+    how = "bypassed" if settings["bypass"] else f"strength {settings['strength']:.0%}"
+    return f"{state['rate']:.1f} frames/s, {state['latency_ms']:.0f} ms, {how}"
