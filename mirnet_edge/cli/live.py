@@ -47,8 +47,11 @@ view_options = option_group(
 @view_options
 @noise_level_option
 @tiling_options
-@click.option("--host", default="127.0.0.1",
-              help="Address to listen on; others than the loopback ask for a token.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    help="Address to listen on; others than the loopback ask for a token.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, help="0 takes a free one.")
 @click.option("--token", help="What a page must know; made up where --host is not the loopback.")
 def live(source: str, host: str, port: int, token: str | None, **options: Any) -> None:

@@ -29,7 +29,7 @@ TEST = "test"
 TEST_SIZE, TEST_RATE, TEST_SIGMA = (270, 360), 15.0, 25.0
 KEPT = 60
 """Times that the figures are taken over."""
-Take = Callable[[NDArray[Any], float], object]
+Take = Callable[[NDArray[Any]], object]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def live_source(
         StreamError: size or rate of a source that has its own.
     """
     if name == TEST:
-        return LiveSource("test picture", lambda: test_frames(size or TEST_SIZE), rate or TEST_RATE)
+        return LiveSource(
+            "test picture", lambda: wandering_photo(size or TEST_SIZE), rate or TEST_RATE
+        )
     if name.isdecimal() or name.startswith("/dev/"):
         height, width = size or (None, None)
         camera = Camera(int(name) if name.isdecimal() else name, width, height, rate)
@@ -81,7 +83,7 @@ def live_source(
     )
 
 
-def test_frames(size: tuple[int, int] = TEST_SIZE) -> Iterator[NDArray[np.uint8]]:
+def wandering_photo(size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
     """The bundled photo, wandering over (height, width) pixels, under noise that changes; without
     an end."""
     photo = read_image(PHOTO).pixels.astype(np.int16)
@@ -111,6 +113,7 @@ class _Through:
     depth = 1
 
     def submit(self, frame: Any, out: object = None, progress: object = None) -> Any:
+        del out, progress
         return frame
 
     def collect(self, ticket: Any) -> Any:
@@ -131,7 +134,7 @@ class Feed:
 
     Args:
         source: opened by `start`, and again when it ends or fails, each time later.
-        take: called with each frame, and when it was read (`time.monotonic`); returns soon.
+        take: called with each frame; returns soon.
         timeout_s: after which a source that gives nothing has failed.
         first_wait_s: before it is opened again.
     """
@@ -240,7 +243,7 @@ class Feed:
             if not found:
                 self.state = FeedState("running", "", self.state.lost)
                 found = True
-            self._take(frame.image, frame.timestamp)
+            self._take(frame.image)
         return found or self._stopped.is_set()
 
     def _note_lost(self, error: Exception) -> None:

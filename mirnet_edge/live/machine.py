@@ -51,7 +51,7 @@ class Machine:
     @staticmethod
     def _warmest() -> float | None:
         # Linux alone has it in psutil.
-        sensors = getattr(psutil, "sensors_temperatures", dict)()
+        sensors: dict[str, Any] = getattr(psutil, "sensors_temperatures", dict)()
         found = [part.current for parts in sensors.values() for part in parts if part.current]
         return max(found, default=None)
 

@@ -205,8 +205,8 @@ def listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(app: App, at: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM."""
+def page_server(app: App) -> uvicorn.Server:
+    """What serves it on sockets, until SIGINT or SIGTERM, or its ``should_exit`` is set."""
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -217,5 +217,10 @@ def serve(app: App, at: socket.socket) -> None:
         ws_max_size=1 << 16,
         timeout_graceful_shutdown=1,
     )
+    return uvicorn.Server(config)
+
+
+def serve(app: App, at: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM."""
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
-        uvicorn.Server(config).run(sockets=[at])
+        page_server(app).run(sockets=[at])

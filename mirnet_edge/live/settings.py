@@ -40,7 +40,7 @@ class Settings:
             names = ", ".join(asdict(self))
             raise ConfigError(f"there is no setting {unknown[0]!r}; there are {names}")
         new = replace(self, **changes)
-        if new.model not in models:
+        if new.model not in list(models):
             raise ConfigError(f"model={new.model!r}: there are {', '.join(models)}")
         if new.statistics not in MODES:
             raise ConfigError(f"statistics={new.statistics!r}: need one of {', '.join(MODES)}")

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ class LiveView:
 
     # The feed's thread
 
-    def _take(self, frame: NDArray[Any], _: float) -> None:
+    def _take(self, frame: NDArray[Any]) -> None:
         with self._changed:
             number = self._read.count
             self._read.add()
@@ -229,7 +230,7 @@ class LiveView:
                 text = str(error) if ours else f"{type(error).__name__}: {first_line(error)}"
                 self._model = {"state": "failed", "message": text}
                 with self._changed:
-                    self._changed.wait_for(lambda: self._is_over(asked), RETRY_S)
+                    self._changed.wait_for(partial(self._is_over, asked), RETRY_S)
 
     def _opened(self, asked: Settings) -> Restorer:
         restorer = Restorer(

@@ -67,7 +67,7 @@ def divided(before: Picture, after: Picture, share: float) -> Picture:
     """Both in one picture: the first to the left of ``share`` of the width, a line between."""
     height, width = after.shape[:2]
     column = min(max(round(share * width), 0), width)
-    split = after.copy()
+    split: Picture = after.copy()
     split[:, :column] = resized(before, (height, width))[:, :column]
     split[:, max(0, column - 1) : column + 1] = 255
     return split

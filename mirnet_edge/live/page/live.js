@@ -14,6 +14,12 @@ const PARTS = {
   download: "copying from the device",
   show: "blending and packing for this page",
 };
+const STATISTICS = {
+  tile: "each tile's own",
+  frame: "the frame's, exact",
+  "frame-fast": "the frame's, sampled",
+  stream: "of earlier frames",
+};
 const at = (id) => document.getElementById(id);
 const stage = at("stage");
 const before = at("before").getContext("2d");
@@ -179,9 +185,9 @@ function tellMachine() {
 
 // Controls
 
-function choices(id, names) {
+function choices(id, names, labels = {}) {
   const node = at(id);
-  if (node.options.length !== names.length) node.replaceChildren(...names.map((name) => new Option(name, name)));
+  if (node.options.length !== names.length) node.replaceChildren(...names.map((name) => new Option(labels[name] ?? name, name)));
 }
 
 // What a hand is on, or was set and is not yet told back, is not moved under it.
@@ -192,7 +198,7 @@ function set(id, value, key = "value") {
 function tellControls() {
   const { settings, model } = state;
   choices("model", state.choices.models);
-  choices("statistics", state.choices.statistics);
+  choices("statistics", state.choices.statistics, STATISTICS);
   set("model", settings.model);
   set("statistics", settings.statistics);
   set("bypass", settings.bypass, "checked");
@@ -211,7 +217,7 @@ function tellControls() {
 function tellKept() {
   const { kept } = state;
   at("collect").setAttribute("aria-pressed", kept.collects);
-  text("collect-text", kept.collects ? `Collecting: ${kept.frames}` : kept.frames ? `Collect more (${kept.frames})` : "Collect for calibration");
+  text("collect-text", kept.collects ? `Collecting: ${kept.frames}` : kept.frames ? `Collect more (${kept.frames})` : "Calibration frames");
   if (kept.message) note(kept.message, true);
 }
 
