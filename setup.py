@@ -41,7 +41,7 @@ where it finds none, nvcc compiles the kernels."""
 VIDEO = ["opencv-python-headless>=4.8", "av>=16.0.1"]
 """OpenCV for cameras, PyAV for files; its wheels carry FFmpeg. Version 18, which can write that a
 video is shown turned, is not there for Python 3.10."""
-LIVE = ["starlette>=0.40", "uvicorn>=0.30", "websockets>=13"]
+LIVE = ["starlette>=0.40", "anyio>=4", "uvicorn>=0.30", "websockets>=13"]
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=5",

@@ -27,7 +27,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
 STILLS_A_SECOND = 2.0
 TEST = "test"
 TEST_SIZE, TEST_RATE, TEST_SIGMA = (270, 360), 15.0, 25.0
-KEPT = 60
+KEPT = 20
 """Times that the figures are taken over."""
 Take = Callable[[NDArray[Any]], object]
 

@@ -6,15 +6,15 @@ that nobody asked for.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -28,6 +28,7 @@ from mirnet_edge.live.access import Access, App
 from mirnet_edge.live.view import LiveView
 
 PAGE = Path(__file__).with_name("page")
+Work = Callable[[WebSocket, anyio.Semaphore], Awaitable[None]]
 STATE_S = 0.5
 MOST_VIEWERS, TOO_MANY = 8, 1013
 """Each waits for frames in a thread of its own; 1013 is the WebSocket's "try again later"."""
@@ -136,34 +137,33 @@ class Viewers:
             await socket.close(TOO_MANY, "too many pages look at this view")
             return
         self._count += 1
-        wanted = asyncio.Semaphore(0)
-        tasks = [
-            asyncio.ensure_future(work)
-            for work in (self._hear(socket, wanted), self._tell(socket), self._show(socket, wanted))
-        ]
+        wanted = anyio.Semaphore(0)
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            async with anyio.create_task_group() as group:
+                for work in (self._hear, self._tell, self._show):
+                    group.start_soon(self._until_gone, work, socket, wanted, group.cancel_scope)
         finally:
             self._count -= 1
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            gone = (WebSocketDisconnect, asyncio.CancelledError)
-            if isinstance(result, BaseException) and not isinstance(result, gone):
-                raise result
 
-    async def _hear(self, socket: WebSocket, wanted: asyncio.Semaphore) -> None:
+    @staticmethod
+    async def _until_gone(
+        work: Work, socket: WebSocket, wanted: anyio.Semaphore, all_of_it: anyio.CancelScope
+    ) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            await work(socket, wanted)
+        all_of_it.cancel()
+
+    async def _hear(self, socket: WebSocket, wanted: anyio.Semaphore) -> None:
         while True:
             await socket.receive_text()
             wanted.release()
 
-    async def _tell(self, socket: WebSocket) -> None:
+    async def _tell(self, socket: WebSocket, _: anyio.Semaphore) -> None:
         while True:
             await socket.send_text(json.dumps(await run_in_threadpool(self._view.state)))
-            await asyncio.sleep(STATE_S)
+            await anyio.sleep(STATE_S)
 
-    async def _show(self, socket: WebSocket, wanted: asyncio.Semaphore) -> None:
+    async def _show(self, socket: WebSocket, wanted: anyio.Semaphore) -> None:
         shown = -1
         while True:
             await wanted.acquire()
