@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mirnet_edge._imports import require
 from mirnet_edge.errors import GraphError, first_line
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graph.half_weights import restore_full
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -39,6 +40,7 @@ def load_graph(path: str | os.PathLike[str]) -> ModelProto:
         onnx.checker.check_model(proto)
     except Exception as error:
         raise GraphError(f"{path}: no valid ONNX ({first_line(error)}); export it again") from error
+    restore_full(proto)
     return proto
 
 
