@@ -55,9 +55,7 @@ def bicubic_matrix(length: int, new_length: int) -> NDArray[np.float32]:
     return matrix
 
 
-def resized(
-    planes: NDArray[np.float32], height: int, width: int
-) -> NDArray[np.float32]:
+def resized(planes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """(C, H, W) float32 to (C, height, width), neither clamped nor rounded."""
     rows = bicubic_matrix(planes.shape[1], height)
     columns = bicubic_matrix(planes.shape[2], width)

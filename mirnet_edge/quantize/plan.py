@@ -76,9 +76,12 @@ class QuantizationPlan:
         Raises:
             OutputError: it cannot be written.
         """
-        text = json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1)
         with atomic_path(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Write what a file holds."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> QuantizationPlan:

@@ -83,9 +83,12 @@ class Ranges:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file, sorted by name."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True)
         with atomic_path(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Write what a file holds."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Ranges:
