@@ -81,7 +81,7 @@ setup(
         "test": TEST + TRAIN + GRAPH + VIDEO,
         "dev": TEST + TRAIN + GRAPH + VIDEO + CHECK,
     },
-    entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.cli:run"]},
+    entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.__main__:run"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from mirnet_edge.errors import MirnetEdgeError, OutputError
 
@@ -20,6 +22,7 @@ if sys.platform != "win32":
     import fcntl
 
 PACKAGE = Path(__file__).resolve().parent
+_MOST_JSON_BYTES = 64 << 20  # the card of a network of 1,000 layers has 0.4 MB
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp(\..*)?")
 # Neither follow a link nor wait for who might write to a pipe; Windows has neither of both.
 _NO_SURPRISE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -38,10 +41,43 @@ def resource_folder(name: str) -> Path:
     return folder
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read it; an `OSError` for a pipe or device, which might be waited for without
+    end, and for a folder."""
+    # Asked of what was opened, which nobody can exchange meanwhile.
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is a pipe, device or directory, and no file")
+    return os.fdopen(file, "rb")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file that may be anyone's.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it is no JSON, is larger than any that is written here, or nested too deep.
+    """
+    with open_regular(path) as file:
+        content = file.read(_MOST_JSON_BYTES + 1)
+    if len(content) > _MOST_JSON_BYTES:
+        raise ValueError(f"more than {_MOST_JSON_BYTES:,} bytes")
+    return parse_json(content)
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parse JSON that may be anyone's; a `ValueError` says what is wrong, however wrong it is."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Of a file's bytes."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

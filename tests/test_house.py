@@ -29,7 +29,7 @@ ROWS = (
     ("frames", "tiling"),
     ("cuda", "doctor"),
     (
-        *("errors", "facts", "frame_path", "metrics", "bundled", "interrupts", "system"),
+        *("errors", "facts", "frame_path", "metrics", "bundled", "interrupts", "system", "limits"),
         *("_files", "_imports", "_version"),
     ),
 )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import cache, reduce
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,11 +30,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from mirnet_edge.errors import MirnetEdgeError, first_line
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.pooling.passes import MODES
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
+TRACEBACK = "MIRNET_EDGE_TRACEBACK"
 Command = Callable[..., Any]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
@@ -51,6 +55,31 @@ def _console(stderr: bool) -> Console:
 def fail(message: str) -> None:
     """Print an error."""
     err().print(Text.assemble(("error: ", "bold red"), message))
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def interruption_code(error: KeyboardInterrupt | click.Abort) -> int:
+    """The exit code, as shells have it: 128 and the number of the signal."""
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+def message_of(error: Exception) -> str:
+    """What to print of an error: ours as it is; of any other, which is a mistake of this package,
+    where it happened."""
+    if isinstance(error, MirnetEdgeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return str(error) or "out of memory"
+    if os.environ.get(TRACEBACK):
+        err().print("".join(traceback.format_exception(error)))
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}: "
+        f"{first_line(error)}; please report it, with what {TRACEBACK}=1 prints"
+    )
 
 
 def print_facts(facts: Mapping[str, object]) -> None:

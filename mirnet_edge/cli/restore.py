@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from mirnet_edge.bundled import PHOTO
 from mirnet_edge.cli.console import (
-    INTERRUPTED,
     err,
     fail,
+    interruption_code,
     json_option,
+    message_of,
     noise_options,
     option_group,
     print_json,
@@ -24,8 +26,7 @@ from mirnet_edge.cli.console import (
     tiling_options,
 )
 from mirnet_edge.cli.jobs import Job, make_folder, plan_jobs
-from mirnet_edge.errors import MirnetEdgeError
-from mirnet_edge.frames.images import ImageFile, read_image, upright_rgb, write_image
+from mirnet_edge.frames.images import ImageFile, is_damaged, read_image, upright_rgb, write_image
 
 if TYPE_CHECKING:
     from mirnet_edge.frame_path import Progress
@@ -50,8 +51,8 @@ restore_options = option_group(
                  help="Also write NAME_compare.png: before | after. Of a.png and a.jpg: "
                  "a.png_compare.png and a.jpg_compare.png."),
     click.option("--skip-existing", is_flag=True,
-                 help="Leave results that exist, and restore the rest: goes on where a run was "
-                 "interrupted."),
+                 help="Leave results that exist and are whole, and restore the rest: goes on where "
+                 "a run was interrupted or killed."),
     click.option("--overwrite", is_flag=True, help="Replace files that exist."),
 )  # fmt: skip
 
@@ -89,7 +90,7 @@ def restore(
         err().print(line)
     results = [_before(job, skip_existing, overwrite) for job in jobs]
     todo = [(job, result) for job, result in zip(jobs, results) if not DONE & result.keys()]
-    interrupted = False
+    interrupted: KeyboardInterrupt | None = None
     try:
         if exist := [result["error"] for result in results if "error" in result]:
             many = f"{len(exist)} of {len(jobs)} are not restored: " if exist[1:] else ""
@@ -97,8 +98,8 @@ def restore(
         if todo:
             with Restorer(models, **tiling) as restorer:
                 _run_jobs(todo, restorer, skip_existing, overwrite, quiet=as_json)
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        interrupted = error
     done, there = (sum(name in result for result in results) for name in ("width", "skipped"))
     if as_json:
         print_json([result for result in results if DONE & result.keys()])
@@ -107,19 +108,25 @@ def restore(
     if interrupted:
         on = "" if overwrite else "; go on with the same command and --skip-existing"
         fail(f"interrupted; {done} of {len(todo)} were restored, their files are whole{on}")
-        return INTERRUPTED
+        return interruption_code(interrupted)
     return 1 if any("error" in result for result in results) else 0
 
 
 def _before(job: Job, skip_existing: bool, overwrite: bool) -> Result:
     """What is known of a job before it is done: perhaps that it need not or must not be."""
     result: Result = {"input": job.source, "output": job.target}
-    there = [path for path in job.writes if path.exists()]
-    if skip_existing and there == job.writes:
+    # A link counts as what is there, also one that leads nowhere.
+    there = [path for path in job.writes if os.path.lexists(path)]
+    if skip_existing and all(_is_kept(path) for path in job.writes):
         result["skipped"] = True
     elif there and not skip_existing and not overwrite:
         result["error"] = f"{there[0]} exists; {WAYS_ON}"
     return result
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether --skip-existing leaves a file as it is: it is there, and whole."""
+    return os.path.lexists(path) and not is_damaged(path)
 
 
 def _run_jobs(
@@ -135,8 +142,8 @@ def _run_jobs(
 
             try:
                 result |= _restore_file(job, restorer, keep, overwrite, advance)
-            except (MirnetEdgeError, MemoryError) as error:
-                message = str(error) or "out of memory"
+            except Exception as error:  # whatever is wrong with one, the others are restored
+                message = message_of(error)
                 named = str(job.source) in message or str(job.target) in message
                 result["error"] = message if named else f"{job.source}: {message}"
                 fail(result["error"])
@@ -153,12 +160,12 @@ def _restore_file(
     image = read_image(job.source)
     restored = restorer(image.pixels, progress=progress)
     make_folder(job.target.parent)
-    # An interrupted run may have written the picture and not yet its comparison.
-    if not (keep and job.target.exists()):
-        write_image(job.target, restored, like=image, overwrite=overwrite)
-    if job.compare and not (keep and job.compare.exists()):
+    # The picture comes last: where it is, a run that was killed had done the whole job.
+    if job.compare and not (keep and _is_kept(job.compare)):
         after = ImageFile(restored, exif=image.exif)
-        write_image(job.compare, side_by_side(image, after), overwrite=overwrite)
+        write_image(job.compare, side_by_side(image, after), overwrite=overwrite or keep)
+    if not (keep and _is_kept(job.target)):
+        write_image(job.target, restored, like=image, overwrite=overwrite or keep)
     height, width = image.pixels.shape[:2]
     timings = {name: round(value, 3) for name, value in asdict(restorer.timings).items()}
     return {"width": width, "height": height, **timings}
