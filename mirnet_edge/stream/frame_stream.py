@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mirnet_edge.errors import StreamError
 from mirnet_edge.frame_path import FramePath
 from mirnet_edge.frames.pixel_formats import PixelFormat
-from mirnet_edge.stream.sinks import open_sink
+from mirnet_edge.stream.sinks import frames_done, open_sink
 from mirnet_edge.stream.sources import Frames, open_source
 from mirnet_edge.stream.throughput import StreamStatistics
 from mirnet_edge.stream.transfer import PATIENCE_S, StreamFrame, Transfer, numbered
@@ -102,16 +102,21 @@ class FrameStream:
             raise StopAsyncIteration
         return frame.image
 
-    def to(self, sink: object) -> StreamStatistics:
+    def to(self, sink: object, resume: bool = False) -> StreamStatistics:
         """Give every restored frame to ``sink``: a callable, an object with ``write()``, a folder
         or a ``cv2.VideoWriter`` (see `open_sink`).
+
+        With ``resume`` a folder may hold the first frames of the same source, from a run that was
+        interrupted or killed: these are read and not restored, and it goes on behind them.
 
         Raises:
             StreamError, OutputError: it is no such sink; the stream is left as it is.
             MirnetEdgeError: as while iterating, or what the sink raised; else StreamError. The
                 message starts with the frame's number.
         """
-        write = open_sink(sink, self._pixels)
+        write = open_sink(sink, self._pixels, resume)
+        if resume:
+            self._transfer.skip(frames_done(sink))  # type: ignore[arg-type]  # a folder, by now
         with self:
             for frame in self.frames():
                 try:

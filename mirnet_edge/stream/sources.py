@@ -54,6 +54,8 @@ def open_source(source: object, pixels: PixelFormat | None = None) -> Frames:
         MissingDependencyError: a video or camera, and OpenCV is not installed.
     """
     if isinstance(source, int) and not isinstance(source, bool):
+        if not 0 <= source < 1 << 31:  # OpenCV crashes on -1
+            raise StreamError(f"there is no camera {source}; they are numbered from 0")
         return _open_capture(source, pixels, endless=True)
     if isinstance(source, (str, os.PathLike)):
         return _open_named(os.fspath(source), pixels)

@@ -87,10 +87,16 @@ class Transfer:
         self._error: BaseException | None = None
         self._waiting: deque[_Read] = deque()
         self._ready: deque[StreamFrame] = deque()
-        self._read = self.dropped = self._restored = 0
+        self._read = self._skipped = self.dropped = self._restored = 0
         self._latest: deque[tuple[float, float]] = deque(maxlen=FRAMES_KEPT)
 
     # The caller
+
+    def skip(self, frames: int) -> None:
+        """Read the first frames of the source and leave them out."""
+        if self._started:
+            raise StreamError("frames were read from this stream already; resume with a new one")
+        self._skipped = frames
 
     def take(self) -> StreamFrame | None:
         """The next restored frame, None after the last; raises the error that ended the rest."""
@@ -220,6 +226,9 @@ class Transfer:
             timestamp = float(own)
         with self._changed:
             if self._stopped:
+                return
+            if self._read < self._skipped:
+                self._read += 1
                 return
             if len(self._waiting) >= self._capacity:  # dropping: else `_try_room` waited for room
                 self._waiting.popleft()
