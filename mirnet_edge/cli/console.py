@@ -33,6 +33,7 @@ from rich.text import Text
 from mirnet_edge.errors import MirnetEdgeError, first_line
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.pooling.passes import MODES
+from mirnet_edge.system import MOST_THREADS
 
 TRACEBACK = "MIRNET_EDGE_TRACEBACK"
 Command = Callable[..., Any]
@@ -221,7 +222,8 @@ tiling_options = option_group(
     click.option("--memory-limit", type=read_bytes, metavar="BYTES",
                  help="Memory the model may take, as 2GiB or 512MiB: the device's for engines, "
                  "the host's for the automatic tile of others."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default."),
+    click.option("--threads", type=click.IntRange(1, MOST_THREADS),
+                 help="CPU threads; all by default."),
     click.option("--provider", help="ONNX Runtime execution provider."),
 )  # fmt: skip
 """Of every command that opens an engine and cuts frames into tiles; named as by `Restorer`."""

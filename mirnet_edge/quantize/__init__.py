@@ -14,7 +14,7 @@ from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.errors import CalibrationError, GraphError
 from mirnet_edge.facts import PREFIX, ModelFacts
 from mirnet_edge.frame_path import StageProgress
-from mirnet_edge.graph.file import has_qdq, load_graph, read_facts
+from mirnet_edge.graph.file import has_qdq, load_graph, read_facts, save_graph
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import QuantizationPlan
@@ -120,7 +120,7 @@ def quantize_onnx(
     _describe(found.proto, found.plan)
     with ExitStack() as stack:  # all three or none, the graph last, which the others are of
         graph, ranges, plan = map(stack.enter_context, map(atomic_path, paths))
-        graph.write_bytes(found.proto.SerializeToString())
+        save_graph(found.proto, graph)
         ranges.write_text(found.ranges.to_json(), encoding="utf-8")
         plan.write_text(found.plan.to_json(), encoding="utf-8")
     return QuantizeReport(
