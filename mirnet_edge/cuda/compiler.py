@@ -29,6 +29,7 @@ from mirnet_edge._files import atomic_path, resource_folder
 from mirnet_edge._imports import require
 from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.errors import DeviceError, MirnetEdgeError, MissingDependencyError, first_line
+from mirnet_edge.limits import how_to_lift, limit
 
 # Products and sums are fused where the source says fmaf and nowhere else: what a kernel computes is
 # then what the tests' host build of the same source computes, to the bit.
@@ -177,9 +178,20 @@ def _header_folders() -> Iterator[Path]:
 
 
 def _run(*command: str) -> tuple[int, str]:
-    """Run a command to its end; return the exit status and everything printed."""
+    """Run a command to its end, for no longer than the limit ``COMPILE_SECONDS``; return the exit
+    status and everything printed."""
+    limit_s = limit("COMPILE_SECONDS")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"ended after {limit_s:,} s; {how_to_lift('COMPILE_SECONDS')}"
     except OSError as error:
         return 127, str(error)
     return done.returncode, done.stdout + done.stderr
