@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -16,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mirnet_edge._typed import parse_json
 from mirnet_edge.errors import MirnetEdgeError, OutputError
 
 if sys.platform != "win32":
@@ -64,14 +64,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     if len(content) > _MOST_JSON_BYTES:
         raise ValueError(f"more than {_MOST_JSON_BYTES:,} bytes")
     return parse_json(content)
-
-
-def parse_json(content: str | bytes) -> Any:
-    """Parse JSON that may be anyone's; a `ValueError` says what is wrong, however wrong it is."""
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mirnet_edge import errors
-from mirnet_edge._files import PACKAGE, parse_json
+from mirnet_edge._files import PACKAGE
+from mirnet_edge._typed import parse_json
 from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.errors import BuildError, MirnetEdgeError
 from mirnet_edge.frame_path import StageProgress

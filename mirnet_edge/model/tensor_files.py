@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mirnet_edge._files import open_regular, parse_json
+from mirnet_edge._files import open_regular
 from mirnet_edge._imports import require
+from mirnet_edge._typed import parse_json
 from mirnet_edge.errors import CheckpointError, first_line
 from mirnet_edge.frames.images import SUFFIXES as IMAGE_SUFFIXES
 from mirnet_edge.limits import how_to_lift, limit
