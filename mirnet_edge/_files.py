@@ -24,8 +24,8 @@ if sys.platform != "win32":
 PACKAGE = Path(__file__).resolve().parent
 _MOST_JSON_BYTES = 64 << 20  # the card of a network of 1,000 layers has 0.4 MB
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp(\..*)?")
-# Neither follow a link nor wait for who might write to a pipe; Windows has neither of both.
-_NO_SURPRISE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+# Windows has neither.
+_NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 
 
 def resource_folder(name: str) -> Path:
@@ -41,11 +41,12 @@ def resource_folder(name: str) -> Path:
     return folder
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], follow: bool = True) -> BinaryIO:
     """Open a file to read it; an `OSError` for a pipe or device, which might be waited for without
-    end, and for a folder."""
+    end, and for a folder; without ``follow`` for a link too."""
     # Asked of what was opened, which nobody can exchange meanwhile.
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    flags = _NO_WAIT | getattr(os, "O_BINARY", 0) | (0 if follow else _NO_LINK)
+    file = os.open(path, os.O_RDONLY | flags)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(errno.EINVAL, "it is a pipe, device or directory, and no file")
@@ -82,11 +83,11 @@ def require_new(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[Path]:
     """A temporary path beside ``path`` with the same suffix, moved into place when the block ends
     and removed when it fails, so that a file that exists is whole, also after a power cut. What
-    killed processes left in the folder is removed. A file that is replaced hands on its mode and
-    owner; a link is replaced itself.
+    killed processes left in the folder is removed. A file that is replaced hands on its owner and,
+    unless ``mode`` is given, its mode; a link is replaced itself.
 
     Raises:
         OutputError: the folder is missing or read-only, the device is full, nothing was written, or
@@ -101,12 +102,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it")
         old = _replaced(path)
         _remove_abandoned(path.parent.resolve())
-        with _temporary(path, 0o666 if old is None else 0o600) as temporary:
+        with _temporary(path, 0o666 if old is None and mode is None else 0o600) as temporary:
             yield temporary
             if not temporary.stat().st_size:
                 raise OutputError(f"cannot write {path}: nothing was written")
             if old is not None:
                 _hand_on(old, temporary, path)
+            if mode is not None:
+                temporary.chmod(mode)
             move_into_place(temporary, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {_reason(error)}") from error
@@ -184,7 +187,7 @@ def _remove_abandoned(folder: Path) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries if _TEMPORARY.fullmatch(entry.name)]:
             with suppress(OSError):
-                file = os.open(folder / name, os.O_RDONLY | _NO_SURPRISE)
+                file = os.open(folder / name, os.O_RDONLY | _NO_LINK | _NO_WAIT)
                 try:
                     if _lock(file, wait=False):
                         (folder / name).unlink()

@@ -30,7 +30,7 @@ ROWS = (
     ("cuda", "doctor"),
     (
         *("errors", "facts", "frame_path", "metrics", "bundled", "interrupts", "system", "limits"),
-        *("_files", "_imports", "_typed", "_version"),
+        *("_caches", "_files", "_imports", "_typed", "_version"),
     ),
 )
 """Places from the door to the ground; "" is the package's own ``__init__``."""

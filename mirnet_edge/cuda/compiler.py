@@ -25,7 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mirnet_edge._files import atomic_path, resource_folder
+from mirnet_edge._caches import read_cached, write_cached
+from mirnet_edge._files import resource_folder
 from mirnet_edge._imports import require
 from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.errors import DeviceError, MirnetEdgeError, MissingDependencyError, first_line
@@ -236,9 +237,17 @@ class Binaries:
         name = self._name(stem)
         with suppress(OSError, RuntimeError):
             for path in sorted(cache_folder().glob(name)):
-                if cubin := _unsealed(path.read_bytes()):
+                if cubin := self._kept(path):
                     return cubin
         return None
+
+    def _kept(self, path: Path) -> bytes | None:
+        """What a file of the cache holds; None where it is damaged or may be another's."""
+        try:
+            return _unsealed(read_cached(path))
+        except OSError as error:
+            logging.getLogger(__name__).warning("a kernel of the cache is not used: %s", error)
+            return None
 
     def compile(self, stem: str) -> bytes:
         """Compile ``<stem>.cu``, some seconds, and keep the result."""
@@ -247,10 +256,7 @@ class Binaries:
         log.info("compiling %s for %s with %s", source.name, architecture, self.compiler.identity)
         cubin = self.compiler.compile(source, architecture)
         try:
-            path = cache_folder() / self._name(stem)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(_sealed(cubin))
+            write_cached(cache_folder() / self._name(stem), _sealed(cubin))
         except (OSError, RuntimeError, MirnetEdgeError) as error:
             log.info("the kernels of %s are not kept: %s", source.name, error)
         return cubin
