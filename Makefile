@@ -3,9 +3,9 @@
 # make check   format, lint, types
 # make quick   the tests that take less than a few seconds each
 # make bench   benchmarks of the portable engine, recorded in benchmarks/results
-# make bench-gpu PHOTOS="a.png b.png ..." IMAGES=folder GPU_RESULTS=folder
-#              engines, runtime and kernels on this machine's GPU, beside PyTorch; builds take hours.
-#              Needs PyTorch with CUDA and the extra tensorrt in .venv
+# make bench-gpu GPU_RESULTS=folder
+#              engines beside their peers, the runtime and its kernels, on this machine's GPU, for
+#              half an hour. Needs PyTorch with CUDA and the extra tensorrt in .venv
 # make tables  write the figures of the records into README.md
 
 PYTHON ?= python3
@@ -38,15 +38,11 @@ quick: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=benchmarks/results/portable.json
 
-# A case that cannot be built is left out of the record; the others go on.
+# What cannot be built, or is not there, is a row of the record that says so; the others go on.
 bench-gpu:
 	mkdir -p $(GPU_RESULTS) build/gpu
-	$(BIN)/python benchmarks/engines.py prepare build/gpu $(PHOTOS)
-	-$(BIN)/python benchmarks/engines.py build build/gpu
-	-$(BIN)/python benchmarks/engines.py measure build/gpu
-	$(BIN)/python benchmarks/engines.py torch build/gpu
-	-$(BIN)/python benchmarks/engines.py task build/gpu $(IMAGES) edge-s-denoise edge-s-denoise-fp16 edge-s-denoise-int8
-	$(BIN)/python benchmarks/engines.py record build/gpu $(GPU_RESULTS)/engines.json
+	$(BIN)/python benchmarks/networks.py build/gpu
+	$(BIN)/python benchmarks/race.py build/gpu $(GPU_RESULTS)/race.json
 	$(BIN)/python benchmarks/device.py build/gpu $(GPU_RESULTS)/device.json
 	$(BIN)/python benchmarks/kernels.py $(GPU_RESULTS)/kernels.json
 

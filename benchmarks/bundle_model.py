@@ -1,7 +1,7 @@
 """Make a bundled model from a training run: weights, ONNX graph, measured figures, card, and its
 INT8 ranges and plan in ``calibration/``.
 
-    python benchmarks/bundle_model.py TRAINING_FOLDER NAME --set cbsd68=FOLDER --set set5=FOLDER
+    python benchmarks/bundle_model.py TRAINING_FOLDER NAME --sets FOLDER_OF_SETS
 
 Every figure in the card is measured here, by the exported graph on the portable engine; README
 tables are made from the card.
@@ -10,6 +10,7 @@ tables are made from the card.
 from __future__ import annotations
 
 import json
+import math
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +18,14 @@ from typing import Any
 
 import click
 import onnxruntime
-import torch
+from cost import multiply_accumulates
 from record_ranges import record
 
 import mirnet_edge as me
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import MODELS_FOLDER, BundledModel
-from mirnet_edge.workstation.tasks import TRAINABLE
+from mirnet_edge.workstation.sets import card_figures
 
-SIGMAS = (15.0, 25.0, 50.0)
 WEIGHTS_LICENCE = "research only"
 DATA = {
     "name": "BSDS500, train and test images (400; val left out: CBSD68 comes from it)",
@@ -34,34 +34,25 @@ DATA = {
 }
 
 
-def multiply_accumulates(network: torch.nn.Module, size: int = 256) -> int:
-    """Of all convolutions for one ``size`` x ``size`` image."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, size, size))
-    return counter.get_total_flops() // 2
-
-
-def measure(onnx: Path, sets: dict[str, Path]) -> list[dict[str, Any]]:
-    """Mean PSNR and SSIM of the exported graph, whole frames, seed 0."""
-    figures = []
+def measure(onnx: Path, sets: Path) -> list[dict[str, Any]]:
+    """Figures of the exported graph on all sets of its task, whole frames, seed 0."""
     with me.Restorer(onnx, tile=None) as restorer:
-        for name, folder in sets.items():
-            for sigma in SIGMAS:
-                evaluation = me.evaluate_model(restorer, folder, sigma=sigma, seed=0)
-                if evaluation.note:  # a card without SSIM would leave holes in the README's table
-                    raise click.ClickException(evaluation.note)
-                mean = {
-                    key: value for key, value in asdict(evaluation.mean).items() if key != "name"
-                }
-                rounded = {key: round(value, 4) for key, value in mean.items()}
-                images = len(evaluation.scores)
-                figures.append({"data": name, "images": images, "sigma": sigma, **rounded})
-                click.echo(
-                    f"{name} sigma {sigma:g}: {mean['noisy_psnr']:.2f} -> {mean['psnr']:.2f}"
-                )
-    return figures
+        rows = card_figures(restorer, sets)
+    for row in rows:
+        if row.note:  # a card without SSIM, or without a codec, would leave holes in tables
+            raise click.ClickException(f"{row.data}, {row.protocol}: {row.note}")
+        given, restored = row.given["psnr"], row.restored["psnr"]
+        click.echo(f"{row.data}, {row.protocol}, {row.noise}: {given:.2f} -> {restored:.2f}")
+    return [rounded(asdict(row)) for row in rows]
+
+
+def rounded(value: Any) -> Any:
+    """All numbers of a row to four places; infinite ones, of equal pictures, become null."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items() if key != "note"}
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value
 
 
 def initial_weights(card_path: Path, data_facts: dict[str, Any]) -> dict[str, Any] | None:
@@ -82,34 +73,38 @@ def initial_weights(card_path: Path, data_facts: dict[str, Any]) -> dict[str, An
 @click.command()
 @click.argument("training", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("name")
-@click.option("--set", "sets", multiple=True, required=True, metavar="NAME=FOLDER")
-def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
+@click.option(
+    "--sets",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Holds cbsd68, set5, set14, polyu, lol_train4.",
+)
+def main(training: Path, name: str, sets: Path) -> None:
     """Bundle the model in TRAINING under NAME."""
     folder = MODELS_FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     network = me.load_model(training / "model.safetensors")
     task = network.facts.task
     facts = network.training_facts
-    recipe = {**facts, "task_settings": asdict(TRAINABLE[task]), "data": DATA}
+    recipe = {**facts, "data": DATA}
     if initial := initial_weights(folder / "card.json", facts["data"]):
         recipe["initial"] = initial
     me.save_model(network, folder / "model.safetensors", task=task, training=recipe)
     report = me.export_onnx(network, folder / "model.onnx")
-    folders = {key: Path(value) for key, _, value in (item.partition("=") for item in sets)}
     card = {
         "task": task,
         "preset": network.facts.preset,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "gmac_256": round(multiply_accumulates(network) / 1e9, 2),
+        "gmac_256": round(multiply_accumulates(network, network.facts.in_planes) / 1e9, 2),
         "weights_sha256": report.facts.weights_sha256,
         "weights_licence": WEIGHTS_LICENCE,
         "weights_licence_note": "Trained on images licensed for research; use these weights for "
         "research and evaluation, and train your own for a product.",
         "recipe": recipe,
-        "protocol": "additive white Gaussian noise, neither clamped nor rounded, seed 0 + index; "
-        "whole frames; restored images clamped, not rounded; PSNR and SSIM over RGB, mean of the "
+        "protocol": "each row's own sentence; seed 0 + index; whole frames; restored images "
+        "clamped, not rounded, but for super-resolution, whose luma is of 8 bits; mean of the "
         "images; a picture without colour is a gray frame, and so is its noise",
-        "figures": measure(folder / "model.onnx", folders),
+        "figures": measure(folder / "model.onnx", sets),
         "measured_with": {
             "mirnet_edge": me.__version__,
             "onnxruntime": onnxruntime.__version__,
@@ -117,8 +112,12 @@ def main(training: Path, name: str, sets: tuple[str, ...]) -> None:
         },
     }
     curve = json.loads((training / "curve.json").read_text(encoding="utf-8"))
-    card["curve_is"] = "[step, mean PSNR at sigma 25 on the validation images, cut to 512 px]"
-    card["curve"] = [[point["step"], round(point["psnr"], 3)] for point in curve if point["psnr"]]
+    card["curve_is"] = "[step, mean PSNR of each validation set, its images cut to 512 px]"
+    card["curve"] = [
+        [point["step"], {name: round(psnr, 3) for name, psnr in point["psnr"].items()}]
+        for point in curve
+        if point["psnr"]
+    ]
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     record(BundledModel(name=name, folder=folder, card=card))

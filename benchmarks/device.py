@@ -3,9 +3,7 @@ it overlaps, whether memory and latency stay flat, and how near tiles come to th
 
 python benchmarks/device.py FOLDER RESULT.json [STEP ...]
 
-FOLDER holds what `engines.py` prepared and built: ``edge-s-denoise-fp16.engine`` and
-``edge-s-denoise-fp32.engine`` with their apply and gather engines,
-``edge-s-denoise-b4-fp16.engine``, ``tiny.engine``.
+Engines of the bundled `edge-s-denoise` are built in FOLDER where they are not there yet.
 """
 
 from __future__ import annotations
@@ -23,7 +21,9 @@ import numpy as np
 import psutil
 
 import mirnet_edge as me
+from mirnet_edge.bundled import PHOTO
 from mirnet_edge.cuda import open_device
+from mirnet_edge.frames.images import read_image
 from mirnet_edge.metrics import psnr
 from mirnet_edge.pooling.passes import MODES
 
@@ -32,13 +32,30 @@ MANY = 10_000
 BLOCK = 1000
 
 
-def noisy_frame(size: tuple[int, int], photos: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(H, W, 3) uint8 of the photos side by side, mirrored to fill the frame."""
-    row = np.concatenate([photo.transpose(1, 2, 0) for photo in photos], axis=1)
-    pads = [(0, max(0, side - have)) for side, have in zip(size, row.shape)]
-    frame = np.pad(row, (*pads, (0, 0)), mode="symmetric")[: size[0], : size[1]]
+MODEL = "edge-s-denoise"
+ENGINES: dict[str, dict[str, Any]] = {
+    "fp16": {"statistics": True},
+    "fp32": {"statistics": True, "precision": "fp32"},
+    "b4": {"batch": 4},
+    "720p": {"tile": SIZE_720P},
+}
+"""Options of `build_engine`, by the name of the engine."""
+
+
+def engine_of(folder: Path, name: str) -> Path:
+    """An engine, built where it is not there."""
+    path = folder / f"{MODEL}-{name}.engine"
+    me.build_engine(MODEL, path, optimization_level=1, **ENGINES[name])
+    return path
+
+
+def noisy_frame(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8: the bundled photo, mirrored to fill the frame."""
+    photo = read_image(PHOTO).pixels
+    pads = [(0, max(0, side - have)) for side, have in zip(size, photo.shape)]
+    frame = np.pad(photo, (*pads, (0, 0)), mode="symmetric")[: size[0], : size[1]]
     noise = np.random.default_rng(seed).normal(0, 2, frame.shape)
-    return np.asarray((255 * frame + noise).clip(0, 255), np.uint8)
+    return np.asarray((frame + noise).clip(0, 255), np.uint8)
 
 
 def overhead(engine: Path, frame: np.ndarray, frames: int) -> dict[str, Any]:
@@ -110,7 +127,7 @@ def agreement(engine: Path, frame: np.ndarray) -> dict[str, Any]:
         with me.Restorer(engine, halo=32, statistics=mode) as restore:
             for _ in range(3):
                 results["device"][mode] = np.array(restore(frame))
-        with me.Restorer("edge-s-denoise", tile=256, halo=32, statistics=mode) as restore:
+        with me.Restorer(MODEL, tile=256, halo=32, statistics=mode) as restore:
             for _ in range(3):
                 results["portable"][mode] = np.array(restore(frame))
     exact = results["portable"]["frame"]
@@ -168,21 +185,18 @@ def many(engine: Path) -> dict[str, Any]:
 
 def main(folder: str, result: str, *only: str) -> None:
     path = Path(folder)
-    engine = path / "edge-s-denoise-fp16.engine"
-    with np.load(path / "photos.npz") as stored:
-        photos = stored["tiles"]
+    path.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
-    hd = noisy_frame(SIZE_1080P, photos)
-    small = np.float32(noisy_frame((481, 640), photos)) / 255
+    hd, small = noisy_frame(SIZE_1080P), np.float32(noisy_frame((481, 640))) / 255
     steps = {
-        "overhead_1080p": lambda: overhead(engine, hd, 20),
-        "overhead_1080p_batch_4": lambda: overhead(path / "edge-s-denoise-b4-fp16.engine", hd, 20),
-        "modes_1080p": lambda: modes(engine, hd, 4),
-        "agreement": lambda: agreement(engine, small),
-        "agreement_fp32": lambda: agreement(path / "edge-s-denoise-fp32.engine", small),
-        "many_720p": lambda: many(path / "tiny.engine"),
+        "overhead_1080p": lambda: overhead(engine_of(path, "fp16"), hd, 20),
+        "overhead_1080p_batch_4": lambda: overhead(engine_of(path, "b4"), hd, 20),
+        "modes_1080p": lambda: modes(engine_of(path, "fp16"), hd, 4),
+        "agreement": lambda: agreement(engine_of(path, "fp16"), small),
+        "agreement_fp32": lambda: agreement(engine_of(path, "fp32"), small),
+        "many_720p": lambda: many(engine_of(path, "720p")),
     }
-    card = me.EngineCard.load(f"{engine}.json")
+    card = me.EngineCard.load(f"{engine_of(path, 'fp16')}.json")
     found["versions"], found["device"] = card.versions, card.device
     for name in only or steps:
         began = time.perf_counter()

@@ -3,7 +3,9 @@
 python benchmarks/kernels.py RESULT.json
 
 A frame of 3840 x 2160 is cut into tiles of 256 x 256 with a halo of 16, float16 planes, in one
-launch, and stored from them in another. Each launch is timed by two events on the device; the time
+launch, and stored from them in another. Planes of a half, a third and a quarter of its size are
+enlarged into such tiles of it (252 x 252 where they are multiples of 12), and a plane of as many
+tiles is filled with a noise level. Each launch is timed by two events on the device; the time
 is the median of 200 after warm-up. What makes the numbers comparable:
 
 * Launches rotate over frames and batches of tiles that are four times the L2 cache each, so that
@@ -21,6 +23,7 @@ is the median of 200 after warm-up. What makes the numbers comparable:
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shutil
 import subprocess
@@ -48,6 +51,8 @@ TILE_PX, HALO_PX = 256, 16
 VALUE, VALUE_BYTES = "float16", 2  # of the tiles
 FORMATS = {"rgb_u8": 3.0, "nv12_u8": 1.5, "rgba_u8": 4.0, "rgb_u16": 6.0}
 """Bytes of a pixel."""
+ENLARGED_MULTIPLE = {2: 8, 3: 12, 4: 16}
+"""What origins and sides of tiles are multiples of, by the scale."""
 BT709_LOAD, BT709_STORE = yuv_to_rgb_matrix("bt709", False), rgb_to_yuv_matrix("bt709", False)
 
 CACHES = 4  # times the L2 cache that the buffers of one kind fill
@@ -157,6 +162,43 @@ def measure_format(bench: Bench, name: str, batches: list[DeviceTiles], tables: 
     }
 
 
+def measure_enlarge(bench: Bench, scale: int) -> Any:
+    """The same frame, enlarged from its planes at a smaller size."""
+    multiple = ENLARGED_MULTIPLE[scale]
+    side = TILE_PX // multiple * multiple
+    cover = Tiling((side, side), HALO_PX, multiple=multiple, least=multiple).cover(HEIGHT, WIDTH)
+    origins = bench.table([(column.origin, row.origin) for row, column in cover])
+    shape = (len(cover), 3, side, side)
+    height, width = HEIGHT // scale, WIDTH // scale
+    frame_bytes, size_bytes = 3 * height * width * VALUE_BYTES, math.prod(shape) * VALUE_BYTES
+    frames = [
+        DeviceTiles(address, (1, 3, height, width), VALUE)
+        for address in bench.copies_of(frame_bytes)
+    ]
+    batches = [DeviceTiles(address, shape, VALUE) for address in bench.copies_of(size_bytes)]
+
+    def enlarge(number: int) -> None:
+        frame, tiles = frames[number % len(frames)], batches[number % len(batches)]
+        size = (height, width)
+        bench.kernels.enlarge(frame, size, origins, tiles, scale, stream=bench.stream)
+
+    return timed(bench, enlarge, frame_bytes + size_bytes)
+
+
+def measure_fill(bench: Bench, count: int) -> Any:
+    """One plane of four."""
+    shape = (count, 4, TILE_PX, TILE_PX)
+    batches = [
+        DeviceTiles(address, shape, VALUE)
+        for address in bench.copies_of(math.prod(shape) * VALUE_BYTES)
+    ]
+
+    def fill(number: int) -> None:
+        bench.kernels.fill_plane(batches[number % len(batches)], 0.3, stream=bench.stream)
+
+    return timed(bench, fill, count * TILE_PX**2 * VALUE_BYTES)
+
+
 def timed(bench: Bench, launch: Callable[[int], None], size_bytes: int) -> dict[str, Any]:
     """One by one, and in groups."""
     return {
@@ -198,6 +240,9 @@ def measure(device: Device) -> dict[str, Any]:
         results: dict[str, Any] = {}
         for name in FORMATS:
             results.update(measure_format(bench, name, batches, tables))
+        for scale in ENLARGED_MULTIPLE:
+            results[f"enlarge_x{scale}"] = measure_enlarge(bench, scale)
+        results["fill_plane"] = measure_fill(bench, len(cover))
         l2_bytes = bench.l2_bytes
     for result in results.values():
         for found, peer in ((result, copy), (result["in_groups"], copy["in_groups"])):

@@ -15,9 +15,8 @@ from pathlib import Path
 import click
 
 from mirnet_edge.bundled import BundledModel, bundled_models
-from mirnet_edge.graph.file import load_graph
-from mirnet_edge.quantize import DENOISING_SIGMA, quantize_onnx
-from mirnet_edge.quantize.calibration import CalibrationSet
+from mirnet_edge.graph.file import load_graph, read_facts
+from mirnet_edge.quantize import open_images, quantize_onnx
 from mirnet_edge.quantize.ranges import Ranges
 from mirnet_edge.quantize.recorded import record_files, record_key
 
@@ -29,8 +28,8 @@ BUDGET_DB = 0.1
 
 def record(model: BundledModel) -> None:
     """Measure on the bundled images, and write both files."""
-    sigma = DENOISING_SIGMA if model.card["task"] == "denoise" else None
-    images = CalibrationSet.open(tile=TILE, sigma=sigma)
+    original = load_graph(model.onnx)
+    images = open_images(read_facts(original), TILE)
     with tempfile.TemporaryDirectory() as folder:
         report = quantize_onnx(
             model.onnx,
@@ -41,7 +40,7 @@ def record(model: BundledModel) -> None:
             tile=TILE,
         )
         ranges = Ranges.load(report.ranges_path)
-    key = record_key(load_graph(model.onnx))
+    key = record_key(original)
     ranges_path, plan_path = record_files(model.name)
     replace(ranges, graph_sha256=key).save(ranges_path)
     replace(report.plan, graph_sha256=key).save(plan_path)

@@ -24,8 +24,9 @@ GPU = RESULTS / "h200-tensorrt-8.6.0"
 
 
 def models_table() -> str:
-    """Bundled models and their measured figures, from their cards."""
-    rows = [["model", "task", "parameters", "GMAC at 256²", "data", "σ", "noisy", "restored"]]
+    """Bundled models and their measured figures, from their cards, but for those of noise levels
+    other than the model's own estimate and the truth."""
+    rows = [["model", "task", "parameters", "GMAC at 256²", "data", "test", "given", "restored"]]
     for model in bundled_models():
         card = model.card
         head = [
@@ -35,17 +36,20 @@ def models_table() -> str:
             f"{card['gmac_256']:.1f}",
         ]
         for figure in card["figures"]:
+            if figure["method"] != "model" or figure["noise"] not in ("", "auto", "told"):
+                continue
+            told = ", told" if figure["noise"] == "told" else ""
             rows.append(
-                [
-                    *head,
-                    f"{figure['data']} ({figure['images']})",
-                    f"{figure['sigma']:g}",
-                    f"{figure['noisy_psnr']:.2f} dB / {figure['noisy_ssim']:.3f}",
-                    f"{figure['psnr']:.2f} dB / {figure['ssim']:.3f}",
-                ]
-            )
+                [*head, f"{figure['data']} ({figure['images']})", figure["protocol"] + told,
+                 _quality(figure["given"]), _quality(figure["restored"])]
+            )  # fmt: skip
             head = [""] * len(head)
     return _markdown(rows)
+
+
+def _quality(figures: dict[str, Any]) -> str:
+    psnr = figures["psnr"]  # null for equal pictures
+    return f"{'∞' if psnr is None else f'{psnr:.2f}'} dB / {figures['ssim']:.3f}"
 
 
 def portable_table() -> str:
@@ -53,18 +57,14 @@ def portable_table() -> str:
     record = json.loads(PORTABLE.read_text(encoding="utf-8"))
     info = {entry["name"]: entry["extra_info"] for entry in record["benchmarks"]}
     machine, versions = record["machine_info"], record["machine_info"]["versions"]
-    peers = info["test_edge_s_512_against_pytorch"]["median_ms"]
+    raced = next(found for name, found in info.items() if name.startswith("test_edge_s_512"))
+    network, peers = raced.get("network", "edge-s-denoise"), raced["median_ms"]
     own = info["test_own_time_of_restorer_at_24_megapixels[cut]"]["ms_per_megapixel"]
     memory = info["test_peak_memory_of_photos"]
     tiles = info["test_tiles_against_the_untiled_frame"]["psnr_against_untiled_db"]
     rows = [
         ["what", "measured"],
-        ["`edge-s-denoise`, one 512² tile, portable engine", f"{peers['portable']:.0f} ms"],
-        ["the same, PyTorch eager", f"{peers['torch-eager']:.0f} ms"],
-        [
-            "the same, PyTorch eager, channels last",
-            f"{peers['torch-eager-channels-last']:.0f} ms",
-        ],
+        *([f"`{network}`, one 512² tile, {peer}", f"{ms:.0f} ms"] for peer, ms in peers.items()),
         ["Restorer's own time, 24 MP frame", f"{own:.1f} ms a megapixel"],
         *(
             [f"peak memory beyond input and output, {size} photo", f"{value['megabytes']:.0f} MB"]
@@ -95,62 +95,104 @@ def _random_network(info: dict[str, Any], network: str) -> dict[str, Any]:
     return dict(found["psnr_against_untiled_db"])
 
 
+KINDS = {
+    "ours": ("ours",),
+    "TensorRT of `torch.onnx.export`": ("tensorrt",),
+    "PyTorch compiled, graph": ("torch-max-autotune", "torch-compile"),
+    "PyTorch graph": ("torch-graph",),
+    "PyTorch eager": ("torch-eager",),
+    "ONNX Runtime": ("onnxruntime-tensorrt", "onnxruntime-cuda"),
+}
+"""Columns of a race, and the peers that each shows the best of."""
+Place = tuple[str, tuple[int, ...]]
+"""A network, and batch, height and width."""
+Time = tuple[float, str]
+"""Milliseconds, and the form that took them."""
+PYTORCH = ("torch-max-autotune", "torch-compile", "torch-graph", "torch-eager")
+
+
 def gpu_table() -> str:
-    """Engines beside PyTorch, the runtime around them and its kernels, from the records."""
-    engines, more, device, later, kernels = (
+    """Races of engines and their peers, the runtime around them and its kernels, from the
+    records."""
+    device, later, kernels = (
         json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("engines", "engines-more", "device", "device-more", "kernels")
+        for name in ("device", "device-more", "kernels")
     )
-    head = ["TensorRT, CUDA graph", "PyTorch FP16, graph / eager", "moved",
-            "least PSNR against FP32"]  # fmt: skip
-    runs = [
-        [[first, *head], *(_engine_row(engine, run["torch"]) for engine in run["engines"])]
-        for first, run in (("network, one 256² tile", engines), ("in another run", more))
+    races = [
+        race_table(json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted(RESULTS.glob("*/race.json"))
     ]
-    versions = engines["engines"][0]["card"]["versions"]
     where = (
-        f"\n{kernels['device']}, TensorRT {versions['tensorrt']}, driver {versions['driver']}, "
-        f"torch {engines['torch']['versions']['torch']}. Networks other than the bundled one have "
-        f"random weights. Records: `benchmarks/results/{GPU.name}/`."
+        f"\n{kernels['device']}, TensorRT {device['versions']['tensorrt']}, driver "
+        f"{device['versions']['driver']}. Records: `benchmarks/results/{GPU.name}/`."
     )
-    tables = *runs, _int8_rows(engines), _runtime_rows(device), _later_rows(later, kernels)
-    return "\n".join(_markdown(table) for table in tables if table) + where + "\n"
+    tables = _runtime_rows(device), _later_rows(later, kernels)
+    runtime = "\n".join(_markdown(table) for table in tables) + where + "\n"
+    return "\n".join([*races, runtime])
 
 
-def _engine_row(engine: dict[str, Any], peers: dict[str, Any]) -> list[str]:
-    network = re.sub(r"(-denoise)?(-plain)?-(fp16|int8)$", "", engine["case"])
-    peer = peers["times"].get(network)  # the bundled network is an edge-s
-    return [
-        f"`{engine['case']}`",
-        f"{engine['graph_ms']:.2f} ms",
-        f"{peer['graph_fp16_ms']:.2f} / {peer['eager_fp16_ms']:.2f} ms" if peer else "",
-        f"{engine['bytes_moved'] / 1e9:.2f} GB",
-        f"{min(engine['psnr_vs_fp32_db']):.1f} dB",
-    ]
-
-
-def _int8_rows(record: dict[str, Any]) -> list[list[str]]:
-    """INT8 beside FP16; none where that was not measured."""
-    head = [
-        ["INT8 against FP16", "engine", "faster", "INT8 convolutions, and faster ones of them",
-         "PSNR, CBSD68 at σ = 25"],
-    ]  # fmt: skip
-    rows = []
-    for case, versus in _measured(record, "int8_against_fp16").items():
-        ms = versus["graph_ms"]
-        tasks = [record["tasks"].get(name) for name in (case.replace("-int8", "-fp16"), case)]
-        rows.append(
+def race_table(record: dict[str, Any]) -> str:
+    """Medians of a race: the best form of each kind of peer, for every network and shape."""
+    cells: dict[Place, dict[str, Time]] = {}
+    frames: dict[Place, dict[str, Time]] = {}
+    for race in record["races"]:
+        place = race["network"], tuple(race["shape"])
+        measured = [row for row in race["rows"] if "wall_ms" in row]
+        # What has no events was waited for on the wall.
+        times = [((row.get("device_ms") or row["wall_ms"])["p50"], row["form"]) for row in measured]
+        whole = [(row["frame_ms"]["p50"], row["form"]) for row in measured if "frame_ms" in row]
+        if times:
+            cells.setdefault(place, {})[race["peer"]] = min(times)
+        if whole:
+            frames.setdefault(place, {})[race["peer"]] = min(whole)
+    kinds = {
+        name: peers
+        for name, peers in KINDS.items()
+        if any(peer in row for row in cells.values() for peer in peers)
+    }
+    tables = [
+        _markdown(
             [
-                f"`{case}`",
-                f"{ms['fp16']:.2f} → {ms['int8']:.2f} ms",
-                f"{versus['times_faster']:.2f} times",
-                f"{versus['int8_convolutions']}, {versus['int8_convolutions_faster']}",
-                " → ".join(f"{task['psnr_db']:.3f}" for task in tasks) + " dB"
-                if all(tasks)
-                else "",
+                [what, *kinds, "ours, of the fastest PyTorch"],
+                *(_race_row(place, found, kinds) for place, found in sorted(table.items())),
             ]
         )
-    return head + rows if rows else []
+        for what, table in (("one run", cells), ("a 1080p frame, host to host", frames))
+        if table
+    ]
+    return "\n".join([*tables, _race_facts(record)])
+
+
+def _race_row(place: Place, found: dict[str, Time], kinds: dict[str, tuple[str, ...]]) -> list[str]:
+    """A network and a shape, with the best of each kind."""
+    name, (batch, height, width) = place
+    row = [f"`{name}`, {batch} × {height}x{width}"]
+    for peers in kinds.values():
+        best = min((found[peer] for peer in peers if peer in found), default=None)
+        row.append("" if best is None else f"{best[0]:.2f} ms ({best[1]})")
+    torch = min((found[peer][0] for peer in PYTORCH if peer in found), default=None)
+    both = "ours" in found and torch is not None
+    return [*row, f"{found['ours'][0] / torch:.2f}" if both else ""]
+
+
+def _race_facts(record: dict[str, Any]) -> str:
+    """What ran it."""
+    races = [race for race in record["races"] if race["rows"]]
+    versions: dict[str, str] = {}
+    for race in races:
+        versions |= {name: text for name, text in race.get("versions", {}).items() if text}
+    gpus = sorted({race["gpu"] for race in races if "gpu" in race})
+    drivers = sorted({race["driver"] for race in races if "driver" in race})
+    clocks = [int(row["gpu"]["sm_mhz"]) for race in races for row in race["rows"]
+              if row.get("gpu")]  # fmt: skip
+    failed = sum("error" in row for race in races for row in race["rows"])
+    told = ", ".join(f"{name} {text}" for name, text in sorted(versions.items()))
+    clocked = f", {min(clocks)} to {max(clocks)} MHz under load" if clocks else ""
+    return (
+        f"{', '.join(gpus)}{clocked}, driver {', '.join(drivers)}; {told}. Medians by events, "
+        f"random weights, the best form of each kind; {failed} rows of the record say why they have "
+        "no figure.\n"
+    )
 
 
 def _runtime_rows(device: dict[str, Any]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_cases import weights_of
+from networks import weights_of
 
 import mirnet_edge as me
 from mirnet_edge.bundled import PHOTO

@@ -5,8 +5,9 @@
 //           right or down that the tile leaves the frame, is fine: the frame is continued by
 //           reflection without repeating its border (numpy.pad mode="reflect"), at any distance,
 //           for frames from 1x1 on.
-//   tiles   (tiles, 3, tile_height, tile_width) __half or float (tile.cuh): red, green, blue in
-//           0..1. Gray is written three times, alpha is not used.
+//   tiles   (tiles, tile_planes, tile_height, tile_width) __half or float (tile.cuh): red, green,
+//           blue in 0..1; planes beyond these three are not touched. Gray is written three times,
+//           alpha is not used.
 //
 // Values are sample / maximum in float32, rounded to nearest even for __half; float32 frames as
 // they are. A __half holds 11 bits: uint16 frames keep their depth only in float tiles.
@@ -89,14 +90,14 @@ __device__ __forceinline__ void load_group(const Sample* row, int frame_x, int w
 template <typename Sample, typename Order, typename Value>
 __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long long pitch_bytes,
                                            int height, int width, const int2* __restrict__ origins,
-                                           void* __restrict__ tiles, int tile_height,
-                                           int tile_width) {
+                                           void* __restrict__ tiles, int tile_planes,
+                                           int tile_height, int tile_width) {
     constexpr int channels = Order::channels;
     constexpr int group = Group<Sample>::px;
 
     const int2 origin = origins[blockIdx.z];
     const Tile<Value> tile =
-        tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height, tile_width);
+        tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height, tile_width, tile_planes);
     // Of the tile's first group, and with it of all that lie in the frame.
     const Sample* corner = row_at<Sample>(frame, pitch_bytes, origin.y) +
                            static_cast<long long>(origin.x) * channels;
@@ -131,10 +132,10 @@ __device__ __forceinline__ void load_tiles(const void* __restrict__ frame, long 
 #define LOAD_TILES(name, Order, Sample, Value)                                                     \
     extern "C" __global__ void __launch_bounds__(256) load_tiles_##name(                           \
         const void* __restrict__ frame, long long pitch_bytes, int height, int width,              \
-        const int2* __restrict__ origins, void* __restrict__ tiles, int tile_height,               \
-        int tile_width) {                                                                          \
+        const int2* __restrict__ origins, void* __restrict__ tiles, int tile_planes,               \
+        int tile_height, int tile_width) {                                                         \
         load_tiles<Sample, Order, Value>(frame, pitch_bytes, height, width, origins, tiles,        \
-                                         tile_height, tile_width);                                 \
+                                         tile_planes, tile_height, tile_width);                    \
     }
 
 ALL_FRAMES(LOAD_TILES)

@@ -4,8 +4,8 @@
 //   matrix     YuvToRgb, by value
 //   origins    (tiles, 2) int32: x, y of each tile's first pixel in the frame, odd or even. The
 //              frame is continued by reflection of its *pixels*, as load_tiles continues it.
-//   tiles      as for load_tiles (tile.cuh): red, green, blue, __half or float. 0..1 for the
-//              colours of RGB, a little outside for other codes.
+//   tiles      as for load_tiles (tile.cuh), with tile_planes: red, green, blue, __half or float.
+//              0..1 for the colours of RGB, a little outside for other codes.
 //
 // In float32: luma' = (Y - black) * luma, then red = red_cr * (Cr - 128) + luma' and so on with
 // fused multiply-adds, so that grays come out with three equal values.
@@ -44,11 +44,11 @@ template <typename Format, typename Value>
 __device__ __forceinline__ void load_tiles_yuv(const Planes<const unsigned char>& frame, int height,
                                                int width, const YuvToRgb& matrix,
                                                const int2* __restrict__ origins,
-                                               void* __restrict__ tiles, int tile_height,
-                                               int tile_width) {
+                                               void* __restrict__ tiles, int tile_planes,
+                                               int tile_height, int tile_width) {
     const int2 origin = origins[blockIdx.z];
     const Tile<Value> tile =
-        tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height, tile_width);
+        tile_of(static_cast<Value*>(tiles), blockIdx.z, tile_height, tile_width, tile_planes);
     // Of the tile's first group, and with it of all that lie in the frame.
     const bool straight =
         tile.template in_vectors<4>(0) && Format::straight(frame, origin.x, origin.y);
@@ -96,12 +96,12 @@ __device__ __forceinline__ void load_tiles_yuv(const Planes<const unsigned char>
         const void* __restrict__ y, long long y_pitch_bytes, const void* __restrict__ cb,          \
         long long cb_pitch_bytes, const void* __restrict__ cr, long long cr_pitch_bytes,           \
         int height, int width, YuvToRgb matrix, const int2* __restrict__ origins,                  \
-        void* __restrict__ tiles, int tile_height, int tile_width) {                               \
+        void* __restrict__ tiles, int tile_planes, int tile_height, int tile_width) {              \
         load_tiles_yuv<Format, Value>(                                                             \
             {static_cast<const unsigned char*>(y), y_pitch_bytes,                                  \
              static_cast<const unsigned char*>(cb), cb_pitch_bytes,                                \
              static_cast<const unsigned char*>(cr), cr_pitch_bytes},                               \
-            height, width, matrix, origins, tiles, tile_height, tile_width);                       \
+            height, width, matrix, origins, tiles, tile_planes, tile_height, tile_width);          \
     }
 
 ALL_YUV_FRAMES(LOAD_TILES_YUV)

@@ -1,8 +1,9 @@
 // What the tile kernels share on the engine's side: how pixels lie in a batch of tiles.
 //
-//   (tiles, 3, tile_height, tile_width), planes of red, green and blue without gaps: what TensorRT
-//   calls kLINEAR. A group of neighbouring pixels (frame.cuh) is moved plane by plane, in one
-//   vector each.
+//   (tiles, planes, tile_height, tile_width) without gaps, what TensorRT calls kLINEAR: planes of
+//   red, green and blue, and where tiles are loaded maybe more, which are left as they are (a plane
+//   that tells the noise level is constant over a frame, and filled once for it). A group of
+//   neighbouring pixels (frame.cuh) is moved plane by plane, in one vector each.
 //
 // A thread owns a group in each of some neighbouring rows: `load_rows`, `store_rows`; where Y'CbCr
 // is stored, two groups in each of two (store_tiles_yuv.cu). Where tile and frame are aligned and
@@ -53,9 +54,10 @@ struct Tile {
 };
 
 template <typename Value>
-__device__ __forceinline__ Tile<Value> tile_of(Value* tiles, size_t index, int height, int width) {
+__device__ __forceinline__ Tile<Value> tile_of(Value* tiles, size_t index, int height, int width,
+                                               int planes = 3) {
     const size_t plane = static_cast<size_t>(height) * width;
-    return {tiles + index * plane * 3, plane, width};
+    return {tiles + index * plane * planes, plane, width};
 }
 
 // What of a kept region lies in its tile and in the frame.

@@ -31,7 +31,6 @@ _NEEDS_TORCH = {
     "model.checkpoints",
     "model.create",
     "workstation.export",
-    "workstation.state",
     "workstation.train",
 }
 

@@ -55,7 +55,7 @@ from mirnet_edge.workstation.evaluate import Evaluation as Evaluation
 from mirnet_edge.workstation.evaluate import evaluate_model as evaluate_model
 from mirnet_edge.workstation.export import ExportReport as ExportReport
 from mirnet_edge.workstation.export import export_onnx as export_onnx
-from mirnet_edge.workstation.state import TrainSettings as TrainSettings
+from mirnet_edge.workstation.settings import TrainSettings as TrainSettings
 from mirnet_edge.workstation.train import Trainer as Trainer
 
 __all__: list[str]

@@ -73,7 +73,9 @@ class FrameBench(Measured):
     """Times of whole frames.
 
     Attributes:
-        frame_size: (height, width) in pixels.
+        frame_size: (height, width) in pixels, of what is given.
+        scale: how many times as high and wide the restored frames are.
+        noise: the level that the last one was restored for, None where the network is told none.
         frames: counted in each way.
         passes, samples: of the last frame, see `Timings`.
         one_by_one: each given when the one before was there.
@@ -87,6 +89,8 @@ class FrameBench(Measured):
     statistics: str
     passes: int
     samples: int
+    scale: int
+    noise: float | None
     one_by_one: FrameRuns
     stream: FrameRuns
 
@@ -180,8 +184,9 @@ def bench_frames(
 
         alone = timed("one by one", lambda frames: (restorer(frame) for frame in frames))
         streamed = timed("stream", restorer.stream)
+        height, width = (restorer.scale * side for side in size)
         return FrameBench(
-            **_measured(model, restorer.engine, restorer.tiling(*size).tile),
+            **_measured(model, restorer.engine, restorer.tiling(height, width).tile),
             frame_size=size,
             pixels=pixels,
             frames=frames,
@@ -189,6 +194,8 @@ def bench_frames(
             statistics=statistics,
             passes=restorer.timings.passes,
             samples=restorer.timings.samples,
+            scale=restorer.scale,
+            noise=restorer.timings.noise,
             one_by_one=alone,
             stream=streamed,
         )
@@ -196,7 +203,7 @@ def bench_frames(
 
 def _calls(engine: Engine, size: tuple[int, int], runs: int) -> list[float]:
     random = np.random.Generator(np.random.PCG64(0))
-    tiles = random.random((1, facts_of_engine(engine).in_channels, *size), np.float32)
+    tiles = random.random((1, facts_of_engine(engine).in_planes, *size), np.float32)
     # The first runs take memory and fill caches, for which no later one has to wait.
     series = timeit.repeat(lambda: engine.run(tiles), number=1, repeat=WARM_UP_RUNS + runs)
     return [1e3 * seconds for seconds in series[WARM_UP_RUNS:]]

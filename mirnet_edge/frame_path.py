@@ -85,11 +85,12 @@ class Timings:
 
     Attributes:
         tiles: how many the frame was cut into.
-        load_ms: frame to network input.
+        load_ms: frame to network input; on the host with the estimate of its noise.
         engine_ms: in the engine.
         store_ms: network output to frame, seams included.
         passes: how often all tiles were run; more than once only for exact statistics of the frame.
         samples: tiles run before that, for a first estimate of the frame's statistics.
+        noise: the level that the network was told, in units of 1/255; None where it asks for none.
     """
 
     tiles: int = 0
@@ -98,6 +99,7 @@ class Timings:
     store_ms: float = 0.0
     passes: int = 1
     samples: int = 0
+    noise: float | None = None
 
     @property
     def total_ms(self) -> float:
@@ -132,3 +134,17 @@ class FramePath(Protocol):
     def collect(self, ticket: Ticket) -> Any:
         """Wait for that frame and return it in memory of its own. Called once for every ticket, in
         their order, in a stream by the thread that submits, also when it is being closed."""
+
+
+@dataclass(frozen=True)
+class StreamedPath:
+    """A Restorer as one path: it may change engines, and with them paths, while frames of the last
+    one are still in flight, so each ticket carries the path that it is of."""
+
+    submit: Callable[..., tuple[FramePath, Ticket]]
+    depth: int
+
+    def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
+        """Wait for a frame."""
+        path, started = ticket
+        return path.collect(started)

@@ -38,3 +38,23 @@ def ssim(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
             use_sample_covariance=False,
         )
     )
+
+
+def matlab_luma(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB to (H, W, 1) luma, codes 16 to 235, rounded as MATLAB's ``rgb2ycbcr``
+    does; (H, W, 1) gray as it is."""
+    if image.shape[2] == 1:
+        return image
+    weights = np.array([65.481, 128.553, 24.966])
+    # Half upwards, as MATLAB rounds, and not half to even.
+    luma: NDArray[np.float64] = np.floor(image.astype(np.float64) @ weights / 255 + 16.5)
+    return luma.astype(np.uint8)[..., None]
+
+
+def bt601_luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, W, 3) RGB to (H, W, 1) luma of the same range (BT.601, as JPEG has it); (H, W, 1) gray as
+    it is."""
+    if image.shape[2] == 1:
+        return image
+    luma: NDArray[np.float32] = image @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    return luma

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 
 from mirnet_edge.errors import EngineError
 
@@ -23,3 +25,18 @@ def checked_threads(threads: int | None) -> int:
     if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
         raise EngineError(f"threads={threads!r}: need a whole number from 1 to {MOST_THREADS}")
     return threads
+
+
+def cpu_name() -> str:
+    """The processor, as Linux names it; elsewhere its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    # Arm's have no such line, but the board's name at the end.
+    for key in ("model name", "Model"):
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return platform.machine()

@@ -31,8 +31,8 @@ def state_dict(name: str) -> dict[str, Tensor]:
 
 def restored(net: Network) -> Tensor:
     generator = torch.Generator().manual_seed(3)
-    size = 6 * net.config.size_multiple
-    image = torch.rand((2, net.config.in_channels, size, size + 4), generator=generator)
+    size, more = 6 * net.config.size_multiple, net.config.size_multiple
+    image = torch.rand((2, net.config.in_planes, size, size + more), generator=generator)
     with torch.inference_mode():
         return net(image)
 

@@ -24,8 +24,9 @@ from pooling_plans import TILE, WritePlans
 import mirnet_edge as me
 from mirnet_edge.cuda import Device, open_device
 from mirnet_edge.engines.onnx_engine import OnnxStatistics
+from mirnet_edge.facts import SizeRule
 from mirnet_edge.graph.rewrite import rewrite
-from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config
+from mirnet_edge.model.config import PRESETS, Config, MIRNetConfig, MIRNetV2Config
 
 # A shell ignores it for what it starts in the background, where tests of Ctrl-C would then wait.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,8 +36,20 @@ TINY: dict[str, Config] = {
     "mirnet-two-streams": MIRNetConfig(channels=(8, 12), n_rrg=2, n_msrb=1, width=3),
     "mirnet-v2": MIRNetV2Config(channels=(8, 12, 18), groups=(1, 2), n_mrb=1),
     "defocus": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), in_channels=6, image_skip=False),
+    "edge": MIRNetV2Config(
+        channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=2, context=False, noise_level=True
+    ),
+    "edge-x3": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=3),
+    "edge-x4": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=4, context=False),
 }
 """One small network of every kind."""
+
+
+def fitting(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """The least size from this one on that a network of `TINY`, or a preset, takes."""
+    config = TINY.get(name) or PRESETS[name]
+    rule = SizeRule(config.size_multiple, config.min_size_px)
+    return rule.padded(size[0]), rule.padded(size[1])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -152,16 +152,20 @@ def write_plans(
     metadata = {item.key: item.value for item in proto.metadata_props}
     # As large as those of the plan: memory limits choose by what the card says.
     dtype = "float32" if image == "FLOAT" else "float16"
-    tensors = (TensorFacts("frame", (batch, 3, *tile), dtype, "linear"),)
+    facts = ModelFacts.from_metadata(metadata)
+    taken, given = (
+        (TensorFacts(name, (batch, planes, *tile), dtype, "linear"),)
+        for name, planes in (("frame", facts.in_planes), ("clean", facts.out_channels))
+    )
     for number, (kind, graph) in enumerate(graphs.items(), 1):
         card = {
             "kind": kind,
             "pools": () if kind == "plain" else pools,
-            "facts": ModelFacts.from_metadata(metadata),
+            "facts": facts,
             "tile": tile,
             "batch": batch,
-            "inputs": tensors,
-            "outputs": tensors,
+            "inputs": taken,
+            "outputs": given,
             "activation_bytes": number << 16,
         }
         name = kind_path("net.engine", kind).name

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from kernel_samples import (
     FORMATS,
+    assert_near,
     assert_same,
     awkward_tiles,
     disjoint_regions,
@@ -29,6 +30,8 @@ from kernel_twins import (
     YUV_FORMATS,
     Array,
     blend_tiles,
+    enlarge_alpha,
+    enlarge_tiles,
     load_tiles,
     load_tiles_yuv,
     luma_sums,
@@ -260,6 +263,67 @@ class KernelCases:
         twin_order = "gray" if order == "nv12" else order
         # Whole numbers: no step is allowed, on any GPU.
         assert_same(memory.take(address, sums), luma_sums(pixels, twin_order, 2), frame_format)
+
+    @pytest.mark.parametrize("value", VALUES)
+    @pytest.mark.parametrize("scale", [2, 3, 4])
+    def test_enlarge(self, scale: int, value: str, bench: Bench) -> None:
+        """A frame loaded as one tile, enlarged into tiles that have one plane more, which is set
+        after."""
+        memory, (height, width) = bench.memory, bench.sizes.frame
+        frame = random_frame("rgb_u8", (height, width))
+        planes = memory.put_tiles(np.full((1, 3, height, width + 3), np.nan, VALUES[value]))
+        source, corner = memory.put_frame(frame, "rgb_u8", 1), memory.put(np.zeros(2, np.int32))
+        bench.kernels.load(source, corner, planes, stream=bench.stream)
+        loaded = memory.take_tiles(planes)[0, ..., :width]
+
+        tile = tuple(12 * (-(-side // 12)) for side in bench.sizes.tile)
+        anywhere = some_origins((scale * height, scale * width), tile)
+        origins = np.concatenate([np.array([(0, 0), (24, 12), (12, 48)], np.int32), anywhere])
+        empty = np.full((len(origins), 4, *tile), np.nan, VALUES[value])
+        tiles, where = memory.put_tiles(empty), memory.put(origins)
+        size = (height, width)
+        bench.kernels.enlarge(planes, size, where, tiles, scale, stream=bench.stream)
+        bench.kernels.fill_plane(tiles, 0.3, stream=bench.stream)
+        found = memory.take_tiles(tiles)
+        assert_near(found[:, :3], enlarge_tiles(loaded, scale, origins, tile), f"x{scale}")
+        assert_same(found[:, 3:], np.full_like(found[:, 3:], 0.3), "the last plane")
+
+    @pytest.mark.parametrize("sample", SAMPLES)
+    @pytest.mark.parametrize("scale", [2, 3, 4])
+    def test_enlarge_alpha(self, scale: int, sample: str, bench: Bench) -> None:
+        memory, (height, width) = bench.memory, bench.sizes.frame
+        frame = random_frame(f"rgba_{sample}", (height, width))
+        larger = random_frame(f"rgba_{sample}", (scale * height, scale * width))
+        source = memory.put_frame(frame, f"rgba_{sample}", 1)
+        target = memory.put_frame(larger, f"rgba_{sample}", 1)
+        bench.kernels.enlarge_alpha(source, target, scale, stream=bench.stream)
+        found = memory.take_frame(target, larger, 1)
+        expected = enlarge_alpha(frame, larger, scale)
+        assert_same(found[..., :3], expected[..., :3], "colours")
+        difference = np.abs(found[..., 3].astype(np.float64) - expected[..., 3])
+        assert difference.max() <= (4e-6 if sample == "f32" else 1)
+
+    @pytest.mark.parametrize("value", VALUES)
+    @pytest.mark.parametrize("frame_format", ["rgb_u8", "gray_u16", "nv12_u8", "yuyv_u8"])
+    def test_load_leaves_other_planes_alone(
+        self, frame_format: str, value: str, bench: Bench
+    ) -> None:
+        memory, sizes = bench.memory, bench.sizes
+        layout = frame_format.split("_")[0]
+        if layout in YUV_FORMATS:
+            frame = memory.put_yuv(random_yuv(layout, sizes.yuv), layout)
+        else:
+            frame = memory.put_frame(random_frame(frame_format, sizes.frame), frame_format)
+        origins = memory.put(some_origins(sizes.yuv, sizes.tile))
+        loaded = []
+        for planes in (3, 4):
+            empty = np.full((6, planes, *sizes.tile), -7, VALUES[value])
+            tiles = memory.put_tiles(empty)
+            bench.kernels.load(frame, origins, tiles, stream=bench.stream)
+            loaded.append(memory.take_tiles(tiles))
+        assert_same(loaded[1][:, :3], loaded[0], frame_format)
+        assert (loaded[1][:, 3] == -7).all()
+        assert (loaded[0] != -7).all()
 
     def test_rows_of_any_size(self, bench: Bench) -> None:
         kernels, memory, stream = bench.kernels, bench.memory, bench.stream

@@ -40,8 +40,9 @@ class HostKernels:
         tile_size_px: tuple[int, int],
         value: str,
         guard_bytes: int = 16,
+        planes: int = 3,
     ) -> Array:
-        batch = GuardedTiles(len(origins), tile_size_px, value, guard_bytes)
+        batch = GuardedTiles(len(origins), tile_size_px, value, guard_bytes, planes)
         self._launch_tiles(
             f"load_tiles_{order}_{name_of(frame)}_{value}",
             len(origins),
@@ -85,8 +86,9 @@ class HostKernels:
         origins: Array,
         tile_size_px: tuple[int, int],
         value: str,
+        planes_of_tile: int = 3,
     ) -> Array:
-        batch = GuardedTiles(len(origins), tile_size_px, value)
+        batch = GuardedTiles(len(origins), tile_size_px, value, planes=planes_of_tile)
         self._launch_tiles(
             f"load_tiles_{frame_format}_u8_{value}",
             len(origins),
@@ -149,6 +151,44 @@ class HostKernels:
         )
         ring[...] = tiles
 
+    def enlarge_tiles(
+        self,
+        planes: Array,
+        width: int,
+        scale: int,
+        origins: Array,
+        tile_size_px: tuple[int, int],
+        guard_bytes: int = 16,
+        tile_planes: int = 3,
+    ) -> Array:
+        """Of planes (3, height, plane width), of which ``width`` columns count."""
+        value = value_of(planes)
+        frame = in_memory(planes)
+        batch = GuardedTiles(len(origins), tile_size_px, value, guard_bytes, tile_planes)
+        self._launch_tiles(
+            f"enlarge_tiles_x{scale}_{value}",
+            len(origins),
+            pointer(frame),
+            planes.shape[2],
+            planes.shape[1],
+            width,
+            pointer(origins),
+            *batch.arguments,
+        )
+        return batch.written()
+
+    def enlarge_alpha(self, frame: Array, enlarged: Array, scale: int) -> None:
+        self.launch(
+            f"enlarge_alpha_x{scale}_{name_of(frame)}",
+            (2, 5, 1),
+            BLOCK,
+            pointer(frame),
+            ctypes.c_longlong(frame.strides[0]),
+            *frame.shape[:2],
+            pointer(enlarged),
+            ctypes.c_longlong(enlarged.strides[0]),
+        )
+
     def luma_sums(self, frame: Array, order: str, row_step: int) -> Array:
         sums = np.zeros((8, 8), np.uint64)
         self.launch(
@@ -200,18 +240,23 @@ class GuardedTiles:
     """A batch for a kernel to write, with ``guard_bytes`` of 0xA5 on either side."""
 
     def __init__(
-        self, count: int, tile_size_px: tuple[int, int], value: str, guard_bytes: int = 16
+        self,
+        count: int,
+        tile_size_px: tuple[int, int],
+        value: str,
+        guard_bytes: int = 16,
+        planes: int = 3,
     ) -> None:
-        shape = (count, 3, *tile_size_px)
+        shape = (count, planes, *tile_size_px)
         size_bytes = int(np.prod(shape)) * VALUES[value].itemsize
         buffer = np.full(size_bytes + 2 * guard_bytes, 0xA5, np.uint8)
         inside = buffer[guard_bytes : guard_bytes + size_bytes]
         self._outside = (buffer[:guard_bytes], buffer[guard_bytes + size_bytes :])
         self._tiles: Array = inside.view(VALUES[value]).reshape(shape)
-        self.arguments = (pointer(self._tiles), *tile_size_px)
+        self.arguments = (pointer(self._tiles), *shape[1:])
 
     def written(self) -> Array:
-        """The tiles, (N, 3, H, W)."""
+        """The tiles, (N, planes, H, W)."""
         assert all((guard == 0xA5).all() for guard in self._outside), "wrote outside its array"
         return self._tiles
 

@@ -115,6 +115,14 @@ def awkward_tiles(
     return values.reshape(shape)
 
 
+def assert_near(actual: Array, expected: Array, what: str) -> None:
+    """Within 4e-6, and half a step of a float16, of numbers that are no larger than about 2."""
+    step = np.spacing(np.abs(expected).astype(np.float16)).astype(np.float64)
+    allowed = 4e-6 + step / 2 * (actual.itemsize == 2)
+    difference = np.abs(actual.astype(np.float64) - expected)
+    assert (difference <= allowed).all(), f"{what}: {np.nanmax(difference - allowed)} too far"
+
+
 def assert_same(actual: Array, expected: Array, what: str) -> None:
     same = (actual == expected) | ((actual != actual) & (expected != expected))
     if not same.all():

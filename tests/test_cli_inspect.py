@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ def test_models_lists_what_is_bundled(
         assert ["model", model.name] in lines, "a name is what a user copies: it may not be cut"
         assert f"{model.card['parameters'] / 1e6:.2f} M" in outcome.out
         for figure in model.card["figures"]:
-            psnr = (f"{figure[name]:.2f}" for name in ("noisy_psnr", "psnr"))
-            assert [figure["data"], str(figure["images"]), f"{figure['sigma']:g}", *psnr] in lines
+            psnr = (f"{figure[kind]['psnr'] or math.inf:.2f}" for kind in ("given", "restored"))
+            test = f"{figure['data']} {figure['images']} {figure['protocol']} {figure['noise']}"
+            assert [*test.split(), *psnr] in lines or figure["method"] != "model"
     figures = sum(len(model.card["figures"]) for model in me.bundled_models())
     assert len(lines) <= figures + 7 * len(BUNDLED)
     assert max(map(len, outcome.out.splitlines())) <= max(columns, 50)

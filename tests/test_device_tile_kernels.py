@@ -20,7 +20,7 @@ from kernel_cases import stream as stream
 from kernel_host import KERNELS
 from kernel_host import host_fixture as host_fixture
 from kernel_samples import FORMATS, assert_same, ramp_of, regions_of
-from kernel_twins import VALUES, YUV_FORMATS, blend_tiles, load_tiles, store_tiles
+from kernel_twins import SAMPLES, VALUES, YUV_FORMATS, blend_tiles, load_tiles, store_tiles
 
 from mirnet_edge.cuda import Graph, Stream
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
@@ -153,6 +153,13 @@ def every_call(kernels: TileKernels, stream: Stream) -> dict[tuple[str, str], st
         kernels.store(tiles, 256, 256, frame, stream=stream)
         kernels.luma_sums(frame, 1, 256, stream=stream)
         kernels.blend(tiles, 256, 256, 256, 2, 3, 256, 4, stream=stream)
+    for scale, dtype in itertools.product((2, 3, 4), ("float16", "float32")):
+        tiles = DeviceTiles(256, (9, 3, 24, 24), dtype)
+        kernels.enlarge(tiles, (8, 8), 256, tiles, scale, stream=stream)
+        kernels.fill_plane(tiles, 0.5, stream=stream)
+    for scale, sample in itertools.product((2, 3, 4), SAMPLES):
+        frames = (DeviceFrame(f"rgba_{sample}", size, size, (plane,)) for size in (8, 8 * scale))
+        kernels.enlarge_alpha(*frames, scale, stream=stream)
     kernels.take_row(256, 4, 256, 3, 256, stream=stream)
     kernels.put_row(256, 4, 256, 3, 256, stream=stream)
     kernels.advance(256, stream=stream)
@@ -176,7 +183,7 @@ def test_every_kernel_is_called_with_its_parameters(
         subprocess.run(command, check=True, capture_output=True)
         for name, parameters in re.findall(r"\.entry (\w+)\((.*?)\)", ptx.read_text(), re.DOTALL):
             types = re.findall(
-                r"\.param [^\n]*?\.[ub](64|32|8) [^\n\[,]*(?:\[(\d+)\])?", parameters
+                r"\.param [^\n]*?\.[ubf](64|32|8) [^\n\[,]*(?:\[(\d+)\])?", parameters
             )
             found[source.stem, name] = [int(size or int(bits) // 8) for bits, size in types]
     assert sorted(found) == sorted(formats)

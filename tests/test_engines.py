@@ -12,7 +12,7 @@ import onnxruntime
 import psutil
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, RawGraph, lively
 from onnx import TensorProto, helper
 
 import mirnet_edge as me
@@ -153,6 +153,26 @@ def test_threads_can_be_set_and_give_the_same_result(tiny_onnx: Path) -> None:
         me.OnnxEngine(tiny_onnx, threads=n).run(tiles).copy() for n in (1, usable_cores())
     )
     np.testing.assert_allclose(one, all_of_them, atol=1e-6)
+
+
+def test_fake_engine_gives_the_frame_without_its_level() -> None:
+    tiles = np.random.default_rng(0).random((2, 4, 8, 8), np.float32)
+    engine = me.FakeEngine(facts=me.ModelFacts(noise_level=True))
+    np.testing.assert_array_equal(engine.run(tiles), tiles[:, :3])
+
+
+def test_engines_take_the_level_as_a_plane(raw_graph: RawGraph, tmp_path: Path) -> None:
+    network = lively(me.create_model(TINY["edge"]))
+    onnx.save(raw_graph("edge"), tmp_path / "x.onnx")
+    engine, reference = me.OnnxEngine(tmp_path / "x.onnx"), me.TorchEngine(network)
+    tiles = np.random.default_rng(0).random((1, 4, 24, 40), np.float32)
+    tiles[:, 3] = 0.3
+    expected = reference.run(tiles)
+    np.testing.assert_allclose(engine.run(tiles), expected, atol=1e-4 * np.ptp(expected))
+    tiles[:, 3] = 0.9
+    assert np.abs(engine.run(tiles) - expected).max() > 0.01 * np.ptp(expected)
+    with pytest.raises(me.EngineError, match=r"\(1, 3, 24, 40\)"):
+        engine.run(tiles[:, :3])
 
 
 def test_fake_engine_records_and_closes() -> None:

@@ -23,6 +23,7 @@ FOREIGN = {
     ("cli/console.py", "TypeError"),  # what json.dumps expects of its default
     ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command
     ("cli/restore.py", "UsageError"),
+    ("cli/train.py", "UsageError"),
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property
     ("device/device_array.py", "BufferError"),  # what DLPack expects of an exporter
     ("engines/card.py", "ValueError"),  # with what JSON and the fields raise it becomes ours below

@@ -22,6 +22,8 @@ FACTS = st.builds(
     preset=st.text(),
     in_channels=st.integers(1, 16),
     out_channels=st.integers(1, 16),
+    scale=st.integers(1, 4),
+    noise_level=st.booleans(),
     size_multiple=st.integers(1, 64),
     min_size_px=st.integers(1, 128),
     local_support_px=st.none() | st.integers(0, 10_000),
@@ -55,6 +57,8 @@ def test_an_absent_or_damaged_field_keeps_its_default(name: str, damage: str | N
         preset="mirnet",
         in_channels=6,
         out_channels=1,
+        scale=3,
+        noise_level=True,
         size_multiple=8,
         min_size_px=16,
         local_support_px=44,
@@ -110,6 +114,9 @@ def test_the_version_is_that_of_the_writer() -> None:
         ("min_size_px", "true"),
         ("task", "3"),
         ("bytes_per_pixel", "-1"),
+        ("scale", "0"),
+        ("scale", "true"),
+        ("noise_level", "1"),
     ],
 )
 def test_values_of_another_type_are_left_out(field: str, text: str) -> None:
@@ -123,6 +130,8 @@ def test_facts_of_a_network(name: str) -> None:
     facts = weights.facts_of(me.create_model(config, seed=0), "denoise")
     assert (facts.task, facts.family, facts.preset) == ("denoise", config.family, "custom")
     assert (facts.in_channels, facts.out_channels) == (config.in_channels, config.out_channels)
+    assert (facts.noise_level, facts.scale) == (config.noise_level, 1)
+    assert facts.in_planes == config.in_planes
     assert facts.size_multiple == config.size_multiple
     assert facts.min_size_px == config.min_size_px
     assert facts.size_rule == SizeRule(config.size_multiple, config.min_size_px)

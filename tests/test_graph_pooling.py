@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import TINY, RawGraph
+from conftest import TINY, RawGraph, fitting
 
 import mirnet_edge as me
 from mirnet_edge.graph.file import with_shape
@@ -33,7 +33,8 @@ def engine_of(proto: Any, folder: Path) -> me.OnnxEngine:
 
 
 def random_tile(engine: me.OnnxEngine, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    shape = (1, engine.facts.in_channels, *size)
+    size = (engine.facts.size_rule.padded(size[0]), engine.facts.size_rule.padded(size[1]))
+    shape = (1, engine.facts.in_planes, *size)
     return np.random.default_rng(seed).random(shape, np.float32)
 
 
@@ -67,7 +68,7 @@ def test_own_statistics_over_the_whole_tile_are_the_plain_graph_s(
     engine = engine_of(proto, tmp_path)
     for size in SIZES:
         tile = random_tile(engine, size)
-        found, partial = engine.statistics.gather(tile, whole(size), None)
+        found, partial = engine.statistics.gather(tile, whole(tile.shape[2:]), None)
         expected = engine.run(tile)
         assert error(found, expected) <= 1e-5
         for vector, mean in zip(partial.vectors, pooled(proto, tile), strict=True):
@@ -82,7 +83,7 @@ def test_given_statistics_are_used_and_do_not_matter_to_own_ones(
     network: str, raw_graph: RawGraph, tmp_path: Path
 ) -> None:
     engine = engine_of(raw_graph(network), tmp_path)
-    size = SIZES[1]
+    size = fitting(network, SIZES[1])
     tile, other = random_tile(engine, size), random_tile(engine, size, seed=1) / 4
     _, partial = engine.statistics.gather(other, whole(size), None)
     given_ones = Statistics(partial.vectors)
@@ -92,12 +93,12 @@ def test_given_statistics_are_used_and_do_not_matter_to_own_ones(
     assert error(applied, engine.run(tile)) > 1e-3
 
 
-@pytest.mark.parametrize("network", ["mirnet", "mirnet-v2"])
+@pytest.mark.parametrize("network", ["mirnet", "mirnet-v2", "edge", "edge-x3"])
 def test_no_reduction_over_the_frame_is_left(network: str, raw_graph: RawGraph) -> None:
     for rewritten in (False, True):
         proto = graph_of(network, rewritten, raw_graph)
         pools = pools_of(proto)
-        shapes = with_shape(proto, 1, 32, 48).graph
+        shapes = with_shape(proto, 1, *fitting(network, (32, 48))).graph
         changed = apply_graph(proto)
         assert pools_of(changed) == ()
         assert [value.name for value in changed.graph.input[1:]] == [
@@ -123,23 +124,72 @@ def test_pools_are_described_in_order(raw_graph: RawGraph) -> None:
     assert len({pool.name for pool in pools}) == len(pools) == 20
 
 
-@pytest.mark.parametrize("network", ["mirnet", "mirnet-v2"])
+def test_pools_of_blocks_of_pixels_know_their_scale(raw_graph: RawGraph) -> None:
+    described = {
+        name: [(pool.kind, pool.channels, pool.scale) for pool in pools_of(raw_graph(name))]
+        for name in ("edge", "edge-x3", "edge-x4")
+    }
+    means = [("mean", 12), ("mean", 8)]
+    assert described["edge"] == [(*mean, scale) for mean, scale in zip(means, (4, 2))] * 2
+    assert described["edge-x4"] == [(*mean, scale) for mean, scale in zip(means, (8, 4))] * 2
+    assert described["edge-x3"] == [
+        ("softmax", 8, 3), ("softmax", 12, 6), ("softmax", 16, 12), ("mean", 12, 6), ("mean", 8, 3),
+    ] * 2  # fmt: skip
+
+
+@pytest.mark.parametrize("network", ["mirnet", "mirnet-v2", "edge", "edge-x3", "edge-x4"])
 def test_regions_of_one_tile_add_up_to_its_means(
     network: str, raw_graph: RawGraph, tmp_path: Path
 ) -> None:
     """The tile is gathered four times, with each quarter of it as the region."""
     engine = engine_of(raw_graph(network), tmp_path)
-    size = (28, 44)
+    step = engine.facts.size_multiple
+    size = (7 * step, 11 * step)
     tile = random_tile(engine, size)
     _, full = engine.statistics.gather(tile, whole(size), None)
     used = Statistics(full.vectors)
     parts = [
         engine.statistics.gather(tile, Weights.of(size, rows, columns), used)[1]
-        for rows in (slice(0, 12), slice(12, 28))
-        for columns in (slice(0, 40), slice(40, 44))
+        for rows in (slice(0, 3 * step), slice(3 * step, 7 * step))
+        for columns in (slice(0, 10 * step), slice(10 * step, 11 * step))
     ]
-    assert sum(part.area for part in parts) == full.area == 28 * 44
+    assert sum(part.area for part in parts) == full.area == size[0] * size[1]
     assert Statistics.of(parts).distance(used) <= 1e-5
+
+
+@pytest.mark.parametrize("network", ["edge", "edge-x3", "edge-x4"])
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_two_tiles_with_the_frame_s_statistics_are_the_frame(
+    network: str, rewritten: bool, raw_graph: RawGraph, tmp_path: Path
+) -> None:
+    """Each pass settles the pools whose maps hang on those that were settled before."""
+    engine = engine_of(graph_of(network, rewritten, raw_graph), tmp_path)
+    facts = engine.facts
+    halo = facts.local_support_px
+    assert halo is not None
+    middle = halo + 2 * facts.size_multiple
+    frame = random_tile(engine, (2 * facts.size_multiple, 2 * middle))
+    # Brighter to the right, under one level: its halves differ in all that a mean can tell.
+    frame[:, :3] *= np.linspace(0.1, 1, 2 * middle, dtype=np.float32)
+    frame[:, 3:] = 0.4
+    size = (frame.shape[2], middle + halo)
+    tiles = (frame[..., : size[1]].copy(), frame[..., -size[1] :].copy())
+    kept = (slice(0, middle), slice(halo, size[1]))
+    regions = [Weights.of(size, slice(0, size[0]), columns) for columns in kept]
+    used: Statistics | None = None
+    for _ in range(len(engine.statistics.pools) + 1):
+        gathered = [engine.statistics.gather(*pair, used) for pair in zip(tiles, regions)]
+        used = Statistics.of([partial for _, partial in gathered])
+    assert used is not None
+    expected = engine.run(frame)
+    applied, own = (
+        np.concatenate([restored[..., part] for restored, part in zip(outputs, kept)], axis=3)
+        for outputs in (
+            [engine.statistics.apply(tile, used) for tile in tiles],
+            [engine.run(tile).copy() for tile in tiles],
+        )
+    )
+    assert error(applied, expected) <= 1e-4 < 10 * error(own, expected)
 
 
 def test_fixed_size_and_batches_are_taken(raw_graph: RawGraph) -> None:
@@ -197,7 +247,9 @@ def test_statistics_graphs_are_rewritten_for_tensorrt_as_the_plain_one(
 ) -> None:
     import onnxruntime
 
-    size, region = (64, 72), Weights.of((64, 72), slice(8, 52), slice(12, 72))
+    size = fitting(network, (64, 72))
+    step = size[0] - fitting(network, (size[0] // 2, 1))[0]
+    region = Weights.of(size, slice(step, size[0]), slice(0, size[1] - step))
     plain = with_shape(raw_graph(network), 1, *size)
     counts = {report.name: report.changes for report in rewrite(plain, "tensorrt")[1]}
     feeds: dict[str, np.ndarray] = {

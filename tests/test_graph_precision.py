@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from conftest import TINY, RawGraph, fitting
 from graph_samples import QUANTIZABLE, network, parsed, ranges_of, relative_error, run
 from onnx import TensorProto, numpy_helper
 
 import mirnet_edge as me
 from mirnet_edge.bundled import bundled_model
-from mirnet_edge.graph.file import load_graph, with_shape
+from mirnet_edge.graph.file import load_graph, shapes_by_name, with_shape
 from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
 from mirnet_edge.graph.precision import PRECISIONS, typed_graph
 from mirnet_edge.graph.precision.islands import fp32_islands
@@ -65,6 +66,19 @@ def test_a_network_in_fp16_computes_the_same(tiny_onnx: Path, io: Any, rewritten
     assert half.metadata_props == proto.metadata_props
     wanted = FLOAT if io == "float32" else HALF
     assert [types(half)[name] for name in ("input", "output")] == [wanted, wanted]
+
+
+@pytest.mark.parametrize("name", ["edge", "edge-x3", "edge-x4"])
+def test_a_network_on_blocks_of_pixels_in_fp16(name: str, raw_graph: RawGraph) -> None:
+    """Its maps of features have fewer values than a plane of the image; they stay in FP16."""
+    size = fitting(name, (256, 256))
+    proto = with_shape(rewrite(with_shape(raw_graph(name), 1, *size), "tensorrt")[0], 1, *size)
+    half = to_fp16(proto)
+    assert relative_error(run(half), run(proto)) <= 3e-3
+    shapes = shapes_by_name(half)
+    mask = size[0] * size[1] // TINY[name].shuffle ** 2
+    large = {name for node in casts(half) for name in node.input if np.prod(shapes[name]) > mask}
+    assert large <= {"input", "output_as_float16"}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])

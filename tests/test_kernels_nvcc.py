@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kernel_host import KERNELS
 from kernel_samples import FORMATS
-from kernel_twins import VALUES, YUV_FORMATS
+from kernel_twins import SAMPLES, VALUES, YUV_FORMATS
 
 ALL_FORMATS = [*FORMATS, *(f"{frame_format}_u8" for frame_format in YUV_FORMATS)]
 SYMBOLS = [
@@ -21,6 +21,9 @@ SYMBOLS = [
         )
     ),
     *(f"blend_tiles_{value}" for value in VALUES),
+    *(f"fill_plane_{value}" for value in VALUES),
+    *(f"enlarge_tiles_x{scale}_{value}" for scale in (2, 3, 4) for value in VALUES),
+    *(f"enlarge_alpha_x{scale}_{sample}" for scale in (2, 3, 4) for sample in SAMPLES),
     *("take_row", "put_row", "advance", "lap"),
     *(f"luma_sums_{frame}" for frame in ALL_FORMATS if frame not in ("nv12_u8", "i420_u8")),
 ]

@@ -73,7 +73,13 @@ def test_state_dict_has_the_published_keys_and_shapes(file: str, config: Config)
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("mirnet", 31_787_419), ("mirnet-v2", 5_858_560), ("edge-m", 1_884_224), ("edge-s", 472_096)],
+    [
+        ("mirnet", 31_787_419),
+        ("mirnet-v2", 5_858_560),
+        ("edge-m", 3_432_960),
+        ("edge-s", 861_696),
+        ("edge-xs", 459_648),
+    ],
 )
 def test_parameter_count(name: str, parameters: int) -> None:
     assert sum(p.numel() for p in create_model(name).parameters()) == parameters
@@ -93,23 +99,30 @@ def count_macs(network: Network, size: int) -> int:
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.register_forward_hook(count)
     with torch.device("meta"):
-        network.to("meta")(torch.zeros(1, network.config.in_channels, size, size))
+        network.to("meta")(torch.zeros(1, network.config.in_planes, size, size))
     return total
 
 
 @pytest.mark.parametrize(
-    ("name", "gmac"), [("mirnet", 479.44), ("mirnet-v2", 139.51), ("edge-m", 31.6), ("edge-s", 7.9)]
+    ("name", "gmac"),
+    [
+        ("mirnet", 479.44),
+        ("mirnet-v2", 139.51),
+        ("edge-m", 15.93),
+        ("edge-s", 4.04),
+        ("edge-xs", 0.623),
+    ],
 )
 def test_multiply_accumulates(name: str, gmac: float) -> None:
     macs = count_macs(create_model(name), 256) / 1e9
     assert macs == pytest.approx(gmac, rel=0.005)
 
 
-@pytest.mark.parametrize("name", ["edge-m", "edge-s"])
+@pytest.mark.parametrize("name", ["edge-m", "edge-s", "edge-xs"])
 def test_edge_presets_fill_tensor_cores(name: str) -> None:
     config = PRESETS[name]
     assert isinstance(config, MIRNetV2Config)
-    assert all(channels % 16 == 0 for channels in config.channels)
+    assert all(channels % 32 == 0 for channels in config.channels)
     assert set(config.groups) == {1}
 
 
@@ -118,9 +131,38 @@ def test_any_size_runs_and_keeps_the_frame_size(config: Config) -> None:
     network = create_model(config, seed=0)
     height, width = config.min_size_px, 5 * config.size_multiple
     with torch.inference_mode():
-        output = network(torch.rand(2, config.in_channels, height, width))
+        output = network(torch.rand(2, config.in_planes, height, width))
     assert output.shape == (2, config.out_channels, height, width)
     assert output.isfinite().all()
+
+
+def test_blocks_of_pixels_lie_side_by_side() -> None:
+    """A network of one convolution after the other, whose kernels have a weight in the middle
+    alone: what comes out of a pixel hangs on its block, and on no other."""
+    network = create_model(TINY["edge"], seed=0)
+    with torch.no_grad():
+        for parameter in network.body.parameters():
+            parameter.zero_()
+        for layer in (network.conv_in, network.conv_out):
+            middle = layer.weight[:, :, 1, 1].clone()
+            layer.weight.zero_()
+            layer.weight[:, :, 1, 1] = middle
+    image = torch.zeros(1, 4, 16, 24)
+    image[0, 1, 5, 8] = 1
+    with torch.inference_mode():
+        rows, columns = (network(image)[0] != 0).any(0).nonzero().unbind(1)
+    assert (rows.unique().tolist(), columns.unique().tolist()) == ([4, 5], [8, 9])
+
+
+def test_the_level_is_no_part_of_the_image_skip() -> None:
+    network = create_model(TINY["edge"], seed=0)
+    with torch.no_grad():
+        network.conv_out.weight.zero_()
+    image = torch.rand(1, 4, 8, 16)
+    with torch.inference_mode():
+        assert torch.equal(network(image), image[:, :3])
+    with pytest.raises(me.FrameError, match=r"need \(N, 4, H, W\)"):
+        network(image[:, :3])
 
 
 def test_one_slope_serves_all_dual_attention_units() -> None:
@@ -147,5 +189,5 @@ def test_wrong_input_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
 
 
 def test_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(me.ConfigError, match="mirnet, mirnet-v2, edge-m, edge-s"):
+    with pytest.raises(me.ConfigError, match="mirnet, mirnet-v2, edge-m, edge-s, edge-xs"):
         create_model("mirnet-v3")

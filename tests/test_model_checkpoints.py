@@ -22,7 +22,7 @@ from checkpoint_samples import (
     write_safetensors,
 )
 from conftest import TINY
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -250,6 +250,9 @@ def configs(draw: st.DrawFn) -> Config:
         )
     groups = draw(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=11))
     in_channels, out_channels = draw(st.integers(1, 6)), draw(st.integers(1, 4))
+    # No tensor tells four planes of a frame from three and a noise level.
+    assume((in_channels, out_channels) != (4, 3))
+    blocks = {"shuffle": draw(st.integers(1, 4)), "noise_level": draw(st.booleans())}
     return MIRNetV2Config(
         channels=draw(st.tuples(*[st.sampled_from([4, 8, 12, 20])] * 3)),
         groups=tuple(groups),
@@ -257,6 +260,8 @@ def configs(draw: st.DrawFn) -> Config:
         in_channels=in_channels,
         out_channels=out_channels,
         image_skip=in_channels == out_channels,
+        context=draw(st.booleans()),
+        **(blocks if in_channels == out_channels == 3 else {}),
     )
 
 

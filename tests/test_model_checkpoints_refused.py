@@ -196,9 +196,10 @@ def test_the_first_missing_key_is_named_with_its_shape(name: str, tmp_path: Path
     assert f"key '{key}' of shape {shape} is missing" in message
 
 
-def test_every_tensor_is_needed(tmp_path: Path) -> None:
-    for key in state_dict("mirnet-v2"):
-        tensors = state_dict("mirnet-v2")
+@pytest.mark.parametrize("name", ["mirnet-v2", "edge"])
+def test_every_tensor_is_needed(name: str, tmp_path: Path) -> None:
+    for key in state_dict(name):
+        tensors = state_dict(name)
         del tensors[key]
         assert "missing" in refused(tensors, tmp_path / "less.pth")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import mirnet_edge as me
 from mirnet_edge.errors import ConfigError, FrameError
 from mirnet_edge.model.checkpoints import facts_of
-from mirnet_edge.model.config import PRESETS, MIRNetConfig, MIRNetV2Config, preset
+from mirnet_edge.model.config import PRESETS, MIRNetConfig, MIRNetV2Config, preset, preset_of
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ def test_mirnet_refuses(arguments: dict[str, Any], message: str) -> None:
         ({"groups": (-1,)}, "-1 must divide"),
         ({"groups": (1, 8)}, r"8 must divide \(80, 120, 180\)"),
         ({"in_channels": 6}, "set image_skip=False"),
+        ({"shuffle": 0}, "shuffle=0: must be at least 1"),
     ],
 )
 def test_mirnet_v2_refuses(arguments: dict[str, Any], message: str) -> None:
@@ -88,6 +89,8 @@ def test_streams_of_a_mirnet_must_grow(channels: tuple[int, ...]) -> None:
         MIRNetConfig(channels=(8, 12, 16), n_rrg=1, n_msrb=1),
         MIRNetConfig(channels=(8, 9, 10, 11), n_rrg=1, n_msrb=1, width=1),
         MIRNetV2Config(channels=(4, 4, 4), groups=(1,), n_mrb=1),
+        MIRNetV2Config(channels=(4, 4, 4), groups=(1,), n_mrb=1, shuffle=2),
+        MIRNetV2Config(channels=(4, 4, 4), groups=(1,), n_mrb=1, shuffle=3, context=False),
     ],
     ids=str,
 )
@@ -104,12 +107,20 @@ def test_the_least_size_is_the_least_that_runs(config: MIRNetConfig | MIRNetV2Co
 
 
 def test_presets_are_found_by_name_and_by_value() -> None:
-    assert list(PRESETS) == ["mirnet", "mirnet-v2", "edge-m", "edge-s"]
+    assert list(PRESETS) == ["mirnet", "mirnet-v2", "edge-m", "edge-s", "edge-xs"]
     for name, config in PRESETS.items():
         assert preset(name) is config
         tiny = dataclasses.replace(config, channels=(8, 16, 32), **depth(config))
         assert facts_of(me.create_model(name)).preset == name
         assert facts_of(me.create_model(tiny)).preset == "custom"
+
+
+@pytest.mark.parametrize("name", ["edge-m", "edge-s", "edge-xs"])
+def test_a_task_may_set_the_ends_of_an_edge_network(name: str) -> None:
+    of_task = dataclasses.replace(preset(name), shuffle=3, context=True, noise_level=True)
+    assert preset_of(of_task) == name
+    assert preset_of(dataclasses.replace(of_task, n_mrb=5)) == "custom"
+    assert preset_of(dataclasses.replace(preset("mirnet-v2"), noise_level=True)) == "custom"
 
 
 def depth(config: object) -> dict[str, Any]:
@@ -121,7 +132,7 @@ def test_published_presets_are_the_papers() -> None:
     assert preset("mirnet-v2") == MIRNetV2Config((80, 120, 180), groups=(1, 2, 4, 4), n_mrb=2)
 
 
-@pytest.mark.parametrize(("name", "block"), [("edge-m", 32), ("edge-s", 16)])
+@pytest.mark.parametrize(("name", "block"), [("edge-m", 64), ("edge-s", 32), ("edge-xs", 32)])
 def test_edge_presets_fill_the_tensor_cores(name: str, block: int) -> None:
     config = preset(name)
     assert isinstance(config, MIRNetV2Config)

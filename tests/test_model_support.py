@@ -15,6 +15,7 @@ DEEPER: dict[str, Config] = {
     **TINY,
     "mirnet-two-groups": MIRNetConfig(channels=(8, 16, 32), n_rrg=2, n_msrb=1),
     "mirnet-v2-two-blocks": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=2),
+    "edge-two-blocks": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), shuffle=2),
 }
 
 
@@ -25,10 +26,11 @@ def test_reach_equals_that_of_the_gradient(config: Config) -> None:
         if isinstance(module, (GlobalMean, GlobalSoftmaxMean)):
             module.register_forward_hook(lambda module, inputs, output: output.detach())
     left = right = 0
-    middle = 256
+    middle, width = 288, 576  # multiples of all size multiples
     random = torch.Generator().manual_seed(0)
     for position in range(middle, middle + config.size_multiple):
-        image = torch.rand(1, config.in_channels, 8, 512, dtype=torch.double, generator=random)
+        shape = (1, config.in_planes, config.min_size_px, width)
+        image = torch.rand(shape, dtype=torch.double, generator=random)
         image.requires_grad_()
         (gradient,) = torch.autograd.grad(network(image)[..., position].sum(), image)
         reached = gradient.abs().sum((0, 1, 2)).nonzero().flatten()
@@ -39,8 +41,14 @@ def test_reach_equals_that_of_the_gradient(config: Config) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reach", "halo"),
-    [("mirnet", (340, 317), 340), ("mirnet-v2", (165, 165), 168), ("edge-s", (85, 85), 88)],
+    [
+        ("mirnet", (340, 317), 340),
+        ("mirnet-v2", (165, 165), 168),
+        ("edge-m", (91, 91), 96),
+        ("edge-s", (91, 91), 96),
+        ("edge-xs", (103, 103), 112),
+    ],
 )
-def test_published_networks(name: str, reach: tuple[int, int], halo: int) -> None:
+def test_reach_of_presets(name: str, reach: tuple[int, int], halo: int) -> None:
     assert reach_px(PRESETS[name]) == reach
     assert local_support_px(PRESETS[name]) == halo

@@ -24,7 +24,9 @@ PACKAGE = Path(me.__file__).parent
 WORKSTATION = {
     *("model.layers", "model.mirnet", "model.mirnet_v2", "model.create", "model.checkpoints"),
     *("engines.torch_engine", "workstation.patches", "workstation.train", "workstation.export"),
-    "workstation.state",
+    *("workstation.captured", "workstation.noise_level", "workstation.pace"),
+    *("workstation.processes", "workstation.state", "workstation.stepper"),
+    *("workstation.tasks.camera", "workstation.tasks.codec", "workstation.validation"),
 }
 """The modules that may import torch, and that no other module may import when it is loaded."""
 LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "numpy")

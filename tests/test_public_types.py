@@ -47,6 +47,8 @@ async def use(image: NDArray[np.uint8], exact: NDArray[np.float32], tensor: obje
         assert_type(restore(tensor), Any)
         assert_type(restore.facts, me.ModelFacts)
         assert_type(restore.tiling(9, 9), me.Tiling)
+        assert_type(restore.scale, int)
+        assert_type(restore.timings.noise, float | None)
         stream = restore.stream("in.mp4", drop="oldest", timestamps=[0.5])
         assert_type(stream, me.FrameStream)
         for restored in stream:
@@ -58,6 +60,8 @@ async def use(image: NDArray[np.uint8], exact: NDArray[np.float32], tensor: obje
         assert_type(stream.to("folder"), me.StreamStatistics)
     assert_type(me.bundled_models(), list[me.BundledModel])
     assert_type(me.pixel_format("nv12"), me.PixelFormat)
+    me.Restorer("edge-s-denoise", noise=12.5)
+    me.Restorer("edge-s-denoise", noise="loud")  # type: ignore[arg-type]
     me.Restorer("edge-s-denoise", pixel="bgr")  # type: ignore[call-arg]
     me.Restoer  # type: ignore[attr-defined]
     raise me.TilingError

@@ -16,9 +16,9 @@ from record_ranges import BUDGET_DB, METHOD, TILE, record
 import mirnet_edge as me
 from mirnet_edge.bundled import BundledModel, bundled_model
 from mirnet_edge.cli.engines import quantize
-from mirnet_edge.graph.file import graph_sha256, load_graph, with_shape
+from mirnet_edge.graph.file import graph_sha256, load_graph, read_facts, with_shape
 from mirnet_edge.graph.rewrite import rewrite
-from mirnet_edge.quantize import DENOISING_SIGMA, QuantizeReport, quantize_onnx, recorded
+from mirnet_edge.quantize import QuantizeReport, open_images, quantize_onnx, recorded
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import QuantizationPlan
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
@@ -27,7 +27,7 @@ from mirnet_edge.quantize.recorded import record_files, record_key, recorded_pla
 from mirnet_edge.quantize.sensitivity import Judge
 
 COMMAND = "python benchmarks/record_ranges.py"
-SMALL = (36, 44)
+SMALL = (48, 64)
 MODELS = me.bundled_models()
 
 
@@ -66,8 +66,7 @@ def test_the_record_fits_the_model_as_it_is_rewritten_now(model: BundledModel) -
     found = recorded_plan(original, sized)
     assert found is not None, f"{model.name} has no record; make it with: {COMMAND}"
     plan, ranges = found
-    sigma = DENOISING_SIGMA if model.card["task"] == "denoise" else None
-    images = CalibrationSet.open(tile=TILE, sigma=sigma)
+    images = open_images(read_facts(original), TILE)
     assert ranges.calibration_sha256 == images.sha256, f"other images; record again: {COMMAND}"
     assert (plan.method, plan.budget_db) == (METHOD, BUDGET_DB)
     assert plan.loss_db + plan.loss_error_db <= BUDGET_DB

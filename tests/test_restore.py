@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mirnet_edge as me
+from mirnet_edge.tiling.choice import auto_tile
 
 RADIUS = 5
 
@@ -157,11 +159,24 @@ def test_auto_cuts_large_frames_only() -> None:
     facts = me.ModelFacts(bytes_per_pixel=376)
     restore = me.Restorer(me.FakeEngine(facts=facts))
     assert restore.tiling(300, 400).tile == (300, 400)
-    large = restore.tiling(4000, 6000).tile
-    assert 128 <= large[0] <= 1024
-    assert large == restore.tiling(2000, 3000).tile
+    large = math.prod(restore.tiling(4000, 6000).tile)
+    assert 128**2 <= large <= 1024**2
+    assert math.prod(restore.tiling(2000, 3000).tile) == pytest.approx(large, rel=0.2)
     heavier = me.Restorer(me.FakeEngine(facts=me.ModelFacts(bytes_per_pixel=2880)))
-    assert heavier.tiling(4000, 6000).tile < large
+    assert math.prod(heavier.tiling(4000, 6000).tile) < large
+
+
+def test_a_frame_a_little_larger_than_the_automatic_tile_is_not_cut_into_four_of_it() -> None:
+    facts = me.ModelFacts(bytes_per_pixel=376, size_multiple=4, min_size_px=8)
+    side = auto_tile(facts, 16, 0)
+    restore = me.Restorer(me.FakeEngine(facts=facts))
+    for length, most in ((side + 16, 1), (side + 64, 2), (2 * side, 6)):
+        restore(np.zeros((length, length, 3), np.uint8))
+        assert restore.timings.tiles <= most, length
+    # A limit is a limit.
+    restore = me.Restorer(me.FakeEngine(facts=facts), memory_limit=100 * 2**20)
+    side = auto_tile(facts, 16, 0, 100 * 2**20)
+    assert math.prod(restore.tiling(side + 16, side + 16).tile) < side * side
 
 
 def test_out_is_written_and_buffers_are_reused(tiny_onnx: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mirnet_edge.build.graphs import MAKERS, open_source, typed_for_tensorrt
 from mirnet_edge.engines.card import Kind
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
-from mirnet_edge.model.config import PRESETS
+from mirnet_edge.model.config import PRESETS, Config
 from mirnet_edge.quantize.qdq import candidates, insert_qdq
 
 FOLDER = os.environ.get("MIRNET_EDGE_TRT11")
@@ -44,10 +45,19 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=list(PRESETS))
+NETWORKS: dict[str, Config] = {
+    **PRESETS,
+    "edge-s, level, context": replace(PRESETS["edge-s"], noise_level=True, context=True),
+    "edge-m, level": replace(PRESETS["edge-m"], noise_level=True),
+    "edge-m, x4": replace(PRESETS["edge-m"], shuffle=4),
+}
+"""The presets, and edge networks as tasks set them."""
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("presets") / f"{request.param}.onnx"
-    me.export_onnx(me.create_model(request.param, seed=0), path, task="denoise")
+    path = tmp_path_factory.mktemp("presets") / "network.onnx"
+    me.export_onnx(me.create_model(NETWORKS[request.param], seed=0), path, task="denoise")
     return path
 
 

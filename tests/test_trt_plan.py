@@ -45,6 +45,15 @@ def test_a_plan_without_card_needs_trust(trt: ModuleType, tmp_path: Path) -> Non
         assert engine.facts == ModelFacts(in_channels=3, out_channels=1)
 
 
+def test_without_a_card_one_plane_more_is_a_noise_level(trt: ModuleType, tmp_path: Path) -> None:
+    taken = {"inputs": [["frame", [1, 4, *SHAPE[1:]], "FLOAT", "LINEAR"]]}
+    path = write_plan(tmp_path, **{**batch_of(1), **taken})
+    card_path(path).unlink()
+    with TensorRTEngine(path, trust=True) as engine:
+        assert engine.facts == ModelFacts(noise_level=True)
+        assert engine.facts.in_planes == engine.image.shape[1] == 4
+
+
 def test_a_damaged_card_needs_trust(trt: ModuleType, tmp_path: Path) -> None:
     path = write_plan(tmp_path)
     card_path(path).write_text("{")

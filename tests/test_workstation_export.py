@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, RawGraph, fitting
 
 import mirnet_edge as me
 from mirnet_edge.graph.cost import peak_activation_bytes
+from mirnet_edge.graph.rewrite import Target, rewrite
 from mirnet_edge.model.config import Config
 from mirnet_edge.workstation import export as export_module
 
-ODD_SIZES = {"open": [(8, 132), (52, 36), (84, 20)], "fixed": [(44, 68)]}
+ODD_SIZES = {"open": [(8, 132), (52, 36), (84, 20)], "fixed": [(40, 72)]}
 """The largest preset takes a minute to export; a small one of its kind is among `TINY` below."""
 
 
@@ -42,12 +45,21 @@ def test_so_does_one_of_a_fixed_size(fixed: me.ExportReport) -> None:
     check_equals_pytorch(fixed, "edge-s", "fixed")
 
 
+@pytest.mark.parametrize("name", ["edge", "edge-x3", "edge-x4"])
+def test_so_does_a_network_on_blocks_of_pixels(name: str, tmp_path: Path) -> None:
+    report = me.export_onnx(me.create_model(TINY[name], seed=0), tmp_path / "x.onnx")
+    check_equals_pytorch(report, name, "open")
+
+
 def check_equals_pytorch(report: me.ExportReport, preset: str, kind: str) -> None:
     assert report.error <= 1e-4
-    network, engine = me.create_model(preset, seed=0), me.OnnxEngine(report.path)
+    network = me.create_model(TINY.get(preset, preset), seed=0)
+    engine = me.OnnxEngine(report.path)
     assert (engine.fixed_size is None) == (kind == "open")
-    for height, width in ODD_SIZES[kind]:
-        tiles = np.random.default_rng(height).random((1, 3, height, width), np.float32)
+    for size in ODD_SIZES[kind]:
+        height, width = fitting(preset, size)
+        shape = (1, network.config.in_planes, height, width)
+        tiles = np.random.default_rng(height).random(shape, np.float32)
         with torch.inference_mode():
             expected = network(torch.from_numpy(tiles)).numpy()
         assert relative_error(engine.run(tiles), expected) <= 1e-4
@@ -58,7 +70,7 @@ def test_any_network_exports_with_opset_18(config: Config, tmp_path: Path) -> No
     network = me.create_model(config, seed=0)
     size = (4 * config.size_multiple, 6 * config.size_multiple)
     me.export_onnx(network, tmp_path / "x.onnx", size=size, opset=18)
-    tiles = np.random.default_rng(0).random((1, config.in_channels, *size), np.float32)
+    tiles = np.random.default_rng(0).random((1, config.in_planes, *size), np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(tiles)).numpy()
     found = me.OnnxEngine(tmp_path / "x.onnx").run(tiles)
@@ -71,10 +83,44 @@ def test_facts_travel_in_the_metadata(fixed: me.ExportReport) -> None:
     assert facts == fixed.facts
     assert facts.task == "denoise"
     assert facts.preset == "edge-s"
-    assert facts.local_support_px == 88
+    assert facts.local_support_px == 96
     assert facts.bytes_per_pixel
     assert len(facts.weights_sha256) == 64
     assert fixed.size_bytes == fixed.path.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["edge", "edge-x3", "edge-x4"])
+@pytest.mark.parametrize("form", ["raw", "any", "tensorrt"])
+def test_blocks_of_pixels_are_one_convolution_and_one_depth_to_space(
+    name: str, form: Target | Literal["raw"], raw_graph: RawGraph
+) -> None:
+    config = TINY[name]
+    raw = raw_graph(name)
+    graph = (raw if form == "raw" else rewrite(raw, form)[0]).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    # A context block's product of positions and weights has the one Transpose there may be.
+    assert kinds["Shape"] == 0 == kinds["Transpose"] * (not config.context)
+    assert kinds["DepthToSpace"] == 1
+    first = next(node for node in graph.node if node.op_type == "Conv")
+    assert first.input[0] == "input"
+    told = {item.name: list(item.ints) for item in first.attribute if item.ints}
+    side = config.shuffle
+    assert (told["kernel_shape"], told["strides"]) == ([3 * side] * 2, [side] * 2)
+    assert told["pads"] == [side] * 4
+    readers = Counter(node.op_type for node in graph.node if "input" in node.input)
+    assert readers == {"Conv": 1, "Slice" if config.noise_level else "Add": 1}
+
+
+def test_scale_and_noise_level_travel(tmp_path: Path) -> None:
+    network = me.create_model(TINY["edge"], seed=0)
+    me.save_model(network, tmp_path / "x.safetensors", "super-resolution", scale=2)
+    loaded = me.load_model(tmp_path / "x.safetensors")
+    facts = me.export_onnx(loaded, tmp_path / "x.onnx").facts
+    assert facts == me.OnnxEngine(tmp_path / "x.onnx").facts
+    assert (facts.scale, facts.noise_level, facts.in_planes) == (2, True, 4)
+    assert (facts.size_multiple, facts.min_size_px) == (8, 8)
+    assert facts.weights_sha256 == loaded.facts.weights_sha256
+    assert network.conv_in.weight.shape == (8, 16, 3, 3), "the network that came was changed"
 
 
 def test_graph_is_opset_17_with_named_sizes_and_no_newer_options(tiny_onnx: Path) -> None:

@@ -12,8 +12,8 @@ import torch
 from training_runs import SHORT, assert_same_weights, write_images
 
 import mirnet_edge as me
-from mirnet_edge.workstation import train
-from mirnet_edge.workstation.evaluate import evaluate_model
+from mirnet_edge.workstation import validation
+from mirnet_edge.workstation.validation import restore
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def test_resumed_training_equals_uninterrupted(folder: Path, tmp_path: Path, sto
 
 
 def test_interruption_saves_a_checkpoint(folder: Path, tmp_path: Path) -> None:
-    def interrupt(state: object, loss: float) -> None:
+    def interrupt(news: object) -> None:
         raise KeyboardInterrupt
 
-    settings = me.TrainSettings(steps=30, batch=1, patch_px=16)
+    settings = dataclasses.replace(SHORT, steps=30, batch=1)
     trainer = me.Trainer(settings, [folder], tmp_path, device="cpu")
     with pytest.raises(KeyboardInterrupt):
         trainer.run(report=interrupt)
@@ -95,38 +95,38 @@ def test_a_signal_in_the_first_validation_saves_the_steps_before_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    evaluated = []
+    validated = []
 
-    def interrupted(restorer: object, images: object, **options: object) -> me.Evaluation:
-        evaluated.append(images)
+    def interrupted(network: object, sample: object, device: object) -> object:
+        validated.append(sample)
         signal.raise_signal(number)
-        return evaluate_model(restorer, images, **options)  # type: ignore[arg-type]
+        return restore(network, sample, device)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train, "evaluate_model", interrupted)
-    trainer = me.Trainer(SHORT, [folder], tmp_path, validation=folder, device="cpu")
+    monkeypatch.setattr(validation, "restore", interrupted)
+    trainer = me.Trainer(SHORT, [folder], tmp_path, validation=[folder], device="cpu")
     with pytest.raises(raised):
         trainer.run(validate_every=3)
-    assert len(evaluated) == 1, "the images after the first were not waited for"
+    assert len(validated) == 1, "the images after the first were not waited for"
     resumed = me.Trainer(SHORT, [folder], tmp_path, device="cpu")
     assert resumed.state.step == 3
     assert_same_weights(resumed, trainer)
-    assert [point.psnr for point in resumed.state.curve] == [None]
+    assert [point.psnr for point in resumed.state.curve] == [{}]
 
 
 @pytest.mark.usefixtures("_sigterm_raises")
 def test_a_signal_before_the_first_step_saves_nothing(folder: Path, tmp_path: Path) -> None:
     trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu")
-    step = trainer._step
+    step = trainer.stepper.step
 
-    def signalled() -> torch.Tensor:
+    def signalled(stage: object) -> None:
         signal.raise_signal(signal.SIGTERM)
         raise me.DataError("the first step fails")
 
-    trainer._step = signalled  # type: ignore[method-assign]
+    trainer.stepper.step = signalled  # type: ignore[method-assign]
     with pytest.raises(me.DataError):
         trainer.run()
     assert list(tmp_path.iterdir()) == []
-    trainer._step = step  # type: ignore[method-assign]
+    trainer.stepper.step = step  # type: ignore[method-assign]
     trainer.run(until=1)
     assert (tmp_path / "checkpoint.pt").exists()
 
@@ -137,7 +137,7 @@ def test_loss_that_is_no_number_keeps_the_last_checkpoint(folder: Path, tmp_path
     before = (tmp_path / "checkpoint.pt").read_bytes()
     with torch.no_grad():
         trainer.state.network.conv_in.weight.fill_(float("nan"))  # type: ignore[union-attr,operator]
-    with pytest.raises(me.ConfigError, match="loss is nan at step 6"):
+    with pytest.raises(me.ConfigError, match=r"loss is nan at step 6.*keeps the last good state"):
         trainer.run()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
@@ -152,10 +152,10 @@ def test_loss_that_is_no_number_before_anything_was_saved(folder: Path, tmp_path
 
 def test_other_settings_are_refused_but_more_steps_are_not(folder: Path, tmp_path: Path) -> None:
     me.Trainer(SHORT, [folder], tmp_path, device="cpu").run(until=1)
-    other = me.TrainSettings(**{**vars(SHORT), "batch": 3})
+    other = dataclasses.replace(SHORT, batch=3)
     with pytest.raises(me.ConfigError, match="batch 2 -> 3"):
         me.Trainer(other, [folder], tmp_path, device="cpu")
-    longer = me.TrainSettings(**{**vars(SHORT), "steps": 8})
+    longer = dataclasses.replace(SHORT, steps=8, minutes=5.0)
     assert me.Trainer(longer, [folder], tmp_path, device="cpu").state.step == 1
 
 

@@ -21,11 +21,11 @@ def network() -> torch.nn.Module:
     return me.create_model(TINY["defocus"], seed=0)
 
 
-def test_what_can_be_trained_has_a_name_that_a_network_may_have(tmp_path: Path) -> None:
-    assert set(TRAINABLE) <= set(TASKS)
-    assert all(task.name == name for name, task in TRAINABLE.items())
-    with pytest.raises(me.ConfigError, match=r"no task 'enhance' can be trained yet; .*denoise"):
-        me.Trainer(me.TrainSettings(task="enhance"), [tmp_path], tmp_path)
+def test_what_can_be_trained_says_what_a_network_may_restore(tmp_path: Path) -> None:
+    assert {kind.restores for kind in TRAINABLE.values()} <= set(TASKS)
+    assert all(kind.name == name for name, kind in TRAINABLE.items())
+    with pytest.raises(me.ConfigError, match=r"no task 'derain' can be trained; .*denoise"):
+        me.Trainer(me.TrainSettings(task="derain"), [tmp_path], tmp_path)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,8 +16,7 @@ import mirnet_edge as me
 from mirnet_edge.frames.noise import add_gaussian_noise
 from mirnet_edge.workstation.curve import Point, plot_curve
 from mirnet_edge.workstation.patches import PatchSampler
-from mirnet_edge.workstation.tasks.denoise import Denoise
-from mirnet_edge.workstation.train import charbonnier
+from mirnet_edge.workstation.stepper import absolute, charbonnier
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_a_run_leaves_behind(folder: Path, tmp_path: Path) -> None:
-    trainer = me.Trainer(SHORT, [folder], tmp_path, validation=folder, device="cpu")
+    trainer = me.Trainer(SHORT, [folder], tmp_path, validation=[folder], device="cpu")
     assert sum("broken.png" in reason for reason in trainer.skipped) == 1
     assert sum("8x8, smaller than a patch" in reason for reason in trainer.skipped) == 1
     trainer.run(validate_every=3)
     curve = json.loads((tmp_path / "curve.json").read_text())
     assert [point["step"] for point in curve] == [3, 6]
-    assert all(point["psnr"] > 5 for point in curve)
+    assert all(point["psnr"][folder.name] > 5 for point in curve)
     with Image.open(tmp_path / "curve.png") as curve_picture:
         assert curve_picture.width > 100
     model = me.load_model(tmp_path / "model.safetensors")
@@ -39,12 +39,12 @@ def test_what_a_run_leaves_behind(folder: Path, tmp_path: Path) -> None:
     assert model.facts.preset == "edge-s"
     assert model.training_facts["steps_done"] == 6
     assert model.training_facts["settings"]["learning_rate"] == 2e-3
-    for name, tensor in weights_of(trainer).items():
+    for name, tensor in trainer.state.average.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
 def test_training_lowers_the_loss(folder: Path, tmp_path: Path) -> None:
-    settings = me.TrainSettings(steps=60, batch=4, patch_px=16, learning_rate=3e-3)
+    settings = dataclasses.replace(SHORT, steps=60, batch=4, warmup_steps=5)
     trainer = me.Trainer(settings, [folder], tmp_path, device="cpu")
     trainer.run(validate_every=20)
     first, *_, last = trainer.state.curve
@@ -53,7 +53,7 @@ def test_training_lowers_the_loss(folder: Path, tmp_path: Path) -> None:
 
 def test_folder_without_large_enough_images_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(me.DataError, match="no image to train on; 4 left out"):
-        me.Trainer(me.TrainSettings(patch_px=64), [folder], tmp_path, device="cpu")
+        me.Trainer(dataclasses.replace(SHORT, patch_px=64), [folder], tmp_path, device="cpu")
     with pytest.raises(me.DataError, match="no such file"):
         me.Trainer(SHORT, [tmp_path / "missing"], tmp_path, device="cpu")
 
@@ -68,16 +68,25 @@ def test_folder_without_large_enough_images_is_refused(folder: Path, tmp_path: P
         ({"learning_rate": float("inf")}, "learning_rate=inf: must be positive and finite"),
         ({"final_learning_rate": float("nan")}, "final_learning_rate=nan"),
         ({"warmup_steps": -1}, "warmup_steps=-1: must not be negative"),
+        ({"minutes": float("nan")}, "minutes=nan: must be positive"),
+        ({"ema": 1.0}, r"ema=1\.0: the decay is at least 0 and below 1"),
+        ({"loss": "l2"}, "loss='l2': there are charbonnier, l1"),
+        ({"rescale": (1.5,)}, r"rescale=\(1\.5,\): need factors above 0 and at most 1"),
+        ({"progressive": ((1.2, 64, 4),)}, "a stage begins at 0 to below 1"),
     ],
 )
-def test_impossible_settings_are_refused(arguments: dict[str, float], said: str) -> None:
+def test_impossible_settings_are_refused(arguments: dict[str, object], said: str) -> None:
     with pytest.raises(me.ConfigError, match=said):
         me.TrainSettings(**arguments)  # type: ignore[arg-type]
 
 
-def test_patch_must_be_a_multiple_of_four(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(me.ConfigError, match="multiple of 4"):
-        me.Trainer(me.TrainSettings(patch_px=18), [folder], tmp_path, device="cpu")
+def test_sides_of_patches_are_what_task_and_network_can_have(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(me.ConfigError, match="patch_px=18: must be a multiple of 16"):
+        me.Trainer(dataclasses.replace(SHORT, patch_px=18), [folder], tmp_path, device="cpu")
+    tripled = me.TrainSettings(task="super-resolution", task_settings={"scale": 3}, patch_px=64)
+    with pytest.raises(me.ConfigError, match="patch_px=64: must be a multiple of 48"):
+        me.Trainer(tripled, [folder], tmp_path, device="cpu")
+    assert me.TrainSettings().stages(48)[0].patch_px == 144
 
 
 def test_learning_rate_warms_up_and_follows_the_cosine() -> None:
@@ -100,9 +109,9 @@ def test_patches_are_the_eight_symmetries_of_real_crops() -> None:
     """Every pixel holds its own coordinates, so a patch tells where it was cut and how turned."""
     y, x = np.mgrid[0:40, 0:60]
     image = np.stack([y, x, np.full_like(y, 7)], axis=2).astype(np.uint8)
-    sampler = PatchSampler([image], 8, torch.device("cpu"))
+    sampler = PatchSampler([image], torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    patches = (sampler.draw(400, generator) * 255).round().byte().numpy().transpose(0, 2, 3, 1)
+    patches = (sampler.draw(400, 8, generator) * 255).round().byte().numpy().transpose(0, 2, 3, 1)
     seen = set()
     for patch in patches:
         top, left = patch[..., 0].min(), patch[..., 1].min()
@@ -121,22 +130,9 @@ def test_patches_are_the_eight_symmetries_of_real_crops() -> None:
 def test_patches_come_from_all_images_and_reach_their_borders() -> None:
     images = [np.full((8 + i, 9, 3), i, np.uint8) for i in range(3)]
     images[2][-1] = 99
-    sampler = PatchSampler(images, 8, torch.device("cpu"))
-    patches = sampler.draw(200, torch.Generator().manual_seed(0)) * 255
+    sampler = PatchSampler(images, torch.device("cpu"))
+    patches = sampler.draw(200, 8, torch.Generator().manual_seed(0)) * 255
     assert {0, 1, 2, 99} == set(patches.round().int().flatten().tolist())
-
-
-def test_noise_has_the_asked_strength_and_half_is_clipped() -> None:
-    generator = torch.Generator().manual_seed(0)
-    clean = torch.full((400, 3, 16, 16), 0.5)
-    noise = Denoise(sigma=(25, 25), clipped=0).degrade(clean, generator) - clean
-    assert float(noise.std()) == pytest.approx(25 / 255, rel=0.01)
-    spread = (Denoise(clipped=0).degrade(clean, generator) - clean).flatten(1).std(1) * 255
-    assert float(spread.min()) < 2
-    assert float(spread.max()) > 48
-    dark = Denoise(sigma=(50, 50)).degrade(torch.zeros(400, 3, 8, 8), generator)
-    clipped = (dark.flatten(1).min(1).values == 0).float().mean()
-    assert float(clipped) == pytest.approx(0.5, abs=0.1)
 
 
 def test_benchmark_noise_is_seeded() -> None:
@@ -151,24 +147,38 @@ def test_charbonnier_is_the_smoothed_absolute_error() -> None:
     restored, clean = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0])
     expected = (np.sqrt(1 + 1e-6) + 1e-3) / 2
     assert float(charbonnier(restored, clean)) == pytest.approx(expected)
+    assert float(absolute(restored, clean)) == 0.5
 
 
 def test_curve_without_validation_is_drawn(tmp_path: Path) -> None:
-    plot_curve([Point(1, 0.1, None, 1e-3, 1.0)], tmp_path / "curve.png")
+    plot_curve([Point(1, 0.1, {}, 1e-3, 1.0)], tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.format == "PNG"
 
 
 def test_training_starts_from_given_weights(folder: Path, tmp_path: Path) -> None:
-    trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu", initial="edge-s-denoise")
-    bundled = me.load_model("edge-s-denoise")
+    given = tmp_path / "given.safetensors"
+    me.Trainer(SHORT, [folder], tmp_path / "given", device="cpu").run(until=1)
+    (tmp_path / "given" / "model.safetensors").replace(given)
+    trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu", initial=given)
+    loaded = me.load_model(given)
     for name, tensor in weights_of(trainer).items():
-        assert torch.equal(tensor, bundled.state_dict()[name]), name
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
     trainer.run(until=1)
     facts = me.load_model(tmp_path / "model.safetensors").training_facts
-    assert facts["data"]["initial_weights_sha256"] == bundled.facts.weights_sha256
-    moved = me.Trainer(SHORT, [folder], tmp_path, device="cpu", initial="edge-s-denoise")
+    assert facts["data"]["initial_weights_sha256"] == loaded.facts.weights_sha256
+    moved = me.Trainer(SHORT, [folder], tmp_path, device="cpu", initial=given)
     assert moved.state.step == 1  # the checkpoint goes before
-    other = me.TrainSettings(**{**vars(SHORT), "preset": "edge-m"})
+    other = dataclasses.replace(SHORT, preset="edge-m")
     with pytest.raises(me.ConfigError, match="edge-s network, but edge-m"):
-        me.Trainer(other, [folder], tmp_path / "m", device="cpu", initial="edge-s-denoise")
+        me.Trainer(other, [folder], tmp_path / "m", device="cpu", initial=given)
+
+    said: list[str] = []
+    enlarging = dataclasses.replace(SHORT, task="super-resolution", patch_px=32)
+    trainer = me.Trainer(
+        enlarging, [folder], tmp_path / "x2", device="cpu", initial=given, say=said.append
+    )
+    assert said == [f"{given} was made for another task; drawn anew: conv_in.weight"]
+    assert torch.equal(
+        weights_of(trainer)["conv_out.weight"], loaded.state_dict()["conv_out.weight"]
+    )

@@ -10,7 +10,15 @@ from PIL import Image
 
 import mirnet_edge as me
 
-SHORT = me.TrainSettings(steps=6, batch=2, patch_px=16, learning_rate=2e-3, warmup_steps=2)
+SHORT = me.TrainSettings(
+    task="gaussian",
+    steps=6,
+    batch=2,
+    patch_px=16,
+    rescale=(1.0,),
+    learning_rate=2e-3,
+    warmup_steps=2,
+)
 
 
 def write_images(path: Path) -> Path:
@@ -38,5 +46,8 @@ def weights_of(trainer: me.Trainer) -> dict[str, torch.Tensor]:
 
 
 def assert_same_weights(found: me.Trainer, expected: me.Trainer) -> None:
-    for name, tensor in weights_of(expected).items():
-        assert torch.equal(tensor, found.state.network.state_dict()[name]), name
+    """Of the networks and of their moving averages."""
+    for state in ("network", "average"):
+        tensors = getattr(expected.state, state).state_dict()
+        for name, tensor in getattr(found.state, state).state_dict().items():
+            assert torch.equal(tensor, tensors[name]), name

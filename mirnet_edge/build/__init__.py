@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mirnet_edge.build.calibration import Calibration
+from mirnet_edge.build.frame import available_bytes, build_for_frame
 from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import BuildJob
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import find_target
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard
-from mirnet_edge.errors import OutputError
+from mirnet_edge.errors import ConfigError, OutputError
 from mirnet_edge.frame_path import StageProgress
+from mirnet_edge.graph.file import load_graph, read_facts
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize.calibration.sources import Source
 from mirnet_edge.trt.timing_cache import timing_cache_name
 
 ENGINE_SUFFIX = ".engine"
+DEFAULT_TILE_PX = 256
 
 
 def build_engine(
@@ -29,7 +34,8 @@ def build_engine(
     *,
     precision: Precision = "fp16",
     calibration: Source = None,
-    tile: int | tuple[int, int] = 256,
+    tile: int | tuple[int, int] | None = None,
+    frame: tuple[int, int] | None = None,
     batch: int = 1,
     workspace: int | None = None,
     optimization_level: int | None = None,
@@ -42,6 +48,7 @@ def build_engine(
     force: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
     progress: StageProgress | None = None,
+    tell: Callable[[str], object] | None = None,
     overwrite: bool = True,
 ) -> EngineCard:
     """Build ``engine`` for this machine's GPU, and its card beside it.
@@ -58,7 +65,10 @@ def build_engine(
             ``NAME.fp16.engine`` as well, to compare with.
         calibration: frames that quantization calibrates with, and that every engine is compared on;
             None takes the bundled set. See `CalibrationSet.open`.
-        tile: (height, width) in pixels, or both in one number.
+        tile: (height, width) in pixels, or both in one number; 256 where neither this nor a frame
+            is given.
+        frame: (height, width) of the frames that will be restored: the tile is then the whole
+            frame, or the largest part of it that fits into memory.
         batch: tiles of one run.
         workspace: bytes of device memory that layers may use beyond their inputs and outputs.
         optimization_level: 0 to 5, how long TensorRT searches; its own default where None.
@@ -72,6 +82,7 @@ def build_engine(
         force: keep an INT8 engine that is not faster than FP16 or costs more than the budget.
         timing_cache: file; None takes one beside the engine, named after GPU and TensorRT.
         progress: called with a phase, the steps done, and the steps there are (0 if unknown).
+        tell: called with sentences on the memory of a frame's tiles, before they are built.
         overwrite: whether another engine may be replaced.
 
     Raises:
@@ -84,8 +95,11 @@ def build_engine(
         BuildError: an operator that TensorRT refuses, a failed build, an engine without the
             precision asked for, or an INT8 engine that is not worth keeping.
         OutputError: a folder that cannot be written, or an engine that must not be replaced.
-        ConfigError: an option out of range.
+        ConfigError: an option out of range, or both a tile and a frame.
     """
+    if tile is not None and frame is not None:
+        raise ConfigError(f"tile={tile} and frame={frame}: give one of them")
+    tile = DEFAULT_TILE_PX if tile is None else tile
     settings = Settings(
         precision=precision,
         tile=(tile, tile) if isinstance(tile, int) else tile,
@@ -108,15 +122,29 @@ def build_engine(
     for folder in (path.parent, cache.parent):
         _require_writable(folder)
     model = bundled.onnx if bundled else Path(onnx)
-    source = open_source(model, settings.tile, settings.batch, rewrite)
-    tiles = Calibration(source, settings, calibration, statistics, progress)
-    job = BuildJob(source, target, tiles, cache, force, overwrite, progress)
-    beside = job.wanted_beside(path, settings) if statistics else []
-    build_plain = job.int8_engine if precision == "int8" else job.float_engine
-    card = build_plain(path, settings)
-    for wanted in beside:  # after the plain engine, whose pairs they take
-        job.build(wanted)
-    return card
+
+    def build(settings: Settings, notes: list[str]) -> EngineCard:
+        source = open_source(model, settings.tile, batch, rewrite)
+        tiles = Calibration(source, settings, calibration, statistics, progress, [*notes])
+        job = BuildJob(source, target, tiles, cache, force, overwrite, progress)
+        beside = job.wanted_beside(path, settings) if statistics else []
+        build_plain = job.int8_engine if precision == "int8" else job.float_engine
+        card = build_plain(path, settings)
+        for wanted in beside:  # after the plain engine, whose pairs they take
+            job.build(wanted)
+        return card
+
+    if frame is None:
+        return build(settings, [])
+    return build_for_frame(
+        lambda tile, notes: build(replace(settings, tile=tile), notes),
+        frame,
+        read_facts(load_graph(model)),
+        batch=batch,
+        precision=precision,
+        available=available_bytes(target),
+        tell=tell or (lambda _: None),
+    )
 
 
 def _require_writable(folder: Path) -> None:

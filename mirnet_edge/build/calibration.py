@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from mirnet_edge.build.graphs import SourceGraph, without_qdq
@@ -19,14 +21,18 @@ from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.metrics import psnr
 from mirnet_edge.pooling.tensors import STATISTIC
 from mirnet_edge.pooling.vectors import Weights
-from mirnet_edge.quantize import DENOISING_SIGMA
+from mirnet_edge.quantize import sigma_for
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.calibration.sources import Source
 from mirnet_edge.quantize.recorded import QuantizedGraph, quantized_graph, record_sha256
+from mirnet_edge.tiling.choice import tile_bytes
 
 # Of an engine without and with INT8. The FP32 reference runs on the CPU: MIRNet-v2 takes seconds
 # for each tile of 256x256.
 TILES_COMPARED, TILES_CALIBRATED = 8, 16
+# Of pixels, those of as many tiles of 512x512, which for a tile as large as a frame is one; but a
+# quarter of the tiles at least.
+COMPARED_TILE_PX = 512 * 512
 
 
 @dataclass
@@ -57,15 +63,20 @@ class Calibration:
     def tiles(self) -> CalibrationSet | None:
         """What engines run; None where the bundled set does not fit the network."""
         facts, settings = self.source.facts, self.settings
-        denoises = self._is_bundled and facts.task == "denoise"
+        if self._lacks_memory():
+            return None
+        count = TILES_CALIBRATED if settings.precision == "int8" else TILES_COMPARED
+        most = count * COMPARED_TILE_PX // math.prod(settings.tile)
         try:
             found = CalibrationSet.open(
                 self.frames,
                 tile=settings.tile,
-                count=TILES_CALIBRATED if settings.precision == "int8" else TILES_COMPARED,
-                # As `quantize_onnx` chooses it: clean frames would leave a denoiser nothing to do.
-                sigma=DENOISING_SIGMA if denoises else settings.sigma,
+                count=min(count, max(most, count // 4)),
+                # As `quantize_onnx` chooses it.
+                sigma=sigma_for(facts) if self._is_bundled else settings.sigma,
                 in_channels=facts.in_channels,
+                noise_level=facts.noise_level,
+                scale=facts.scale,
             )
         except CalibrationError as error:
             # The bundled frames are three-channel photos; a network of another kind is built too.
@@ -75,6 +86,19 @@ class Calibration:
             return None
         self.notes.extend(found.warnings)
         return found
+
+    def _lacks_memory(self) -> bool:
+        """Whether the FP32 reference of a tile, on the CPU, would take half of the memory that is
+        free, which then is noted. INT8 cannot do without."""
+        needed = tile_bytes(self.source.facts, self.settings.tile)
+        free = psutil.virtual_memory().available
+        lacks = self.settings.precision != "int8" and needed > free // 2
+        if lacks:
+            self.notes.append(
+                f"accuracy not measured: the FP32 reference of a tile takes about {needed:,} bytes "
+                f"on the CPU, and {free:,} are free"
+            )
+        return lacks
 
     def _require_tiles(self) -> CalibrationSet:
         """Return `tiles`; where there are none, a `CalibrationError` is raised."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterable
 
 from mirnet_edge.engines.card import LayerFacts, Measured
 from mirnet_edge.errors import BuildError
 from mirnet_edge.quantize.sensitivity import ASSUMED_PSNR_DB
-from mirnet_edge.trt.layer_info import UNKNOWN, convolutions
+from mirnet_edge.trt.layer_info import UNKNOWN, convolutions, nodes_of
 
 NAMED = 3
 # What counts as the precision that was asked for.
@@ -34,9 +33,9 @@ def prove_precision(
         return ["TensorRT does not tell the precision of its convolutions"]
     asked = found
     if precision == "int8":
-        asked = [layer for layer in found if _nodes_of(layer) & set(quantized)]
+        asked = [layer for layer in found if set(nodes_of(layer)) & set(quantized)]
     elif precision == "fp16":
-        asked = [layer for layer in found if not _nodes_of(layer) & set(islands)]
+        asked = [layer for layer in found if not set(nodes_of(layer)) & set(islands)]
     wider = [layer for layer in asked if layer.precision not in NARROW[precision]]
     if asked and len(wider) == len(asked):
         got = ", ".join(sorted({layer.precision for layer in wider}))
@@ -50,11 +49,6 @@ def prove_precision(
         f"{len(wider)} of {len(asked)} convolutions asked for {precision.upper()} run wider: "
         f"{_some(wider)}"
     ]
-
-
-def _nodes_of(layer: LayerFacts) -> set[str]:
-    # TensorRT joins the names of the ONNX nodes that it fuses, by " + " or as arguments.
-    return set(re.split(r"[^\w./:-]+", layer.name))
 
 
 def _some(layers: list[LayerFacts]) -> str:

@@ -25,6 +25,7 @@ from mirnet_edge.build.graphs import (
     typed_for_tensorrt,
     without_qdq,
 )
+from mirnet_edge.build.origins import with_origins
 from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
@@ -228,7 +229,7 @@ class BuildJob:
             timing_cache=str(self.timing_cache.resolve()),
         ).save(folder)
         answer = process.run_build(folder, self.progress)
-        layers = read_layers(answer.layers)
+        layers = with_origins(read_layers(answer.layers), proto)
         notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
         measured = self._measured(answer, folder)
         return EngineCard(

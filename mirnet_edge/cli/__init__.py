@@ -13,12 +13,28 @@ import click
 from mirnet_edge._version import __version__
 from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of
 from mirnet_edge.cli.engines import bench, build, quantize
+from mirnet_edge.cli.evaluate import evaluate
 from mirnet_edge.cli.inspect import doctor, info, models
 from mirnet_edge.cli.restore import demo, restore
-from mirnet_edge.cli.workstation import evaluate, export, train
+from mirnet_edge.cli.train import train
+from mirnet_edge.cli.tune import tune
+from mirnet_edge.cli.workstation import export
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
-COMMANDS = (restore, demo, export, quantize, build, bench, train, evaluate, models, info, doctor)
+COMMANDS = (
+    restore,
+    demo,
+    export,
+    quantize,
+    build,
+    tune,
+    bench,
+    train,
+    evaluate,
+    models,
+    info,
+    doctor,
+)
 
 
 @click.group(context_settings=HELP, commands=COMMANDS)

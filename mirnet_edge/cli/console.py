@@ -196,6 +196,12 @@ def read_bytes(text: str) -> int:
     return int(float(match[1]) * UNITS[(match[2] or "").lower()])
 
 
+def read_noise(text: str) -> float | str:
+    """Read ``auto``, or a number; `Restorer` knows which are levels."""
+    wanted = "auto, or the level in units of 1/255, as 10"
+    return text if text == "auto" else float(_matched(r"\d+(\.\d*)?", text, wanted)[0])
+
+
 def option_group(*chosen: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Make one decorator of several options, which help shows in this order."""
     # Click shows last what decorates first.
@@ -208,6 +214,11 @@ noise_options = option_group(
     click.option("--sigma", type=click.FloatRange(0, 255), default=25.0,
                  help="Standard deviation of the noise, of 255."),
     click.option("--seed", type=click.IntRange(0), default=0),
+)  # fmt: skip
+noise_level_option = click.option(
+    "--noise", type=read_noise, metavar="auto|NUMBER", default="auto",
+    help="How noisy the frames are, for a model that asks for it: RMS of 255, 0 to 100; 'auto' "
+    "estimates it from each.",
 )  # fmt: skip
 tiling_options = option_group(
     click.option("--tile", type=read_tile, metavar="auto|none|HxW", default="auto",

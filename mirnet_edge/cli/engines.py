@@ -15,6 +15,7 @@ from mirnet_edge.cli.console import (
     err,
     json_option,
     json_text,
+    noise_level_option,
     option_group,
     overwrite_option,
     phases,
@@ -30,16 +31,17 @@ from mirnet_edge.frames.pixel_formats import FormatName
 
 if TYPE_CHECKING:
     from mirnet_edge.bench import Bench, FrameBench
+    from mirnet_edge.trt.profile import EngineProfile
 
 MIB = 2**20
 STDOUT = "-"
 OF_TILES = ("runs",)
-OF_FRAMES = ("frames", "pixels", "halo", "blend", "statistics", "memory_limit")
+OF_FRAMES = ("frames", "pixels", "halo", "blend", "statistics", "noise", "memory_limit")
 """Parameters of ``bench`` without and with ``--frame``."""
 
 calibration_options = option_group(
-    click.option("--tile", type=read_size, metavar="HxW", default="256",
-                 help="Height x width that the engine takes."),
+    click.option("--tile", type=read_size, metavar="HxW",
+                 help="Height x width that the engine takes; 256 by default."),
     click.option("--calibration", metavar="FOLDER|GLOB|FILE",
                  help="Images or a video to calibrate and compare with; else bundled ones."),
     click.option("--sigma", type=click.FloatRange(0, 255, min_open=True),
@@ -56,6 +58,9 @@ build_options = option_group(
     click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp16",
                  help="Layers that need more get more."),
     calibration_options,
+    click.option("--frame", type=read_frame_size, metavar="WxH",
+                 help="Width x height of the frames to restore, instead of --tile: they are taken "
+                 "whole, or in the largest tiles that fit into memory."),
     click.option("--batch", type=click.IntRange(1), default=1, help="Tiles of one run."),
     click.option("--statistics", is_flag=True,
                  help="Build NAME.apply.engine and NAME.gather.engine too: tiles then agree with "
@@ -86,7 +91,7 @@ def build(onnx: str, engine: Path, workspace: int | None, as_json: bool, **optio
 
     options["workspace"] = None if workspace is None else workspace * MIB
     with phases(quiet=as_json) as progress:
-        card = build_engine(onnx, engine, progress=progress, **options)
+        card = build_engine(onnx, engine, progress=progress, tell=err().print, **options)
     if as_json:
         print_json(card)
         return
@@ -108,6 +113,8 @@ def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
 
     bundled = bundled_model(onnx)
     source = bundled.onnx if bundled else onnx
+    if options["tile"] is None:
+        del options["tile"]
     with phases(quiet=as_json) as progress:
         report = quantize_onnx(source, output, progress=progress, **options)
     if as_json:
@@ -141,6 +148,8 @@ bench_options = option_group(
     click.option("--runs", type=click.IntRange(1), default=100, help="Of tiles, to time."),
     click.option("--frame", type=read_frame_size, metavar="WxH",
                  help="Width x height of frames to time, instead of tiles."),
+    click.option("--profile", is_flag=True,
+                 help="Where an .engine's time goes: by kind of layer and by module."),
     click.option("--frames", type=click.IntRange(1, FRAMES_KEPT), default=100,
                  help="To time, one by one and again as a stream."),
     click.option("--pixels", type=click.Choice(["auto", *get_args(FormatName)]), default="auto",
@@ -151,6 +160,7 @@ bench_options = option_group(
                  "the table."),
     overwrite_option,
     tiling_options,
+    noise_level_option,
 )  # fmt: skip
 
 
@@ -160,11 +170,17 @@ bench_options = option_group(
 @click.pass_context
 def bench(context: click.Context, /, **given: object) -> None:
     """Time MODEL (.engine, .onnx, a checkpoint, or a bundled model's name) on random tiles; with
-    --frame on whole frames, part by part, one by one and as a stream."""
+    --frame on whole frames, part by part, one by one and as a stream; with --profile layer by layer
+    beside what this device could do at best."""
     from mirnet_edge.bench import Bench, bench_engine, bench_frames
+    from mirnet_edge.cli.profile import print_profile, profile_of
+    from mirnet_edge.trt.profile import EngineProfile
 
     options = {name: context.params[name] for name in given}
-    model, frame, record, overwrite = map(options.pop, ("model", "frame", "record", "overwrite"))
+    names = "model", "frame", "record", "overwrite", "profile"
+    model, frame, record, overwrite, profile = map(options.pop, names)
+    if profile and (frame or not Path(model).suffix == ".engine"):
+        raise click.UsageError("--profile is of an .engine and its tiles, without --frame", context)
     for name in OF_TILES if frame else OF_FRAMES:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             why = "is of tiles; with --frame give --frames" if frame else "needs --frame"
@@ -174,13 +190,15 @@ def bench(context: click.Context, /, **given: object) -> None:
         raise click.UsageError("--tile none needs --frame")
     quiet = record == STDOUT
     with ExitStack() as stack:
-        measured: Bench | FrameBench
+        measured: Bench | FrameBench | EngineProfile
         file = None
         # Frames are timed for minutes: what cannot be written is said before.
         if record not in (None, STDOUT):
             require_new(Path(record), overwrite)
             file = stack.enter_context(atomic_path(record))
-        if frame:
+        if profile:
+            measured = profile_of(model, options["runs"])
+        elif frame:
             progress = stack.enter_context(phases(quiet=quiet))
             measured = bench_frames(model, frame, progress=progress, **options)
         else:
@@ -190,6 +208,9 @@ def bench(context: click.Context, /, **given: object) -> None:
             file.write_text(json_text(measured) + "\n", encoding="utf-8")
     if quiet:
         print_json(measured)
+        return
+    if isinstance(measured, EngineProfile):
+        print(print_profile(measured))
         return
     figures = _print_tiles(measured) if isinstance(measured, Bench) else _print_frames(measured)
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
@@ -208,7 +229,10 @@ def _print_frames(measured: FrameBench) -> str:
     """Print two tables, one by one and as a stream; what is returned sums them up."""
     (height, width), (rows, columns) = measured.frame_size, measured.tile
     pixels = "" if measured.pixels == "auto" else f" {measured.pixels}"
-    print(f"{measured.model}: {measured.frames} frames of {width}x{height}{pixels}")
+    scale, noise = measured.scale, measured.noise
+    enlarged = "" if scale == 1 else f", restored to {scale * width}x{scale * height}"
+    told = "" if noise is None else f", noise {noise:.1f}"
+    print(f"{measured.model}: {measured.frames} frames of {width}x{height}{pixels}{enlarged}{told}")
     both = {"one by one": measured.one_by_one, "as a stream": measured.stream}
     for way, runs in both.items():
         # Not vars(), which has the number of frames too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
@@ -39,11 +40,12 @@ def models(as_json: bool) -> None:
         facts = {"model": model.name, "task": card["task"], "parameters": size}
         print_facts({**facts, "licence": card["weights_licence"]})
         rows = [
-            [figure["data"], *(f"{figure[name]:g}" for name in ("images", "sigma")),
-             *(f"{figure[name]:.2f}" for name in ("noisy_psnr", "psnr"))]
+            [figure["data"], str(figure["images"]), figure["protocol"], figure["noise"],
+             *(f"{figure[kind]['psnr'] or math.inf:.2f}" for kind in ("given", "restored"))]
             for figure in card["figures"]
+            if figure["method"] == "model"
         ]  # fmt: skip
-        print_table(["data", "images", "sigma", "noisy dB", "restored dB"], rows)
+        print_table(["data", "images", "test", "level", "given dB", "restored dB"], rows)
 
 
 @click.command()
@@ -144,6 +146,7 @@ def _lines(path: Path, card: EngineCard) -> dict[str, str]:
     lines = {
         "engine": f"{path}, {card.engine_bytes / 1e6:.1f} MB",
         "network": f"{facts.family} ({facts.preset}), {facts.task}, from {card.source}",
+        **_frame_lines(card),
         **_kind_lines(card),
         "precision": card.precision + (", strongly typed" if card.strongly_typed else ", by flags"),
         "tile": f"{card.tile[0]}x{card.tile[1]}, batch {card.batch}",
@@ -157,6 +160,15 @@ def _lines(path: Path, card: EngineCard) -> dict[str, str]:
     if not path.is_file() or file_sha256(path) != card.engine_sha256:
         lines["damaged"] = "the card is of another engine; build it again"
     return {**lines, **_measured_lines(card)}
+
+
+def _frame_lines(card: EngineCard) -> dict[str, str]:
+    """What is special about the frames that a network takes or gives."""
+    scale = card.facts.scale
+    lines = {"scale": f"restored frames are {scale} times as high and wide"} if scale > 1 else {}
+    if card.facts.noise_level:
+        lines["noise level"] = "told with each frame (--noise)"
+    return lines
 
 
 def _kind_lines(card: EngineCard) -> dict[str, str]:

@@ -19,6 +19,7 @@ from mirnet_edge.cli.console import (
     interruption_code,
     json_option,
     message_of,
+    noise_level_option,
     noise_options,
     option_group,
     print_json,
@@ -26,7 +27,9 @@ from mirnet_edge.cli.console import (
     tiling_options,
 )
 from mirnet_edge.cli.jobs import Job, make_folder, plan_jobs
+from mirnet_edge.frames.enlarged import enlarged
 from mirnet_edge.frames.images import ImageFile, is_damaged, read_image, upright_rgb, write_image
+from mirnet_edge.frames.noise import to_uint8, unit_range
 
 if TYPE_CHECKING:
     from mirnet_edge.frame_path import Progress
@@ -60,6 +63,7 @@ restore_options = option_group(
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|GLOB...")
 @restore_options
+@noise_level_option
 @tiling_options
 @json_option
 def restore(
@@ -167,22 +171,33 @@ def _restore_file(
     if not (keep and _is_kept(job.target)):
         write_image(job.target, restored, like=image, overwrite=overwrite or keep)
     height, width = image.pixels.shape[:2]
-    timings = {name: round(value, 3) for name, value in asdict(restorer.timings).items()}
-    return {"width": width, "height": height, **timings}
+    timings = {
+        name: None if value is None else round(value, 3)
+        for name, value in asdict(restorer.timings).items()
+    }
+    return {"width": width, "height": height, "scale": restorer.scale, **timings}
 
 
 def _print_result(result: Result) -> None:
     milliseconds = result["load_ms"] + result["engine_ms"] + result["store_ms"]
     passes = f"{result['passes']} passes  " if result["passes"] > 1 else ""
+    noise = "" if result["noise"] is None else f"noise {result['noise']:.1f}  "
+    width, height, scale = (result[name] for name in ("width", "height", "scale"))
+    larger = "" if scale == 1 else f" -> {scale * width}x{scale * height}"
     print(
-        f"{result['input']} -> {result['output']}  {result['width']}x{result['height']}  "
-        f"{result['tiles']} tiles  {passes}{milliseconds:.0f} ms"
+        f"{result['input']} -> {result['output']}  {width}x{height}{larger}  "
+        f"{result['tiles']} tiles  {noise}{passes}{milliseconds:.0f} ms"
     )
 
 
 def side_by_side(before: ImageFile, after: ImageFile) -> NDArray[np.uint8]:
-    """Both pictures upright, left and right of a white line."""
+    """Both pictures upright, left and right of a white line; the first enlarged bicubically to the
+    height of the second."""
     left, right = upright_rgb(before), upright_rgb(after)
+    scale = right.shape[0] // left.shape[0]
+    if scale > 1:
+        planes = enlarged(unit_range(left).transpose(2, 0, 1), scale)
+        left = to_uint8(planes.transpose(1, 2, 0))
     line = np.full((left.shape[0], 4, 3), 255, np.uint8)
     return np.concatenate([left, line, right], axis=1)
 
@@ -200,7 +215,7 @@ demo_options = option_group(
 @json_option
 def demo(model: str, sigma: float, seed: int, output: Path, as_json: bool) -> None:
     """Add noise to a bundled photo, restore it, and print the gain."""  # fmt: skip
-    from mirnet_edge.frames.noise import add_gaussian_noise, to_uint8, unit_range
+    from mirnet_edge.frames.noise import add_gaussian_noise
     from mirnet_edge.metrics import psnr
     from mirnet_edge.restore import Restorer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,12 @@ class ArrayLayout:
         height, width = pixels.size_of(shape, dtype)
         return cls(shape, dtype, pixels, height, width)
 
+    def enlarged(self, scale: int) -> ArrayLayout:
+        """Give that of a frame ``scale`` times as high and wide, of the same format."""
+        # Also where planes lie below each other: their rows are shares of those of the array.
+        shape = enlarged_shape(self.shape, scale)
+        return replace(self, shape=shape, height=scale * self.height, width=scale * self.width)
+
     @property
     def size_bytes(self) -> int:
         """Of the array, without gaps."""
@@ -69,3 +75,8 @@ class ArrayLayout:
             load_matrix=standard and yuv_to_rgb_matrix(standard, self.pixels.full_range),
             store_matrix=standard and rgb_to_yuv_matrix(standard, self.pixels.full_range),
         )
+
+
+def enlarged_shape(shape: tuple[int, ...], scale: int) -> tuple[int, ...]:
+    """Give the shape of the array of a frame ``scale`` times as high and wide."""
+    return scale * shape[0], scale * shape[1], *shape[2:]

@@ -9,6 +9,7 @@ and MIRNet-v2 some 1900 layers.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,7 @@ from mirnet_edge.device.tables import BatchTables
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.engines.protocol import DeviceEngine, DevicePooling, TileMemory
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError
+from mirnet_edge.facts import NOISE_UNIT
 from mirnet_edge.tiling.geometry import Cover
 
 Work = Literal["plain", "apply", "gather", "sample"]
@@ -28,18 +30,27 @@ Work = Literal["plain", "apply", "gather", "sample"]
 well; and gathering alone, which writes no frame."""
 Frames = tuple[DeviceFrame, DeviceFrame]
 """From where to where."""
+COLOURS = 3
 CLOCK_WORDS = 8
+PLANES_MULTIPLE = 4
 PRE, ENGINE, POST = 1, 2, 3  # entries of the clock
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What all frames run on: the plain engine of three channels; its apply and gather engines,
-    None where each tile pools for itself; and the package's kernels."""
+    """What all frames run on: the plain engine of three channels, with or without a plane of the
+    noise level; its apply and gather engines, None where each tile pools for itself; the package's
+    kernels; and how many times as high and wide as a frame its restored one is."""
 
     engine: DeviceEngine
     pooling: DevicePooling | None
     kernels: TileKernels
+    scale: int = 1
+
+    @property
+    def tells_level(self) -> bool:
+        """Whether the engine is told how noisy a frame is."""
+        return self.engine.image.shape[1] > COLOURS
 
     @property
     def batch(self) -> int:
@@ -48,27 +59,30 @@ class Machine:
 
 
 class Scratch(Owner):
-    """Memory that the batches of one kind of frame share: they run one after another. The blocks
-    that ``rows`` batches gather are kept.
+    """Memory that the batches of one kind of frame, of ``size`` (height, width), share: they run
+    one after another. The blocks that ``rows`` batches gather are kept.
 
     Attributes:
         stream: that all of it is used on.
         clock, cursor: see `TileKernels.lap` and `TileKernels.advance`.
         origins, kept: of the batch at hand.
         blocks: what each batch gathered, (rows, block_words) float32; None where nothing is.
+        planes, planes_origin: of a frame that is enlarged, at its own size, from which its tiles
+            are cut, as one tile, and the origin of that; None and 0 where none is.
         ring, ring_rows, ramp: where tiles wait for those that fade into them; None, 0 and 0 where
             tiles are cut.
         size_bytes: of all of it.
     """
 
-    def __init__(self, machine: Machine, cover: Cover, rows: int) -> None:
+    def __init__(self, machine: Machine, size: tuple[int, int], cover: Cover, rows: int) -> None:
         stream = machine.engine.stream
         super().__init__(stream.device)
         self.stream = stream
         self.size_bytes = 0
         self.blocks: DeviceBuffer | None = None
+        self.planes: DeviceTiles | None = None
         self.ring: DeviceTiles | None = None
-        self.ring_rows = self.ramp = 0
+        self.planes_origin = self.ring_rows = self.ramp = 0
         batch = machine.batch
         with self._making():
             self.clock, self.cursor = self._buffer(8 * CLOCK_WORDS), self._buffer(4)
@@ -76,8 +90,19 @@ class Scratch(Owner):
             self.kept = self._buffer(16 * batch).address
             if machine.pooling is not None:
                 self.blocks = self._buffer(4 * rows * machine.pooling.block_words)
+            if machine.scale > 1:
+                self._allocate_planes(machine.engine.image.dtype, *size)
             if cover.blend and len(cover) > 1:
                 self._allocate_ring(machine.engine.restored, cover)
+
+    def _allocate_planes(self, dtype: str, height: int, width: int) -> None:
+        # Whole vectors for the kernel that loads them, and pairs for the one that enlarges them.
+        shape = 1, COLOURS, height, -(-width // PLANES_MULTIPLE) * PLANES_MULTIPLE
+        memory = self._buffer(math.prod(shape) * np.dtype(dtype).itemsize)
+        self.planes = DeviceTiles(memory.address, shape, dtype)
+        memory = self._buffer(8)
+        memory.fill(0, stream=self.stream)
+        self.planes_origin = memory.address
 
     def _allocate_ring(self, tiles: TileMemory, cover: Cover) -> None:
         # Tiles read back to their neighbour above left, columns + 1 tiles ago (blend_tiles.cu); in
@@ -131,7 +156,8 @@ class BatchLoop(Owner):
         self._opened()
 
     def prepare(self, work: Work, tables: BatchTables) -> None:
-        """Run the first batch once, so that all it needs is loaded, and capture it. Waits."""
+        """Run the first batch once, so that all it needs is loaded, and capture it. Waits. A frame,
+        if there is one, has begun, and nothing of that changes."""
         if work in self._graphs:
             return
         stream = self._machine.engine.stream
@@ -146,6 +172,23 @@ class BatchLoop(Owner):
         except (DeviceError, EngineError) as error:
             self._graphs[work] = None
             logging.getLogger(__name__).info("frames run without CUDA graphs: %s", error)
+
+    def begin(self, level: float | None = None) -> None:
+        """Queue what a frame needs once, before its batches: the plane of its noise level, in units
+        of 1/255, where it is told one; where it is enlarged, its planes at its own size, and the
+        alpha of the restored frame. The time of these counts as that of cutting tiles."""
+        machine, scratch, (source, target) = self._machine, self._scratch, self.frames
+        kernels, stream = machine.kernels, machine.engine.stream
+        if level is not None:
+            # Beside the graphs, which stay as they are, and for each frame: the stream keeps frames
+            # in flight apart, and what else runs the engine overwrites its input.
+            kernels.fill_plane(machine.engine.image, level / NOISE_UNIT, stream=stream)
+        if scratch.planes is not None:
+            kernels.lap(scratch.clock.address, 0, stream=stream)
+            kernels.load(source, scratch.planes_origin, scratch.planes, stream=stream)
+            if source.has_alpha:
+                kernels.enlarge_alpha(source, target, machine.scale, stream=stream)
+            kernels.lap(scratch.clock.address, PRE, stream=stream)
 
     def launch(self, work: Work, tables: BatchTables) -> None:
         """Queue the batch at the cursor, and advance it; `prepare` comes first."""
@@ -164,7 +207,12 @@ class BatchLoop(Owner):
         kernels.lap(scratch.clock.address, 0, stream=stream)
         kernels.take_row(tables.origins, 2 * batch, cursor, rows, scratch.origins, stream=stream)
         kernels.take_row(tables.kept, 4 * batch, cursor, rows, scratch.kept, stream=stream)
-        kernels.load(source, scratch.origins, machine.engine.image, stream=stream)
+        image, origins = machine.engine.image, scratch.origins
+        if scratch.planes is None:
+            kernels.load(source, origins, image, stream=stream)
+        else:
+            size, scale = (source.height, source.width), machine.scale
+            kernels.enlarge(scratch.planes, size, origins, image, scale, stream=stream)
         kernels.lap(scratch.clock.address, PRE, stream=stream)
         if engine is None:
             self._run_engine(work, tables)
@@ -220,5 +268,7 @@ class BatchLoop(Owner):
             # Back to where the engine wrote: the store kernels know no cursor, so that one address
             # serves them in every batch.
             kernels.take_row(ring, words, cursor, rows, tiles.address, stream=stream)
-        alpha = source if source.layout in ("rgba", "bgra") else None
+        # That of an enlarged frame was written when it began, and stays.
+        given = source if machine.scale == 1 else target
+        alpha = given if given.has_alpha else None
         kernels.store(tiles, scratch.origins, scratch.kept, target, stream=stream, alpha=alpha)

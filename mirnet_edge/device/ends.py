@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.cuda import DeviceBuffer, Owner, PinnedBuffer, Stream
-from mirnet_edge.device.array_layout import ArrayLayout
+from mirnet_edge.device.array_layout import ArrayLayout, enlarged_shape
 from mirnet_edge.device.batch_loop import Machine
 from mirnet_edge.device.foreign import (
     ForeignArray,
@@ -22,7 +22,9 @@ from mirnet_edge.device.frame_plan import FrameSlot
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.results import Results
 from mirnet_edge.errors import FrameError
+from mirnet_edge.frames.enlarged import enlarged_alpha
 from mirnet_edge.frames.layout import require_unit_range
+from mirnet_edge.frames.noise_level import brightness_of, sample_regions
 from mirnet_edge.frames.pixel_formats import PixelFormat
 from mirnet_edge.pooling.scene_cut import CELLS, ROW_STEP, Grid, luma_grid
 
@@ -35,7 +37,9 @@ class Request:
     """A frame to be restored, checked.
 
     Attributes:
-        layout: of the frame and what it is written to, less the alpha of a gray frame.
+        layout, target_layout: of the frame and what it is written to, less the alpha of a gray
+            frame.
+        shape: of the whole array that it is written to.
         source, target: both, described; no target where `FrameEnds.allocate_output` makes it.
         source_frame, target_frame: where the kernels find them; None on the host.
         output: what the caller gets: what was given, or made.
@@ -43,6 +47,8 @@ class Request:
     """
 
     layout: ArrayLayout
+    target_layout: ArrayLayout
+    shape: tuple[int, ...]
     source: ForeignArray
     source_frame: DeviceFrame | None
     target: ForeignArray | None = None
@@ -70,6 +76,7 @@ class FrameEnds(Owner):
     ) -> None:
         super().__init__(uploads.device)
         self._kernels, self._compute = machine.kernels, machine.engine.stream
+        self._scale = machine.scale
         self._pixels, self._uploads, self._downloads = pixels, uploads, downloads
         with self._making():
             self._results = self._own(Results(self.device))
@@ -87,12 +94,18 @@ class FrameEnds(Owner):
         if source.host is not None and self._pixels is None and len(shape) == 3 and shape[2] == 2:
             shape = shape[:2]  # the gray is restored, alpha copied by the host
         layout = ArrayLayout.of(shape, source.dtype, self._pixels)
-        request = Request(layout, source, _frame_on_device(source, layout))
+        request = Request(
+            layout,
+            layout.enlarged(self._scale),
+            enlarged_shape(source.shape, self._scale),
+            source,
+            _frame_on_device(source, layout),
+        )
         if out is not None:
             # The kernels write it on the engine's stream, which waits for what its library queued.
             request.target = target = self._describe(out, self._compute)
             _check_target(target, request)
-            request.target_frame = _frame_on_device(target, layout)
+            request.target_frame = _frame_on_device(target, request.target_layout)
             request.output, request.host_output = out, target.host
         return request
 
@@ -133,11 +146,11 @@ class FrameEnds(Owner):
             if target.stream is not None:
                 self._compute.wait_for_handle(target.stream)
         elif source.host is None:
-            result = self._results.take(request.layout, stream=self._compute)
+            result = self._results.take(request.target_layout, stream=self._compute)
             request.output = result
-            request.target_frame = request.layout.frame_at(result.address)
+            request.target_frame = request.target_layout.frame_at(result.address)
         else:
-            request.output = request.host_output = np.empty(source.shape, source.dtype)
+            request.output = request.host_output = np.empty(request.shape, source.dtype)
         return request.target_frame or slot.target_frame
 
     def download(self, request: Request, slot: FrameSlot) -> None:
@@ -153,9 +166,17 @@ class FrameEnds(Owner):
         output, whole = request.host_output, request.source.host
         if output is None:
             return
-        _described(output, request.layout)[...] = slot.target.array
+        _described(output, request.target_layout)[...] = slot.target.array
         if whole is not None and whole.shape != request.layout.shape:
-            output[..., 1] = whole[..., 1]
+            scale = self._scale
+            output[..., 1] = whole[..., 1] if scale == 1 else enlarged_alpha(whole, scale)
+
+    def brightness(self, request: Request, frame: DeviceFrame) -> NDArray[Any]:
+        """Mean brightness of some parts of the frame in [0, 1], by which a new scene is told."""
+        if (host := request.source.host) is None:
+            return self.luma(request, frame)
+        # The places are in pixels, and luma comes first in frames that are Y'CbCr.
+        return brightness_of(host, sample_regions(frame.height, frame.width))
 
     def luma(self, request: Request, frame: DeviceFrame) -> Grid:
         """Mean luma (8, 8) in [0, 1] of the frame's cells (see `pooling.scene_cut`); 0 where one
@@ -185,9 +206,9 @@ def _check_target(target: ForeignArray, request: Request) -> None:
             f"a gray frame with alpha, {source.shape}, is put together on the host; give an out of "
             "the host, or none"
         )
-    if (target.shape, target.dtype) != (source.shape, source.dtype):
+    if (target.shape, target.dtype) != (request.shape, source.dtype):
         raise FrameError(
-            f"out is {target.dtype} {target.shape}; need a writable {source.dtype} {source.shape} "
+            f"out is {target.dtype} {target.shape}; need a writable {source.dtype} {request.shape} "
             "array"
         )
     if source.host is not None and target.host is not None:

@@ -25,20 +25,22 @@ class FrameSlot(Owner):
     """Memory for one frame in flight; its parts are made once and used by one frame after another.
 
     Attributes:
-        source, target: the frame and the restored frame.
+        source, target: the frame and the restored frame, of ``layout`` and ``target_layout``.
         source_frame, target_frame: the device's side of them, for the kernels.
         clock: (8,) uint64, what the kernels' clock said at the frame's end, in nanoseconds.
         gathered: (block_words,) float32, all that a frame gathers; None where nothing is.
         started, uploaded, begun, gathering, computed, downloaded: marks in the streams.
     """
 
-    def __init__(self, device: Device, layout: ArrayLayout, block_words: int) -> None:
+    def __init__(
+        self, device: Device, layout: ArrayLayout, target_layout: ArrayLayout, block_words: int
+    ) -> None:
         super().__init__(device)
         self.free = True
         with self._making():
             own = self._own
             self.source = own(MirroredBuffer(device, layout.shape, layout.dtype))
-            self.target = own(MirroredBuffer(device, layout.shape, layout.dtype))
+            self.target = own(MirroredBuffer(device, target_layout.shape, target_layout.dtype))
             self.clock = own(PinnedBuffer(device, (CLOCK_WORDS,), np.uint64))
             self.gathered = (
                 own(PinnedBuffer(device, (block_words,), np.float32)) if block_words else None
@@ -46,17 +48,19 @@ class FrameSlot(Owner):
             self.started, self.uploaded, self.begun = (own(Event(device)) for _ in "abc")
             self.gathering, self.computed, self.downloaded = (own(Event(device)) for _ in "abc")
         self.source_frame = layout.frame_at(self.source.address)
-        self.target_frame = layout.frame_at(self.target.address)
+        self.target_frame = target_layout.frame_at(self.target.address)
 
 
 class FramePlan(Owner):
     """Tables, memory and graphs for frames of one layout.
 
     Args:
+        cover: of the restored frame, by tiles of one size.
         regions: what counts of each tile in the means over the frame; empty where none are taken.
         samples: sample tiles; empty where none are run.
 
     Attributes:
+        layout, target_layout: of a frame and its restored one.
         tiles, samples: tables of the frame's tiles, and of sample tiles where some are run.
         scratch: shared by all frames.
         size_bytes: of device memory, but for the frames.
@@ -73,6 +77,7 @@ class FramePlan(Owner):
         stream = machine.engine.stream
         super().__init__(stream.device)
         self.layout, self.cover = layout, cover
+        self.target_layout = layout.enlarged(machine.scale)
         self._machine = machine
         self._slots: list[FrameSlot] = []
         self._loops: dict[Frames | None, BatchLoop] = {}
@@ -84,7 +89,8 @@ class FramePlan(Owner):
                 self.samples = self._own(BatchTables.of_samples(samples, batch, stream=stream))
             # Sample tiles are gathered into the same memory before the frame's: the larger counts.
             self._rows = max(self.tiles.rows, self.samples.rows)
-            self.scratch = self._own(Scratch(machine, cover, self._rows))
+            size = layout.height, layout.width
+            self.scratch = self._own(Scratch(machine, size, cover, self._rows))
         tables_bytes = sum(table.size_bytes for table in {self.tiles, self.samples})
         self.size_bytes = self.scratch.size_bytes + tables_bytes
 
@@ -105,7 +111,7 @@ class FramePlan(Owner):
     def _make_slot(self) -> FrameSlot:
         pooling = self._machine.pooling
         words = self._rows * pooling.block_words if pooling is not None else 0
-        slot = self._own(FrameSlot(self.device, self.layout, words))
+        slot = self._own(FrameSlot(self.device, self.layout, self.target_layout, words))
         self._slots.append(slot)
         return slot
 
@@ -115,6 +121,7 @@ class FramePlan(Owner):
             self._make_slot()
         for slot in self._slots:
             loop = self.loop((slot.source_frame, slot.target_frame))
+            loop.begin(0.0 if self._machine.tells_level else None)
             for work, tables in self._works():
                 loop.prepare(work, tables)
 

@@ -64,6 +64,11 @@ class DeviceFrame:
         return self.format.partition("_")[0]
 
     @property
+    def has_alpha(self) -> bool:
+        """Whether a fourth channel follows the colours."""
+        return self.layout in ("rgba", "bgra")
+
+    @property
     def sample_bytes(self) -> int:
         """Bytes of a sample."""
         return SAMPLE_BYTES[self.format.partition("_")[2]]
@@ -83,7 +88,7 @@ class DeviceFrame:
 @dataclass(frozen=True)
 class DeviceTiles:
     """A batch or ring of tiles in device memory (an `engines.protocol.TileMemory`), of shape
-    (count, 3, height, width): red, green, blue."""
+    (count, planes, height, width): red, green, blue, and maybe more."""
 
     address: int
     shape: tuple[int, ...]

@@ -4,6 +4,10 @@
                                                 │ load → engine → store   │ ...
     array on the device ───────────────────────→└─────────────────────────┘→ array on the device
 
+A network of super-resolution has its frame loaded once, as planes at its own size, and each batch
+is enlarged from these. What tells the network how noisy a frame is lies beside a batch's colours,
+and is written once a frame, outside the graphs.
+
 Three streams, one each for uploads, batches and downloads: the copies of one frame overlap the
 engine on another. The host waits once a frame, for its end; where its means are gathered in several
 passes, after each of them.
@@ -23,12 +27,15 @@ from mirnet_edge.device.array_layout import ArrayLayout
 from mirnet_edge.device.batch_loop import ENGINE, POST, PRE, Machine
 from mirnet_edge.device.ends import FrameEnds, Request
 from mirnet_edge.device.frame_plan import SLOTS, FramePlan, FrameSlot
+from mirnet_edge.device.layouts import DeviceFrame
+from mirnet_edge.device.noise_samples import NoiseSamples
 from mirnet_edge.device.passes import DevicePasses
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.engines.protocol import DeviceEngine
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, TilingError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
+from mirnet_edge.frames.noise_level import NoiseLevel
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.pooling.samples import kept_regions, sample_tiles
@@ -45,6 +52,7 @@ class _Ticket:
     request: Request
     finish: Callable[[], None] | None
     progress: Progress | None
+    level: float | None
     began_s: float
     settled: bool = False
     error: Exception | None = None
@@ -59,14 +67,16 @@ class DevicePath(Owner):
 
     Args:
         engine: of three channels in and out; outlives this.
-        tiling: how a frame of (height, width) is cut.
+        tiling: how a frame that is restored to (height, width) is cut.
         pooling: what the tiles of a frame share, None where each has its own.
         samples: about how many tiles make a sample.
+        noise: settles the level of each frame; None for a network that is not told it.
         pixels, frame_size, memory_limit: see `Restorer`.
 
     Raises:
         DeviceError: no compiler for the kernels, or not enough memory.
-        EngineError: there are no engines that pool over a frame.
+        EngineError: there are no engines that pool over a frame, or the plan has other planes than
+            ``facts`` tell.
     """
 
     depth = SLOTS
@@ -78,16 +88,23 @@ class DevicePath(Owner):
         tiling: Callable[[int, int], Tiling],
         pooling: FrameStatistics | None = None,
         samples: int = 0,
+        noise: NoiseLevel | None = None,
         pixels: PixelFormat | None = None,
         frame_size: tuple[int, int] | None = None,
         memory_limit: int | None = None,
     ) -> None:
+        planes = engine.image.shape[1]
+        if planes != facts.in_planes:
+            raise EngineError(
+                f"{engine.path.name} takes tiles of {planes} planes, but its card says "
+                f"{facts.in_planes}; build it again with mirnet-edge build"
+            )
         super().__init__(engine.stream.device)
         self.timings = Timings()
         self._latencies = LatencyRecord()
         self._facts, self._tiling, self._pooling = facts, tiling, pooling
         self._samples, self._frame_size = samples, frame_size
-        self._memory_limit = memory_limit
+        self._memory_limit, self._noise = memory_limit, noise
         # The engine's own, held by `submit` from the first copy to the last, captures included:
         # what another thread queued on this stream meanwhile would be captured too.
         self._lock = engine.lock
@@ -98,10 +115,13 @@ class DevicePath(Owner):
             self._uploads, self._downloads = (self._own(Stream(self.device)) for _ in "ab")
             kernels = self._own(TileKernels(self.device))
             beside = engine.statistics if pooling is not None else None
-            self._machine = Machine(engine, beside, kernels)
+            self._machine = Machine(engine, beside, kernels, facts.scale)
             self._ends = self._own(
                 FrameEnds(self._machine, pixels, uploads=self._uploads, downloads=self._downloads)
             )
+            self._noise_samples: NoiseSamples | None = None
+            if noise is not None:
+                self._noise_samples = self._own(NoiseSamples(kernels, stream=self._uploads))
             if frame_size is not None:
                 pixels = pixels or pixel_format("rgb")
                 shape = pixels.shape_of(*frame_size)
@@ -157,11 +177,13 @@ class DevicePath(Owner):
         """Queue all of a frame: the upload, its batches, and the download."""
         machine, ends = self._machine, self._ends
         source_frame = ends.upload(request, slot)
+        level = self._level_of(request, source_frame)
         loop = plan.loop((source_frame, ends.allocate_output(request, slot)))
         passes = DevicePasses(
             plan, slot, loop, machine.pooling, luma=lambda: ends.luma(request, source_frame)
         )
         plan.scratch.clock.fill(0, stream=machine.engine.stream)  # laps add up
+        loop.begin(level)
         finish: Callable[[], None] | None = None
         if self._pooling is None or len(passes) == 1:
             passes.run()
@@ -170,7 +192,19 @@ class DevicePath(Owner):
         plan.scratch.clock.download(slot.clock.array, stream=machine.engine.stream)
         slot.computed.record(machine.engine.stream)
         ends.download(request, slot)
-        return _Ticket(slot, passes, request, finish, progress, began_s)
+        return _Ticket(slot, passes, request, finish, progress, level, began_s)
+
+    def _level_of(self, request: Request, frame: DeviceFrame) -> float | None:
+        """The noise level that the network is told, in units of 1/255. An estimate waits for the
+        frame, and for nothing that the engine does."""
+        samples, ends = self._noise_samples, self._ends
+        if self._noise is None or samples is None:
+            return None
+        return self._noise.of(
+            lambda: samples.cut(frame),
+            kind=request.layout,
+            brightness=lambda: ends.brightness(request, frame),
+        )
 
     def collect(self, ticket: _Ticket) -> object:
         """Wait for a frame and return it: what was given as ``out``, else a new array of numpy, or
@@ -228,7 +262,8 @@ class DevicePath(Owner):
             total=1000 * (time.perf_counter() - ticket.began_s),
         )
         passes = ticket.passes
-        self.timings = Timings(len(passes), pre, engine, post, passes.passes, passes.samples)
+        counts = passes.passes, passes.samples
+        self.timings = Timings(len(passes), pre, engine, post, *counts, ticket.level)
 
     def latency(self, frames: int | None = None) -> Latency:
         """Of the last frames."""
@@ -239,7 +274,8 @@ class DevicePath(Owner):
             return self._plan
         size = layout.height, layout.width
         check_size(size, self._frame_size)
-        cover = self._tiling(*size).cover(*size)
+        restored = self._facts.scale * layout.height, self._facts.scale * layout.width
+        cover = self._tiling(*restored).cover(*restored)
         if layout.pixels.is_yuv and cover.blend % 4:
             raise TilingError(
                 f"blend={cover.blend} with {layout.pixels.name}: tiles of frames whose pixels "
@@ -268,14 +304,15 @@ class DevicePath(Owner):
         """Of the engine, the plan, and the frames in flight on both sides, which come next."""
         engine, layout = self._machine.engine, plan.layout
         held = engine.device_bytes
-        frames = 2 * SLOTS * layout.size_bytes
-        needed = held.total + plan.size_bytes + frames
+        frames = SLOTS * (layout.size_bytes + plan.target_layout.size_bytes)
+        tables = plan.size_bytes + (self._noise_samples.size_bytes if self._noise_samples else 0)
+        needed = held.total + tables + frames
         if self._memory_limit is not None and needed > self._memory_limit:
             raise DeviceMemoryError(
                 f"{engine.path.name} with frames of {layout.height}x{layout.width} takes "
                 f"{needed:,} bytes of device memory (weights {held.weights:,}, activations "
                 f"{held.activations:,}, tiles {held.tiles:,}, tables and waiting tiles "
-                f"{plan.size_bytes:,}, frames {frames:,}), more than "
+                f"{tables:,}, frames {frames:,}), more than "
                 f"memory_limit={self._memory_limit:,}; give an engine of a smaller tile or batch"
             )
 

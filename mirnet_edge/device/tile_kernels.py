@@ -6,6 +6,8 @@ keeps it until the stream has done the work.
 
 from __future__ import annotations
 
+import numpy as np
+
 from mirnet_edge.cuda import Device, Kernels, Owner, Stream
 from mirnet_edge.device.layouts import DeviceFrame, Plane
 from mirnet_edge.engines.protocol import TileMemory
@@ -15,6 +17,7 @@ THREADS = 32, 8, 1  # of a block, across and down: a warp moves neighbouring byt
 TILE_THREADS = 32, 4, 1  # of load and store: smaller blocks end together, 1 to 3 % on an H200
 LOAD_ROWS, STORE_ROWS = 2, 4  # of a thread (kernels/tile.cuh, which says why)
 YUV_STORE_PX, YUV_STORE_ROWS = 8, 2  # of a thread (kernels/store_tiles_yuv.cu)
+ENLARGED_PX = {2: 4, 3: 12, 4: 4}  # of a thread, by the scale (kernels/enlarge.cu)
 ROW_THREADS = 256
 ROW_BLOCKS = 512  # a few for each multiprocessor of the largest GPU; more would only queue
 ONE = 1, 1, 1
@@ -36,16 +39,64 @@ class TileKernels(Owner):
             self._kernels = self._own(Kernels(device))
 
     def load(self, frame: DeviceFrame, origins: int, tiles: TileMemory, *, stream: Stream) -> None:
-        """Cut a frame into all of ``tiles`` (kernels/load_tiles.cu, load_tiles_yuv.cu)."""
+        """Cut a frame into the first three planes of all of ``tiles`` (kernels/load_tiles.cu,
+        load_tiles_yuv.cu)."""
         file, planes = ("load_tiles_yuv", 3) if frame.yuv else ("load_tiles", 1)
         matrix = frame.load_matrix or ()
         name = f"load_tiles_{frame.format}_{VALUE_NAMES[tiles.dtype]}"
-        argument_format = f"{'Pq' * planes}ii{'f' * len(matrix)}PPii"
+        argument_format = f"{'Pq' * planes}ii{'f' * len(matrix)}PPiii"
         kernel = self._kernels.get(file, name, argument_format)
         read = (*frame.plane_arguments[: 2 * planes], frame.height, frame.width, *matrix)
-        written = (origins, tiles.address, *tiles.shape[2:])
+        written = (origins, tiles.address, *tiles.shape[1:])
         grid = _tile_grid(tiles, 4 // frame.sample_bytes, LOAD_ROWS)
         kernel.launch(*read, *written, grid=grid, block=TILE_THREADS, stream=stream)
+
+    def fill_plane(self, tiles: TileMemory, value: float, *, stream: Stream) -> None:
+        """Set the last plane of every tile to one value (kernels/fill_plane.cu)."""
+        count, planes, height, width = tiles.shape
+        kernel = self._kernels.get("fill_plane", f"fill_plane_{VALUE_NAMES[tiles.dtype]}", "Piiif")
+        vectors = _blocks(height * width * np.dtype(tiles.dtype).itemsize, 16)
+        grid = min(_blocks(vectors, ROW_THREADS), ROW_BLOCKS), 1, count
+        arguments = (tiles.address, planes, height, width, value)
+        kernel.launch(*arguments, grid=grid, block=(ROW_THREADS, 1, 1), stream=stream)
+
+    def enlarge(
+        self,
+        planes: TileMemory,
+        size: tuple[int, int],
+        origins: int,
+        tiles: TileMemory,
+        scale: int,
+        *,
+        stream: Stream,
+    ) -> None:
+        """Cut a frame that is made ``scale`` times as high and wide into the first three planes of
+        all of ``tiles`` (kernels/enlarge.cu).
+
+        Args:
+            planes: one tile, as `load` makes it of the whole frame, its width even; dtype as of
+                ``tiles``.
+            size: (height, width) of the frame, no larger than that tile.
+            origins: in the enlarged frame.
+        """
+        name = f"enlarge_tiles_x{scale}_{VALUE_NAMES[tiles.dtype]}"
+        kernel = self._kernels.get("enlarge", name, "PiiiPPiii")
+        read = (planes.address, planes.shape[3], *size)
+        grid = _tile_grid(tiles, ENLARGED_PX[scale], scale)
+        written = (origins, tiles.address, *tiles.shape[1:])
+        kernel.launch(*read, *written, grid=grid, block=TILE_THREADS, stream=stream)
+
+    def enlarge_alpha(
+        self, frame: DeviceFrame, enlarged: DeviceFrame, scale: int, *, stream: Stream
+    ) -> None:
+        """Write the alpha of a frame that is ``scale`` times as high and wide, and nothing else of
+        it (kernels/enlarge.cu); both RGBA or BGRA, of one type of samples."""
+        sample = frame.format.partition("_")[2]
+        kernel = self._kernels.get("enlarge", f"enlarge_alpha_x{scale}_{sample}", "PqiiPq")
+        read = (*frame.plane_arguments[:2], frame.height, frame.width)
+        grid = _blocks(enlarged.width, THREADS[0]), _blocks(enlarged.height, THREADS[1]), 1
+        written = enlarged.plane_arguments[:2]
+        kernel.launch(*read, *written, grid=grid, block=THREADS, stream=stream)
 
     def store(
         self,

@@ -38,6 +38,8 @@ class LayerFacts:
         precision: of its arithmetic, read off the weights and inputs: "INT8", "FP16", "FP32", ….
         bytes_moved: of the tensors it reads and writes, as laid out.
         tactic: the kernel's name, "" where TensorRT does not tell.
+        module: of the network, that its nodes came from; "" where that is not known.
+        macs: multiplications of its convolutions.
     """
 
     name: str
@@ -45,6 +47,8 @@ class LayerFacts:
     precision: str
     bytes_moved: int
     tactic: str = ""
+    module: str = ""
+    macs: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ class FakeEngine:
     """An engine made of a function: the seam for tests of code that uses `Restorer`.
 
     Args:
-        function: (N, C, H, W) float32 to the same shape; None returns the tiles as they are.
+        function: (N, in_planes, H, W) float32 to (N, out_channels, H, W); None returns the tiles as
+            they are, without the plane of a noise level.
         facts: what it says of itself.
         fixed_size: (height, width) of the only tile it takes, or None.
         statistics: what restores tiles with given statistics, or None.
@@ -45,7 +46,9 @@ class FakeEngine:
         if self.closed:
             raise EngineError("this engine is closed")
         self.shapes.append(tiles.shape)
-        return tiles if self.function is None else self.function(tiles)
+        if self.function is not None:
+            return self.function(tiles)
+        return tiles[:, :-1] if self.facts.noise_level else tiles
 
     def close(self) -> None:
         """Let `run` raise from now on."""

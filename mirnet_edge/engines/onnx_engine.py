@@ -118,7 +118,7 @@ class OnnxEngine:
         return inputs[0]
 
     def run(self, tiles: Tiles) -> Tiles:
-        """Restore (N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
+        """Restore (N, in_planes, H, W) float32 in [0, 1] to (N, out_channels, H, W), not clamped.
 
         Raises:
             EngineError: closed, or ONNX Runtime refuses the shape or runs out of memory.

@@ -34,8 +34,9 @@ class Engine(Protocol):
     """
 
     def run(self, tiles: Tiles) -> Tiles:
-        """Restore (N, C, H, W) float32 in [0, 1]; same shape, not clamped. The result may be a
-        buffer that the next call overwrites; the caller may change it."""
+        """Restore (N, C, H, W) float32 in [0, 1], C as ``facts.in_planes`` says, to the channels of
+        the restored frame, not clamped. The result may be a buffer that the next call overwrites;
+        the caller may change it."""
 
 
 class StatisticsEngine(Protocol):

@@ -37,7 +37,7 @@ class TorchEngine:
         self.facts = network.facts
 
     def run(self, tiles: Tiles) -> Tiles:
-        """Restore (N, C, H, W) float32 in [0, 1] to the same shape, not clamped.
+        """Restore (N, in_planes, H, W) float32 in [0, 1] to (N, out_channels, H, W), not clamped.
 
         Raises:
             EngineError: closed, or out of memory.

@@ -97,12 +97,7 @@ class FrameLayout:
                 f"columns {columns.start}-{columns.start + inside_w}",
             )
         planes[self.colours :] = planes[:1]
-        if inside_w < planes.shape[2]:
-            mirrored = reflected(np.arange(inside_w, planes.shape[2]), inside_w)
-            planes[:, :, inside_w:] = planes[:, :, mirrored]
-        if inside_h < planes.shape[1]:
-            mirrored = reflected(np.arange(inside_h, planes.shape[1]), inside_h)
-            planes[:, inside_h:] = planes[:, mirrored]
+        reflect_beyond(planes, inside_h, inside_w)
 
     def store(self, planes: NDArray[np.float32], frame: NDArray[Any], region: Region) -> None:
         """Write ``planes`` (C, h, w), cut to [0, 1] and rounded half to even, to ``region`` of the
@@ -158,6 +153,16 @@ def require_unit_range(samples: NDArray[np.float32], where: str = "") -> None:
         f"the frame holds values from {low:g} to {high:g}{where}, but a float32 frame is in "
         f"[0, 1]: divide it by {255 if high < 256 else 65535}, or by whatever is white in it"
     )
+
+
+def reflect_beyond(planes: NDArray[np.float32], height: int, width: int) -> None:
+    """Fill what is beyond the first ``height`` rows and ``width`` columns with their reflection."""
+    if width < planes.shape[2]:
+        mirrored = reflected(np.arange(width, planes.shape[2]), width)
+        planes[:, :, width:] = planes[:, :, mirrored]
+    if height < planes.shape[1]:
+        mirrored = reflected(np.arange(height, planes.shape[1]), height)
+        planes[:, height:] = planes[:, mirrored]
 
 
 def reflected(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from mirnet_edge.engines.protocol import Engine
 from mirnet_edge.errors import FrameError
-from mirnet_edge.facts import ModelFacts
+from mirnet_edge.facts import NOISE_UNIT, ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
+from mirnet_edge.frames.enlarged import enlarged_alpha
 from mirnet_edge.frames.layout import FrameLayout, require_array
+from mirnet_edge.frames.noise_estimator import CROP_PX
+from mirnet_edge.frames.noise_level import NoiseLevel, brightness_of, sample_regions
 from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, to_rgb
 from mirnet_edge.host.tiles import FrameTiles
 from mirnet_edge.pooling.passes import FrameStatistics
@@ -23,8 +28,9 @@ from mirnet_edge.tiling.geometry import Tiling
 
 class HostPath:
     """Restores one frame at a time (see `frame_path.FramePath`), with an engine that outlives this;
-    ``statistics`` are None where each tile has its own, ``pixels`` and ``frame_size`` where any
-    will do."""
+    ``statistics`` are None where each tile has its own, ``noise`` for a network that is not told
+    how noisy a frame is, ``pixels`` and ``frame_size`` where any will do. ``tiling`` is asked for
+    the size of the restored frame, which is that of the enlarged one."""
 
     depth = 1
 
@@ -34,13 +40,15 @@ class HostPath:
         facts: ModelFacts,
         tiling: Callable[[int, int], Tiling],
         statistics: FrameStatistics | None = None,
+        noise: NoiseLevel | None = None,
         pixels: PixelFormat | None = None,
         frame_size: tuple[int, int] | None = None,
     ) -> None:
         self.timings = Timings()
         self._latencies = LatencyRecord()
         self._engine, self._facts, self._tiling = engine, facts, tiling
-        self._statistics, self._pixels, self._frame_size = statistics, pixels, frame_size
+        self._statistics, self._noise = statistics, noise
+        self._pixels, self._frame_size = pixels, frame_size
         self._input = np.empty((1, 0, 0, 0), np.float32)
 
     def submit(
@@ -49,28 +57,36 @@ class HostPath:
         """Restore a frame; see `Restorer.__call__`."""
         began_s = time.perf_counter()
         image, facts, pixels = require_array(frame), self._facts, self._pixels
-        source = self._colours_of(image)
+        source, scale = self._colours_of(image), facts.scale
         layout = FrameLayout.of(source, facts.in_channels)
-        size = layout.height, layout.width
-        check_size(size, self._frame_size)
+        check_size((layout.height, layout.width), self._frame_size)
+        size = scale * layout.height, scale * layout.width
         # Y'CbCr has codes beyond [0, 1], which come back as they were only where nothing is cut.
         is_yuv = pixels is not None and pixels.is_yuv
-        written, shape = replace(layout, cut=not is_yuv), image.shape
+        written = replace(layout, height=size[0], width=size[1], cut=not is_yuv)
+        shape = (scale * image.shape[0], scale * image.shape[1], *image.shape[2:])
         if facts.in_channels != facts.out_channels:
             written = replace(written, colours=facts.out_channels)
             shape = (*shape[:2], facts.out_channels)
         output = allocate_output(image, out, shape)
         cover = self._tiling(*size).cover(*size)
+        buffer = self._buffer(cover.rows[0].size, cover.columns[0].size)
+        level = None if self._noise is None else self._level_of(self._noise, source, layout)
+        if level is not None:
+            buffer[:, facts.in_channels] = level / NOISE_UNIT
         tiles = FrameTiles(
             engine=self._engine,
             source=source,
             layout=layout,
-            target=np.empty_like(source) if is_yuv else self._colours_of(output),
+            target=np.empty((*size, 3), np.float32) if is_yuv else self._colours_of(output),
             target_layout=written,
+            scale=scale,
             cover=cover,
-            buffer=self._buffer(cover.rows[0].size, cover.columns[0].size),
+            buffer=buffer,
+            in_channels=facts.in_channels,
             out_channels=facts.out_channels,
             progress=progress,
+            load_s=time.perf_counter() - began_s,
         )
         if self._statistics is None or len(cover) == 1:
             tiles.run()
@@ -79,8 +95,8 @@ class HostPath:
         if pixels is not None and is_yuv:
             from_rgb(tiles.target, pixels, output)
         elif layout.alpha or (pixels is not None and pixels.name == "bgra"):
-            output[..., -1] = image[..., -1]
-        self._note(tiles, 1000 * (time.perf_counter() - began_s))
+            output[..., -1] = image[..., -1] if scale == 1 else enlarged_alpha(image, scale)
+        self._note(tiles, level, 1000 * (time.perf_counter() - began_s))
         return output
 
     def collect(self, ticket: NDArray[Any]) -> NDArray[Any]:
@@ -106,22 +122,47 @@ class HostPath:
 
     def _buffer(self, height: int, width: int) -> NDArray[np.float32]:
         # Kept for the next frame: fresh memory costs a page fault for every 4 KiB.
-        shape = (1, self._facts.in_channels, height, width)
+        shape = (1, self._facts.in_planes, height, width)
         if self._input.shape != shape:
             self._input = np.empty(shape, np.float32)
         return self._input
 
-    def _note(self, tiles: FrameTiles, total_ms: float) -> None:
+    def _level_of(self, noise: NoiseLevel, source: NDArray[Any], layout: FrameLayout) -> float:
+        """The noise level of a frame, which is estimated before the frame is enlarged."""
+        regions = sample_regions(layout.height, layout.width)
+
+        def cut() -> NDArray[np.float32]:
+            crops = np.empty((len(regions), 3, CROP_PX, CROP_PX), np.float32)
+            for region, crop in zip(regions, crops):
+                layout.load(source, region, crop)
+            return crops
+
+        return noise.of(
+            cut,
+            kind=(source.shape, source.dtype),
+            brightness=lambda: brightness_of(source, regions),
+        )
+
+    def _note(self, tiles: FrameTiles, level: float | None, total_ms: float) -> None:
         pre, engine, post = (
             1000 * spent for spent in (tiles.load_s, tiles.engine_s, tiles.store_s)
         )
         self._latencies.add(pre=pre, engine=engine, post=post, total=total_ms)
-        self.timings = Timings(len(tiles.cover), pre, engine, post, tiles.passes, tiles.samples)
+        count = len(tiles.cover)
+        self.timings = Timings(count, pre, engine, post, tiles.passes, tiles.samples, level)
 
 
 def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return ``out`` if it can hold the restored frame, or a new array where it is None."""
     if out is None:
+        needed = math.prod(shape) * frame.dtype.itemsize
+        # Asked before: Linux grants memory that is not there, and kills who touches it. Only of
+        # what is enlarged, for which nobody has shown yet that so much fits.
+        if needed > frame.nbytes and needed > (free := psutil.virtual_memory().available):
+            raise FrameError(
+                f"the restored frame, {frame.dtype} {shape}, takes {needed:,} bytes, and {free:,} "
+                "are free; cut the frame into parts, or give out, as an np.memmap of a file"
+            )
         return np.empty(shape, frame.dtype)
     if not isinstance(out, np.ndarray):
         raise FrameError(f"out must be a numpy array, not {type(out).__name__}")

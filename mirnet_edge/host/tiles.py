@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mirnet_edge.engines.protocol import Engine, Tiles, statistics_of_engine
 from mirnet_edge.errors import EngineError
 from mirnet_edge.frame_path import Progress
+from mirnet_edge.frames.enlarged import load_region
 from mirnet_edge.frames.layout import FrameLayout, Region
 from mirnet_edge.host.seams import Seams
 from mirnet_edge.pooling.samples import Sample
@@ -30,8 +31,11 @@ class FrameTiles:
 
     Attributes:
         source, target: what is read and written, each with its layout.
-        cover: the tiles.
-        buffer: (1, C, h, w) float32, of the tiles' size.
+        scale: how many times as high and wide as the source the target is.
+        cover: the tiles, of the target.
+        buffer: (1, C, h, w) float32, of the tiles' size; what it holds beyond the first
+            ``in_channels`` planes stays.
+        in_channels: of the frame, as the engine takes it.
         out_channels: of the engine.
         progress: called after each tile of every pass.
         passes, samples: runs so far of all tiles, and of single ones.
@@ -45,7 +49,9 @@ class FrameTiles:
     target_layout: FrameLayout
     cover: Cover
     buffer: Tiles
+    in_channels: int
     out_channels: int
+    scale: int = 1
     progress: Progress | None = None
     passes: int = 0
     samples: int = 0
@@ -115,7 +121,8 @@ class FrameTiles:
 
     def _run_tile(self, run: Run, index: int, region: Region) -> NDArray[np.float32]:
         clock = time.perf_counter()
-        self.layout.load(self.source, region, self.buffer[0])
+        planes = self.buffer[0, : self.in_channels]
+        load_region(self.layout, self.source, region, planes, self.scale)
         loaded = time.perf_counter()
         restored = np.asarray(run(index, self.buffer))
         self.load_s += loaded - clock
@@ -126,6 +133,6 @@ class FrameTiles:
                 f"the engine returned {restored.dtype} {restored.shape} for tiles of "
                 f"{self.buffer.shape}; expected float32 {expected}"
             )
-        planes: NDArray[np.float32] = restored[0]
+        result: NDArray[np.float32] = restored[0]
         # Seams and `store` work in place; a buffer that its engine keeps to itself is copied.
-        return planes if planes.flags.writeable else planes.copy()
+        return result if result.flags.writeable else result.copy()

@@ -202,7 +202,7 @@ def infer_config(tensors: Mapping[str, Tensor]) -> Config:
         channels=(top, mid, bot),
         groups=tuple(top // max(first[1], 1) for first in firsts),
         n_mrb=count(r"body\.0\.body\.(\d{1,4})\.dau_top\."),
-        context="body.0.body.0.dau_top.gcnet.conv_mask.weight" in tensors,
+        context=any(".gcnet." in name for name in tensors),
         **_ends_of(in_planes, out_planes),
     )
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import ModelFacts, SizeRule
@@ -90,7 +89,9 @@ class Network(nn.Module):
         self.config = config
         features = config.channels[0]
         # Made in this order, because a seed's weights are drawn in it.
-        blocks = config.shuffle**2
+        side, blocks = config.shuffle, config.shuffle**2
+        self.unshuffle: nn.Module = nn.PixelUnshuffle(side) if side > 1 else nn.Identity()
+        self.shuffle: nn.Module = nn.PixelShuffle(side) if side > 1 else nn.Identity()
         self.conv_in = conv(config.in_planes * blocks, features)
         bodies = ((*(make() for _ in range(n_blocks)), conv(features, features)) for make in groups)
         self.body = nn.Sequential(*(Chain(*body, residual=True) for body in bodies))
@@ -100,13 +101,12 @@ class Network(nn.Module):
         if not torch.compiler.is_compiling():
             self._check(image)
         config = self.config
-        pixels = F.pixel_unshuffle(image, config.shuffle) if config.shuffle > 1 else image
-        shallow = self.conv_in(pixels)
+        shallow = self.conv_in(self.unshuffle(image))
         deep = self.body(shallow)
-        out: Tensor = self.conv_out(deep if config.image_skip else deep + shallow)
-        if config.shuffle > 1:
-            out = F.pixel_shuffle(out, config.shuffle)
-        return out + image[:, : config.in_channels] if config.image_skip else out
+        out: Tensor = self.shuffle(self.conv_out(deep if config.image_skip else deep + shallow))
+        if not config.image_skip:
+            return out
+        return out + (image[:, : config.in_channels] if config.noise_level else image)
 
     def _check(self, image: Tensor) -> None:
         config = self.config

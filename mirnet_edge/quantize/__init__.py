@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 DENOISING_SIGMA = 25.0
 """Of the noise added to the bundled clean images for a denoiser: the middle of what it is trained
 for (`workstation.tasks.denoise`)."""
+TOLD_SIGMAS = (5.0, 15.0, 25.0, 35.0, 50.0)
+"""The same for one that is told the level, in turn: its ranges must hold for all that it is told.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def quantize_onnx(
             keeps the one that loses least.
         budget_db: PSNR that INT8 may cost on the calibration set, mean and standard error.
         sigma: of the noise to add to the calibration images, in units of 1/255, which are then
-            the clean targets; None adds 25 for a denoiser on the bundled images, else none.
+            the clean targets; None adds noise for a denoiser on the bundled images (of 25; of 5 to
+            50 where it is told the level), else none.
         tile: (height, width) of the graph that is written.
         progress: called with (step, done, total).
 
@@ -106,11 +110,16 @@ def quantize_onnx(
     if has_qdq(original):
         raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
     facts = read_facts(original)
+    if not facts.size_rule.allows(*tile):
+        near = "x".join(str(facts.size_rule.padded(side)) for side in tile)
+        raise GraphError(
+            f"tile {tile[0]}x{tile[1]}: this network takes {facts.size_rule}; the next is {near}"
+        )
     found = quantized_graph(
         original,
         rewritten_for_tensorrt(original, 1, tile),
         # Called to measure only: a record needs no images.
-        lambda: _calibration_set(calibration, facts, tile, sigma),
+        lambda: open_images(facts, tile, calibration, sigma),
         use_record=calibration is None and sigma is None,
         method=method,
         budget_db=budget_db,
@@ -153,19 +162,42 @@ def _require_layers(plan: QuantizationPlan) -> None:
         )
 
 
-def _calibration_set(
-    source: Source | CalibrationSet, facts: ModelFacts, tile: tuple[int, int], sigma: float | None
+def open_images(
+    facts: ModelFacts,
+    tile: tuple[int, int],
+    source: Source | CalibrationSet = None,
+    sigma: float | None = None,
 ) -> CalibrationSet:
+    """What a network is calibrated on; arguments and errors as of `quantize_onnx`."""
     if isinstance(source, CalibrationSet):
+        if source.tiles.shape[1] != facts.in_planes:
+            raise CalibrationError(
+                f"the calibration tiles have {source.tiles.shape[1]} planes, but the network takes "
+                f"{facts.in_planes}; open the set with in_channels={facts.in_channels} and "
+                f"noise_level={facts.noise_level}"
+            )
         if source.tiles.shape[2:] != tile:
             raise CalibrationError(
                 f"the calibration tiles are {source.tiles.shape[2]}x{source.tiles.shape[3]}, but "
                 f"the graph is made for {tile[0]}x{tile[1]}; open the set with that tile"
             )
         return source
-    if sigma is None and source is None and facts.task == "denoise":
-        sigma = DENOISING_SIGMA
-    return CalibrationSet.open(source, tile=tile, sigma=sigma, in_channels=facts.in_channels)
+    return CalibrationSet.open(
+        source,
+        tile=tile,
+        sigma=sigma_for(facts) if sigma is None and source is None else sigma,
+        in_channels=facts.in_channels,
+        noise_level=facts.noise_level,
+        scale=facts.scale,
+    )
+
+
+def sigma_for(facts: ModelFacts) -> float | tuple[float, ...] | None:
+    """Of the noise added to the bundled images for a network: clean ones would leave a denoiser
+    nothing to do."""
+    if facts.task != "denoise":
+        return None
+    return TOLD_SIGMAS if facts.noise_level else DENOISING_SIGMA
 
 
 def _describe(proto: ModelProto, plan: QuantizationPlan) -> None:

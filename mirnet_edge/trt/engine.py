@@ -116,8 +116,7 @@ class TensorRTEngine(Owner):
         taken, given = self.inputs[0], self.outputs[0]
         self.batch = taken.shape[0]
         self.fixed_size = (taken.shape[2], taken.shape[3])
-        of_plan = ModelFacts(in_channels=taken.shape[1], out_channels=given.shape[1])
-        self.facts = self.card.facts if self.card else of_plan
+        self.facts = self.card.facts if self.card else _facts_of_planes(taken.shape, given.shape)
         self._tiles = self._own(TileBuffers(self._plan, self.stream, self.lock))
         self.image, self.restored = self._tiles.image, self._tiles.restored
         self._side_addresses: dict[str, int] = {}
@@ -163,7 +162,8 @@ class TensorRTEngine(Owner):
         )
 
     def run(self, tiles: Tiles) -> Tiles:
-        """Restore (N, C, H, W) float32 in [0, 1], any N from 1, same shape, not clamped.
+        """Restore (N, in_planes, H, W) float32 in [0, 1], any N from 1, to the channels of the
+        restored frame, not clamped.
 
         The result is valid until the same thread calls this or `statistics` again.
 
@@ -258,6 +258,15 @@ class TensorRTEngine(Owner):
         """Wait for what runs, and free everything. A second call does nothing."""
         with self.lock:
             super().close()
+
+
+def _facts_of_planes(taken: tuple[int, ...], given: tuple[int, ...]) -> ModelFacts:
+    """What a plan alone tells of its network: no network that we know takes one plane more than it
+    gives, but for a noise level."""
+    noise_level = taken[1] == given[1] + 1
+    return ModelFacts(
+        in_channels=taken[1] - noise_level, out_channels=given[1], noise_level=noise_level
+    )
 
 
 def _make_profiler(trt: ModuleType, total_ms: dict[str, float]) -> object:

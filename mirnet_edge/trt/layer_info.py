@@ -62,6 +62,13 @@ def convolutions(layers: Iterable[LayerFacts]) -> list[LayerFacts]:
     return found
 
 
+def nodes_of(layer: LayerFacts) -> list[str]:
+    """Split a layer's name into those of the ONNX nodes that it was fused of, and whatever else
+    TensorRT writes beside them."""
+    # It joins them by " + " or as arguments.
+    return [name for name in re.split(r"[^\w./:-]+", layer.name) if name]
+
+
 def _layer(described: object) -> LayerFacts:
     if not isinstance(described, dict):  # with less verbosity a layer is its name
         return LayerFacts(str(described), "", UNKNOWN, 0)

@@ -1,10 +1,11 @@
-"""What a training run is: its settings, and the state that a checkpoint holds between two runs."""
+"""The state of a training run: what it begins with, and what a checkpoint holds of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,68 +13,41 @@ import torch
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.errors import CheckpointError, ConfigError
+from mirnet_edge.model.checkpoints import load_model
+from mirnet_edge.model.config import Config, preset_of
+from mirnet_edge.model.create import create_model
 from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation.curve import Point
+from mirnet_edge.workstation.settings import TrainSettings
 
 CHECKPOINT = "checkpoint.pt"
-CHECKPOINT_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Everything that decides the result of a training run, but data and device.
-
-    Attributes:
-        preset: name of the network.
-        task: name of the degradation (`mirnet_edge.workstation.tasks.TRAINABLE`).
-        steps: of the whole schedule.
-        batch: patches a step.
-        patch_px: side of a patch, a multiple of 4.
-        learning_rate, final_learning_rate: cosine from the first to the second.
-        warmup_steps: linear from zero; None takes 200, or a tenth of the steps where that is less.
-        clip_norm: greatest norm of the gradient.
-        seed: of initial weights, patches and noise.
-    """
-
-    preset: str = "edge-s"
-    task: str = "denoise"
-    steps: int = 100_000
-    batch: int = 16
-    patch_px: int = 128
-    learning_rate: float = 2e-4
-    final_learning_rate: float = 1e-6
-    warmup_steps: int | None = None
-    clip_norm: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "patch_px", "learning_rate", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:  # NaN is no number between either
-                raise ConfigError(f"{name}={getattr(self, name)}: must be positive and finite")
-        for name in ("final_learning_rate", "warmup_steps", "seed"):
-            if not 0 <= (getattr(self, name) or 0) < math.inf:
-                raise ConfigError(f"{name}={getattr(self, name)}: must not be negative")
-
-    def learning_rate_at(self, step: int) -> float:
-        """Of step ``step``, counted from 0."""
-        warmup = self.warmup_steps
-        if warmup is None:
-            warmup = min(200, self.steps // 10)
-        cosine = 0.5 + 0.5 * math.cos(math.pi * min(step / self.steps, 1))
-        rate = self.final_learning_rate + cosine * (self.learning_rate - self.final_learning_rate)
-        return rate * min(1, (step + 1) / max(warmup, 1))
+CHECKPOINT_FORMAT = 2
+MAY_DIFFER = ("steps", "minutes")
+"""Settings that a resumed run may have otherwise: how long the whole shall be."""
 
 
 @dataclass
 class TrainState:
-    """What a step changes, and what a checkpoint holds."""
+    """What a step changes, and what a checkpoint holds.
+
+    Attributes:
+        network: the weights that the optimizer moves.
+        average: their moving average, which is validated and kept.
+        seconds: of training so far, of earlier runs too.
+    """
 
     settings: TrainSettings
     network: Network
+    average: Network
     optimizer: torch.optim.Adam
     step: int = 0
     seconds: float = 0.0
     curve: list[Point] = field(default_factory=list)
+
+    @property
+    def position(self) -> float:
+        """Which part of the schedule is over, from 1 on the whole."""
+        return self.settings.position(self.step, self.seconds)
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint and the curve."""
@@ -81,7 +55,9 @@ class TrainState:
         content = {
             "format": CHECKPOINT_FORMAT,
             "settings": dataclasses.asdict(self.settings),
-            "model": self.network.state_dict(),
+            # Under the name by which `load_model` finds weights: those that are of use.
+            "model": self.average.state_dict(),
+            "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -94,15 +70,16 @@ class TrainState:
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, with its warm-up where the settings name none; a `ConfigError`
-        where its settings differ in more than ``steps``."""
+        where its settings differ in more than `MAY_DIFFER`."""
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            version, found = content["format"], TrainSettings(**content["settings"])
+            version = content["format"]
+            found = TrainSettings(**content["settings"]) if version == CHECKPOINT_FORMAT else None
         except Exception as error:  # damaged files make torch and pickle raise nearly anything
             raise CheckpointError(
                 f"{path}: not a training checkpoint, or damaged; delete it to start anew"
             ) from error
-        if version != CHECKPOINT_FORMAT:
+        if found is None:
             raise CheckpointError(
                 f"{path}: format {version}; this version reads {CHECKPOINT_FORMAT}"
             )
@@ -111,14 +88,49 @@ class TrainState:
         different = [
             f"{name} {old!r} -> {new!r}"
             for (name, old), new in zip(vars(found).items(), vars(self.settings).values())
-            if old != new and name != "steps"
+            if old != new and name not in MAY_DIFFER
         ]
         if different:
             raise ConfigError(
                 f"{path} was trained with other settings ({', '.join(different)}); use the same, "
                 "or another output folder"
             )
-        self.network.load_state_dict(content["model"])
+        self.network.load_state_dict(content["network"])
+        self.average.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.seconds = content["step"], content["seconds"]
         self.curve = [Point(**point) for point in content["curve"]]
+
+
+def initial_network(
+    config: Config,
+    settings: TrainSettings,
+    initial: str | os.PathLike[str] | None,
+    say: Callable[[str], None],
+) -> Network:
+    """A network of ``config`` with weights drawn from the settings' seed, or those of ``initial``.
+
+    A network of the same preset that was made for another task may differ in a few tensors: these
+    are drawn anew, and ``say`` is told which. A `ConfigError` where the presets differ.
+    """
+    network = create_model(config, seed=settings.seed)
+    if initial is None:
+        return network
+    found = load_model(initial)
+    if found.config == config:
+        return found
+    if preset_of(found.config) != settings.preset:
+        raise ConfigError(
+            f"{initial} is a {found.facts.preset} network, but {settings.preset} is to be trained"
+        )
+    drawn, known = network.state_dict(), found.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in known.items()
+        if name in drawn and drawn[name].shape == tensor.shape
+    }
+    network.load_state_dict({**drawn, **fitting})
+    network.facts = found.facts
+    anew = [name for name in drawn if name not in fitting]
+    say(f"{initial} was made for another task; drawn anew: {', '.join(anew)}")
+    return network

@@ -1,12 +1,13 @@
-"""Train a MIRNet on clean images, with the papers' recipe, resumable at any step.
+"""Train a network on clean images or pairs, resumable at any step.
 
-Charbonnier loss, Adam, cosine annealing, random patches under the symmetries of the square,
-bfloat16 on a GPU. Everything random in step ``t`` is drawn from a generator seeded by (seed, t), so
+Adam, cosine annealing, random patches under the symmetries of the square, a moving average of the
+weights. Everything random in step ``t`` is drawn from a generator seeded by (seed, t, process), so
 a run that was stopped and resumed equals one that was not.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -14,31 +15,40 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from mirnet_edge._imports import require
-from mirnet_edge.engines.torch_engine import TorchEngine
-from mirnet_edge.errors import ConfigError, DataError, OutputError, first_line
+from mirnet_edge.errors import ConfigError, DataError, DeviceMemoryError, OutputError, first_line
 from mirnet_edge.interrupts import interrupts_deferred
-from mirnet_edge.model.checkpoints import facts_of, load_model, save_model
+from mirnet_edge.model.checkpoints import facts_of, save_model
 from mirnet_edge.model.config import preset
-from mirnet_edge.model.create import create_model
-from mirnet_edge.restore import Restorer
+from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation.curve import Point, plot_curve
-from mirnet_edge.workstation.evaluate import evaluate_model, load_images
-from mirnet_edge.workstation.patches import PatchSampler
-from mirnet_edge.workstation.state import CHECKPOINT, TrainSettings, TrainState
-from mirnet_edge.workstation.tasks import TRAINABLE
+from mirnet_edge.workstation.pace import Pace, Report
+from mirnet_edge.workstation.patches import (
+    Draw,
+    PatchSampler,
+    degraded_patches,
+    paired_patches,
+)
+from mirnet_edge.workstation.photos import read_pairs, read_photos
+from mirnet_edge.workstation.processes import Processes
+from mirnet_edge.workstation.settings import Stage, TrainSettings
+from mirnet_edge.workstation.state import CHECKPOINT, TrainState, initial_network
+from mirnet_edge.workstation.stepper import Stepper
+from mirnet_edge.workstation.validation import read_validation
 
-
-def charbonnier(restored: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """Mean of sqrt(difference² + epsilon²) (Charbonnier et al., ICIP 1994)."""
-    difference = restored.float() - clean
-    return torch.sqrt(difference * difference + epsilon * epsilon).mean()
+PathLike = str | os.PathLike[str]
+READ_EVERY = 10
+"""Steps between looks at what they came to, and between words with other processes."""
+MOST_REFUSED = 10
+"""Steps in a row without a finite gradient, after which no more are taken."""
+SUSPECT = 3
+"""Such steps at the end of a run, from which on its state is not saved."""
+LEAST_PATCH_PX = 16
+"""Of which patches are multiples, at the small size where a task enlarges: JPEG's 4:2:0 blocks."""
 
 
 class Trainer:
@@ -49,11 +59,20 @@ class Trainer:
         data: folder of clean images, or several.
         output: folder for ``checkpoint.pt``, ``model.safetensors``, ``curve.json`` and
             ``curve.png``; made if missing. A checkpoint in it is resumed.
-        validation: folder of clean images for the curve, or None.
+        pairs: instead of ``data``: the folders of the degraded and of the good pictures (see
+            `matched_pairs`).
+        validation: folders for the curve, each ``FOLDER`` of clean images or ``INPUTS:TARGETS``,
+            with ``NAME=`` before it or not.
+        validation_images: most of each set.
         device: as torch names it; None takes a GPU where there is one.
-        compile: let torch.compile fuse the network; a minute at start.
+        compile: let torch.compile fuse the network, a minute at the start of each stage; None does
+            on a GPU where Triton is.
         initial: weights to start from, a file or a bundled model's name; None draws them. A
             checkpoint in ``output`` goes before them.
+        say: called with sentences that a user should read.
+
+    Started by ``torchrun``, each process takes a GPU and patches of its own, and the first one
+    writes the files.
 
     Raises:
         ConfigError: settings or a device that cannot be, or settings other than the checkpoint's.
@@ -66,136 +85,152 @@ class Trainer:
     def __init__(
         self,
         settings: TrainSettings,
-        data: Sequence[str | os.PathLike[str]],
-        output: str | os.PathLike[str],
-        validation: str | os.PathLike[str] | None = None,
+        data: Sequence[PathLike],
+        output: PathLike,
+        *,
+        pairs: tuple[PathLike, PathLike] | None = None,
+        validation: Sequence[PathLike] = (),
+        validation_images: int = 24,
         device: str | None = None,
-        compile: bool = False,
-        initial: str | os.PathLike[str] | None = None,
+        compile: bool | None = None,
+        initial: PathLike | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        config = preset(settings.preset)
-        if settings.patch_px % config.size_multiple:
-            raise ConfigError(
-                f"patch_px={settings.patch_px}: must be a multiple of {config.size_multiple}"
-            )
-        if settings.task not in TRAINABLE:
-            trainable = ", ".join(TRAINABLE)
-            raise ConfigError(
-                f"no task {settings.task!r} can be trained yet; there are: {trainable}"
-            )
-        self.task = TRAINABLE[settings.task]
+        self.task = settings.make_task()
+        config = self.task.network(preset(settings.preset))
+        multiple = math.lcm(config.size_multiple, LEAST_PATCH_PX * self.task.scale)
+        self.stages = settings.stages(multiple)
+        if bool(data) == bool(pairs):
+            raise ConfigError("train on folders of clean images, or on pairs: name one of the two")
+        if pairs and self.task.scale > 1:
+            raise ConfigError("super-resolution makes its own small pictures; give clean images")
         # Both are used at the end alone, when hours would be lost.
         require("matplotlib", "drawing the training curve")
         require("safetensors", "saving the weights")
-        self.device = _usable_device(device)
+        self.device, self.processes = _usable_device(device)
         self.output = Path(output)
         if self.output.exists() and not self.output.is_dir():
             raise OutputError(f"{output} is a file; name a folder")
         self.skipped: list[str] = []
-        images = self._read(data, settings.patch_px)
-        self.sampler = PatchSampler(images, settings.patch_px, self.device)
-        self.data_facts: dict[str, object] = {"folders": len(data), "images": len(images)}
-        if validation:
-            self.data_facts["validation"] = Path(validation).name
-        self.validation = _center_crops(validation) if validation else []
-        self.state = self._fresh_or_resumed(settings, initial)
-        self._generator = torch.Generator(self.device)
-        self._updating = False
-        self._forward: Callable[[Tensor], Tensor] = self.state.network
-        if self.device.type == "cuda":
-            self.state.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if compile:
-            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-            self._forward = torch.compile(self.state.network, mode=mode)
-
-    def _read(
-        self, data: Sequence[str | os.PathLike[str]], patch_px: int
-    ) -> list[NDArray[np.uint8]]:
-        images = []
-        for folder in data:
-            for name, image in load_images(folder, self.skipped)[1]:
-                if min(image.shape[:2]) < patch_px:
-                    size = f"{image.shape[1]}x{image.shape[0]}"
-                    self.skipped.append(f"{name}: {size}, smaller than a patch of {patch_px}")
-                else:
-                    images.append(image)
-        if not images:
+        sides = [stage.patch_px for stage in self.stages]
+        if pairs:
+            pictures = read_pairs(*pairs, min(sides), self.skipped)
+        else:
+            pictures = read_photos(data, min(sides), settings.rescale, self.skipped)
+        largest = max(min(copies[0].shape[:2]) for copies in pictures)
+        if largest < max(sides):
             raise DataError(
-                f"{', '.join(map(str, data))}: no image to train on; "
-                f"{len(self.skipped)} left out: {'; '.join(self.skipped[:3])}"
+                f"no image is as large as a patch of {max(sides)}; the largest has {largest} pixels"
             )
-        return images
-
-    def _fresh_or_resumed(
-        self, settings: TrainSettings, initial: str | os.PathLike[str] | None
-    ) -> TrainState:
-        network = create_model(settings.preset, seed=settings.seed)
+        sampler = PatchSampler([copy for copies in pictures for copy in copies], self.device)
+        draw: Draw = (
+            paired_patches(sampler, config.noise_level)
+            if pairs
+            else degraded_patches(sampler, self.task)
+        )
+        self.data_facts: dict[str, object] = {
+            "folders": len(pairs or data),
+            "images": len(pictures),
+            "pairs": bool(pairs),
+        }
+        self.validation = read_validation(validation, validation_images)
+        if self.validation:
+            self.data_facts["validation"] = {found.name: len(found) for found in self.validation}
+        network = initial_network(config, settings, initial, say)
         if initial is not None:
-            network = load_model(initial)
-            if network.config != preset(settings.preset):
-                raise ConfigError(
-                    f"{initial} is a {network.facts.preset} network, but {settings.preset} is to "
-                    "be trained"
-                )
             self.data_facts["initial_weights_sha256"] = network.facts.weights_sha256
-        network = network.to(self.device)
-        fused = self.device.type == "cuda"
-        optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, fused=fused)
-        state = TrainState(settings, network, optimizer)
+        self.state = self._fresh_or_resumed(settings, network.to(self.device))
+        if compile is None:
+            compile = self.device.type == "cuda" and _has_triton()
+        self.stepper = Stepper(
+            self.state, draw, config.in_planes, self.device, self.processes, compile, say
+        )
+        self._pointed = self.state.step
+
+    def _fresh_or_resumed(self, settings: TrainSettings, network: Network) -> TrainState:
+        average = copy.deepcopy(network).requires_grad_(False)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1.0, fused=True)
+        state = TrainState(settings, network, average, optimizer)
         path = self.output / CHECKPOINT
         if path.exists():
             state.resume(path)
+        if self.device.type == "cuda":
+            for each in (state.network, state.average):
+                each.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for moments in optimizer.state.values():
+                for name, tensor in moments.items():
+                    if tensor.dim() == 4:
+                        moments[name] = tensor.to(memory_format=torch.channels_last)
         return state
 
     def run(
         self,
         until: int | None = None,
-        validate_every: int = 1000,
-        seconds: float = math.inf,
-        report: Callable[[TrainState, float], None] | None = None,
+        validate_every: int | None = None,
+        checkpoint_minutes: float = 5.0,
+        report: Callable[[Report], None] | None = None,
     ) -> TrainState:
-        """Train until step ``until`` (None: the schedule's end) or for about ``seconds``.
+        """Train until step ``until`` (None: the schedule's end).
 
-        Saves a checkpoint and a point of the curve every ``validate_every`` steps and at the end,
-        and the weights at the end. An interruption (Ctrl-C, SIGTERM) waits for the end of its step
-        and saves a checkpoint of the steps done, if there are any.
+        Adds a point to the curve every ``validate_every`` steps (None: a 25th of the schedule, at
+        least 1000) and at the end, and saves checkpoint and weights with each and every
+        ``checkpoint_minutes``. An interruption (Ctrl-C,
+        SIGTERM) waits for the end of its step and saves the steps done, if there are any.
 
         Args:
-            report: called every ten steps and at the last with the state and the loss.
+            report: called every ten steps, after each point and at the end, in the first process.
 
         Raises:
             ConfigError: the loss is no longer finite; an earlier checkpoint is kept.
             OutputError: the output folder cannot be written to.
+            DeviceMemoryError: the GPU's memory does not suffice.
         """
-        state = self.state
+        state, stepper = self.state, self.stepper
         last = min(until or state.settings.steps, state.settings.steps)
-        self._make_output_folder()
-        started, earlier = time.monotonic(), state.seconds
-        losses: list[Tensor] = []
-        with interrupts_deferred(signal.SIGINT, signal.SIGTERM) as interrupted:
+        validate_every = validate_every or max(1000, state.settings.steps // 25)
+        if self.processes.is_first:
+            self._make_output_folder()
+        pace = Pace(state, last, self.processes.count, self.device)
+        number = 0
+        with interrupts_deferred(signal.SIGINT, signal.SIGTERM) as interrupted, stepper.working():
             try:
-                while state.step < last and not interrupted():
-                    losses.append(self._step())
-                    elapsed = time.monotonic() - started
-                    state.seconds = earlier + elapsed
-                    # Ten steps apart, because a loss as a number waits for the GPU.
-                    if report and (state.step % 10 == 0 or state.step == last):
-                        report(state, float(losses[-1]))
-                    if state.step % validate_every == 0 or state.step == last or elapsed > seconds:
-                        psnr = self._validate(interrupted)
-                        # Emptied first: a loss that is refused is not to be recorded once more.
-                        pending, losses = losses, []
-                        self._record(pending, psnr)
-                    if elapsed > seconds:
-                        break
+                saved_at = time.monotonic()
+                first = state.step
+                while state.step < last:
+                    if self.processes.count == 1 or (state.step - first) % READ_EVERY == 0:
+                        number, state.seconds = self._agreed(interrupted(), pace.seconds())
+                        if number or state.position >= 1:
+                            break
+                    stage = self._stage()
+                    stepper.step(stage)
+                    pace.add(stage.batch)
+                    if state.step % READ_EVERY == 0:
+                        self._read(pace, report)
+                    if state.step % validate_every == 0 and state.step < last:
+                        self._add_point(self._validate(interrupted))
+                        self._tell(pace, report, state.curve[-1].loss)
+                        saved_at = pace.restart()
+                    elif time.monotonic() - saved_at > 60 * checkpoint_minutes:
+                        self._save(stepper.tally().refused)
+                        saved_at = pace.restart()
+                state.seconds = pace.seconds()
+                if not number and state.step > self._pointed:
+                    self._add_point(self._validate(interrupted), is_last=True)
+            except torch.OutOfMemoryError as error:
+                raise DeviceMemoryError(
+                    f"{first_line(error)}: take a smaller batch than {self._stage().batch}"
+                ) from error
             finally:
-                if losses and not self._updating:
-                    self._record(losses, psnr=None)
-        if interrupted() == signal.SIGTERM:
+                if state.step > self._pointed and not stepper.is_updating:
+                    self._add_point({}, is_last=True)
+        number = number or interrupted()
+        if number == signal.SIGTERM:
             signal.raise_signal(signal.SIGTERM)  # ends the process, unless somebody handles it
-        if interrupted():
+        if number:
             raise KeyboardInterrupt
-        self._save_weights()
+        self._finish()
+        if state.curve:
+            self._tell(pace, report, state.curve[-1].loss)
         return state
 
     def _make_output_folder(self) -> None:
@@ -206,95 +241,109 @@ class Trainer:
         if not os.access(self.output, os.W_OK):
             raise OutputError(f"cannot write to the folder {self.output}; choose another")
 
-    def _step(self) -> Tensor:
-        state, settings = self.state, self.state.settings
-        # So far apart that neighbouring seeds share no step's draws within a million steps.
-        self._generator.manual_seed(settings.seed * 1_000_003 + state.step)
-        clean = self.sampler.draw(settings.batch, self._generator)
-        degraded = self.task.degrade(clean, self._generator)
-        if self.device.type == "cuda":
-            degraded = degraded.contiguous(memory_format=torch.channels_last)
-        for group in state.optimizer.param_groups:
-            group["lr"] = settings.learning_rate_at(state.step)
-        # "reduce-overhead" keeps outputs in memory that the next step reuses, and wants to be told.
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            restored = self._forward(degraded)
-        loss = charbonnier(restored, clean)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
-        # An error in here leaves weights of which some are of the next step: not to be saved.
-        self._updating = True
-        state.optimizer.step()
-        state.step += 1
-        self._updating = False
-        return loss.detach()
+    def _agreed(self, number: int, seconds: float) -> tuple[int, float]:
+        """The signal that any process got, and the longest time, in all of them the same."""
+        number_anywhere, longest = self.processes.greatest(number, seconds)
+        return int(number_anywhere), longest
 
-    def _record(self, losses: list[Tensor], psnr: float | None) -> None:
-        """Add a point to the curve and write the checkpoint."""
-        state = self.state
-        loss = float(torch.stack(losses).mean())
-        if not math.isfinite(loss):
-            path = self.output / CHECKPOINT
-            kept = f"{path} keeps the last good state" if path.exists() else "nothing is saved yet"
-            raise ConfigError(
-                f"the loss is {loss} at step {state.step}: lower learning_rate "
-                f"({state.settings.learning_rate}); {kept}"
-            )
-        learning_rate = state.settings.learning_rate_at(state.step - 1)
+    def _stage(self) -> Stage:
+        position = self.state.position
+        return [stage for stage in self.stages if stage.start <= position][-1]
+
+    def _read(self, pace: Pace, report: Callable[[Report], None] | None) -> None:
+        tally = self.stepper.earlier_tally()
+        if tally is None:
+            return
+        if tally.refused >= MOST_REFUSED:
+            self._pointed = self.state.step  # what was refused is not to be recorded once more
+            self._lost(tally.loss)
+        self._tell(pace, report, tally.loss)
+
+    def _tell(self, pace: Pace, report: Callable[[Report], None] | None, loss: float) -> None:
+        if report and self.processes.is_first:
+            report(pace.report(loss))
+
+    def _lost(self, loss: float) -> NoReturn:
+        state, path = self.state, self.output / CHECKPOINT
+        kept = f"{path} keeps the last good state" if path.exists() else "nothing is saved yet"
+        rate = state.settings.learning_rate_at(state.step - 1, state.position)
+        raise ConfigError(
+            f"the loss is {loss} at step {state.step}, where the learning rate is {rate:.2g}: "
+            f"lower learning_rate; {kept}"
+        )
+
+    def _add_point(self, psnr: dict[str, float], is_last: bool = False) -> None:
+        """Add a point to the curve, and save; at the last, after a refused step too."""
+        state, tally = self.state, self.stepper.tally()
+        self._pointed = state.step
+        if tally.finite == 0 or (is_last and tally.refused >= SUSPECT):
+            self._lost(tally.loss)
+        learning_rate = float(state.optimizer.param_groups[0]["lr"])
+        loss = tally.loss_sum / tally.finite
         state.curve.append(Point(state.step, loss, psnr, learning_rate, state.seconds))
-        state.save(self.output)
+        self.stepper.restart_tally()
+        self._save(0 if is_last else tally.refused)
 
-    def _validate(self, interrupted: Callable[[], int]) -> float | None:
-        """The curve's PSNR; None where there is nothing to validate on, or no time any more."""
-        network = self.state.network
-        network.facts = facts_of(network, self.state.settings.task)
-        restorer = Restorer(TorchEngine(network, self.device), tile=None)
-        scores = []
-        for seed, image in enumerate(self.validation):
-            # Who sends SIGTERM kills soon after, and the steps since the last point are not saved.
-            if interrupted():
-                return None
-            evaluation = evaluate_model(restorer, [image], seed=seed, with_ssim=False)
-            scores.append(evaluation.mean.psnr)
-        return float(np.mean(scores)) if scores else None
+    def _save(self, refused: float) -> None:
+        """Write checkpoint and weights, unless the last steps were refused: weights that have left
+        all bounds give no finite gradient."""
+        if self.processes.is_first and refused == 0:
+            self.state.save(self.output)
+            self._save_weights()
+
+    def _validate(self, interrupted: Callable[[], int]) -> dict[str, float]:
+        """The curve's PSNR by validation set; of those alone for which there is time."""
+        if not self.validation or not self.processes.is_first:
+            return {}
+        average = self.state.average
+        average.facts = facts_of(average, self.task.restores, self.task.scale)
+        figures: dict[str, float] = {}
+        for each in self.validation:
+            psnr = each.psnr(average, self.device, interrupted)
+            if psnr is None:
+                break
+            figures[each.name] = psnr
+        return figures
 
     def _save_weights(self) -> None:
         state, on_gpu = self.state, self.device.type == "cuda"
         cpu = f"CPU, {torch.get_num_threads()} threads"
         training = {
             "settings": dataclasses.asdict(state.settings),
+            "task_settings": dataclasses.asdict(self.task),  # type: ignore[call-overload]
             "steps_done": state.step,
             "seconds": round(state.seconds, 1),
             "data": self.data_facts,
             "device": torch.cuda.get_device_name(self.device) if on_gpu else cpu,
+            "processes": self.processes.count,
             "torch": torch.__version__,
         }
         path = self.output / "model.safetensors"
-        save_model(state.network, path, task=state.settings.task, training=training)
-        if state.curve:
-            plot_curve(state.curve, self.output / "curve.png")
+        save_model(state.average, path, self.task.restores, training, self.task.scale)
+
+    def _finish(self) -> None:
+        if self.processes.is_first:
+            self._save_weights()
+            if self.state.curve:
+                plot_curve(self.state.curve, self.output / "curve.png")
 
 
-def _center_crops(folder: str | os.PathLike[str], most_px: int = 512) -> list[NDArray[np.uint8]]:
-    """Validation images, cut to ``most_px`` so that a point of the curve stays cheap."""
-    skipped: list[str] = []
-    crops = []
-    for _, image in load_images(folder, skipped)[1]:
-        top = max(image.shape[0] - most_px, 0) // 2
-        left = max(image.shape[1] - most_px, 0) // 2
-        crops.append(image[top : top + most_px, left : left + most_px])
-    if not crops:
-        raise DataError(f"{folder}: no image to validate on; {'; '.join(skipped[:3])}")
-    return crops
-
-
-def _usable_device(name: str | None) -> torch.device:
+def _usable_device(name: str | None) -> tuple[torch.device, Processes]:
+    wanted = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        on_gpu = torch.device(wanted).type == "cuda"
+        processes = Processes.of_launcher(on_gpu)
+        if on_gpu and processes.count > 1:
+            wanted = f"cuda:{processes.local_rank}"
+        device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here: {first_line(error)}") from error
-    return device
+    return device, processes
+
+
+def _has_triton() -> bool:
+    """Whether torch.compile can write kernels for a GPU."""
+    from torch.utils._triton import has_triton
+
+    return bool(has_triton())

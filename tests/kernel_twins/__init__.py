@@ -1,5 +1,6 @@
 """NumPy twins of the CUDA kernels: what each must compute, said as plainly as possible."""
 
+from kernel_twins.enlarge import enlarge_alpha, enlarge_tiles, enlarged
 from kernel_twins.frames import (
     ORDERS,
     SAMPLES,
@@ -30,6 +31,9 @@ __all__ = [
     "Array",
     "Colour",
     "blend_tiles",
+    "enlarge_alpha",
+    "enlarge_tiles",
+    "enlarged",
     "lap",
     "load_tiles",
     "load_tiles_yuv",

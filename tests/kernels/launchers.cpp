@@ -2,6 +2,8 @@
 #include "host_cuda.h"
 
 #include "blend_tiles.cu"
+#include "enlarge.cu"
+#include "fill_plane.cu"
 #include "luma_sums.cu"
 #include "load_tiles.cu"
 #include "load_tiles_yuv.cu"
@@ -11,10 +13,10 @@
 
 extern "C" void launch_load_tiles(decltype(&load_tiles_rgb_u8_f16) kernel, dim3 grid, dim3 block,
                                   const void* frame, long long pitch_bytes, int height, int width,
-                                  const int2* origins, void* tiles, int tile_height,
-                                  int tile_width) {
-    launch(kernel, grid, block, frame, pitch_bytes, height, width, origins, tiles, tile_height,
-           tile_width);
+                                  const int2* origins, void* tiles, int tile_planes,
+                                  int tile_height, int tile_width) {
+    launch(kernel, grid, block, frame, pitch_bytes, height, width, origins, tiles, tile_planes,
+           tile_height, tile_width);
 }
 
 extern "C" void launch_store_tiles(decltype(&store_tiles_rgb_u8_f16) kernel, dim3 grid, dim3 block,
@@ -31,9 +33,9 @@ extern "C" void launch_load_tiles_yuv(decltype(&load_tiles_nv12_u8_f16) kernel, 
                                       const void* cb, long long cb_pitch_bytes, const void* cr,
                                       long long cr_pitch_bytes, int height, int width,
                                       const YuvToRgb* matrix, const int2* origins, void* tiles,
-                                      int tile_height, int tile_width) {
+                                      int tile_planes, int tile_height, int tile_width) {
     launch(kernel, grid, block, y, y_pitch_bytes, cb, cb_pitch_bytes, cr, cr_pitch_bytes, height,
-           width, *matrix, origins, tiles, tile_height, tile_width);
+           width, *matrix, origins, tiles, tile_planes, tile_height, tile_width);
 }
 
 extern "C" void launch_store_tiles_yuv(decltype(&store_tiles_nv12_u8_f16) kernel, dim3 grid,
@@ -52,6 +54,26 @@ extern "C" void launch_blend_tiles(decltype(&blend_tiles_f16) kernel, dim3 grid,
                                    int batch, int columns, const float* ramp, int blend) {
     launch(kernel, grid, block, ring, ring_tiles, tile_height, tile_width, origins, settled, cursor,
            batch, columns, ramp, blend);
+}
+
+extern "C" void launch_enlarge_tiles(decltype(&enlarge_tiles_x2_f16) kernel, dim3 grid, dim3 block,
+                                     const void* planes, int plane_width, int height, int width,
+                                     const int2* origins, void* tiles, int tile_planes,
+                                     int tile_height, int tile_width) {
+    launch(kernel, grid, block, planes, plane_width, height, width, origins, tiles, tile_planes,
+           tile_height, tile_width);
+}
+
+extern "C" void launch_enlarge_alpha(decltype(&enlarge_alpha_x2_u8) kernel, dim3 grid, dim3 block,
+                                     const void* frame, long long pitch_bytes, int height,
+                                     int width, void* enlarged, long long enlarged_pitch_bytes) {
+    launch(kernel, grid, block, frame, pitch_bytes, height, width, enlarged, enlarged_pitch_bytes);
+}
+
+extern "C" void launch_fill_plane(decltype(&fill_plane_f16) kernel, dim3 grid, dim3 block,
+                                  void* tiles, int planes, int tile_height, int tile_width,
+                                  const float* value) {
+    launch(kernel, grid, block, tiles, planes, tile_height, tile_width, *value);
 }
 
 extern "C" void launch_luma_sums(decltype(&luma_sums_rgb_u8) kernel, dim3 grid, dim3 block,

@@ -49,8 +49,7 @@ class _Finder:
         self.graph = proto.graph
         self.constants = {tensor.name for tensor in proto.graph.initializer}
         self.shapes = shapes_by_name(proto)
-        batch, _, height, width = self._shape(proto.graph.input[0].name)
-        self.mask_size = batch * height * width
+        self.mask_size = self._mask_size()
         self.producer = {name: node for node in self.graph.node for name in node.output}
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in self.graph.node:
@@ -80,6 +79,14 @@ class _Finder:
         while between := {node.name for node in self.graph.node if self._is_between(node)}:
             self.found |= between
         return [node.name for node in self.graph.node if node.name in self.found]
+
+    def _mask_size(self) -> int:
+        """Of the largest map of one channel: at the size at which the convolutions work, which is a
+        part of the image's where they work on blocks of its pixels."""
+        image = self._shape(self.graph.input[0].name)
+        maps = [node.output[0] for node in self.graph.node if node.op_type == "Conv"]
+        shapes = [self._shape(name) for name in maps] or [image]
+        return max(batch * math.prod(extent) for batch, _, *extent in shapes)
 
     def _needs_fp32(self, node: NodeProto) -> bool:
         """Whether the node does by itself, whatever stands beside it."""
@@ -172,7 +179,7 @@ class _Finder:
         return not any(self._is_large(name) for name in (*node.input, *node.output) if name)
 
     def _is_large(self, name: str) -> bool:
-        """Whether it has more values than one channel of the input: attention masks are small,
+        """Whether it has more values than one channel at full size: attention masks are small,
         feature maps are large."""
         return self._size(name) > self.mask_size
 

@@ -46,7 +46,8 @@ class PassReport:
     Attributes:
         name: of the pass.
         changes: how often it applied.
-        nodes, bytes_moved: of the graph after it; `cost.bytes_moved`, at 256x256 if size is open.
+        nodes, bytes_moved: of the graph after it; `cost.bytes_moved`, at `edit.ASSUMED_PX` if size
+            is open.
     """
 
     name: str

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     Dim = int | str | SymbolicDim | None
 
-ASSUMED_SIZE = (256, 256)
-"""Height and width at which bytes are counted in a graph of open size."""
+ASSUMED_PX = 256
+"""Height and width at which bytes are counted in a graph of open size, or the next that its network
+takes."""
 SPATIAL_AXES = [2, 3]
 T = TypeVar("T")
 Changes = Iterator["dict[Value, Value]"]
@@ -52,7 +53,7 @@ class GraphEditor:
 
     def dims(self, value: Value) -> tuple[int, ...]:
         """Shape of a value that was there when editing began or replaced one that was; in a graph
-        of open size, at `ASSUMED_SIZE`."""
+        of open size, at `ASSUMED_PX`."""
         return self._dims[str(value.name)]
 
     def size(self, value: Value) -> int:
@@ -239,6 +240,7 @@ def is_frame_mean(editor: GraphEditor, node: Node) -> bool:
 
 
 def sized(proto: ModelProto) -> ModelProto:
-    """The shapes of ``proto`` (see `graph.file.shapes_of`), open ones at `ASSUMED_SIZE`."""
+    """The shapes of ``proto`` (see `graph.file.shapes_of`), open ones at `ASSUMED_PX`."""
     batch, _, height, width = dims_of(proto.graph.input[0])
-    return shapes_of(proto, batch or 1, height or ASSUMED_SIZE[0], width or ASSUMED_SIZE[1])
+    side = read_facts(proto).size_rule.padded(ASSUMED_PX)
+    return shapes_of(proto, batch or 1, height or side, width or side)

@@ -17,9 +17,8 @@ from PIL import Image
 
 from mirnet_edge.errors import CalibrationError, ImageError
 from mirnet_edge.frame_path import Progress
-from mirnet_edge.frames.layout import FrameLayout
-from mirnet_edge.frames.noise import CLIPPED_SHARE, add_gaussian_noise, to_uint8, unit_range
 from mirnet_edge.quantize.calibration.diversity import describe, farthest_first
+from mirnet_edge.quantize.calibration.given import Given, planes_of
 from mirnet_edge.quantize.calibration.sources import (
     Pixels,
     Source,
@@ -47,9 +46,11 @@ class CalibrationSet:
     """Tiles for calibration, and what is wrong with them.
 
     Attributes:
-        tiles: (N, C, H, W) float32, what the network is given; values in [0, 1], beyond it where
-            noise was added.
-        targets: the same tiles before noise was added; None where none was.
+        tiles: (N, planes, H, W) float32, what the network is given; values in [0, 1], beyond it
+            where noise was added. The last plane is that of the noise level, where the network
+            takes one.
+        targets: (N, C, H, W), the clean pictures of which the tiles were made; None where they
+            are those pictures themselves.
         names: of the frame each tile was cut from, and where in it.
         warnings: sentences for the user: too few or too uniform images, smaller ones than the
             tile, unreadable ones.
@@ -72,9 +73,11 @@ class CalibrationSet:
         *,
         tile: tuple[int, int] = (256, 256),
         count: int = 16,
-        sigma: float | None = None,
+        sigma: float | Sequence[float] | None = None,
         seed: int = 0,
         in_channels: int = 3,
+        noise_level: bool = False,
+        scale: int = 1,
         progress: Progress | None = None,
     ) -> CalibrationSet:
         """Choose frames that differ, and cut tiles from them as the runtime does.
@@ -90,12 +93,15 @@ class CalibrationSet:
                 image or video file; or a sequence of (H, W, 3) uint8 frames and image files.
             tile: (height, width) in pixels.
             count: tiles wanted; there may be fewer.
-            sigma: standard deviation of white Gaussian noise to add, in units of 1/255; None
-                leaves the frames as they are. Every other tile is then clamped and rounded as a
-                camera's frame is: the share of them that training clips
-                (`frames.noise.CLIPPED_SHARE`).
+            sigma: standard deviation of white Gaussian noise to add, in units of 1/255, or several
+                that the tiles take in turn; None leaves the frames as they are. Every other tile is
+                then clamped and rounded as a camera's frame is: the share of them that training
+                clips (`frames.noise.CLIPPED_SHARE`).
             seed: of the first choice and the noise; the same seed gives the same set.
             in_channels: of the network. Files are shown to a gray network by their luminance.
+            noise_level: whether the network takes a plane of it (see `Given`).
+            scale: of a network for super-resolution, which is given the tile made smaller by it
+                and enlarged again.
             progress: called with (frames looked at, frames).
 
         Raises:
@@ -103,7 +109,8 @@ class CalibrationSet:
                 cannot be, or a bundled image that its manifest does not describe.
             MissingDependencyError: a video, and OpenCV is not installed.
         """
-        _check_arguments(tile, count, sigma, seed)
+        sigmas = () if sigma is None else (sigma,) if isinstance(sigma, (int, float)) else sigma
+        _check_arguments(tile, count, sigmas, seed, scale)
         with closing(open_frames(source, in_channels)) as frames:
             seen, unreadable = _survey(frames, in_channels, progress)
             descriptors = np.stack([candidate.descriptor for candidate in seen])
@@ -111,14 +118,14 @@ class CalibrationSet:
             order, distances = farthest_first(descriptors, count, random)
             chosen = [seen[index] for index in order]
             crops = _cut(frames, chosen, tile, count, in_channels)
-        targets = np.stack([_planes(crop, tile) for _, crop in crops])
+        targets = np.stack([planes_of(crop, tile) for _, crop in crops])
         names = tuple(name for name, _ in crops)
         unlike = 1 + sum(distance > ALIKE for distance in distances)
         warnings = _warnings(unreadable, chosen, unlike, targets, names, tile, count)
-        if sigma is None:
-            return cls(targets, None, names, warnings)
-        noisy = [_noisy(crop, i, sigma, seed) for i, (_, crop) in enumerate(crops)]
-        return cls(np.stack([_planes(crop, tile) for crop in noisy]), targets, names, warnings)
+        given = Given(sigmas, scale, noise_level, seed)
+        parts = enumerate(zip(crops, targets))
+        tiles = [given.tile(crop, clean, i, len(crops)) for i, ((_, crop), clean) in parts]
+        return cls(np.stack(tiles), targets if given.has_targets else None, names, warnings)
 
 
 def tiles_sha256(tiles: NDArray[np.float32]) -> str:
@@ -129,13 +136,18 @@ def tiles_sha256(tiles: NDArray[np.float32]) -> str:
     return digest.hexdigest()
 
 
-def _check_arguments(tile: tuple[int, int], count: int, sigma: float | None, seed: int) -> None:
-    noise_is_fine = sigma is None or 0 <= sigma < math.inf
+def _check_arguments(
+    tile: tuple[int, int], count: int, sigmas: Sequence[float], seed: int, scale: int
+) -> None:
+    noise_is_fine = all(0 <= sigma < math.inf for sigma in sigmas)
     if min(*tile, count) < 1 or seed < 0 or not noise_is_fine:
+        told = ", ".join(map(str, sigmas)) or "None"
         raise CalibrationError(
-            f"tile={tile}, count={count}, sigma={sigma}, seed={seed}: tile and count must be "
+            f"tile={tile}, count={count}, sigma={told}, seed={seed}: tile and count must be "
             "positive, seed and sigma not negative"
         )
+    if scale < 1 or any(side % scale for side in tile):
+        raise CalibrationError(f"tile={tile}: height and width must be multiples of scale={scale}")
 
 
 class _Candidate(NamedTuple):
@@ -238,20 +250,6 @@ def _positions(size: tuple[int, int], tile: tuple[int, int], wanted: int) -> lis
         starts = np.linspace(0, room, points) if points > 1 else np.array([room / 2])
         axes.append(np.unique(starts.astype(int) // ALIGNMENT_PX * ALIGNMENT_PX).tolist())
     return list(itertools.product(*axes))
-
-
-def _noisy(crop: Pixels, index: int, sigma: float, seed: int) -> NDArray[np.float32]:
-    """The crop with noise; clamped and rounded where the running share `CLIPPED_SHARE` says so."""
-    noisy = add_gaussian_noise(crop, sigma, seed + index)
-    clipped = math.floor((index + 1) * CLIPPED_SHARE) > math.floor(index * CLIPPED_SHARE)
-    return unit_range(to_uint8(noisy)) if clipped else noisy
-
-
-def _planes(crop: Pixels | NDArray[np.float32], tile: tuple[int, int]) -> NDArray[np.float32]:
-    """(C, H, W) float32, as `Restorer` makes it of a frame that is this crop."""
-    planes = np.empty((crop.shape[2], *tile), np.float32)
-    FrameLayout.of(crop, crop.shape[2]).load(crop, (slice(0, tile[0]), slice(0, tile[1])), planes)
-    return planes
 
 
 def _warnings(

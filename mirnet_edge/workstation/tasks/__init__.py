@@ -1,7 +1,13 @@
-"""What a network is trained to undo, one task a file: its name in the facts of what was trained,
-and how training degrades clean patches; always seeded."""
+"""What a network is trained to undo, one task a file: what it sets of a network, and how training
+degrades clean patches; always seeded."""
 
+from mirnet_edge.workstation.tasks.batch import Task
 from mirnet_edge.workstation.tasks.denoise import Denoise
+from mirnet_edge.workstation.tasks.enhance import Enhance
+from mirnet_edge.workstation.tasks.gaussian import Gaussian
+from mirnet_edge.workstation.tasks.super_resolution import SuperResolution
 
-TRAINABLE = {task.name: task for task in (Denoise(),)}
-"""By their names among `mirnet_edge.model.config.TASKS`."""
+TRAINABLE: dict[str, type[Task]] = {
+    task.name: task for task in (Denoise, Gaussian, SuperResolution, Enhance)
+}
+"""By the names of ``--task``; settings are the fields of each."""

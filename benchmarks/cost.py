@@ -1,0 +1,14 @@
+"""What a network costs in arithmetic."""
+
+from __future__ import annotations
+
+import torch
+
+
+def multiply_accumulates(network: torch.nn.Module, planes: int = 3, size: int = 256) -> int:
+    """Of all convolutions for one ``size`` x ``size`` image of ``planes`` planes."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, planes, size, size))
+    return counter.get_total_flops() // 2

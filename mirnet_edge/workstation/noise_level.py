@@ -1,0 +1,123 @@
+"""The network that estimates how noisy a picture is, as PyTorch trains it;
+`frames.noise_estimator` runs it without PyTorch."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mirnet_edge._files import atomic_path
+from mirnet_edge.facts import NOISE_UNIT
+from mirnet_edge.frames.noise_estimator import BLOCK_PX, CROP_PX, SLOPE
+from mirnet_edge.workstation.captured import Captured
+from mirnet_edge.workstation.patches import PatchSampler
+from mirnet_edge.workstation.photos import read_photos
+from mirnet_edge.workstation.tasks.batch import noise_of
+from mirnet_edge.workstation.tasks.denoise import Denoise
+
+
+class NoiseLevelNet(nn.Module):
+    """(N, 3, 64, 64) float32 in [0, 1] to (N,): the level of the noise, in units of
+    `facts.NOISE_UNIT` / 255. Other sizes that are multiples of 4 will do for training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3 * BLOCK_PX**2, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
+        self.linear1 = nn.Linear(64, 32)
+        self.linear2 = nn.Linear(32, 1)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        features = F.pixel_unshuffle(crops, BLOCK_PX)
+        for layer in (self.conv1, self.conv2, self.conv3):
+            features = F.leaky_relu(layer(features), SLOPE)
+        hidden = F.leaky_relu(self.linear1(features.mean((2, 3))), SLOPE)
+        return F.softplus(self.linear2(hidden))[:, 0]
+
+
+def save(net: NoiseLevelNet, path: str | os.PathLike[str]) -> None:
+    """Write the weights for `frames.noise_estimator.load_estimator` (``NAME.npz``).
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    arrays = {
+        name: tensor.detach().float().cpu().numpy() for name, tensor in net.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+RATE, FINAL_RATE = 2e-3, 1e-5
+NEAR = 1 / NOISE_UNIT
+"""A level so small that errors below it do not count: of 1/255."""
+
+
+def train(
+    data: Sequence[str | os.PathLike[str]],
+    *,
+    minutes: float = 5.0,
+    batch: int = 512,
+    device: str | None = None,
+    seed: int = 0,
+    report: Callable[[float, float], None] | None = None,
+) -> NoiseLevelNet:
+    """Train the estimator on crops that `tasks.denoise.Denoise` degrades; what it shall find is the
+    RMS of the difference from the clean crop.
+
+    The loss is the mean of |log((found + 1) / (true + 1))|, levels in units of 1/255: what counts
+    of an error is its share of the level.
+
+    Args:
+        data: folders of clean photos.
+        report: called about once a second with the fraction of the time that is over and the loss.
+
+    Raises:
+        DataError: no image can be read, or none is as large as a crop.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    photos = read_photos(data, CROP_PX, (1.0, 0.75, 0.5), [])
+    sampler = PatchSampler([copy for copies in photos for copy in copies], place)
+    torch.manual_seed(seed)
+    net, task = NoiseLevelNet().to(place), Denoise()
+    generator = torch.Generator(place)
+    on_gpu = place.type == "cuda"
+    stream = torch.cuda.Stream(place) if on_gpu else None  # type: ignore[no-untyped-call]
+    rate = torch.zeros((), device=place)
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=True, capturable=on_gpu)
+    loss = torch.zeros((), device=place)
+
+    def step() -> None:
+        drawn = task.degrade(sampler.draw(batch, CROP_PX, generator), generator)
+        crops = drawn.given[:, :3]
+        # Not what the network is told, which is off on purpose.
+        true = noise_of(crops, drawn.target)[:, 0, 0, 0] * (255 / NOISE_UNIT)
+        error = ((net(crops) + NEAR) / (true + NEAR)).log().abs().mean()
+        optimizer.zero_grad(set_to_none=True)
+        error.backward()
+        optimizer.step()
+        loss.copy_(error.detach())
+
+    captured = Captured(step, stream, generator)
+    started = told = time.monotonic()
+    count = 0
+    with torch.cuda.stream(stream):
+        while (done := (time.monotonic() - started) / (60 * minutes)) < 1:
+            generator.manual_seed(seed * 1_000_003 + count)
+            rate.fill_(FINAL_RATE + (RATE - FINAL_RATE) * (0.5 + 0.5 * math.cos(math.pi * done)))
+            captured()
+            count += 1
+            if count % 10 == 0:
+                value = float(loss)  # and so the host does not run ahead of the time
+                if report and time.monotonic() - told > 1:
+                    told = time.monotonic()
+                    report(done, value)
+    return net.eval()

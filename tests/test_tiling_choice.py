@@ -1,0 +1,39 @@
+"""The tile that fits in memory, for networks of every size multiple."""
+
+from __future__ import annotations
+
+import pytest
+
+import mirnet_edge as me
+from mirnet_edge.tiling.choice import AUTO_TILE_PX, auto_tile, require_memory
+
+
+def facts_of(multiple: int, bytes_per_pixel: int = 200) -> me.ModelFacts:
+    return me.ModelFacts(
+        size_multiple=multiple, min_size_px=multiple, bytes_per_pixel=bytes_per_pixel
+    )
+
+
+@pytest.mark.parametrize(("multiple", "step"), [(4, 32), (8, 32), (12, 36), (16, 32)])
+@pytest.mark.parametrize("bytes_per_pixel", [40, 200, 900, 100_000])
+@pytest.mark.parametrize("limit", [None, 10**6, 3 * 10**7])
+def test_an_automatic_tile_is_one_that_the_network_takes(
+    multiple: int, step: int, bytes_per_pixel: int, limit: int | None
+) -> None:
+    facts = facts_of(multiple, bytes_per_pixel)
+    side = auto_tile(facts, halo=multiple, blend=0, memory_limit=limit)
+    assert facts.size_rule.allows(side)
+    assert side % step == 0
+    assert side <= AUTO_TILE_PX[1]
+    assert side >= (AUTO_TILE_PX[0] if limit is None else 3 * multiple)
+
+
+def test_a_limit_asks_for_the_least_tile_that_halo_and_blend_allow() -> None:
+    for multiple, least in ((8, 128), (12, 108), (16, 128)):
+        facts = facts_of(multiple, 100_000)
+        assert auto_tile(facts, halo=40, blend=4, memory_limit=1000) == least
+
+
+def test_a_smaller_tile_is_named_where_there_is_one() -> None:
+    with pytest.raises(me.TilingError, match="take a tile of at most 48"):
+        require_memory(facts_of(12), (96, 96), int(2.1 * 200 * 59 * 59))

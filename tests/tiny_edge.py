@@ -1,0 +1,50 @@
+"""Tiny random networks that are told a noise level, or enlarge, and files of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exports import made_once
+
+import mirnet_edge as me
+from mirnet_edge.model.checkpoints import facts_of
+from mirnet_edge.model.config import MIRNetV2Config
+
+DENOISER = MIRNetV2Config(
+    channels=(8, 16, 32), groups=(1,), n_mrb=1, shuffle=2, context=False, noise_level=True
+)
+
+
+def enlarger(scale: int) -> Any:
+    """A network of super-resolution, in PyTorch."""
+    config = replace(DENOISER, shuffle=scale, noise_level=False)
+    network = me.create_model(config, seed=scale)
+    network.facts = facts_of(network, "super-resolution", scale)
+    return network
+
+
+@pytest.fixture(scope="session")
+def tiny_denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The denoiser as ONNX, of open size."""
+
+    def make(path: Path) -> None:
+        me.export_onnx(me.create_model(DENOISER, seed=0), path, task="denoise")
+
+    return made_once(tmp_path_factory, "tiny-denoiser.onnx", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_enlarger(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Networks of super-resolution as ONNX, by their scale."""
+
+    def of(scale: int) -> Path:
+        def make(path: Path) -> None:
+            me.export_onnx(enlarger(scale), path)
+
+        return made_once(tmp_path_factory, f"tiny-x{scale}.onnx", make)
+
+    return of
