@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from mirnet_edge._version import __version__
-from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of
+from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of, shown
 from mirnet_edge.cli.engines import bench, build, quantize
 from mirnet_edge.cli.evaluate import evaluate
 from mirnet_edge.cli.inspect import doctor, info, models
@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = cli.main(arguments, prog_name="mirnet-edge", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(usage)
+        sys.stderr.write(shown(usage.getvalue()))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as error:
         fail("interrupted; files that were finished are whole")

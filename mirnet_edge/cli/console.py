@@ -36,6 +36,8 @@ from mirnet_edge.pooling.passes import MODES
 from mirnet_edge.system import MOST_THREADS
 
 TRACEBACK = "MIRNET_EDGE_TRACEBACK"
+# Control characters but for line ends and tabs, and those that change the direction of writing.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 Command = Callable[..., Any]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
@@ -50,12 +52,32 @@ def err() -> Console:
 def _console(stderr: bool) -> Console:
     # File names are printed as they are: rich would take "[red]" and ":smile:" in them for markup,
     # and put a line break into a long one, which then cannot be copied.
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return _Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+class _Console(Console):
+    """Prints text as `shown`."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(
+            *(shown(item) if isinstance(item, str) else item for item in objects), **options
+        )
+
+
+def shown(text: str) -> str:
+    """Text of files and their names as it may reach a terminal: what would steer it, or turn the
+    order of letters, is written out."""
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def say(text: str) -> None:
+    """Print what was asked for, on standard output."""
+    print(shown(text))
 
 
 def fail(message: str) -> None:
     """Print an error."""
-    err().print(Text.assemble(("error: ", "bold red"), message))
+    err().print(Text.assemble(("error: ", "bold red"), shown(message)))
 
 
 class Terminated(KeyboardInterrupt):
@@ -86,7 +108,7 @@ def message_of(error: Exception) -> str:
 def print_facts(facts: Mapping[str, object]) -> None:
     """Print a fact a line, its name before it."""
     for name, value in facts.items():
-        print(f"{name:<18} {value}")
+        say(f"{name:<18} {value}")
 
 
 def print_json(value: object) -> None:
@@ -105,7 +127,7 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
     """Print a table, the first column left, the others right aligned. No cell is broken, however
     narrow the terminal; heads are, between words."""
     if title:
-        print(title)  # rich would break a path in it
+        say(title)  # rich would break a path in it
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, (column, *cells) in enumerate(zip(columns, *rows)):
         table.add_column(
@@ -116,7 +138,7 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
             min_width=max(map(cell_len, cells), default=0),
         )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     _console(stderr=False).print(table)
 
 

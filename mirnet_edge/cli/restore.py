@@ -24,6 +24,7 @@ from mirnet_edge.cli.console import (
     option_group,
     print_json,
     progress_bar,
+    say,
     tiling_options,
 )
 from mirnet_edge.cli.jobs import Job, make_folder, plan_jobs
@@ -108,7 +109,7 @@ def restore(
     if as_json:
         print_json([result for result in results if DONE & result.keys()])
     elif len(results) > 1 or there:
-        print(f"{done} of {len(results)} restored" + (f", {there} were there" * bool(there)))
+        say(f"{done} of {len(results)} restored" + (f", {there} were there" * bool(there)))
     if interrupted:
         on = "" if overwrite else "; go on with the same command and --skip-existing"
         fail(f"interrupted; {done} of {len(todo)} were restored, their files are whole{on}")
@@ -184,7 +185,7 @@ def _print_result(result: Result) -> None:
     noise = "" if result["noise"] is None else f"noise {result['noise']:.1f}  "
     width, height, scale = (result[name] for name in ("width", "height", "scale"))
     larger = "" if scale == 1 else f" -> {scale * width}x{scale * height}"
-    print(
+    say(
         f"{result['input']} -> {result['output']}  {width}x{height}{larger}  "
         f"{result['tiles']} tiles  {noise}{passes}{milliseconds:.0f} ms"
     )
@@ -240,7 +241,7 @@ def demo(model: str, sigma: float, seed: int, output: Path, as_json: bool) -> No
         print_json(result)
         return
     height, width = clean.shape[:2]
-    print(
+    say(
         f"photo     {width}x{height}, noise of sigma {sigma:g}/255 (seed {seed})\n"
         f"picture   {output} (before | after)\n"
         f"time      {milliseconds:.0f} ms with {model}\n"
