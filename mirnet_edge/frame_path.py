@@ -143,8 +143,9 @@ class StreamedPath:
 
     submit: Callable[..., tuple[FramePath, Ticket]]
     depth: int
+    call: Callable[..., Any]
 
     def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
         """Wait for a frame."""
         path, started = ticket
-        return path.collect(started)
+        return self.call(path.collect, started)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from mirnet_edge.deadline import Deadline
 from mirnet_edge.engine_choice import EngineChoice, ModelPath
 from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.engines.protocol import (
@@ -67,6 +68,8 @@ class Restorer:
         memory_limit: bytes that the model may take: of device memory for engines, by their card; of
             the host's for others, by an estimate from the model's facts and the tile.
         threads, provider: see `open_engine`.
+        timeout: seconds that a frame may take, after which an engine counts as hanging, which is an
+            error of the frame and of all that follow; None waits.
         tuned: take what ``mirnet-edge tune`` found for this model on this device, where tile,
             memory limit, threads and provider are left to it: the engine that it built, its tiles,
             and with ``statistics`` at its default those that it chose.
@@ -109,6 +112,7 @@ class Restorer:
         threads: int | None = None,
         provider: str | None = None,
         tuned: bool = True,
+        timeout: float | None = None,
     ) -> None:
         self.tuned: Tuned | None = None
         is_left_to_it = (tile, memory_limit, threads, provider) == ("auto", None, None, None)
@@ -120,6 +124,7 @@ class Restorer:
                 statistics = self.tuned.statistics if statistics == "tile" else statistics
         self._closed = True  # until an engine is open: whatever fails before has nothing to close
         self._lock = threading.RLock()  # a progress callback may close
+        self._deadline = Deadline(timeout)
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size
         if not isinstance(statistics, StatisticsSettings):
@@ -253,9 +258,9 @@ class Restorer:
         refused, and an engine that returns NaN is an error; not so on the GPU, where nothing is
         searched: NaN is restored as 0, and what is beyond the range is cut.
         """
-        with self._lock:
+        with self._deadline.entering(self._lock):
             path, ticket = self._submit(frame, out, progress)
-            return path.collect(ticket)
+            return self._deadline.call(path.collect, ticket)
 
     def _submit(
         self,
@@ -266,13 +271,14 @@ class Restorer:
     ) -> tuple[FramePath, Ticket]:
         """Start on a frame, on the first engine that is left whose memory suffices; ``stream`` is
         an object of the stream that it is of."""
-        with self._lock:
+        with self._deadline.entering(self._lock):
             while True:
                 path = self._require_path()
                 if self._noise is not None:
                     self._noise.begin(stream)
                 try:
-                    return path, path.submit(frame, out, progress)
+                    ticket = self._deadline.call(path.submit, frame, out, progress=progress)
+                    return path, ticket
                 except DeviceMemoryError as error:
                     if self._choice is None or not self._choice.left:
                         raise  # smaller frames may still fit
@@ -307,7 +313,8 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
-        path = StreamedPath(partial(self._submit, stream=object()), self._require_path().depth)
+        submit, depth = partial(self._submit, stream=object()), self._require_path().depth
+        path = StreamedPath(submit, depth, self._deadline.call)
         return FrameStream(
             path, frames, queue=queue, drop=drop, timestamps=timestamps, pixels=self._pixels
         )
@@ -361,13 +368,23 @@ class Restorer:
             raise EngineError("this Restorer is closed; make a new one")
         return self._path
 
-    def close(self) -> None:
-        """Wait for what runs, and close the engine if it was opened here. A second call does
-        nothing."""
-        with self._lock:
+    def close(self, timeout: float | None = None) -> None:
+        """Wait for what runs, for ``timeout`` seconds if that is given, and close the engine if it
+        was opened here. A second call does nothing, nor does one in a forked process. An engine
+        that hangs is left as it is.
+
+        Raises:
+            EngineError: a frame is still being restored after ``timeout`` seconds.
+        """
+        if self._deadline.is_elsewhere:
+            return
+        with self._deadline.entering(self._lock, timeout):
             if self._closed:
                 return
             self._closed = True
+            self._deadline.close()
+            if self._deadline.missed:
+                return
             with ExitStack() as last:  # the engine too where the path fails to close
                 if self._choice is not None and hasattr(self.engine, "close"):
                     last.callback(self.engine.close)

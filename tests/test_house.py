@@ -29,7 +29,17 @@ ROWS = (
     ("frames", "tiling"),
     ("cuda", "doctor"),
     (
-        *("errors", "facts", "frame_path", "metrics", "bundled", "interrupts", "system", "limits"),
+        *(
+            "errors",
+            "facts",
+            "frame_path",
+            "metrics",
+            "bundled",
+            "interrupts",
+            "system",
+            "limits",
+            "deadline",
+        ),
         *("_caches", "_files", "_imports", "_typed", "_version"),
     ),
 )

@@ -135,9 +135,14 @@ class FrameStream:
         """What was done so far; at any time, from any thread."""
         return self._transfer.statistics()
 
-    def close(self) -> None:
-        """Stop, and wait for the threads. A second call does nothing."""
-        self._transfer.close()
+    def close(self, timeout: float | None = None) -> None:
+        """Stop, and wait for the threads, for ``timeout`` seconds if that is given; a `StreamError`
+        where a frame is then still being restored. A second call does nothing."""
+        if not self._transfer.close(timeout):
+            raise StreamError(
+                f"a frame is still being restored after {timeout:g} s; do not close its Restorer. "
+                "One with timeout= gives up engines that hang"
+            )
 
     async def aclose(self) -> None:
         """`close`, without blocking the event loop."""
