@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from mirnet_edge._arguments import explained
 from mirnet_edge.deadline import Deadline
 from mirnet_edge.engine_choice import EngineChoice, ModelPath
 from mirnet_edge.engines.card import EngineCard
@@ -23,7 +24,7 @@ from mirnet_edge.engines.protocol import (
     works_on_device,
 )
 from mirnet_edge.engines.tuned import Tuned, tuned_for
-from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError
+from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, StreamError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import FramePath, Latency, Progress, StreamedPath, Ticket, Timings
 from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
@@ -97,6 +98,7 @@ class Restorer:
     stay on the device from upload to download; see `mirnet_edge.device.path`.
     """
 
+    @explained(EngineError)
     def __init__(
         self,
         model: ModelPath | Sequence[ModelPath] | Engine,
@@ -132,9 +134,7 @@ class Restorer:
         self._settings = statistics
         checked_noise(noise)
         self._asked_noise = noise
-        self._pixels: PixelFormat | None = None
-        if pixels != "auto":
-            self._pixels = pixel_format(pixels) if isinstance(pixels, str) else pixels
+        self._pixels = None if pixels == "auto" else pixel_format(pixels)
         self._choice = self._choice_of(model, threads, provider)
         engine = model if self._choice is None else self._choice.open()
         self._open(engine)  # type: ignore[arg-type]
@@ -277,13 +277,13 @@ class Restorer:
                 if self._noise is not None:
                     self._noise.begin(stream)
                 try:
-                    ticket = self._deadline.call(path.submit, frame, out, progress=progress)
-                    return path, ticket
+                    return path, self._deadline.call(path.submit, frame, out, progress=progress)
                 except DeviceMemoryError as error:
                     if self._choice is None or not self._choice.left:
                         raise  # smaller frames may still fit
                     self._open(self._next_engine(error))
 
+    @explained(StreamError)
     def stream(
         self,
         frames: object,
@@ -344,6 +344,7 @@ class Restorer:
         """Of the last frame."""
         return self._path.timings if self._path is not None else Timings()
 
+    @explained(EngineError)
     def latency(self, frames: int | None = None) -> Latency:
         """Where the time of the last frames went: p50, p90 and p99 of each part.
 

@@ -40,7 +40,7 @@ ROWS = (
             "limits",
             "deadline",
         ),
-        *("_caches", "_files", "_imports", "_typed", "_version"),
+        *("_arguments", "_caches", "_files", "_imports", "_typed", "_version"),
     ),
 )
 """Places from the door to the ground; "" is the package's own ``__init__``."""

@@ -92,7 +92,13 @@ class OnnxEngine:
                 f"{provider} is in this ONNX Runtime but does not start here, so it would run on "
                 f"{self.provider}; mirnet-edge doctor shows what is missing"
             )
-        self.facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map)
+        try:
+            metadata = session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise EngineError(
+                f"{path}: its metadata is no text ({error}); export it again"
+            ) from error
+        self.facts = ModelFacts.from_metadata(metadata)
         given = self._check_signature(session)
         # Not the NodeArg: it keeps the session, with its memory and threads, beyond close().
         self._input_name, self._input_shape = given.name, tuple(given.shape)

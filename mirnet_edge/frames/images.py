@@ -18,6 +18,7 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mirnet_edge._arguments import explained
 from mirnet_edge._files import atomic_path, open_regular, require_new
 from mirnet_edge.errors import ImageError, OutputError
 from mirnet_edge.limits import how_to_lift, limit
@@ -85,6 +86,7 @@ class ImageFile:
     icc_profile: bytes | None = None
 
 
+@explained(ImageError)
 def read_image(path: str | os.PathLike[str]) -> ImageFile:
     """Read a still image of any size; palettes, CMYK and LAB become RGB.
 
@@ -248,6 +250,7 @@ def _exif_of(image: Image.Image) -> bytes | None:
     return bytes(block) if block.startswith(_EXIF_PREFIX) else _EXIF_PREFIX + bytes(block)
 
 
+@explained(OutputError)
 def write_image(
     path: str | os.PathLike[str],
     pixels: NDArray[Any],
@@ -302,8 +305,9 @@ def upright_rgb(image: ImageFile) -> NDArray[np.uint8]:
 
 def _turned(picture: Image.Image, exif: bytes) -> Image.Image:
     try:
-        picture.getexif().load(exif)
-        return ImageOps.exif_transpose(picture)
+        with _WITHOUT_WARNINGS:
+            picture.getexif().load(exif)
+            return ImageOps.exif_transpose(picture)
     except Exception:  # a block that cannot be parsed turns nothing; Pillow raises nearly anything
         return picture
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mirnet_edge._arguments import explained
 from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
 from mirnet_edge._version import __version__
@@ -37,6 +38,7 @@ from mirnet_edge.model.tensor_files import METADATA_KEY, read_tensors, some_of
 MOST_SCALE = 8
 
 
+@explained(CheckpointError)
 def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network:
     """A network with the weights of a checkpoint, FP32, in eval mode, on the CPU.
 
@@ -79,6 +81,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
     return network
 
 
+@explained(OutputError)
 def save_model(
     model: Network,
     path: str | os.PathLike[str],

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from numpy.typing import NDArray
 
+from mirnet_edge._arguments import explained
 from mirnet_edge.errors import StreamError
 from mirnet_edge.frame_path import FramePath
 from mirnet_edge.frames.pixel_formats import PixelFormat
@@ -51,6 +52,7 @@ class FrameStream:
     open and loses no frame; a cancelled ``async for`` closes it.
     """
 
+    @explained(StreamError)
     def __init__(
         self,
         path: FramePath,
@@ -102,6 +104,7 @@ class FrameStream:
             raise StopAsyncIteration
         return frame.image
 
+    @explained(StreamError)
     def to(self, sink: object, resume: bool = False) -> StreamStatistics:
         """Give every restored frame to ``sink``: a callable, an object with ``write()``, a folder
         or a ``cv2.VideoWriter`` (see `open_sink`).

@@ -76,8 +76,8 @@ def _image_folder(name: str, pixels: PixelFormat | None, resume: bool) -> Sink:
         folder.mkdir(parents=True, exist_ok=True)
         # Now, and not when its turn comes: a camera's hour would end at the first old file.
         taken = sorted(file.name for file in _frames_in(folder))
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # the latter of a name with a null in it
+        reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(
             f"cannot make the folder {name}: {reason}; choose another folder"
         ) from error
