@@ -38,7 +38,9 @@ TENSORRT = [
 ]
 """On a Jetson (aarch64) TensorRT comes with JetPack. cuda-bindings is for NVRTC alone;
 where it finds none, nvcc compiles the kernels."""
-VIDEO = ["opencv-python-headless>=4.8"]
+VIDEO = ["opencv-python-headless>=4.8", "av>=16.0.1"]
+"""OpenCV for cameras, PyAV for files; its wheels carry FFmpeg. Version 18, which can write that a
+video is shown turned, is not there for Python 3.10."""
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=5",

@@ -241,6 +241,7 @@ def milliseconds(network: nn.Module, planes: int, device: str) -> dict[str, Any]
         with torch.inference_mode():
             times = [_timed(lambda: network(frame)) for _ in range(WARM_UP + RUNS)]
         return {"ms": statistics.median(times[WARM_UP:]), "of": f"{width}x{height}, FP32"}
+    torch.backends.cudnn.benchmark = True
     half = network.half().to(memory_format=torch.channels_last)
     frame = frame.half().contiguous(memory_format=torch.channels_last)
     graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
@@ -318,8 +319,21 @@ def measure(
     only: tuple[str, ...],
 ) -> None:
     """Measure all that is there, and write RECORD."""
-    rows: list[dict[str, Any]] = []
-    about: list[dict[str, Any]] = []
+    torch.backends.cudnn.allow_tf32 = False  # PSNR is of FP32, on any machine
+    content: dict[str, Any] = {
+        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "systems": [],
+        "figures": [],
+    }
+
+    def keep(rows: Iterator[dict[str, Any]], about: dict[str, Any] | None) -> None:
+        # After each system: the next one may fail, or be what the time does not suffice for.
+        content["figures"] += rows
+        content["systems"] += [about] if about else []
+        with atomic_path(record) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
     for system in SYSTEMS:
         if only and system.name not in only:
             continue
@@ -329,26 +343,16 @@ def measure(
             continue
         network, compared = found
         step = max(every, bm3d_every) if system.name == "BM3D" else every
-        rows += figures(system.name, compared, sets, step, is_ours=False)
+        keep(figures(system.name, compared, sets, step, is_ours=False), None)
         if network is not None:
-            planes = 1 if system.over_luma else 3
-            about.append(
-                described(system.name, _OneArgument(network), planes, device, source=system.source)
-            )
+            planes, called = 1 if system.over_luma else 3, _OneArgument(network)
+            keep(iter(()), described(system.name, called, planes, device, source=system.source))
     for model in models:
         ours = me.load_model(model)
         name = Path(model).stem if Path(model).suffix else model
         with me.Restorer(TorchEngine(ours, device), tile=None) as restorer:
-            rows += figures(name, restorer, sets, every, is_ours=True)
-        about.append(described(name, ours, ours.facts.in_planes, device))
-    content = {
-        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "systems": about,
-        "figures": rows,
-    }
-    with atomic_path(record) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            keep(figures(name, restorer, sets, every, is_ours=True), None)
+        keep(iter(()), described(name, ours, ours.facts.in_planes, device))
 
 
 def _cpu_name() -> str:

@@ -190,8 +190,8 @@ def _race_facts(record: dict[str, Any]) -> str:
     clocked = f", {min(clocks)} to {max(clocks)} MHz under load" if clocks else ""
     return (
         f"{', '.join(gpus)}{clocked}, driver {', '.join(drivers)}; {told}. Medians by events, "
-        f"random weights, the best form of each kind; {failed} rows of the record say why they have "
-        "no figure.\n"
+        f"random weights, the best form of each kind; {failed} rows of the record say why there is "
+        "none.\n"
     )
 
 

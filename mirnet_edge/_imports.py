@@ -21,6 +21,7 @@ EXTRA_OF_PACKAGE = {
     "pycuda": "tensorrt",
     "cuda": "tensorrt",
     "cv2": "video",
+    "av": "video",
 }
 
 SETTINGS_OF_PACKAGE = {

@@ -84,6 +84,15 @@ class Sandbox:
         self._monkeypatch.setattr(build_worker, "TensorRTEngine", FakeTensorRTEngine)
         self._monkeypatch.setattr(tensorrt_log, "_process_logger", None)
 
+    def open_sizes(self) -> None:
+        """From now on, the network takes any size."""
+        proto = onnx.load(self.onnx)
+        for value in (*proto.graph.input, *proto.graph.output):
+            dims = value.type.tensor_type.shape.dim
+            dims[2].dim_param, dims[3].dim_param = "height", "width"
+        del proto.graph.value_info[:]
+        onnx.save(proto, self.onnx)
+
     def build(self, **options: Any) -> EngineCard:
         self.events.clear()
         given = {"tile": TILE, "calibration": frames(), **options}

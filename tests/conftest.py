@@ -43,6 +43,10 @@ TINY: dict[str, Config] = {
     "edge-x4": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=4, context=False),
 }
 """One small network of every kind."""
+WIDER: dict[str, Config] = {
+    "mirnet-v2-wider": MIRNetV2Config(channels=(16, 32, 64), groups=(1, 1)),
+}
+"""What shows beside it in more channels alone."""
 
 
 def fitting(name: str, size: tuple[int, int]) -> tuple[int, int]:
@@ -110,11 +114,12 @@ def lively(network: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def raw_graph(tmp_path_factory: pytest.TempPathFactory) -> RawGraph:
-    """The exported graph of a network of `TINY` or a preset, of open size, before any rewrite."""
+    """The exported graph of a network of `TINY` or `WIDER`, or a preset, of open size, before any
+    rewrite."""
 
     def graph(name: str) -> Any:
         def make(path: Path) -> None:
-            network = lively(me.create_model(TINY.get(name, name)))
+            network = lively(me.create_model({**TINY, **WIDER}.get(name, name)))
             me.export_onnx(network, path, task="denoise", rewrite=False)
 
         return onnx.load(made_once(tmp_path_factory, f"raw-{name}.onnx", make))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from build_sandbox import ORIN, Sandbox, build_here, frames
 from command_line import run
@@ -28,12 +27,7 @@ FRAME = (150, 300)
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """Whose network takes any size."""
     sandbox = Sandbox(tmp_path, monkeypatch)
-    proto = onnx.load(sandbox.onnx)
-    for value in (*proto.graph.input, *proto.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        dims[2].dim_param, dims[3].dim_param = "height", "width"
-    del proto.graph.value_info[:]
-    onnx.save(proto, sandbox.onnx)
+    sandbox.open_sizes()
     return sandbox
 
 

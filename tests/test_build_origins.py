@@ -9,7 +9,7 @@ import pytest
 from build_sandbox import TILE, Sandbox
 
 from mirnet_edge.build.origins import with_origins
-from mirnet_edge.build.rates import CHANNELS, SIDE_PX, multiplications_per_second
+from mirnet_edge.build.profile import CHANNELS, SIDE_PX, multiplications_per_second
 from mirnet_edge.engines.card import EngineCard, LayerFacts, card_path
 from mirnet_edge.graph.file import load_graph, with_shape
 from mirnet_edge.quantize.qdq import macs_of

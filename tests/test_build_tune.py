@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from build_sandbox import ORIN
+from build_sandbox import ORIN, TILE, Sandbox
 from command_line import run
 
 import mirnet_edge as me
@@ -19,7 +21,7 @@ from mirnet_edge.build.target import Target
 from mirnet_edge.build.trials import Candidate, Portable, Scene, TensorRT, Trial, tried
 from mirnet_edge.build.tune import named, tune_model
 from mirnet_edge.engines import tuned as engines_tuned
-from mirnet_edge.engines.card import EngineCard
+from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.engines.tuned import Tuned, this_device, tuned_for, tuned_path
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, OutputError
 
@@ -35,7 +37,8 @@ def model(tiny_onnx: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIRNET_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(trials, "MEASURE_S", 0.0)
     monkeypatch.setattr(trials, "LEAST_TILE_PX", 0)
     monkeypatch.setattr(trials, "MODES", ("tile", "frame-fast"))
@@ -58,10 +61,7 @@ class Measured:
         monkeypatch.setattr(tune, "find_target", lambda: Target({"tensorrt": "8.6.1"}, ORIN))
         monkeypatch.setattr(TensorRT, "measure", lambda _, candidate: self(candidate))
 
-        def keep(_: TensorRT, candidate: Candidate, answer: Path) -> str:
-            return "net.tuned.engine"
-
-        monkeypatch.setattr(TensorRT, "keep", keep)
+        monkeypatch.setattr(TensorRT, "keep", lambda *_: None)
 
     def __call__(self, candidate: Candidate) -> dict[str, float]:
         self.asked.append(candidate)
@@ -82,7 +82,7 @@ def fp16(tile: tuple[int, int], batch: int = 1, level: int = 1) -> Candidate:
 def test_the_fastest_that_is_accurate_is_kept(model: Path, monkeypatch: Any) -> None:
     measured = Measured(monkeypatch)
     found = tune_model(model, FRAME)
-    assert (found.tile, found.engine) == (HALF, "net.tuned.engine")
+    assert (found.tile, found.has_engine) == (HALF, True)
     best = min((row for row in found.tried if row["psnr_db"] >= 50), key=lambda row: row["ms"])
     assert (best["batch"], best["level"], best["precision"]) == (2, 5, "fp16")
     assert found.ms == best["ms"]
@@ -149,7 +149,7 @@ def test_what_cannot_be_tuned(name: str, tmp_path: Path) -> None:
 def test_the_portable_engine_is_tuned_and_the_answer_taken(model: Path, monkeypatch: Any) -> None:
     no_gpu(monkeypatch)
     found = tune_model(model, (40, 61), psnr_db=20)
-    assert found.engine == ""
+    assert not found.has_engine
     assert found.ms > 0
     assert all(row["psnr_db"] > 20 for row in found.tried)
     assert {row["threads"] for row in found.tried} >= {None}
@@ -192,9 +192,8 @@ def change(model: Path, **changes: Any) -> None:
     ("changes", "said"),
     [
         ({"device": {"cpu": "Z80", "cores": 1, "gpu": ""}}, "measured on 1 cores of Z80, and this"),
-        ({"model_sha256": "0"}, "is of another net.onnx"),
         ({"format": 99}, "format 99, not 1"),
-        ({"engine": "absent.engine"}, "no such file"),
+        ({"has_engine": True}, "no such file"),
     ],
 )
 def test_an_answer_that_does_not_hold_is_left_out_with_a_warning(
@@ -216,25 +215,48 @@ def test_an_answer_that_does_not_hold_is_left_out_with_a_warning(
 def test_an_answer_of_another_tensorrt(model: Path, answer: Tuned, monkeypatch: Any) -> None:
     card = type("Card", (), {"versions": {"tensorrt": "8.6.1"}})
     monkeypatch.setattr(EngineCard, "load", lambda path: card)
-    change(model, engine="net.tuned.engine")
+    change(model, has_engine=True)
     modules = type("TensorRT", (), {"__version__": "8.6.1"})
     monkeypatch.setattr(engines_tuned, "require", lambda *_: modules)
     found = tuned_for(model)
     assert found is not None
-    assert found.engine_path(model) == model.with_name("net.tuned.engine")
+    assert found.engine_path(model) == tuned_path(model).with_suffix(".engine")
     assert found.cut == "auto"
     modules.__version__ = "10.3.0"  # type: ignore[attr-defined]
     assert tuned_for(model) is None
 
 
-def test_answers_of_bundled_models_lie_in_the_cache(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("MIRNET_EDGE_CACHE", str(tmp_path))
-    assert tuned_path("edge-s-denoise") == tmp_path / "tuned" / "edge-s-denoise.tuned.json"
+def test_another_model_of_the_same_name_has_no_answer(
+    model: Path, answer: Tuned, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path / "other" / model.name
+    other.parent.mkdir()
+    proto = onnx.load(model)
+    proto.doc_string = "another"
+    onnx.save(proto, other)
+    with caplog.at_level(logging.INFO), me.Restorer(other) as restore:
+        assert restore.tuned is None
+    assert "are of others" in caplog.text
+    assert tuned_for(shutil.copy(model, other)) == answer, "the same file is the same model"
+
+
+def test_answers_of_bundled_models_have_their_names(tmp_path: Path) -> None:
+    path = tuned_path("edge-s-denoise")
+    assert path.parent == tmp_path / "cache" / "tuned"
+    assert path.name.startswith("edge-s-denoise-")
     assert tuned_for("edge-s-denoise") is None
 
 
-def test_an_answer_that_cannot_be_written(model: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(tune, "tuned_path", lambda _: model / "below" / "net.tuned.json")
+def test_without_a_home_nothing_is_tuned(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(engines_tuned, "cache_folder", no_home)
+    assert tuned_for(model) is None
+
+
+def test_an_answer_that_cannot_be_written(model: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "cache").write_text("a file")
     with pytest.raises(OutputError, match="cannot write into"):
         tune_model(model, FRAME)
 
@@ -271,3 +293,39 @@ def test_the_command_as_json(
     found = json.loads(run(capfd, *arguments).out)
     assert found["tile"] == [40, 48]
     assert found["tried"][0]["error"] == ""
+
+
+# Engines, which the fake builds
+
+
+class HalfAsBright(me.Restorer):
+    """What restores with an engine of the fake's: the network is not what is tuned here."""
+
+    def __init__(self, model: Path, **options: Any) -> None:
+        self.path, self.options = model, options
+        super().__init__(me.FakeEngine() if model.suffix == ".engine" else model, tile=32, halo=4)
+
+
+def test_an_engine_is_built_measured_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = Sandbox(tmp_path, monkeypatch)
+    sandbox.open_sizes()
+    scene = Scene.of(sandbox.onnx, TILE)
+    monkeypatch.setattr(trials, "Restorer", HalfAsBright)
+    folder = tmp_path / "building"
+    folder.mkdir()
+    backend = TensorRT(sandbox.onnx, scene, folder, tmp_path / "timings")
+    assert backend.first == Candidate(TILE, precision="fp16", level=1)
+    trial = tried(backend, replace(backend.first, statistics="frame-fast"))
+    assert trial.error == ""
+    assert trial.ms is not None
+    kept = tmp_path / "net.engine"
+    for number in range(2):  # the second time in place of the first
+        backend.keep(trial.candidate, kept)
+        left = {path.name for path in tmp_path.glob("net.*")} - {"net.onnx"}
+        names = ("net", "net.apply", "net.gather")
+        assert left == {f"{name}.engine{end}" for name in names for end in ("", ".json")}
+        assert EngineCard.load(card_path(kept)).tile == TILE
+        if number == 0:
+            backend.measure(trial.candidate)

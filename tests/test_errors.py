@@ -33,6 +33,7 @@ FOREIGN = {
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property
     ("device/device_array.py", "BufferError"),  # what DLPack expects of an exporter
     ("engines/card.py", "ValueError"),  # with what JSON and the fields raise it becomes ours below
+    ("engines/tuned.py", "ValueError"),  # likewise
     ("model/layers.py", "NotImplementedError"),
 }
 

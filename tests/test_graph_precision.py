@@ -17,7 +17,7 @@ from onnx import TensorProto, numpy_helper
 
 import mirnet_edge as me
 from mirnet_edge.bundled import bundled_model
-from mirnet_edge.graph.file import load_graph, shapes_by_name, with_shape
+from mirnet_edge.graph.file import load_graph, read_facts, shapes_by_name, with_shape
 from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
 from mirnet_edge.graph.precision import PRECISIONS, typed_graph
 from mirnet_edge.graph.precision.islands import fp32_islands
@@ -104,8 +104,10 @@ def test_gathering_in_fp16_costs_what_fp16_maps_cost() -> None:
     size = (128, 128)
     bundled = bundled_model("edge-s-denoise")
     assert bundled is not None
-    photos = CalibrationSet.open(None, tile=size, count=2, sigma=25, in_channels=3)
-    plain = with_shape(load_graph(bundled.onnx), 1, *size)
+    original = load_graph(bundled.onnx)
+    level = read_facts(original).noise_level
+    photos = CalibrationSet.open(None, tile=size, count=2, sigma=25, noise_level=level)
+    plain = with_shape(original, 1, *size)
     gather = with_shape(rewrite(gather_graph(plain), "tensorrt")[0], 1, *size)
     applied = with_shape(rewrite(apply_graph(plain), "tensorrt")[0], 1, *size)
     of_maps = [n.name for n in gather.graph.node if not n.name.startswith("gathered")]

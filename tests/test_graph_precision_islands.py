@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import RawGraph
 from graph_samples import network, parsed
 
 import mirnet_edge as me
-from mirnet_edge.bundled import bundled_model
 from mirnet_edge.graph.file import dims_of, load_graph, with_shape
 from mirnet_edge.graph.pooling import apply_graph, gather_graph
 from mirnet_edge.graph.precision.islands import fp32_islands
@@ -115,20 +115,21 @@ def test_convolutions_and_gates_are_none() -> None:
     assert fp32_islands(network()) == []
 
 
-def statistics_graph(path: Path, make: Callable[[Any], Any], size: tuple[int, int]) -> Any:
+def statistics_graph(plain: Any, make: Callable[[Any], Any], size: tuple[int, int]) -> Any:
     """Rewritten for TensorRT."""
-    proto = with_shape(make(with_shape(load_graph(path), 1, *size)), 1, *size)
+    proto = with_shape(make(with_shape(plain, 1, *size)), 1, *size)
     return with_shape(rewrite(proto, "tensorrt")[0], 1, *size)
 
 
 def test_given_statistics_need_no_island(tiny_onnx: Path) -> None:
-    assert fp32_islands(statistics_graph(tiny_onnx, apply_graph, (64, 96))) == []
+    assert fp32_islands(statistics_graph(load_graph(tiny_onnx), apply_graph, (64, 96))) == []
 
 
-def test_gathered_vectors_and_masses_are_made_in_fp32_and_maps_read_in_fp16() -> None:
-    bundled = bundled_model("edge-s-denoise")
-    assert bundled is not None
-    proto = statistics_graph(bundled.onnx, gather_graph, (256, 256))
+def test_gathered_vectors_and_masses_are_made_in_fp32_and_maps_read_in_fp16(
+    raw_graph: RawGraph,
+) -> None:
+    any_runtime, _ = rewrite(raw_graph("mirnet-v2-wider"))
+    proto = statistics_graph(any_runtime, gather_graph, (256, 256))
     islands = fp32_islands(proto)
     nodes = {node.name: node for node in proto.graph.node}
     outputs = {value.name for value in proto.graph.output[1:]}
@@ -163,7 +164,7 @@ def test_a_product_of_computed_matrices_is_a_sum_over_positions() -> None:
 def test_rewritten_networks_turn_no_large_map_into_fp32(
     make: Callable[[Any], Any], tiny_onnx: Path
 ) -> None:
-    proto = statistics_graph(tiny_onnx, make, (64, 96))
+    proto = statistics_graph(load_graph(tiny_onnx), make, (64, 96))
     islands = fp32_islands(proto)
     sizes = {value.name: math.prod(dims_of(value)) for value in proto.graph.value_info}
     read = {

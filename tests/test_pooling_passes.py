@@ -44,24 +44,27 @@ def random_frame(height: int, width: int, channels: int = 3, seed: int = 0) -> n
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
-@pytest.mark.parametrize("name", ["mirnet", "mirnet-v2"])
+@pytest.mark.parametrize("name", ["mirnet", "mirnet-v2", "edge", "edge-x3"])
 def test_exact_statistics_at_the_local_support_equal_the_untiled_frame(
     name: str, rewritten: bool, exported: Export
 ) -> None:
     model = exported(name, rewritten)
-    with me.Restorer(model, tile=None) as restore:
+    told = {"noise": 20.0} if TINY[name].noise_level else {}
+    with me.Restorer(model, tile=None, **told) as restore:
         halo = restore.facts.local_support_px
         assert halo is not None
         side = 2 * halo + 48
         frame = random_frame(side + 51, side + 94)
         whole = restore(frame)
-    with me.Restorer(model, tile=side, halo=halo, statistics=EXACT) as restore:
+    with me.Restorer(model, tile=side, halo=halo, statistics=EXACT, **told) as restore:
         tiled = restore(frame)
         assert restore.timings.tiles >= 6
         assert restore.statistics is not None
-        assert restore.timings.passes == len(restore.statistics.moves) > 1
-        assert restore.statistics.moves[-1] <= 1e-6 < restore.statistics.moves[0]
-    with me.Restorer(model, tile=side, halo=halo) as restore:
+        assert restore.timings.passes == len(restore.statistics.moves)
+        assert restore.statistics.moves[-1] <= 1e-6
+        # A chain of few pools is settled by the samples, which are all tiles of so small a frame.
+        assert name.startswith("edge") or restore.statistics.moves[0] > 1e-6
+    with me.Restorer(model, tile=side, halo=halo, **told) as restore:
         own = restore(frame)
     scale = np.ptp(whole)
     assert np.abs(tiled - whole).max() <= 1e-4 * scale

@@ -68,3 +68,14 @@ def test_a_frame_whole_and_in_ever_smaller_tiles() -> None:
 
 def test_a_small_frame_is_one_tile() -> None:
     assert frame_tiles((50, 61), 16, SizeRule(4, 8)) == [((52, 64), 1)]
+
+
+@pytest.mark.parametrize("frame", [(16, 9000), (9000, 1), (3, 3000), (35, 20_000)])
+@pytest.mark.parametrize(("halo", "blend"), [(16, 0), (32, 8), (4, 32)])
+def test_a_frame_that_is_lower_than_its_halo(frame: tuple[int, int], halo: int, blend: int) -> None:
+    """A tile that halo and blend leave nothing of could not be cut."""
+    for rule in (SizeRule(4, 8), SizeRule(16, 16), SizeRule(12, 12)):
+        tile = even_tile(frame, 240 * 240, halo, blend, rule)
+        assert tile is not None
+        cover = Tiling(tile, halo, blend, rule.multiple, rule.least).cover(*frame)
+        assert len(cover) > 1 or max(frame) <= max(tile)

@@ -15,7 +15,6 @@ import graph_samples
 import onnx
 import pytest
 
-from mirnet_edge.bundled import MODELS_FOLDER
 from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.trt import log as tensorrt_log
 from mirnet_edge.trt.network import (
@@ -137,16 +136,15 @@ def test_a_cache_that_cannot_be_saved_is_noted(trt: ModuleType, tmp_path: Path) 
 # Names
 
 
-def test_a_node_is_named_with_its_module(tmp_path: Path) -> None:
-    bundled = MODELS_FOLDER / "edge-s-denoise" / "model.onnx"
-    nodes = onnx.load(bundled).graph.node
+def test_a_node_is_named_with_its_module(tiny_onnx: Path) -> None:
+    nodes = onnx.load(tiny_onnx).graph.node
     softmax = next(i for i, node in enumerate(nodes) if node.op_type == "Softmax")
-    said = describe_node(bundled, softmax)
+    said = describe_node(tiny_onnx, softmax)
     assert said.startswith(f"node {nodes[softmax].name!r} (Softmax, behind body.0.body.0.dau_")
-    assert describe_node(bundled, -1) == "the graph"
+    assert describe_node(tiny_onnx, -1) == "the graph"
     conv = next(node for node in nodes if node.op_type == "Conv" and "body" in node.input[1])
     module = conv.input[1].partition("/")[0].removesuffix(".weight")
-    assert module_of_node(onnx.load(bundled).graph, conv) == f"in {module}"
+    assert module_of_node(onnx.load(tiny_onnx).graph, conv) == f"in {module}"
 
 
 def test_a_node_far_from_any_weight_has_no_module() -> None:

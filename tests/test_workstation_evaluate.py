@@ -211,7 +211,8 @@ class ToldRestorer:
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         self.told.append(self.noise)
-        self.timings = SimpleNamespace(noise=7.0 if self.noise == "auto" else self.noise)
+        level = 7.0 if self.noise == "auto" else self.noise
+        self.timings = SimpleNamespace(noise=level if self.facts.noise_level else None)
         return self.restore(frame)
 
 
@@ -284,3 +285,30 @@ def test_pictures_too_small_for_a_protocol_are_left_out() -> None:
     evaluation = me.evaluate_model(me.Restorer(me.FakeEngine()), pictures, SuperResolution(2))
     assert len(evaluation.scores) == 1
     assert evaluation.skipped[0].startswith("image 0: a picture of 30x3 pixels is too small")
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_restorer_that_enlarges_alone_is_bicubic(scale: int) -> None:
+    facts = me.ModelFacts(task="super-resolution", scale=scale, size_multiple=4, min_size_px=4)
+    with me.Restorer(me.FakeEngine(facts=facts), tile=None) as restore:
+        evaluation = me.evaluate_model(restore, [colour_picture(3, 60, 72)], with_ssim=False)
+    assert evaluation.protocol == f"×{scale}"
+    for name, value in evaluation.mean.given.items():
+        assert evaluation.mean.restored[name] == pytest.approx(value, abs=0.01)
+
+
+def test_a_real_restorer_is_told_and_gets_its_setting_back() -> None:
+    facts = me.ModelFacts(noise_level=True, size_multiple=4, min_size_px=4)
+    shown = me.FakeEngine(lambda tiles: tiles[:, 3:].repeat(3, 1), facts)
+    with me.Restorer(shown, noise=9) as restore:
+        seen: list[float] = []
+        evaluation = me.evaluate_model(
+            restore,
+            [colour_picture()],
+            Denoising(12),
+            noise="told",
+            observe=lambda score, sample, restored: seen.append(50 * float(restored.mean())),
+        )
+        assert restore.noise == 9
+    assert seen == [pytest.approx(12, rel=1e-4)]
+    assert evaluation.mean.noise == 12

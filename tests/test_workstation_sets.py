@@ -25,7 +25,8 @@ class Identity:
 
     @property
     def timings(self) -> SimpleNamespace:
-        return SimpleNamespace(noise=3.0 if self.noise == "auto" else self.noise)
+        level = 3.0 if self.noise == "auto" else self.noise
+        return SimpleNamespace(noise=level if self.facts.noise_level else None)
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         scale = self.facts.scale

@@ -21,11 +21,11 @@ from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import load_graph, read_facts
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.precision.typing_pass import IoType
+from mirnet_edge.quantize import DEFAULT_TILE_PX
 from mirnet_edge.quantize.calibration.sources import Source
 from mirnet_edge.trt.timing_cache import timing_cache_name
 
 ENGINE_SUFFIX = ".engine"
-DEFAULT_TILE_PX = 256
 
 
 def build_engine(
@@ -65,8 +65,8 @@ def build_engine(
             ``NAME.fp16.engine`` as well, to compare with.
         calibration: frames that quantization calibrates with, and that every engine is compared on;
             None takes the bundled set. See `CalibrationSet.open`.
-        tile: (height, width) in pixels, or both in one number; 256 where neither this nor a frame
-            is given.
+        tile: (height, width) in pixels, or both in one number; where neither this nor a frame is
+            given, 256 or the next that the network takes.
         frame: (height, width) of the frames that will be restored: the tile is then the whole
             frame, or the largest part of it that fits into memory.
         batch: tiles of one run.
@@ -99,10 +99,10 @@ def build_engine(
     """
     if tile is not None and frame is not None:
         raise ConfigError(f"tile={tile} and frame={frame}: give one of them")
-    tile = DEFAULT_TILE_PX if tile is None else tile
+    wanted = DEFAULT_TILE_PX if tile is None else tile
     settings = Settings(
         precision=precision,
-        tile=(tile, tile) if isinstance(tile, int) else tile,
+        tile=(wanted, wanted) if isinstance(wanted, int) else wanted,
         batch=batch,
         workspace=workspace,
         optimization_level=optimization_level,
@@ -134,12 +134,16 @@ def build_engine(
             job.build(wanted)
         return card
 
-    if frame is None:
+    if tile is not None:
         return build(settings, [])
+    facts = read_facts(load_graph(model))
+    if frame is None:
+        side = facts.size_rule.padded(DEFAULT_TILE_PX)
+        return build(replace(settings, tile=(side, side)), [])
     return build_for_frame(
         lambda tile, notes: build(replace(settings, tile=tile), notes),
         frame,
-        read_facts(load_graph(model)),
+        facts,
         batch=batch,
         precision=precision,
         available=available_bytes(target),

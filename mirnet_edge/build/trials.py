@@ -230,10 +230,8 @@ class TensorRT:
         with Restorer(engine, statistics=candidate.statistics, **self._scene.options) as restore:
             return self._scene.measure(restore)
 
-    def keep(self, candidate: Candidate, answer: Path) -> str:
-        """Move a candidate's engine beside the answer, and those that its statistics need; the name
-        of its file."""
-        kept = answer.with_suffix(".engine")
+    def keep(self, candidate: Candidate, kept: Path) -> None:
+        """Move a candidate's engine to where it is kept, and those that its statistics need."""
         beside: tuple[Kind, ...] = () if candidate.statistics == "tile" else BESIDE
         for kind in ("plain", *beside):
             source, target = (kind_path(path, kind) for path in (self._engine(candidate), kept))
@@ -241,7 +239,6 @@ class TensorRT:
             target.unlink(missing_ok=True)
             card_path(source).replace(card_path(target))
             source.replace(target)
-        return kept.name
 
 
 def tried(backend: Backend, candidate: Candidate) -> Trial:

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mirnet_edge._files import file_sha256
 from mirnet_edge.build.target import find_target
 from mirnet_edge.build.trials import Backend, Candidate, Portable, Scene, TensorRT, Trial, tried
-from mirnet_edge.bundled import bundled_model
-from mirnet_edge.engines.tuned import Tuned, this_device, tuned_path
+from mirnet_edge.engines.tuned import Tuned, engine_of, source_of, this_device, tuned_path
 from mirnet_edge.errors import DeviceError, EngineError, MissingDependencyError, OutputError
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.trt.timing_cache import timing_cache_name
@@ -49,8 +47,7 @@ def tune_model(
         EngineError: no such model, or nothing was accurate enough, with what there was.
         OutputError: the answer cannot be written.
     """
-    bundled = bundled_model(os.fspath(model))
-    source = bundled.onnx if bundled else Path(model)
+    source, _ = source_of(model)
     if source.suffix.lower() != ".onnx" or not source.is_file():
         raise EngineError(
             f"{model}: what is tuned is an .onnx file, or a bundled model by its name"
@@ -69,17 +66,15 @@ def tune_model(
                 if on_trial is not None:
                     on_trial(trial)
             best = _best(trials, psnr_db)
-            engine = ""
             if isinstance(backend, TensorRT):
-                engine = backend.keep(best.candidate, answer)
+                backend.keep(best.candidate, engine_of(answer))
     except OSError as error:
         raise OutputError(f"cannot write into {answer.parent}: {error}") from error
     tuned = Tuned(
-        model_sha256=file_sha256(source),
         device=this_device(),
         frame=frame,
         psnr_db=psnr_db,
-        engine=engine,
+        has_engine=isinstance(backend, TensorRT),
         tile=best.candidate.tile,
         statistics=best.candidate.statistics,
         threads=best.candidate.threads,

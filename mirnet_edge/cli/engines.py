@@ -174,7 +174,8 @@ def bench(context: click.Context, /, **given: object) -> None:
     --frame on whole frames, part by part, one by one and as a stream; with --profile layer by layer
     beside what this device could do at best."""
     from mirnet_edge.bench import Bench, bench_engine, bench_frames
-    from mirnet_edge.cli.profile import print_profile, profile_of
+    from mirnet_edge.build.profile import profile_plan
+    from mirnet_edge.cli.profile import print_profile
     from mirnet_edge.trt.profile import EngineProfile
 
     options = {name: context.params[name] for name in given}
@@ -198,7 +199,7 @@ def bench(context: click.Context, /, **given: object) -> None:
             require_new(Path(record), overwrite)
             file = stack.enter_context(atomic_path(record))
         if profile:
-            measured = profile_of(model, options["runs"])
+            measured = profile_plan(Path(model), options["runs"])
         elif frame:
             progress = stack.enter_context(phases(quiet=quiet))
             measured = bench_frames(model, frame, progress=progress, **options)

@@ -8,30 +8,6 @@ from mirnet_edge.trt.profile import EngineProfile, Part
 COLUMNS = ["", "layers", "ms", "share", "MB", "GMAC", "floor ms", "of floor"]
 
 
-def profile_of(model: str, runs: int) -> EngineProfile:
-    """Profile an engine; the device's arithmetic is measured in a build process beside it.
-
-    Raises:
-        EngineError: it is no TensorRT engine, or has no card.
-        DeviceError, BuildError, MissingDependencyError: as `build_engine` and `open_engine`.
-    """
-    from pathlib import Path
-
-    from mirnet_edge.build.rates import multiplications_per_second
-    from mirnet_edge.build.target import find_target
-    from mirnet_edge.trt.engine import TensorRTEngine
-    from mirnet_edge.trt.profile import profile_engine
-    from mirnet_edge.trt.timing_cache import timing_cache_name
-
-    path = Path(model)
-    target = find_target()
-    cache = timing_cache_name(target.device["name"], target.versions["tensorrt"])
-    with TensorRTEngine(path) as engine:
-        precision = engine.card.precision if engine.card else "fp16"
-        rate = multiplications_per_second(precision, path.parent / cache)
-        return profile_engine(engine, rate, runs)
-
-
 def print_profile(profile: EngineProfile) -> str:
     """Print both tables; what is returned sums them up."""
     for title, parts in (("by kind of layer", profile.kinds), ("by module", profile.modules)):

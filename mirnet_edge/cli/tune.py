@@ -61,11 +61,11 @@ def tune(model: str, frame: tuple[int, int], minutes: float, psnr_db: float, as_
     if as_json:
         print_json(tuned)
         return
-    what = tuned.engine or model
+    tile, size = "{}x{}".format(*tuned.tile), "{1}x{0}".format(*frame)
     say(
-        f"fastest: {what}, tile {tuned.tile[0]}x{tuned.tile[1]}, {tuned.ms:.1f} ms a frame of "
-        f"{frame[1]}x{frame[0]} on {told(tuned.device)}\nkept in {tuned_path(model)}: Restorer and "
-        "mirnet-edge restore take it from now on; delete it to go back"
+        f"fastest: {tuned.engine_path(model)}, tile {tile}, {tuned.ms:.1f} ms a frame of {size} on "
+        f"{told(tuned.device)}\nkept in {tuned_path(model)}: Restorer and mirnet-edge restore take "
+        "it from now on; delete it to go back"
     )
 
 

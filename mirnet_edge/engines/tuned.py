@@ -1,11 +1,14 @@
 """What ``mirnet-edge tune`` found fastest for a model on this device, and where that is kept.
 
-Beside ``x.onnx`` lies ``x.tuned.json``, and ``x.tuned.engine`` where that is the fastest; those of
-a bundled model lie in the folder ``tuned`` of the cache (see `cuda.compiler`).
+In the folder ``tuned`` of the user's cache (see `cuda.compiler`), and not beside the model: an
+engine is native code, and whoever hands on a model must not be able to hand on one with it. A file
+is named after the model and its content, so that another model of that name has an answer of its
+own; the engine of ``x.json`` is ``x.engine``.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -35,22 +38,20 @@ class Tuned:
     """The answer, and what it was chosen from.
 
     Attributes:
-        model_sha256: of the model's file.
         device: cpu, cores, and gpu ("" where there is none).
         frame: (height, width) of the frames that were timed.
         psnr_db: that was asked for, against whole frames in FP32.
-        engine: name of the engine's file, beside this one; "" for the model itself.
+        has_engine: whether an engine was the fastest; else it is the model itself.
         tile: (height, width).
         statistics, threads, provider: see `Restorer`.
         ms: median time of a frame.
         tried: everything that was measured, as it is told.
     """
 
-    model_sha256: str
     device: dict[str, Any]
     frame: tuple[int, int]
     psnr_db: float
-    engine: str
+    has_engine: bool
     tile: tuple[int, int]
     statistics: Mode
     threads: int | None
@@ -62,11 +63,11 @@ class Tuned:
     @property
     def cut(self) -> tuple[int, int] | Literal["auto"]:
         """What tile to ask for: an engine has one of its own."""
-        return "auto" if self.engine else self.tile
+        return "auto" if self.has_engine else self.tile
 
     def engine_path(self, model: ModelPath) -> ModelPath:
         """What to open in place of a model: the engine, or the model itself."""
-        return tuned_path(model).with_name(self.engine) if self.engine else model
+        return engine_of(tuned_path(model)) if self.has_engine else model
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all; an `OutputError` where it cannot be written."""
@@ -80,12 +81,10 @@ class Tuned:
             EngineError: it is damaged, or of another format.
         """
         try:
-            # The file names an engine, which is native code: nobody else may have written it.
+            # It leads to an engine, which is native code: nobody else may have written it.
             tuned = dataclass_of(cls, parse_json(read_own(path)))
             if tuned.format != FORMAT:
                 raise ValueError(f"format {tuned.format}, not {FORMAT}")
-            if tuned.engine != Path(tuned.engine).name:
-                raise ValueError(f"the engine {tuned.engine!r} does not lie beside it")
             for name, kind in (("cpu", str), ("gpu", str), ("cores", int)):
                 if not isinstance(tuned.device.get(name), kind):
                     raise ValueError(f"its device has no {name}")
@@ -104,46 +103,61 @@ def this_device() -> dict[str, Any]:
     return {"cpu": cpu_name(), "cores": usable_cores(), "gpu": gpu}
 
 
-def tuned_path(model: ModelPath) -> Path:
-    """Tell where the answer for a model is kept."""
+def source_of(model: ModelPath) -> tuple[Path, str]:
+    """Find the file of a model, and the name that its answers have."""
     bundled = bundled_model(os.fspath(model))
-    if bundled:
-        return cache_folder().parent / "tuned" / f"{bundled.name}.tuned.json"
-    return Path(model).with_suffix(".tuned.json")
+    return (bundled.onnx, bundled.name) if bundled else (Path(model), Path(model).stem)
+
+
+def tuned_folder() -> Path:
+    """Find where answers are kept. Without a home, a `RuntimeError`."""
+    return cache_folder().parent / "tuned"
+
+
+def tuned_path(model: ModelPath) -> Path:
+    """Tell where the answer for a model is kept, whose file must exist."""
+    source, name = source_of(model)
+    return tuned_folder() / f"{name}-{file_sha256(source)[:16]}.json"
+
+
+def engine_of(answer: Path) -> Path:
+    """Tell where the engine of an answer lies."""
+    return answer.with_suffix(".engine")
 
 
 def tuned_for(model: ModelPath) -> Tuned | None:
     """Find the answer for a model on this device; None where there is none, or where it does not
     hold any more, which is logged as a warning."""
-    bundled = bundled_model(os.fspath(model))
-    source = bundled.onnx if bundled else Path(model)
+    source, name = source_of(model)
     try:
-        path = tuned_path(model)
-    except RuntimeError:  # no home
+        # Before the file is read for its hash: hardly any model is tuned.
+        others = list(tuned_folder().glob(f"{glob.escape(name)}-*.json"))
+    except RuntimeError:
         return None
-    if source.suffix.lower() != ".onnx" or not path.is_file() or not source.is_file():
+    if not others or source.suffix.lower() != ".onnx" or not source.is_file():
+        return None
+    path = tuned_path(model)
+    if path not in others:
+        log.info("%s runs untuned: the answers in %s are of others", source, path.parent)
         return None
     try:
         tuned = Tuned.load(path)
-        _require_valid(tuned, source, path)
+        _require_valid(tuned, path)
     except EngineError as error:
         log.warning("%s. %s runs untuned; mirnet-edge tune %s measures again", error, model, model)
         return None
     return tuned
 
 
-def _require_valid(tuned: Tuned, source: Path, path: Path) -> None:
-    """Check that an answer is of this model, this device, and a TensorRT that runs its engine."""
+def _require_valid(tuned: Tuned, path: Path) -> None:
+    """Check that an answer is of this device, and of a TensorRT that runs its engine."""
     device = this_device()
     if tuned.device != device:
-        raise EngineError(
-            f"{path} was measured on {told(tuned.device)}, and this is {told(device)}"
-        )
-    if tuned.model_sha256 != file_sha256(source):
-        raise EngineError(f"{path} is of another {source.name}, which has changed since")
-    if not tuned.engine:
+        here, there = told(device), told(tuned.device)
+        raise EngineError(f"{path} was measured on {there}, and this is {here}")
+    if not tuned.has_engine:
         return
-    card = EngineCard.load(card_path(path.with_name(tuned.engine)))
+    card = EngineCard.load(card_path(engine_of(path)))
     try:
         version = str(require("tensorrt", "running the tuned engine").__version__)
     except MissingDependencyError as error:

@@ -32,6 +32,8 @@ for (`workstation.tasks.denoise`)."""
 TOLD_SIGMAS = (5.0, 15.0, 25.0, 35.0, 50.0)
 """The same for one that is told the level, in turn: its ranges must hold for all that it is told.
 """
+DEFAULT_TILE_PX = 256
+"""Side of the tile where none is asked for; the next multiple that the network takes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def quantize_onnx(
     method: str = "auto",
     budget_db: float = 0.1,
     sigma: float | None = None,
-    tile: tuple[int, int] = (256, 256),
+    tile: tuple[int, int] | None = None,
     progress: StageProgress | None = None,
     overwrite: bool = True,
 ) -> QuantizeReport:
@@ -89,7 +91,8 @@ def quantize_onnx(
         sigma: of the noise to add to the calibration images, in units of 1/255, which are then
             the clean targets; None adds noise for a denoiser on the bundled images (of 25; of 5 to
             50 where it is told the level), else none.
-        tile: (height, width) of the graph that is written.
+        tile: (height, width) of the graph that is written; None takes 256 for both, or the next
+            that the network takes.
         progress: called with (step, done, total).
 
     Raises:
@@ -110,7 +113,9 @@ def quantize_onnx(
     if has_qdq(original):
         raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
     facts = read_facts(original)
-    if not facts.size_rule.allows(*tile):
+    if tile is None:
+        tile = (facts.size_rule.padded(DEFAULT_TILE_PX),) * 2
+    elif not facts.size_rule.allows(*tile):
         near = "x".join(str(facts.size_rule.padded(side)) for side in tile)
         raise GraphError(
             f"tile {tile[0]}x{tile[1]}: this network takes {facts.size_rule}; the next is {near}"

@@ -31,11 +31,13 @@ def even_tile(
     """Of all tiles with at most ``most_px`` pixels the (height, width) that covers a frame with the
     fewest pixels computed, and of those alike the one with the fewest tiles; None where no tile is
     as small."""
+    # A frame that is lower than this takes a tile that is higher: halo and blend leave no less.
+    least = rule.padded(2 * halo + blend + rule.up(max(rule.multiple, 2 * blend)))
     found: list[tuple[int, int, tuple[int, int]]] = []
     for rows in _parts(frame[0], halo, blend, rule):
-        height = even_side(frame[0], rows, halo, blend, rule)
+        height = max(even_side(frame[0], rows, halo, blend, rule), least)
         for columns in _parts(frame[1], halo, blend, rule):
-            width = even_side(frame[1], columns, halo, blend, rule)
+            width = max(even_side(frame[1], columns, halo, blend, rule), least)
             if height * width <= most_px:
                 tiles = rows * columns
                 found.append((tiles * height * width, tiles, (height, width)))

@@ -16,6 +16,8 @@ from mirnet_edge.trt.engine import TensorRTEngine
 COPY_BYTES = 1 << 28  # more than any cache holds
 COPIES, WARM_UP = 30, 5
 NOT_TOLD = "not told"
+MODULE_DEPTH = 5
+"""As deep as the parts of a block: "body.0.body.1.dau_top"."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class EngineProfile:
         graph_ms: of a run as a CUDA graph, or layer by layer where there is none.
         all: of all layers.
         kinds: by TensorRT's kind of layer and its precision, slowest first.
-        modules: by module of the network, "*" for any number in its name, slowest first.
+        modules: by part of the network's blocks, "*" for any number in its name, slowest first.
     """
 
     rates: Rates
@@ -100,8 +102,13 @@ def profile_engine(engine: TensorRTEngine, macs_per_second: float, runs: int = 2
         graph_ms=median(graph_ms or enqueue_ms),
         all=_part("all", listed, times_ms, rates),
         kinds=parts(lambda layer: f"{layer.kind} {layer.precision}".strip()),
-        modules=parts(lambda layer: re.sub(r"\b\d+\b", "*", layer.module) or NOT_TOLD),
+        modules=parts(_module),
     )
+
+
+def _module(layer: LayerFacts) -> str:
+    name = ".".join(layer.module.split(".")[:MODULE_DEPTH])
+    return re.sub(r"\b\d+\b", "*", name) or NOT_TOLD
 
 
 def _part(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,33 +135,21 @@ def evaluate_model(
     skipped: list[str] = []
     count, pictures = _pictures(data, isinstance(protocol, Pairs), skipped, every)
     scores: list[Score] = []
-    tells = restorer.facts.noise_level
-    own_noise = restorer.noise if tells else "auto"
-    try:
+    with _own_noise_kept(restorer):
         for name, (clean, given) in pictures:
             try:
                 sample = protocol.sample(clean, seed + len(scores), given)
             except DataError as error:
                 skipped.append(f"{name}: {error}")
                 continue
-            if tells:
+            if restorer.facts.noise_level:
                 restorer.noise = _level(noise, sample, told_offset)
             restored = restorer(_frame_for(restorer, sample, protocol))
-            scores.append(
-                Score(
-                    name=name,
-                    given=protocol.measure(sample.before, sample, with_ssim),
-                    restored=protocol.measure(restored, sample, with_ssim),
-                    noise=restorer.timings.noise if tells else None,
-                )
-            )
+            scores.append(_score(restorer, name, restored, sample, protocol, with_ssim))
             if observe:
                 observe(scores[-1], sample, restored)
             if progress:
                 progress(len(scores) + len(skipped), count)
-    finally:
-        if tells:
-            restorer.noise = own_noise
     if not scores:
         raise DataError(f"{data}: no picture can be tested; {'; '.join(skipped[:3])}")
     return Evaluation(
@@ -173,6 +162,32 @@ def evaluate_model(
         mean=mean_score(scores),
         skipped=tuple(skipped),
         note=note,
+    )
+
+
+@contextmanager
+def _own_noise_kept(restorer: Restorer) -> Iterator[None]:
+    """Give a Restorer its own setting back when the block ends."""
+    own = restorer.noise
+    try:
+        yield
+    finally:
+        restorer.noise = own
+
+
+def _score(
+    restorer: Restorer,
+    name: str,
+    restored: NDArray[np.float32],
+    sample: Sample,
+    protocol: Protocol,
+    with_ssim: bool,
+) -> Score:
+    return Score(
+        name=name,
+        given=protocol.measure(sample.before, sample, with_ssim),
+        restored=protocol.measure(restored, sample, with_ssim),
+        noise=restorer.timings.noise,
     )
 
 

@@ -53,6 +53,11 @@ class Trial:
     noise: NoiseAsked = "auto"
     told_offset: float = 0.0
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether the level is one that is neither the model's own estimate nor the truth."""
+        return not isinstance(self.noise, str) or self.told_offset != 0
+
 
 @dataclass(frozen=True)
 class Row:
@@ -154,7 +159,8 @@ def card_figures(
                 trial.protocol,
                 noise=trial.noise,
                 told_offset=trial.told_offset,
-                with_ssim=with_ssim,
+                # Of levels that are tried out PSNR is asked, and SSIM takes longer than the model.
+                with_ssim=with_ssim and not trial.is_tried,
                 every=every,
                 progress=of_stage,
             )

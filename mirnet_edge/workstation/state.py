@@ -34,6 +34,7 @@ class TrainState:
         network: the weights that the optimizer moves.
         average: their moving average, which is validated and kept.
         seconds: of training so far, of earlier runs too.
+        rate_factor: of the schedule's learning rate, below 1 after the training diverged.
     """
 
     settings: TrainSettings
@@ -42,6 +43,7 @@ class TrainState:
     optimizer: torch.optim.Adam
     step: int = 0
     seconds: float = 0.0
+    rate_factor: float = 1.0
     curve: list[Point] = field(default_factory=list)
 
     @property
@@ -61,6 +63,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "rate_factor": self.rate_factor,
             "curve": curve,
         }
         with atomic_path(folder / CHECKPOINT) as temporary:
@@ -99,6 +102,7 @@ class TrainState:
         self.average.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.seconds = content["step"], content["seconds"]
+        self.rate_factor = content["rate_factor"]
         self.curve = [Point(**point) for point in content["curve"]]
 
 

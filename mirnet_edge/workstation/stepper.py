@@ -130,7 +130,8 @@ class Stepper:
             self._begin(stage)
         self._seed()
         self._prepare()
-        self._rate.fill_(settings.learning_rate_at(state.step, state.position))
+        rate = settings.learning_rate_at(state.step, state.position)
+        self._rate.fill_(rate * state.rate_factor)
         self._average_weight.fill_(1 - settings.ema_decay_at(state.step))
         self._differentiate()
         if self._processes.count > 1:

@@ -35,6 +35,7 @@ from mirnet_edge.workstation.patches import (
 )
 from mirnet_edge.workstation.photos import read_pairs, read_photos
 from mirnet_edge.workstation.processes import Processes
+from mirnet_edge.workstation.recovery import Recovery
 from mirnet_edge.workstation.settings import Stage, TrainSettings
 from mirnet_edge.workstation.state import CHECKPOINT, TrainState, initial_network
 from mirnet_edge.workstation.stepper import Stepper
@@ -112,17 +113,7 @@ class Trainer:
         if self.output.exists() and not self.output.is_dir():
             raise OutputError(f"{output} is a file; name a folder")
         self.skipped: list[str] = []
-        sides = [stage.patch_px for stage in self.stages]
-        if pairs:
-            pictures = read_pairs(*pairs, min(sides), self.skipped)
-        else:
-            pictures = read_photos(data, min(sides), settings.rescale, self.skipped)
-        largest = max(min(copies[0].shape[:2]) for copies in pictures)
-        if largest < max(sides):
-            raise DataError(
-                f"no image is as large as a patch of {max(sides)}; the largest has {largest} pixels"
-            )
-        sampler = PatchSampler([copy for copies in pictures for copy in copies], self.device)
+        sampler, images = self._read_pictures(data, pairs, settings.rescale)
         draw: Draw = (
             paired_patches(sampler, config.noise_level)
             if pairs
@@ -130,7 +121,7 @@ class Trainer:
         )
         self.data_facts: dict[str, object] = {
             "folders": len(pairs or data),
-            "images": len(pictures),
+            "images": images,
             "pairs": bool(pairs),
         }
         self.validation = read_validation(validation, validation_images)
@@ -140,12 +131,33 @@ class Trainer:
         if initial is not None:
             self.data_facts["initial_weights_sha256"] = network.facts.weights_sha256
         self.state = self._fresh_or_resumed(settings, network.to(self.device))
+        self.recovery, self._say = Recovery(self.state), say
         if compile is None:
             compile = self.device.type == "cuda" and _has_triton()
         self.stepper = Stepper(
             self.state, draw, config.in_planes, self.device, self.processes, compile, say
         )
         self._pointed = self.state.step
+
+    def _read_pictures(
+        self,
+        data: Sequence[PathLike],
+        pairs: tuple[PathLike, PathLike] | None,
+        factors: Sequence[float],
+    ) -> tuple[PatchSampler, int]:
+        """All pictures, of which there must be some for each stage, and how many they are."""
+        sides = [stage.patch_px for stage in self.stages]
+        if pairs:
+            pictures = read_pairs(*pairs, min(sides), self.skipped)
+        else:
+            pictures = read_photos(data, min(sides), factors, self.skipped)
+        largest = max(min(copies[0].shape[:2]) for copies in pictures)
+        if largest < max(sides):
+            raise DataError(
+                f"no image is as large as a patch of {max(sides)}; the largest has {largest} pixels"
+            )
+        copies = [copy for copies in pictures for copy in copies]
+        return PatchSampler(copies, self.device), len(pictures)
 
     def _fresh_or_resumed(self, settings: TrainSettings, network: Network) -> TrainState:
         average = copy.deepcopy(network).requires_grad_(False)
@@ -254,9 +266,16 @@ class Trainer:
         tally = self.stepper.earlier_tally()
         if tally is None:
             return
-        if tally.refused >= MOST_REFUSED:
-            self._pointed = self.state.step  # what was refused is not to be recorded once more
-            self._lost(tally.loss)
+        has_diverged = self.recovery.look(tally.loss) or tally.refused >= MOST_REFUSED
+        if self.processes.greatest(has_diverged)[0]:
+            if not self.recovery.go_back():
+                self._pointed = self.state.step  # what was refused is not to be recorded once more
+                self._lost(tally.loss)
+            self.stepper.restart_tally()
+            self._say(
+                f"the training diverged at step {self.state.step} (loss {tally.loss:.3g}): it goes "
+                f"on from earlier weights, at {self.state.rate_factor:g} of the learning rate"
+            )
         self._tell(pace, report, tally.loss)
 
     def _tell(self, pace: Pace, report: Callable[[Report], None] | None, loss: float) -> None:
@@ -266,7 +285,7 @@ class Trainer:
     def _lost(self, loss: float) -> NoReturn:
         state, path = self.state, self.output / CHECKPOINT
         kept = f"{path} keeps the last good state" if path.exists() else "nothing is saved yet"
-        rate = state.settings.learning_rate_at(state.step - 1, state.position)
+        rate = state.settings.learning_rate_at(state.step - 1, state.position) * state.rate_factor
         raise ConfigError(
             f"the loss is {loss} at step {state.step}, where the learning rate is {rate:.2g}: "
             f"lower learning_rate; {kept}"

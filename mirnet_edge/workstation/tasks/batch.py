@@ -45,8 +45,8 @@ class Task(Protocol):
 
     def degrade(self, clean: Tensor, generator: Generator) -> Batch:
         """(N, 3, H, W) float32 in [0, 1], H and W multiples of 16 (times the scale), to what a
-        network is given and shall make. ``generator`` on the same device. Nothing waits for the device, and
-        all that is random is drawn there, so that a CUDA graph can repeat it."""
+        network is given and shall make. ``generator`` on the same device. Nothing waits for
+        the device, and all that is random is drawn there, so that a CUDA graph can repeat it."""
 
 
 def with_level(noisy: Tensor, level: Tensor) -> Tensor:

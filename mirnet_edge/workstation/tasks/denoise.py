@@ -162,8 +162,8 @@ def _finished(noisy: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor
 
 
 def grained(clean: Tensor, draw: Draw, most: float = 20.0) -> Tensor:
-    """Noise of pictures whose history nobody knows, of ``most`` / 255 at most: blotches of luma and,
-    larger, of colour, with finer grain among them, that grow or shrink with the light."""
+    """Noise of pictures whose history nobody knows, of ``most`` / 255 at most: blotches of luma
+    and, larger, of colour, with finer grain among them, that grow or shrink with the light."""
     import torch
 
     from mirnet_edge.workstation.tasks.camera import blurred, from_ycc

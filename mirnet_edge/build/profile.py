@@ -1,4 +1,5 @@
-"""How fast this device multiplies, by the one measure that an engine can reach: TensorRT's own."""
+"""Where the time of an engine goes, beside what its device can do: how fast that multiplies is
+measured by the one means that an engine has, TensorRT's own convolution."""
 
 from __future__ import annotations
 
@@ -12,10 +13,14 @@ from mirnet_edge._imports import require
 from mirnet_edge.build import process
 from mirnet_edge.build.graphs import typed_for_tensorrt
 from mirnet_edge.build.process import BuildRequest
+from mirnet_edge.build.target import find_target
 from mirnet_edge.errors import BuildError
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize.qdq import macs_of
+from mirnet_edge.trt.engine import TensorRTEngine
+from mirnet_edge.trt.profile import EngineProfile, profile_engine
+from mirnet_edge.trt.timing_cache import timing_cache_name
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,6 +29,22 @@ CHANNELS, SIDE_PX = 256, 256
 """Of a 3x3 convolution of 39 GMAC that moves 67 MB in FP16: on an H100 (3.0 TB/s) its bytes take a
 quarter of the time of its arithmetic, on an Orin less."""
 LEVEL = 3
+
+
+def profile_plan(path: Path, runs: int = 20) -> EngineProfile:
+    """Profile an engine on this machine; what it takes to build a convolution is seconds, the next
+    time less.
+
+    Raises:
+        EngineError: no engine, or one without a card that lists its layers.
+        BuildError, DeviceError, MissingDependencyError: as `build_engine`.
+    """
+    target = find_target()
+    cache = timing_cache_name(target.device["name"], target.versions["tensorrt"])
+    with TensorRTEngine(path) as engine:
+        precision = engine.card.precision if engine.card else "fp16"
+        rate = multiplications_per_second(precision, path.parent / cache)
+        return profile_engine(engine, rate, runs)
 
 
 def multiplications_per_second(precision: str, timing_cache: Path) -> float:
