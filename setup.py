@@ -17,11 +17,11 @@ CORE = [
     "numpy>=1.26",
     "onnxruntime>=1.17",
     "pillow>=10.1",
-    "click>=8.1",
+    "click>=8.2",
     "rich>=13.4",
     "psutil>=5.9",
 ]
-GRAPH = ["onnx>=1.17", "onnx-ir>=0.1.10"]
+GRAPH = ["onnx>=1.17", "onnx-ir>=0.1.12"]
 """Rewriting and quantizing graphs, on any machine; exporting and building do it too."""
 TRAIN = [
     "torch>=2.9",

@@ -154,6 +154,14 @@ class RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:.2f} {self.unit}/s")
 
 
+class _Bar(Progress):
+    """A bar that is not shown prints nothing at its end; before rich 15 it printed a line."""
+
+    def stop(self) -> None:
+        if not self.disable:
+            super().stop()
+
+
 def progress_bar(
     unit: str | None, *columns: str, count: bool = True, quiet: bool = False
 ) -> Progress:
@@ -162,7 +170,7 @@ def progress_bar(
     # What goes on in phases, whose ends nobody knows, has no unit, no rate, and no time left.
     counted = [MofNCompleteColumn()] if count and unit else []
     time = [RateColumn(unit), TimeRemainingColumn()] if unit else [TimeElapsedColumn()]
-    return Progress(
+    return _Bar(
         "{task.description}",
         BarColumn(),
         *(*counted, *time, *columns),
