@@ -43,6 +43,7 @@ soak: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=benchmarks/results/portable.json
+	$(BIN)/python benchmarks/video.py benchmarks/results/video.json
 
 # What cannot be built, or is not there, is a row of the record that says so; the others go on.
 bench-gpu:

@@ -50,6 +50,8 @@ TEST = [
 ]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
 
+BESIDE = ("kernels", "calibration", "gstreamer")
+"""Folders beside the package that lie below it when it is installed."""
 EDITABLE = {"editable_wheel", "develop"} & set(sys.argv)
 """An editable install finds the folders beside the package by itself. Naming them as packages would
 make setuptools install an import hook in place of a path, which type checkers cannot follow."""
@@ -64,15 +66,14 @@ setup(
     python_requires=">=3.10",
     packages=[
         *find_packages(include=["mirnet_edge", "mirnet_edge.*"]),
-        *([] if EDITABLE else ["mirnet_edge._kernels", "mirnet_edge._calibration"]),
+        *([] if EDITABLE else [f"mirnet_edge._{folder}" for folder in BESIDE]),
     ],
-    package_dir={"": "."}
-    if EDITABLE
-    else {"mirnet_edge._kernels": "kernels", "mirnet_edge._calibration": "calibration"},
+    package_dir={"": "."} if EDITABLE else {f"mirnet_edge._{folder}": folder for folder in BESIDE},
     package_data={
         "mirnet_edge": ["py.typed", "*.pyi", "data/*", "models/*/*"],
         "mirnet_edge._kernels": ["*.cu", "*.cuh"],
         "mirnet_edge._calibration": ["*.webp", "*.json", "*.md"],
+        "mirnet_edge._gstreamer": ["python/*.py"],
     },
     install_requires=CORE,
     extras_require={

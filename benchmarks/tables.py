@@ -19,6 +19,7 @@ from mirnet_edge.pooling.passes import MODES
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
+VIDEO = RESULTS / "video.json"
 PORTABLE = RESULTS / "portable.json"
 GPU = RESULTS / "h200-tensorrt-8.6.0"
 
@@ -109,6 +110,46 @@ Place = tuple[str, tuple[int, ...]]
 Time = tuple[float, str]
 """Milliseconds, and the form that took them."""
 PYTORCH = ("torch-max-autotune", "torch-compile", "torch-graph", "torch-eager")
+
+
+def video_table() -> str:
+    """Frames a second of whole runs over a video, and flicker of a still scene, from the record."""
+    record = json.loads(VIDEO.read_text(encoding="utf-8"))
+    rates = [["frames a second of a core", "measured"]]
+    for rate in record["rates"]:
+        height, width = rate["size"]
+        what = "decoding and encoding alone"
+        if rate["restorer"] != "copies":
+            what = f"`{rate['restorer']}`"
+        case = f"{what}, {width}x{height} H.264, preset {rate['preset']}"
+        rates.append([case, f"{rate['frames_per_core_second']:.1f}"])
+    found = record["flicker"]
+    height, width = found["size"]
+    rows = [
+        [
+            "flicker of a still scene, of 255",
+            "before",
+            *next(iter(found["stored"].values()))["after"],
+        ]
+    ]
+    for stored, flicker in found["stored"].items():
+        after = [f"{value:.2f}" for value in flicker["after"].values()]
+        rows.append(
+            [
+                f"noise of σ = {found['sigma']:g}, stored as {stored}",
+                f"{flicker['before']:.2f}",
+                *after,
+            ]
+        )
+    versions = record["versions"]
+    where = (
+        "\nFlicker is the mean absolute difference of consecutive frames in luma, "
+        f"`{found['model']}`, {width}x{height}. In 4:2:0, noise loses most of its colour; what is "
+        "left is gray, of which a network that was trained on colour noise alone takes little. "
+        f"{record['cpu']}, {record['usable_cores']} cores, PyAV {versions['av']}, onnxruntime "
+        f"{versions['onnxruntime']}. Record: `benchmarks/results/video.json`."
+    )
+    return _markdown(rates) + "\n" + _markdown(rows) + where + "\n"
 
 
 def gpu_table() -> str:
@@ -270,7 +311,12 @@ def _measured(record: dict[str, Any], name: str) -> dict[str, Any]:
     return {} if "error" in found else found
 
 
-TABLES = {"models": models_table, "portable": portable_table, "gpu": gpu_table}
+TABLES = {
+    "models": models_table,
+    "portable": portable_table,
+    "video": video_table,
+    "gpu": gpu_table,
+}
 
 
 def with_tables(text: str) -> str:

@@ -45,6 +45,7 @@ from mirnet_edge.pooling.passes import StatisticsSettings as StatisticsSettings
 from mirnet_edge.quantize import quantize_onnx as quantize_onnx
 from mirnet_edge.quantize.calibration import CalibrationSet as CalibrationSet
 from mirnet_edge.restore import Restorer as Restorer
+from mirnet_edge.stream.cameras import Camera as Camera
 from mirnet_edge.stream.frame_stream import FrameStream as FrameStream
 from mirnet_edge.stream.throughput import StreamStatistics as StreamStatistics
 from mirnet_edge.stream.transfer import StreamFrame as StreamFrame

@@ -29,8 +29,8 @@ _NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 
 
 def resource_folder(name: str) -> Path:
-    """The folder ``kernels`` or ``calibration``: below the package in an installed copy
-    (``mirnet_edge/_kernels``), beside it in a checkout."""
+    """The folder ``kernels``, ``calibration`` or ``gstreamer``: below the package in an installed
+    copy (``mirnet_edge/_kernels``), beside it in a checkout."""
     installed = PACKAGE / f"_{name}"
     folder = installed if installed.is_dir() else PACKAGE.parent / name
     if not folder.is_dir():

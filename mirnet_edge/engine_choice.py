@@ -156,6 +156,26 @@ class EngineChoice:
         return self.open()
 
 
+def choice_of(
+    model: object,
+    memory_limit: int | None,
+    threads: int | None,
+    provider: str | None,
+    serves: Callable[[EngineCard], None],
+) -> EngineChoice | None:
+    """Of the files that a `Restorer` is given; None for an engine that is open already."""
+    if callable(getattr(model, "run", None)):
+        return None
+    if isinstance(model, (str, os.PathLike)):
+        model = [model]
+    if not isinstance(model, Sequence):
+        raise EngineError(
+            f"a {type(model).__name__} is no engine: give a model file, a bundled model's name, or "
+            "an object with run()"
+        )
+    return EngineChoice(model, memory_limit, threads, provider, serves)
+
+
 def _card_of(path: Path) -> EngineCard | None:
     """Of a plan; None for what is no plan, or has no card."""
     if path.suffix.lower() not in PLAN_SUFFIXES:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge._arguments import explained
 from mirnet_edge.deadline import Deadline
-from mirnet_edge.engine_choice import EngineChoice, ModelPath
+from mirnet_edge.engine_choice import ModelPath, choice_of
 from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.engines.protocol import (
     Engine,
@@ -31,7 +31,7 @@ from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.host.path import HostPath
 from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
-from mirnet_edge.stream.frame_stream import Drop, FrameStream
+from mirnet_edge.stream.frame_stream import Drop, FrameStream, Pace
 from mirnet_edge.tiling.choice import Cut, Tile, require_memory
 from mirnet_edge.tiling.geometry import Tiling
 
@@ -135,24 +135,9 @@ class Restorer:
         checked_noise(noise)
         self._asked_noise = noise
         self._pixels = None if pixels == "auto" else pixel_format(pixels)
-        self._choice = self._choice_of(model, threads, provider)
+        self._choice = choice_of(model, memory_limit, threads, provider, self._require_tile)
         engine = model if self._choice is None else self._choice.open()
         self._open(engine)  # type: ignore[arg-type]
-
-    def _choice_of(
-        self, model: object, threads: int | None, provider: str | None
-    ) -> EngineChoice | None:
-        """Of files; None for an engine that is open already."""
-        if callable(getattr(model, "run", None)):
-            return None
-        if isinstance(model, (str, os.PathLike)):
-            model = [model]
-        if not isinstance(model, Sequence):
-            raise EngineError(
-                f"a {type(model).__name__} is no engine: give a model file, a bundled model's "
-                "name, or an object with run()"
-            )
-        return EngineChoice(model, self._memory_limit, threads, provider, self._require_tile)
 
     def _require_tile(self, card: EngineCard) -> None:
         """Check that tiles of this engine can be cut as asked."""
@@ -291,19 +276,28 @@ class Restorer:
         queue: int = 2,
         drop: Drop = "never",
         timestamps: Iterable[float] | None = None,
+        pace: Pace = "free",
+        timeout: float | None = None,
+        reconnect: int = 0,
     ) -> FrameStream:
         """Restore frames one after another, in their order; on the device the copies of one
-        overlap the engine on another.
+        overlap the engine on another. What was gathered from frames before is forgotten, so that
+        equal streams have equal results.
 
         Args:
-            frames: an iterable of arrays, a queue, a folder or pattern of images, a video file, the
-                number of a camera, a GStreamer string, a ``cv2.VideoCapture``; with ``async for``
-                an async iterable as well. Arrays lie as ``pixels`` says; the colours of files,
-                videos and captures are put in its order, RGB where it names none.
+            frames: an iterable of arrays, a queue, a folder or pattern of images, a video file or
+                URL, the number of a camera, a `Camera`, a GStreamer string, a ``cv2.VideoCapture``;
+                with ``async for`` an async iterable as well. Arrays lie as ``pixels`` says; videos
+                are converted to it, the colours of files and captures put in its order, RGB where
+                it names none.
             queue: frames that may wait for the engine, at least 1.
             drop: "never" lets the source wait when the engine is busy; "oldest" throws the oldest
                 waiting frame away, for a live camera.
-            timestamps: of the frames, in seconds; None takes when they were read.
+            timestamps: of the frames, in seconds; None takes those of a video, else when they were
+                read.
+            pace: "free" reads as fast as frames are wanted, "source" plays a video at its own rate.
+            timeout: seconds after which a source that gives nothing is an error.
+            reconnect: how often in a row a live source that stops is opened again.
 
         Returns:
             To iterate over, with ``for`` or ``async for``; its ``frames()`` have numbers,
@@ -315,8 +309,18 @@ class Restorer:
         """
         submit, depth = partial(self._submit, stream=object()), self._require_path().depth
         path = StreamedPath(submit, depth, self._deadline.call)
+        if self.statistics is not None:
+            self.statistics.forget()
         return FrameStream(
-            path, frames, queue=queue, drop=drop, timestamps=timestamps, pixels=self._pixels
+            path,
+            frames,
+            queue=queue,
+            drop=drop,
+            timestamps=timestamps,
+            pace=pace,
+            timeout=timeout,
+            reconnect=reconnect,
+            pixels=self._pixels,
         )
 
     @property
@@ -370,13 +374,9 @@ class Restorer:
         return self._path
 
     def close(self, timeout: float | None = None) -> None:
-        """Wait for what runs, for ``timeout`` seconds if that is given, and close the engine if it
-        was opened here. A second call does nothing, nor does one in a forked process. An engine
-        that hangs is left as it is.
-
-        Raises:
-            EngineError: a frame is still being restored after ``timeout`` seconds.
-        """
+        """Wait for what runs, for ``timeout`` seconds if that is given (and then raise an
+        `EngineError`), and close the engine if it was opened here. A second call does nothing, nor
+        does one in a forked process; an engine that hangs is left as it is."""
         if self._deadline.is_elsewhere:
             return
         with self._deadline.entering(self._lock, timeout):

@@ -48,7 +48,7 @@ def test_module_runs_as_a_program(tmp_path: Path) -> None:
         ([], "Usage: mirnet-edge"),
         (["restroe"], "restroe"),
         (["models", "--yaml"], "--yaml"),
-        (["restore"], "IMAGE|FOLDER|GLOB"),
+        (["restore"], "IMAGE|VIDEO|FOLDER|GLOB"),
         (["restore", "a.png", "--tile", "wide"], "512 or 384x640"),
         (["restore", "a.png", "--tile", "32x"], "512 or 384x640"),
         (["restore", "a.png", "--halo", "-1"], "--halo"),

@@ -213,7 +213,7 @@ def test_what_is_left_out_is_named(restore: Restore) -> None:
     Path("in/below").mkdir(parents=True)
     save("in/a.png")
     save("in/below/b.png")
-    for name in ("c.gif", "d.txt", "e.heic", "f.mov", "g.xmp"):
+    for name in ("c.gif", "d.txt", "e.heic", "f.svg", "g.xmp"):
         Path("in", name).touch()
     Path("in/.hidden.gif").touch()
     Path("in/lost.png").symlink_to("nowhere.png")

@@ -279,7 +279,10 @@ def test_require_new(old: Path) -> None:
 # ---------------------------------------------------------------- resource_folder
 
 
-@pytest.mark.parametrize(("name", "pattern"), [("kernels", "*.cu"), ("calibration", "*")])
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("kernels", "*.cu"), ("calibration", "*"), ("gstreamer", "mirnetrestore.py")],
+)
 def test_resources_are_found(name: str, pattern: str) -> None:
     folder = resource_folder(name)
     assert folder.is_absolute()

@@ -33,7 +33,7 @@ WORKSTATION = {
 LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "numpy")
 NOT_ON_A_DEVICE = (
     *("torch", "onnx", "onnxscript", "onnxsim", "skimage", "matplotlib", "safetensors"),
-    "cv2",
+    *("cv2", "av"),
 )
 DISTRIBUTION_OF_MODULE = {
     "PIL": "pillow",

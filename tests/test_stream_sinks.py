@@ -263,7 +263,7 @@ def test_a_video_has_the_colours_of_the_frames(tmp_path: Path) -> None:
         pytest.skip("this OpenCV writes no MJPG video")
     stream_of([np.tile(np.uint8(colour), (48, 64, 1))] * 4).to(writer)
     writer.release()
-    means = [image.mean((0, 1)) for image in open_source(path)]
+    means = [image.mean((0, 1)) for _, image in open_source(path)]
     assert len(means) == 4
     assert np.abs(np.subtract(means, colour)).max() < 6, means
     with pytest.raises(StreamError, match="the VideoWriter is not open"):

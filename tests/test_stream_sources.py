@@ -141,7 +141,9 @@ def test_an_unreadable_image_is_named_with_its_number(tmp_path: Path) -> None:
 
 def test_a_video_is_read_as_rgb(video: Path) -> None:
     source = open_source(video)
-    means = [image.mean((0, 1)) for image in source]
+    times, images = zip(*source)
+    assert times == tuple(number / 12.5 for number in range(15)), "those of the file"
+    means = [image.mean((0, 1)) for image in images]
     expected = np.repeat([RED, GREEN, BLUE], 5, axis=0)
     assert np.abs(means - expected).max() < 6, means
     source.close()
@@ -157,7 +159,7 @@ def test_a_video_streams(video: Path) -> None:
 
 def test_a_damaged_video_is_an_error(video: Path) -> None:
     video.write_bytes(b"RIFF" + bytes(200))
-    with pytest.raises(StreamError, match=r"OpenCV cannot open .*clip\.avi"):
+    with pytest.raises(StreamError, match=r"clip\.avi: cannot be read as a video: "):
         open_source(video)
 
 
@@ -251,9 +253,6 @@ def test_a_capture_of_ours_is_released_by_the_stream(monkeypatch: pytest.MonkeyP
         break
     assert asked == [(0, cv2.CAP_ANY)]
     assert camera.released == 1
-    FrameStream(OneByOne(np.copy), "rtsp://camera/1").close()
-    assert asked[1] == ("rtsp://camera/1", cv2.CAP_ANY)
-    assert camera.released == 2
 
 
 def test_a_camera_that_stops_is_an_error_and_a_capture_that_ends_is_not(
@@ -292,11 +291,12 @@ def test_a_gstreamer_pipeline_goes_to_gstreamer(
     assert asked == [(pipeline, cv2.CAP_GSTREAMER)]
 
 
-def test_without_opencv_the_error_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("package", "source"), [("cv2", 0), ("av", "clip.mp4")])
+def test_without_its_package_the_error_names_the_extra(
+    package: str, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "clip.mp4").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    for source in (0, tmp_path / "clip.mp4"):
-        with pytest.raises(MissingDependencyError, match=r"mirnet-edge\[video\]"):
-            open_source(source)
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError, match=r"mirnet-edge\[video\]"):
+        open_source(source)

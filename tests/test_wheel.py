@@ -96,6 +96,7 @@ def _files(folder: str, *patterns: str) -> set[Path]:
 
 def test_every_module_is_in_the_wheel(members: set[str]) -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in _files("mirnet_edge", "**/*.py")}
+    modules.add("mirnet_edge/_gstreamer/python/mirnetrestore.py")
     assert {name for name in members if name.endswith(".py")} == modules
 
 
@@ -181,7 +182,7 @@ def test_installed_copy_has_its_resources(installed: Path, tmp_path: Path) -> No
     code = """
 import json, mirnet_edge
 from mirnet_edge._files import resource_folder
-folders = [resource_folder(name) for name in ("kernels", "calibration")]
+folders = [resource_folder(name) for name in ("kernels", "calibration", "gstreamer")]
 print(json.dumps([mirnet_edge.__file__, *map(str, folders)]))
 """
     found = json.loads(call(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed)))
@@ -190,9 +191,11 @@ print(json.dumps([mirnet_edge.__file__, *map(str, folders)]))
         package / "__init__.py",
         package / "_kernels",
         package / "_calibration",
+        package / "_gstreamer",
     ]
     assert list((package / "_kernels").glob("*.cu"))
     assert (package / "_calibration" / "manifest.json").is_file()
+    assert (package / "_gstreamer" / "python" / "mirnetrestore.py").is_file()
 
 
 def test_installed_copy_restores_the_photo(installed: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from fractions import Fraction
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,13 @@ def read_frame_size(text: str) -> tuple[int, int]:
     side = r"([1-9]\d{0,4})"
     match = _matched(f"{side}x{side}", text, "pixels, as 1920x1080 (width x height)")
     return int(match[2]), int(match[1])
+
+
+def read_time(text: str) -> Fraction:
+    """Read ``90``, ``1.5``, ``2:30`` or ``1:02:03.5`` as seconds."""
+    pattern = r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d+)?)"
+    match = _matched(pattern, text, "seconds, as 90, 1.5, 2:30 or 1:02:03.5")
+    return 3600 * int(match[1] or 0) + 60 * int(match[2] or 0) + Fraction(match[3])
 
 
 def read_bytes(text: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from mirnet_edge._files import file_sha256
+from mirnet_edge._files import file_sha256, resource_folder
 from mirnet_edge._imports import require
 from mirnet_edge.cli.console import json_option, print_facts, print_json, print_table, say
 from mirnet_edge.engine_choice import CHECKPOINT_SUFFIXES, PLAN_SUFFIXES
@@ -226,3 +226,9 @@ def doctor(as_json: bool) -> int:
             if check.fix:
                 say(f"{'':<10} {'':<22} -> {check.fix}")
     return 0 if healthy(checks) else 1
+
+
+@click.command("gst-path")
+def gst_path() -> None:
+    """Print the folder for GST_PLUGIN_PATH, in which GStreamer finds the element mirnetrestore."""
+    say(resource_folder("gstreamer"))

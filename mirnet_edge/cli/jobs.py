@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from mirnet_edge.errors import ImageError, OutputError
-from mirnet_edge.frames.images import SUFFIXES, find_images
+from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, find_images
 
 RESTORED, COMPARE = "_restored", "_compare"
 NOWHERE = "a link to a file that is not there"
@@ -21,15 +21,32 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Job:
-    """One file to restore, and where to; ``compare`` is where before | after goes, if anywhere."""
+    """One file to restore, and where to; ``compare`` is where before | after goes, if anywhere;
+    ``url`` is of a source that is no file."""
 
     source: Path
     target: Path
     compare: Path | None
+    url: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As the user named it."""
+        return self.url or str(self.source)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is restored frame by frame."""
+        return self.url is not None or is_video(self.source)
 
     @property
     def writes(self) -> list[Path]:
         return [path for path in (self.target, self.compare) if path is not None]
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is one by its suffix."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def plan_jobs(
@@ -39,15 +56,14 @@ def plan_jobs(
     A folder for output is made if it is missing, and results keep in it the folders that inputs lie
     in, from the one on that holds all of them. A line is returned for each input of which something
     is left out."""
+    if urls := [spec for spec in inputs if "://" in spec]:
+        return [_url_job(urls, inputs, output, compare)], []
     sources, top, left_out = _find_sources(inputs)
     file = None if output is None or _names_folder(output) else Path(output)
     if file is not None and len(sources) > 1:
         raise OutputError(f"--output {output} is one file, but there are {len(sources)} inputs")
-    if file is not None and file.suffix.lower() not in SUFFIXES:
-        raise OutputError(
-            f"--output {file} names neither a folder that is there nor a file that can be written "
-            f"({', '.join(SUFFIXES)}); for a new folder write {file}/"
-        )
+    if file is not None:
+        _require_suffix(file, VIDEO_SUFFIXES if is_video(sources[0]) else SUFFIXES)
     # A comparison is always a PNG, so that a.png and a.jpg would both have a_compare.png.
     same_name = Counter(source.with_suffix("") for source in sources)
     jobs: list[Job] = []
@@ -58,7 +74,7 @@ def plan_jobs(
             place = Path(output) / os.path.relpath(place, top)
         target = file or place / f"{source.stem}{RESTORED}{source.suffix}"
         name = source.stem if same_name[source.with_suffix("")] == 1 else source.name
-        beside = target.with_name(f"{name}{COMPARE}.png")
+        beside = target.with_name(f"{name}{COMPARE}{target.suffix if is_video(source) else '.png'}")
         jobs.append(Job(source, target, beside if compare else None))
         for path in jobs[-1].writes:
             if path in taken:
@@ -72,6 +88,28 @@ def plan_jobs(
     return jobs, left_out
 
 
+def _url_job(urls: Sequence[str], inputs: Sequence[str], output: str | None, compare: bool) -> Job:
+    """The job of a network source, which is alone and whose result is named."""
+    if len(inputs) > 1 or output is None or _names_folder(output):
+        raise OutputError(
+            f"{urls[0]} is a network source: give it alone, and the file for its result as "
+            "-o out.mp4"
+        )
+    target = Path(output)
+    _require_suffix(target, VIDEO_SUFFIXES)
+    _require_folder(target.parent)
+    beside = target.with_name(f"{target.stem}{COMPARE}{target.suffix}")
+    return Job(target, target, beside if compare else None, urls[0])
+
+
+def _require_suffix(file: Path, suffixes: Sequence[str]) -> None:
+    if file.suffix.lower() not in suffixes:
+        raise OutputError(
+            f"--output {file} names neither a folder that is there nor a file that can be written "
+            f"({', '.join(suffixes)}); for a new folder write {file}/"
+        )
+
+
 def _find_sources(inputs: Sequence[str]) -> tuple[list[Path], str, list[str]]:
     """Find all images, each once; the folder that holds all; and lines about what is left out."""
     found: dict[str, Path] = {}
@@ -83,7 +121,7 @@ def _find_sources(inputs: Sequence[str]) -> tuple[list[Path], str, list[str]]:
             lines.append(f"left out: {spec}, {NOWHERE}")
             continue
         try:
-            images = find_images([spec])
+            images = find_images([spec], (*SUFFIXES, *VIDEO_SUFFIXES))
         except ImageError as error:
             raise ImageError("; ".join([str(error), *_left_out(spec, [])])) from error
         lines += _left_out(spec, images)

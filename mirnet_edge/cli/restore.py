@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from numpy.typing import NDArray
 
 from mirnet_edge.bundled import PHOTO
@@ -28,8 +29,16 @@ from mirnet_edge.cli.console import (
     tiling_options,
 )
 from mirnet_edge.cli.jobs import Job, make_folder, plan_jobs
+from mirnet_edge.cli.video import VideoOptions, print_video, restore_video, video_options
 from mirnet_edge.frames.enlarged import enlarged
-from mirnet_edge.frames.images import ImageFile, is_damaged, read_image, upright_rgb, write_image
+from mirnet_edge.frames.images import (
+    SUFFIXES,
+    ImageFile,
+    is_damaged,
+    read_image,
+    upright_rgb,
+    write_image,
+)
 from mirnet_edge.frames.noise import to_uint8, unit_range
 
 if TYPE_CHECKING:
@@ -52,8 +61,8 @@ restore_options = option_group(
                  "with a slash at its end. Or a file name for a single input. By default "
                  "NAME_restored.EXT beside each input."),
     click.option("--compare", is_flag=True,
-                 help="Also write NAME_compare.png: before | after. Of a.png and a.jpg: "
-                 "a.png_compare.png and a.jpg_compare.png."),
+                 help="Also write NAME_compare.png, or a video of that name: before | after. Of "
+                 "a.png and a.jpg: a.png_compare.png and a.jpg_compare.png."),
     click.option("--skip-existing", is_flag=True,
                  help="Leave results that exist and are whole, and restore the rest: goes on where "
                  "a run was interrupted or killed."),
@@ -62,10 +71,11 @@ restore_options = option_group(
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|GLOB...")
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|VIDEO|FOLDER|GLOB...")
 @restore_options
 @noise_level_option
 @tiling_options
+@video_options
 @json_option
 def restore(
     inputs: tuple[str, ...],
@@ -77,11 +87,16 @@ def restore(
     as_json: bool,
     **tiling: Any,
 ) -> int:
-    """Restore images: files, folders (what lies in them, not below) or glob patterns.
+    """Restore images and videos: files, folders (what lies in them, not below) or glob patterns; a
+    network video by its URL.
 
     EXIF data and colour profiles are kept. Each file is reported when it is done. One that fails
     does not stop the others; the exit code is then 1, after Ctrl-C 130. NAME_restored and
     NAME_compare in a folder are taken for results of earlier runs and left out.
+
+    Of a video, timestamps, sound, subtitles, rotation, colours and metadata are kept. The same
+    command goes on where a run was killed; of a network video Ctrl-C is the end. Where the means
+    over a frame carry its exposure, tiles share those of the stream unless --statistics is given.
 
     Inputs from several folders keep these folders in --output: 'in/**/*.png' -o out writes
     out/x/a_restored.png for in/x/a.png.
@@ -95,14 +110,17 @@ def restore(
         err().print(line)
     results = [_before(job, skip_existing, overwrite) for job in jobs]
     todo = [(job, result) for job, result in zip(jobs, results) if not DONE & result.keys()]
+    options = VideoOptions.taken_from(tiling)
     interrupted: KeyboardInterrupt | None = None
     try:
         if exist := [result["error"] for result in results if "error" in result]:
             many = f"{len(exist)} of {len(jobs)} are not restored: " if exist[1:] else ""
             fail(many + exist[0])
-        if todo:
+        if images := [(job, result) for job, result in todo if not job.is_video]:
             with Restorer(models, **tiling) as restorer:
-                _run_jobs(todo, restorer, skip_existing, overwrite, quiet=as_json)
+                _run_jobs(images, restorer, skip_existing, overwrite, quiet=as_json)
+        videos = [(job, result) for job, result in todo if job.is_video]
+        _run_videos(videos, models, options, tiling, overwrite, quiet=as_json)
     except KeyboardInterrupt as error:
         interrupted = error
     done, there = (sum(name in result for result in results) for name in ("width", "skipped"))
@@ -119,7 +137,7 @@ def restore(
 
 def _before(job: Job, skip_existing: bool, overwrite: bool) -> Result:
     """What is known of a job before it is done: perhaps that it need not or must not be."""
-    result: Result = {"input": job.source, "output": job.target}
+    result: Result = {"input": job.name, "output": job.target}
     # A link counts as what is there, also one that leads nowhere.
     there = [path for path in job.writes if os.path.lexists(path)]
     if skip_existing and all(_is_kept(path) for path in job.writes):
@@ -131,7 +149,8 @@ def _before(job: Job, skip_existing: bool, overwrite: bool) -> Result:
 
 def _is_kept(path: Path) -> bool:
     """Whether --skip-existing leaves a file as it is: it is there, and whole."""
-    return os.path.lexists(path) and not is_damaged(path)
+    is_image = path.suffix.lower() in SUFFIXES
+    return os.path.lexists(path) and not (is_image and is_damaged(path))
 
 
 def _run_jobs(
@@ -148,14 +167,47 @@ def _run_jobs(
             try:
                 result |= _restore_file(job, restorer, keep, overwrite, advance)
             except Exception as error:  # whatever is wrong with one, the others are restored
-                message = message_of(error)
-                named = str(job.source) in message or str(job.target) in message
-                result["error"] = message if named else f"{job.source}: {message}"
-                fail(result["error"])
+                _note_failure(job, result, error)
             else:
                 if not quiet:
                     _print_result(result)
             bar.update(task, completed=index + 1)
+
+
+def _run_videos(
+    todo: Sequence[tuple[Job, Result]],
+    models: Sequence[str],
+    options: VideoOptions,
+    restoring: dict[str, Any],
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Restore videos one by one, note in its result what became of each, and print that."""
+    source = click.get_current_context().get_parameter_source("statistics")
+    for job, result in todo:
+        try:
+            result |= restore_video(
+                job,
+                models,
+                options,
+                restoring,
+                statistics_given=source is not ParameterSource.DEFAULT,
+                overwrite=overwrite,
+                quiet=quiet,
+            )
+        except Exception as error:  # as for images
+            _note_failure(job, result, error)
+        else:
+            if not quiet:
+                print_video(job, result)
+
+
+def _note_failure(job: Job, result: Result, error: Exception) -> None:
+    """Note and print an error, with the name of its file."""
+    message = message_of(error)
+    named = job.name in message or str(job.target) in message
+    result["error"] = message if named else f"{job.name}: {message}"
+    fail(result["error"])
 
 
 def _restore_file(

@@ -7,7 +7,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -312,25 +312,29 @@ def _turned(picture: Image.Image, exif: bytes) -> Image.Image:
         return picture
 
 
-def find_images(specs: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_images(
+    specs: Iterable[str | os.PathLike[str]], suffixes: Sequence[str] = SUFFIXES
+) -> list[Path]:
     """Files, folders (their images, sorted, not recursive) and glob patterns as one list of paths;
-    an ImageError for one that matches nothing."""
+    an ImageError for one that matches nothing. What is an image is told by its suffix."""
+    what = "image" if suffixes == SUFFIXES else "image or video"
     found: list[Path] = []
     for spec in specs:
         path = Path(spec)
         if path.is_dir():
-            matches = sorted(file for file in path.iterdir() if _is_image(file))
+            matches = sorted(file for file in path.iterdir() if _is_image(file, suffixes))
         elif path.exists():  # before patterns: a[1].png may be a file's name
             matches = [path]
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(spec), recursive=True))]
-            matches = [match for match in matches if _is_image(match)]
+            matches = [match for match in matches if _is_image(match, suffixes)]
         if not matches:
-            raise ImageError(f"{spec}: no such file, and no image ({', '.join(SUFFIXES)}) there")
+            known = ", ".join(suffixes)
+            raise ImageError(f"{spec}: no such file, and no {what} ({known}) there")
         found += matches
     return list(dict.fromkeys(found))  # a file may be named and match a pattern too
 
 
-def _is_image(path: Path) -> bool:
+def _is_image(path: Path, suffixes: Sequence[str]) -> bool:
     """By name: a file of a known suffix, not a hidden one."""
-    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    return path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")

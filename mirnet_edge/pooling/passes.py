@@ -127,6 +127,10 @@ class FrameStatistics:
         self._turn = 0
         self._age = 0
 
+    def forget(self) -> None:
+        """Begin anew: the next frame is one of a new scene, whatever came before."""
+        self._scene, self._turn = None, 0
+
     def restore(self, tiles: TilePasses) -> Callable[[], None]:
         """Restore one frame.
 

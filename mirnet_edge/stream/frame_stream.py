@@ -14,12 +14,15 @@ from mirnet_edge._arguments import explained
 from mirnet_edge.errors import StreamError
 from mirnet_edge.frame_path import FramePath
 from mirnet_edge.frames.pixel_formats import PixelFormat
+from mirnet_edge.stream.cameras import Frames
 from mirnet_edge.stream.sinks import frames_done, open_sink
-from mirnet_edge.stream.sources import Frames, open_source
+from mirnet_edge.stream.source_clock import SourceClock
+from mirnet_edge.stream.sources import open_source
 from mirnet_edge.stream.throughput import StreamStatistics
 from mirnet_edge.stream.transfer import PATIENCE_S, StreamFrame, Transfer, numbered
 
 Drop = Literal["never", "oldest"]
+Pace = Literal["free", "source"]
 T = TypeVar("T")
 
 
@@ -38,6 +41,11 @@ class FrameStream:
             one that waited longest, so that a live camera never lags.
         timestamps: seconds, one a frame of the source; None takes those of the source, else the
             time at which a frame was read.
+        pace: "free" reads as fast as frames are wanted, "source" no faster than the timestamps
+            tell, so that a file comes as from a camera. Frames without timestamps have the time at
+            which they were read.
+        timeout: seconds after which a source that gives nothing has failed; None waits for ever.
+        reconnect: how often in a row a live source that stops is opened again (see `open_source`).
         pixels: format of the frames: what files, videos and captures are converted to, and folders
             and videos that they are written to from (see `open_source`, `open_sink`).
 
@@ -61,12 +69,21 @@ class FrameStream:
         queue: int = 2,
         drop: Drop = "never",
         timestamps: Iterable[float] | None = None,
+        pace: Pace = "free",
+        timeout: float | None = None,
+        reconnect: int = 0,
         pixels: PixelFormat | None = None,
     ) -> None:
         if not isinstance(queue, int) or queue < 1:
             raise StreamError(f"queue={queue!r}: need a whole number of frames, at least 1")
         if drop not in ("never", "oldest"):
             raise StreamError(f'drop={drop!r}: need "never" or "oldest"')
+        if pace not in ("free", "source"):
+            raise StreamError(f'pace={pace!r}: need "free" or "source"')
+        if timeout is not None and not timeout > 0:
+            raise StreamError(f"timeout={timeout!r}: need seconds, more than 0, or None")
+        if not isinstance(reconnect, int) or reconnect < 0:
+            raise StreamError(f"reconnect={reconnect!r}: need a whole number, at least 0")
         if path.depth < 1:
             raise StreamError(f"a path of depth {path.depth} takes no frame; need 1")
         # What is both, as a stream is, is read by a thread: an event loop may not be there.
@@ -74,10 +91,14 @@ class FrameStream:
         if isinstance(frames, AsyncIterable) and not isinstance(frames, Iterable):
             source = frames
         else:
-            source = open_source(frames, pixels)
+            source = open_source(frames, pixels, timeout=timeout, reconnect=reconnect)
         self._pixels = pixels
         self._transfer = Transfer(
-            path, source, capacity=queue, drop_oldest=drop == "oldest", timestamps=timestamps
+            path,
+            source,
+            capacity=queue,
+            drop_oldest=drop == "oldest",
+            clock=SourceClock(timestamps, pace == "source", timeout),
         )
         # Not __del__: it runs before the interpreter stops the threads, and sees no half-made self.
         self._finalizer = weakref.finalize(self, self._transfer.close, PATIENCE_S)

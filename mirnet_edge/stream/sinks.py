@@ -14,7 +14,7 @@ from mirnet_edge.errors import OutputError, StreamError
 from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, is_damaged, write_image
 from mirnet_edge.frames.noise import to_uint8
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format, to_rgb
-from mirnet_edge.stream.sources import in_order
+from mirnet_edge.stream.cameras import in_order
 from mirnet_edge.stream.transfer import StreamFrame
 
 Sink = Callable[[StreamFrame], object]

@@ -13,17 +13,17 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import EngineError, MirnetEdgeError, StreamError, first_line
 from mirnet_edge.frame_path import FRAMES_KEPT, FramePath, Ticket
-from mirnet_edge.stream.sources import Frames
+from mirnet_edge.stream.cameras import Frames
+from mirnet_edge.stream.source_clock import SourceClock, SourceFrame
 from mirnet_edge.stream.throughput import StreamStatistics
 
 T = TypeVar("T")
@@ -50,21 +50,12 @@ class StreamFrame:
     latency_ms: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Read:
-    """One frame of the source; ``read_at`` is of `time.monotonic`."""
-
-    index: int
-    timestamp: float
-    frame: object
-    read_at: float
-
-
 class Transfer:
     """Source to caller by way of a frame path. It knows nothing of its `FrameStream`, so that the
     threads do not keep alive a stream that nobody holds. The source is closed at the end, by the
     thread that reads it. It waits while ``capacity`` frames do; with ``drop_oldest`` the oldest
-    of them is thrown away instead."""
+    of them is thrown away instead. Frames come no earlier, and the source may take no longer, than
+    ``clock`` says."""
 
     def __init__(
         self,
@@ -73,11 +64,11 @@ class Transfer:
         *,
         capacity: int,
         drop_oldest: bool,
-        timestamps: Iterable[float] | None,
+        clock: SourceClock,
     ) -> None:
         self._path, self._depth, self._source = path, path.depth, source
         self._capacity, self._drop_oldest = capacity, drop_oldest
-        self._timestamps = None if timestamps is None else iter(timestamps)
+        self._clock = clock
         self._process = os.getpid()
         self._changed = threading.Condition()  # its lock is held for moments only
         self._sleepers: set[asyncio.Future[None]] = set()
@@ -87,7 +78,7 @@ class Transfer:
         self._started = self._stopped = False
         self._source_ended = self._ended = False
         self._error: BaseException | None = None
-        self._waiting: deque[_Read] = deque()
+        self._waiting: deque[SourceFrame] = deque()
         self._ready: deque[StreamFrame] = deque()
         self._read = self._skipped = self.dropped = self._restored = 0
         self._latest: deque[tuple[float, float]] = deque(maxlen=FRAMES_KEPT)
@@ -195,7 +186,12 @@ class Transfer:
             frames = iter(source)
             with suppress(StopIteration):
                 while self._when(self._try_room):
-                    self._add(next(frames))
+                    self._clock.ask()
+                    frame = self._clock.read(self._read, next(frames))
+                    with self._changed:
+                        while not self._stopped and (rest_s := self._clock.early_s(frame)) > 0:
+                            self._changed.wait(rest_s)
+                    self._add(frame)
         except BaseException as error:
             self._end_source(error)
         try:
@@ -210,8 +206,11 @@ class Transfer:
             frames = aiter(source)
             with suppress(StopAsyncIteration):
                 while await self._when_async(self._try_room):
-                    self._add(await anext(frames))
-                    await asyncio.sleep(0)  # a source that never waits must not take the loop
+                    self._clock.ask()
+                    frame = self._clock.read(self._read, await anext(frames))
+                    # Of no time too: a source that never waits must not take the loop.
+                    await asyncio.sleep(self._clock.early_s(frame))
+                    self._add(frame)
         except Exception as error:
             self._end_source(error)
         finally:
@@ -227,16 +226,9 @@ class Transfer:
             return (False,)
         return (True,) if self._drop_oldest or len(self._waiting) < self._capacity else None
 
-    def _add(self, item: object) -> None:
-        read_at = time.monotonic()
-        timestamp, frame = _with_timestamp(item, read_at)
-        if self._timestamps is not None:
-            own = next(self._timestamps, None)
-            if own is None:
-                raise StreamError(f"there are only {self._read} timestamps; give one a frame")
-            timestamp = float(own)
+    def _add(self, frame: SourceFrame) -> None:
         with self._changed:
-            if self._stopped:
+            if self._stopped or self._source_ended:  # as where it came after its time limit
                 return
             if self._read < self._skipped:
                 self._read += 1
@@ -244,7 +236,7 @@ class Transfer:
             if len(self._waiting) >= self._capacity:  # dropping: else `_try_room` waited for room
                 self._waiting.popleft()
                 self.dropped += 1
-            self._waiting.append(_Read(self._read, timestamp, frame, read_at))
+            self._waiting.append(frame)
             self._read += 1
             self._wake()
 
@@ -260,7 +252,7 @@ class Transfer:
     # The worker
 
     def _work(self) -> None:
-        tickets: deque[tuple[_Read, Ticket]] = deque()
+        tickets: deque[tuple[SourceFrame, Ticket]] = deque()
         failed: tuple[int, BaseException] | None = None
         while True:
             read = None if failed else self._when(lambda: self._try_submit(len(tickets)))
@@ -280,7 +272,7 @@ class Transfer:
                     failed = read.index, error
         self._end_work(failed)
 
-    def _try_submit(self, in_flight: int) -> tuple[_Read | None] | None:
+    def _try_submit(self, in_flight: int) -> tuple[SourceFrame | None] | None:
         """The frame to submit; or None inside the tuple: collect what is in flight, or end."""
         if self._stopped or in_flight >= self._depth:
             return (None,)
@@ -293,7 +285,7 @@ class Transfer:
             return (None,)
         return None
 
-    def _deliver(self, read: _Read, image: NDArray[Any]) -> None:
+    def _deliver(self, read: SourceFrame, image: NDArray[Any]) -> None:
         now = time.monotonic()
         latency_ms = 1000 * (now - read.read_at)
         with self._changed:
@@ -318,8 +310,18 @@ class Transfer:
         """What is in the tuple that ``attempt``, made whenever something changed, returns."""
         with self._changed:
             while (found := attempt()) is None:
-                self._changed.wait()
+                self._changed.wait(self._patience_s())
             return found[0]
+
+    def _patience_s(self) -> float | None:
+        """How long to wait. The worker looks after the source while it has nothing to do, which is
+        when that matters."""
+        if self._source_ended or threading.current_thread() is not self._worker:
+            return None
+        left_s = self._clock.left_s()
+        if left_s == 0:
+            self._end_source(self._clock.failure())
+        return left_s
 
     async def _when_async(self, attempt: Callable[[], tuple[T] | None]) -> T:
         loop = asyncio.get_running_loop()
@@ -348,15 +350,6 @@ class Transfer:
 def _rouse(sleeper: asyncio.Future[None]) -> None:
     if not sleeper.done():
         sleeper.set_result(None)
-
-
-def _with_timestamp(item: object, read_at: float) -> tuple[float, object]:
-    if isinstance(item, tuple) and len(item) == 2:
-        first, second = item
-        # Two numbers are no frame with its time; whoever restores it says what is wrong.
-        if isinstance(first, Real) and hasattr(second, "shape"):
-            return float(first), second
-    return read_at, item
 
 
 def numbered(

@@ -23,9 +23,9 @@ class Enhance:
         drawn: how far: 0 keeps each picture's own exposure, 1 gives all the same.
     """
 
-    exposure: tuple[float, float] = (0.004, 0.15)
-    middle: float = 0.48
-    drawn: float = 0.6
+    exposure: tuple[float, float] = (0.005, 0.25)
+    middle: float = 0.5
+    drawn: float = 0.8
 
     name: ClassVar[str] = "enhance"
     restores: ClassVar[str] = "enhance"
@@ -45,8 +45,10 @@ class Enhance:
             blurred,
             constant,
             eight_bit,
+            rendered,
             sensor_noise,
             shot_and_read,
+            unrendered,
         )
 
         draw = Draw(len(clean), generator)
@@ -56,13 +58,19 @@ class Enhance:
         power = (torch.log(torch.full_like(mean, self.middle)) / mean.log()).clamp(0.4, 2.5)
         target = clean.clamp(min=1e-6) ** (power**self.drawn)
 
-        light = target**2.2 * draw.log_uniform(*self.exposure)
+        # Some cameras render with a tone curve that deepens shadows, others with gamma alone: what
+        # is dark gains contrast by the one and keeps it by the other.
+        curved = draw.chance(0.5) > 0
+        light = torch.where(curved, unrendered(target), target**2.2)
+        light = light * draw.log_uniform(*self.exposure)
         # A camera's white balance is wrong in little light.
         cast = torch.cat([draw.normal() for _ in range(3)], 1)
         light = light * (0.06 * cast).exp()
         shot, read = shot_and_read(draw, 2e-5, 1e-3)
-        noisy = sensor_noise(light, shot, read, draw).clamp(min=0)
-        dark = noisy.clamp(min=1e-8) ** (1 / 2.2)
+        noisy = sensor_noise(light, shot, read, draw).clamp(1e-8, 1)
+        share = draw.uniform(0.5, 1.0)
+        gamma = noisy ** (1 / 2.2)
+        dark = torch.where(curved, share * rendered(noisy) + (1 - share) * gamma, gamma)
         # Noise reduction, most of it in the camera's smallest detail.
         dark = torch.where(draw.chance(0.5) > 0, blurred(dark, draw.uniform(0.3, 1.0)), dark)
         return Batch(eight_bit(dark), target)
