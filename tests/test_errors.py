@@ -25,9 +25,11 @@ FOREIGN = {
     *(("_typed.py", "ValueError"), ("facts.py", "ValueError"), ("engines/tuned.py", "ValueError")),
     ("frames/images.py", "UnidentifiedImageError"),  # and so what Pillow does, and protobuf might
     ("graph/sealed.py", "ValueError"),
+    ("stream/video/joining.py", "OSError"),
     ("__init__.py", "AttributeError"),  # what Python's import system expects of __getattr__
     ("cli/console.py", "TypeError"),  # what json.dumps expects of its default
     ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command
+    ("cli/evaluate.py", "UsageError"),
     ("cli/restore.py", "UsageError"),
     ("cli/train.py", "UsageError"),
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property

@@ -231,4 +231,4 @@ def doctor(as_json: bool) -> int:
 @click.command("gst-path")
 def gst_path() -> None:
     """Print the folder for GST_PLUGIN_PATH, in which GStreamer finds the element mirnetrestore."""
-    say(resource_folder("gstreamer"))
+    say(str(resource_folder("gstreamer")))

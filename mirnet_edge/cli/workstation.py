@@ -27,6 +27,8 @@ export_options = option_group(
                  help="What the network restores, where the checkpoint does not say."),
     click.option("--rewrite/--no-rewrite", default=True,
                  help="Make the graph cheaper by exact algebra."),
+    click.option("--half-weights", is_flag=True,
+                 help="Round the weights to half precision: half the bytes."),
     overwrite_option,
     json_option,
 )  # fmt: skip

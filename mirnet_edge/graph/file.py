@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mirnet_edge._imports import require
 from mirnet_edge.errors import GraphError, first_line
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graph.half_weights import restore_full
 from mirnet_edge.graph.sealed import SEAL_KEY, check_onnx, sealed
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def load_graph(path: str | os.PathLike[str]) -> ModelProto:
     kept = [item for item in proto.metadata_props if item.key != SEAL_KEY]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)
+    restore_full(proto)
     return proto
 
 

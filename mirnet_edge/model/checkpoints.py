@@ -58,7 +58,12 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
         ConfigError: there is no such task, or the file says that it was trained for another.
     """
     bundled = bundled_model(os.fspath(path))
-    path = Path(bundled.weights if bundled else path)
+    if bundled and bundled.weights is None:
+        raise CheckpointError(
+            f"{bundled.name} is bundled as a graph alone, {bundled.onnx}; its card says how its "
+            "weights were trained"
+        )
+    path = Path(bundled.weights if bundled and bundled.weights else path)
     try:
         tensors, metadata = read_tensors(path)
         network = _network_of(_config_in(metadata) or infer_config(tensors), tensors)
