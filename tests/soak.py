@@ -51,7 +51,8 @@ def fuzz(kind: str, seed: int, inputs: int, folder: Path) -> Record:
                 soak_inputs.call_oddly(draw, folder)
             else:
                 path = folder / soak_inputs.KINDS[kind].name
-                path.write_bytes(soak_inputs.mutated(sample, draw))
+                damaged = soak_inputs.mutated(sample, draw)
+                path.write_bytes(soak_inputs.KINDS[kind].repair(damaged))
                 soak_inputs.KINDS[kind].read(path)
             found["read"] += 1
         except MirnetEdgeError:
