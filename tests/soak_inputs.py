@@ -47,7 +47,7 @@ class Kind:
 
 
 def with_checksums(png: bytes) -> bytes:
-    """A PNG whose chunks have the checksums that their contents ask for, as far as there are any."""
+    """A PNG whose chunks have the checksums of their contents, as far as there are chunks."""
     place, found = 8, bytearray(png)
     while place + 12 <= len(found):
         (length,) = struct.unpack_from(">I", found, place)

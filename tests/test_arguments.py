@@ -23,6 +23,7 @@ def asked(
     share: float | None = None,
     size: tuple[int, int] = (1, 1),
     mode: Literal["a", "b"] = "a",
+    names: tuple[str, ...] = (),
     pixels: NDArray[Any] | None = None,
     anything: object = None,
     fails: type[Exception] | None = TypeError,
@@ -42,6 +43,8 @@ def asked(
         ({"path": "x", "share": "much"}, r"asked: share='much'; need float \| None"),
         ({"path": "x", "size": (1, 2, 3)}, r"size=\(1, 2, 3\); need tuple\[int, int\]"),
         ({"path": "x", "size": (1, "2")}, "size="),
+        ({"path": "x", "names": ("a", "b", 3)}, r"names=\('a', 'b', 3\); need tuple\[str"),
+        ({"path": "x", "names": ["a"]}, "names="),
         ({"path": "x", "mode": "c"}, "mode='c'; need Literal"),
         ({"path": "x", "pixels": [1]}, r"pixels=\[1\]; need NDArray"),
         ({"path": "x", "count": "n" * 500}, r"count='n{49}… \(str\); need int"),
@@ -55,6 +58,7 @@ def test_what_is_wrong_is_named(arguments: dict[str, Any], said: str) -> None:
 
 def test_what_fits_keeps_its_own_error() -> None:
     fitting = {"count": np.int64(3), "share": 1, "pixels": np.zeros(3), "anything": [1]}
+    fitting |= {"mode": "b", "names": ("a", "b", "c"), "size": (3, 4)}
     with pytest.raises(TypeError, match="deep inside"):
         asked(Path("x"), **fitting)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="deep inside"):

@@ -68,11 +68,20 @@ def test_what_is_another_users_is_not_read(kept: Path) -> None:
     with pytest.raises(PermissionError, match="belongs to user 12345"):
         read_cached(kept)
     os.chown(kept, 0, 0)
+    kept.parent.chmod(0o755)
     os.chown(kept.parent, 12345, 0)
     with pytest.raises(PermissionError, match="belongs to user 12345"):
         read_cached(kept)
     with pytest.raises(PermissionError, match="belongs to user 12345"):
         write_cached(kept, b"ours")
+    assert mode_of(kept.parent) == 0o755, "it is not ours to change"
+
+
+@as_root
+def test_what_is_roots_is_read_by_others(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what an image of a container brings along."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert read_cached(kept) == b"ours"
 
 
 def test_links_and_pipes_are_not_read(kept: Path, tmp_path: Path) -> None:
