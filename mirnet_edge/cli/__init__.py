@@ -12,10 +12,11 @@ import click
 
 from mirnet_edge._version import __version__
 from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of, shown
+from mirnet_edge.cli.demo import demo
 from mirnet_edge.cli.engines import bench, build, quantize
 from mirnet_edge.cli.evaluate import evaluate
 from mirnet_edge.cli.inspect import doctor, gst_path, info, models
-from mirnet_edge.cli.restore import demo, restore
+from mirnet_edge.cli.restore import restore
 from mirnet_edge.cli.train import train
 from mirnet_edge.cli.tune import tune
 from mirnet_edge.cli.workstation import export

@@ -248,11 +248,6 @@ def option_group(*chosen: Callable[[Command], Command]) -> Callable[[Command], C
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
-noise_options = option_group(
-    click.option("--sigma", type=click.FloatRange(0, 255), default=25.0,
-                 help="Standard deviation of the noise, of 255."),
-    click.option("--seed", type=click.IntRange(0), default=0),
-)  # fmt: skip
 noise_level_option = click.option(
     "--noise", type=read_noise, metavar="auto|NUMBER", default="auto",
     help="How noisy the frames are, for a model that asks for it: RMS of 255, 0 to 100; 'auto' "

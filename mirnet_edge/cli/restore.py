@@ -1,4 +1,4 @@
-"""``restore`` and ``demo``: pictures in, restored pictures out."""
+"""``restore``: pictures in, restored pictures out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from click.core import ParameterSource
 from numpy.typing import NDArray
 
-from mirnet_edge.bundled import PHOTO
 from mirnet_edge.cli.console import (
     err,
     fail,
@@ -21,7 +20,6 @@ from mirnet_edge.cli.console import (
     json_option,
     message_of,
     noise_level_option,
-    noise_options,
     option_group,
     print_json,
     progress_bar,
@@ -253,49 +251,3 @@ def side_by_side(before: ImageFile, after: ImageFile) -> NDArray[np.uint8]:
         left = to_uint8(planes.transpose(1, 2, 0))
     line = np.full((left.shape[0], 4, 3), 255, np.uint8)
     return np.concatenate([left, line, right], axis=1)
-
-
-demo_options = option_group(
-    click.option("-m", "--model", default=DEFAULT_MODEL, help=MODEL),
-    noise_options,
-    click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo.png"),
-                 help="Where the picture before | after goes; replaced."),
-)  # fmt: skip
-
-
-@click.command()
-@demo_options
-@json_option
-def demo(model: str, sigma: float, seed: int, output: Path, as_json: bool) -> None:
-    """Add noise to a bundled photo, restore it, and print the gain."""  # fmt: skip
-    from mirnet_edge.frames.noise import add_gaussian_noise
-    from mirnet_edge.metrics import psnr
-    from mirnet_edge.restore import Restorer
-
-    clean = read_image(PHOTO).pixels
-    noisy = to_uint8(add_gaussian_noise(clean, sigma, seed))
-    with Restorer(model) as restorer:
-        restored = restorer(noisy)
-        milliseconds = restorer.timings.total_ms
-    write_image(output, side_by_side(ImageFile(noisy), ImageFile(restored)), overwrite=True)
-
-    before, after = (psnr(unit_range(image), unit_range(clean)) for image in (noisy, restored))
-    result = {
-        "model": model,
-        "sigma": sigma,
-        "noisy_psnr": round(before, 2),
-        "restored_psnr": round(after, 2),
-        "gain": round(after - before, 2),
-        "milliseconds": round(milliseconds, 1),
-        "picture": output,
-    }
-    if as_json:
-        print_json(result)
-        return
-    height, width = clean.shape[:2]
-    say(
-        f"photo     {width}x{height}, noise of sigma {sigma:g}/255 (seed {seed})\n"
-        f"picture   {output} (before | after)\n"
-        f"time      {milliseconds:.0f} ms with {model}\n"
-        f"PSNR      noisy {before:.2f} dB, restored {after:.2f} dB: gain {after - before:.2f} dB"
-    )
