@@ -143,7 +143,7 @@ def test_info_prints_names_as_they_are(
     [
         ("missing.onnx", None, "no such file, and no bundled model"),
         ("notes.txt", b"hello", ".onnx"),
-        ("model.onnx", b"hello", "ONNX Runtime"),
+        ("model.onnx", b"hello", "no valid ONNX"),
         ("model.safetensors", b"hello", "truncated"),
         ("model.pth", b"hello", "model.pth"),
         ("folder", b"", "no such file"),

@@ -172,7 +172,7 @@ def test_requirements(metadata: Message) -> None:
 def test_console_script(wheel: Path, members: set[str], installed: Path) -> None:
     (name,) = (name for name in members if name.endswith("entry_points.txt"))
     with zipfile.ZipFile(wheel) as archive:
-        assert "mirnet-edge = mirnet_edge.cli:run" in archive.read(name).decode()
+        assert "mirnet-edge = mirnet_edge.__main__:run" in archive.read(name).decode()
     script = installed / "bin" / "mirnet-edge"
     said = call(script, "--version", cwd=installed.parent, PYTHONPATH=str(installed))
     assert mirnet_edge.__version__ in said

@@ -22,6 +22,7 @@ from mirnet_edge.engines.onnx_engine import OnnxEngine
 from mirnet_edge.errors import EngineError, ExportError, OutputError, first_line
 from mirnet_edge.facts import ModelFacts, SizeRule
 from mirnet_edge.graph.cost import peak_activation_bytes
+from mirnet_edge.graph.file import save_graph
 from mirnet_edge.graph.half_weights import store_half
 from mirnet_edge.graph.rewrite import PassReport
 from mirnet_edge.graph.rewrite import rewrite as rewritten
@@ -127,7 +128,7 @@ def export_onnx(
     if half_weights:
         store_half(proto)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
+        save_graph(proto, temporary)
         error = _difference(model, temporary, size)
     return ExportReport(
         path=path,
