@@ -23,16 +23,19 @@ from mirnet_edge._imports import EXTRA_OF_PACKAGE
 PACKAGE = Path(me.__file__).parent
 WORKSTATION = {
     *("model.layers", "model.mirnet", "model.mirnet_v2", "model.create", "model.checkpoints"),
+    "model.tensor_files",
     *("engines.torch_engine", "workstation.patches", "workstation.train", "workstation.export"),
     *("workstation.captured", "workstation.noise_level", "workstation.pace"),
     *("workstation.processes", "workstation.state", "workstation.stepper"),
     *("workstation.tasks.camera", "workstation.tasks.codec", "workstation.validation"),
 }
 """The modules that may import torch, and that no other module may import when it is loaded."""
+PAGE = {"live.access", "live.server"}
+"""Those that may import a web framework; the same holds for them."""
 LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "numpy")
 NOT_ON_A_DEVICE = (
     *("torch", "onnx", "onnxscript", "onnxsim", "skimage", "matplotlib", "safetensors"),
-    *("cv2", "av"),
+    *("cv2", "av", "starlette", "anyio", "uvicorn", "websockets"),
 )
 DISTRIBUTION_OF_MODULE = {
     "PIL": "pillow",
@@ -208,11 +211,13 @@ def test_torch_is_loaded_by_the_workstation_alone() -> None:
 
 
 def test_the_device_side_loads_nothing_of_the_workstation() -> None:
-    forbidden = {f"mirnet_edge.{name}" for name in WORKSTATION}
+    forbidden = {f"mirnet_edge.{name}" for name in WORKSTATION | PAGE}
     wrong = [
         str(found)
         for found in imports()
-        if found.at_load and found.importer not in WORKSTATION and found.module in forbidden
+        if found.at_load
+        and found.importer not in WORKSTATION | PAGE
+        and found.module in forbidden
     ]
     assert not wrong
 
@@ -229,7 +234,7 @@ def test_the_library_does_not_know_its_command_line() -> None:
 
 
 def test_every_device_module_loads_where_there_is_no_torch() -> None:
-    device = [name for name in _modules() if name not in {*WORKSTATION, "", "__main__"}]
+    device = [name for name in _modules() if name not in {*WORKSTATION, *PAGE, "", "__main__"}]
     assert {"restore", "tiling.geometry", "engines.protocol", "model.config", "cli.restore"} <= set(
         device
     )
@@ -240,7 +245,7 @@ def test_every_device_module_loads_where_there_is_no_torch() -> None:
 # Requirements
 
 
-EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "VIDEO")
+EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "VIDEO", "LIVE")
 
 
 @cache
@@ -280,7 +285,7 @@ def test_the_device_side_loads_core_requirements_alone() -> None:
         str(found)
         for found in third_party()
         if found.at_load
-        and found.importer not in WORKSTATION
+        and found.importer not in WORKSTATION | PAGE
         and distribution(found.top_level) not in requirements()["CORE"]
     ]
     assert not wrong
@@ -290,7 +295,7 @@ def test_every_declared_package_is_imported() -> None:
     """A requirement that nothing needs is one more download, and one more thing to break."""
     imported = {distribution(found.top_level) for found in third_party()}
     assert requirements()["CORE"] <= imported
-    for extra in ("GRAPH", "TRAIN", "VIDEO"):
+    for extra in ("GRAPH", "TRAIN", "VIDEO", "LIVE"):
         assert requirements()[extra] <= imported
 
 

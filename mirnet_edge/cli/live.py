@@ -63,8 +63,10 @@ def live(source: str, host: str, port: int, token: str | None, **options: Any) -
     """  # fmt: skip
     from mirnet_edge._imports import require
 
-    for package in ("starlette", "uvicorn", "websockets"):
-        require(package, "mirnet-edge live")
+    purpose = "mirnet-edge live"
+    require("starlette", purpose)
+    require("uvicorn", purpose)
+    require("websockets", purpose)  # uvicorn finds it by itself, and without it speaks no WebSocket
     from mirnet_edge.live.server import listening, live_app, serve
 
     if token is not None and len(token) < LEAST_TOKEN:
