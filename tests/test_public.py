@@ -25,7 +25,12 @@ WORKSTATION = {
     *("model.layers", "model.mirnet", "model.mirnet_v2", "model.create", "model.checkpoints"),
     "model.tensor_files",
     *("engines.torch_engine", "workstation.patches", "workstation.train", "workstation.export"),
-    *("workstation.captured", "workstation.noise_level", "workstation.pace"),
+    *(
+        "workstation.captured",
+        "workstation.noise_level",
+        "workstation.pace",
+        "workstation.recovery",
+    ),
     *("workstation.processes", "workstation.state", "workstation.stepper"),
     *("workstation.tasks.camera", "workstation.tasks.codec", "workstation.validation"),
 }
@@ -215,9 +220,7 @@ def test_the_device_side_loads_nothing_of_the_workstation() -> None:
     wrong = [
         str(found)
         for found in imports()
-        if found.at_load
-        and found.importer not in WORKSTATION | PAGE
-        and found.module in forbidden
+        if found.at_load and found.importer not in WORKSTATION | PAGE and found.module in forbidden
     ]
     assert not wrong
 

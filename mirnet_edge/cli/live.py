@@ -15,6 +15,7 @@ from mirnet_edge.cli.console import (
     noise_level_option,
     option_group,
     read_frame_size,
+    say,
     tiling_options,
 )
 from mirnet_edge.cli.restore import DEFAULT_MODEL, MODEL
@@ -74,7 +75,7 @@ def live(source: str, host: str, port: int, token: str | None, **options: Any) -
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(16)
     with listening(host, port) as at, _opened(source, **options) as view:
-        print(f"{view.source.name}: {address(host, at.getsockname()[1], token)}")
+        say(f"{view.source.name}: {address(host, at.getsockname()[1], token)}")
         serve(live_app(view, token), at)
 
 
