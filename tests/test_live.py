@@ -111,6 +111,8 @@ def test_bypass_and_strength(view: LiveView) -> None:
     assert np.abs(pair.pictures[1] - mixed).max() <= 1
     view.change({"bypass": True})
     until(lambda: not view.newest(timeout_s=1).is_restored)
+    assert view.state()["latency_ms"] is None
+    assert set(view.state()["latency"]) == {"capture", "show"}
     shown = view.newest(timeout_s=1).pictures
     assert shown[0] is shown[1]
     view.change({"bypass": False, "strength": 1.0})
@@ -238,6 +240,8 @@ def test_sources_by_name() -> None:
     assert live_source("0").name == "camera 0"
     assert live_source("test", rate=5).rate == 5
     assert live_source("frames.mp4").rate is None
+    assert live_source("frames.mp4").is_paced
+    assert not live_source("rtsp://camera/1").is_paced
     with pytest.raises(me.StreamError, match="only cameras can be set"):
         live_source("frames.mp4", size=(8, 8))
 
@@ -354,3 +358,33 @@ def test_closing_ends_its_threads(scene: Scene, tmp_path: Path) -> None:
         view.close()
     until(lambda: set(threading.enumerate()) <= before)
     assert NOISY.noise_level
+
+
+def test_an_empty_source_is_lost_and_not_run_through_for_ever(tmp_path: Path) -> None:
+    opened = itertools.count()
+
+    def nothing() -> Iterator[np.ndarray]:
+        next(opened)
+        return iter(())
+
+    with view_of(LiveSource("empty", nothing), tmp_path) as view:
+        until(lambda: "gave no frame" in view.state()["source"]["message"])
+        with pytest.raises(me.StreamError, match="wait for its first"):
+            view.snapshot()
+        time.sleep(0.4)
+    # It waits 0.05 s, 0.1, 0.2, 0.4, …
+    assert next(opened) <= 6
+
+
+def test_a_video_of_one_frame_leaves_the_core_alone(tmp_path: Path) -> None:
+    opened = itertools.count()
+
+    def one() -> Iterator[np.ndarray]:
+        next(opened)
+        return iter([np.zeros((8, 8, 3), np.uint8)])
+
+    began = time.monotonic()
+    with view_of(LiveSource("one", one), tmp_path) as view:
+        time.sleep(0.5)
+        assert view.state()["source"]["lost"] == 0
+    assert next(opened) <= (time.monotonic() - began) / 0.04 + 2

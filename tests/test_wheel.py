@@ -118,7 +118,13 @@ def test_the_recorded_ranges_of_the_models_are_in_the_wheel(members: set[str]) -
 def test_models_photo_types_and_licence_are_in_the_wheel(members: set[str]) -> None:
     for name in ("model.onnx", "model.safetensors", "card.json"):
         assert f"{MODEL}/{name}" in members
-    for name in ("data/photo.webp", "data/README.md", "py.typed", "__init__.pyi"):
+    for name in (
+        "data/photo.webp",
+        "data/README.md",
+        "live/page/index.html",
+        "py.typed",
+        "__init__.pyi",
+    ):
         assert f"mirnet_edge/{name}" in members
     assert any(name.rpartition("/")[2] == "LICENSE" for name in members)
 

@@ -27,6 +27,11 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
 STILLS_A_SECOND = 2.0
 TEST = "test"
 TEST_SIZE, TEST_RATE, TEST_SIGMA = (270, 360), 15.0, 25.0
+REPEAT_S = 0.04
+"""Between the last frame of a file and its first: a video of one frame must not take a core."""
+AS_THEY_COME = ("rtsp://", "rtsps://", "rtp://", "udp://", "srt://", "rtmp://", "rtmps://")
+"""Sources at whose own pace frames come: held to their timestamps, they would for ever stay as late
+as the first was."""
 KEPT = 20
 """Times that the figures are taken over."""
 Take = Callable[[NDArray[Any]], object]
@@ -41,11 +46,13 @@ class LiveSource:
         open: makes what `FrameStream` takes, each time it is called; raises a MirnetEdgeError where
             that cannot be.
         rate: frames a second of a source whose frames have no timestamps of their own.
+        is_paced: whether it is held to its timestamps, as what can be read faster.
     """
 
     name: str
     open: Callable[[], object]
     rate: float | None = None
+    is_paced: bool = True
 
 
 def live_source(
@@ -79,7 +86,10 @@ def live_source(
     path = Path(name)
     stills = path.is_dir() or path.suffix.lower() in SUFFIXES
     return LiveSource(
-        name, lambda: open_source(name, timeout=timeout_s), STILLS_A_SECOND if stills else None
+        name,
+        lambda: open_source(name, timeout=timeout_s),
+        STILLS_A_SECOND if stills else None,
+        is_paced=not name.lower().startswith(AS_THEY_COME),
     )
 
 
@@ -189,7 +199,7 @@ class Feed:
             self._measured(frames),
             queue=1,
             drop="oldest",
-            pace="source",
+            pace="source" if self._source.is_paced else "free",
             timestamps=None if rate is None else (number / rate for number in itertools.count()),
             timeout=self._timeout_s,
         )
@@ -218,25 +228,23 @@ class Feed:
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
+            wait_s = REPEAT_S
             try:
                 if self._stream is None:
                     self._open()
-                if self._read_on():
-                    failures = 0
-                    continue
-                raise StreamError(f"{self._source.name} gave no frame")
+                self._read_on()
+                failures = 0
             except Exception as error:
-                if self.state.state == "running":
+                if self.state.state == "running":  # it came back after the last time
                     failures = 0
                 wait_s = min(self._first_wait_s * 2**failures, LONGEST_WAIT_S)
                 failures += 1
                 self._note_lost(error)
-            finally:
-                self._stream = None
+            self._stream = None
             self._stopped.wait(wait_s)
 
-    def _read_on(self) -> bool:
-        """Read the open stream to its end; whether there were frames."""
+    def _read_on(self) -> None:
+        """Read the open stream to its end; StreamError where nothing is in it."""
         stream, found = self._stream, False
         assert stream is not None
         for frame in stream.frames():
@@ -244,7 +252,8 @@ class Feed:
                 self.state = FeedState("running", "", self.state.lost)
                 found = True
             self._take(frame.image)
-        return found or self._stopped.is_set()
+        if not found and not self._stopped.is_set():
+            raise StreamError(f"{self._source.name} gave no frame; is it whole?")
 
     def _note_lost(self, error: Exception) -> None:
         message = str(error)

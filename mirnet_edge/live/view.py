@@ -183,7 +183,7 @@ class LiveView:
             "model": {"name": self.settings.model, **self._model},
             "rate": self._shown.per_second(),
             "latency": self._latency(),
-            "latency_ms": _median(self._latency_ms),
+            "latency_ms": _median(self._latency_ms) if self._is_restoring() else None,
             "frames": {"read": self._read.count, "dropped": dropped,
                        "restored": self._restored.count},
             "machine": self._machine.state(),
@@ -192,8 +192,12 @@ class LiveView:
             "kept": self.keeping.state(),
         }  # fmt: skip
 
+    def _is_restoring(self) -> bool:
+        return self._inbox is not None and not self.settings.bypass and bool(self._latency_ms)
+
     def _latency(self) -> dict[str, float]:
-        parts = dict(self._parts)
+        """Of the parts that frames go through now."""
+        parts = self._parts if self._is_restoring() else {}
         return {"capture": self._feed.capture_ms, **parts, "show": _median(self._show_ms)}
 
     # The feed's thread
@@ -263,6 +267,7 @@ class LiveView:
 
         stream = restorer.stream(frames(), queue=1, drop="oldest")
         facts = restorer.facts
+        self._latency_ms.clear()
         self._model = {
             "state": "running",
             "message": "",

@@ -97,4 +97,5 @@ def _told(view: LiveView) -> str:
     if model["state"] != "running":
         return f"{model['name']} {model['state']} {model['message']}"
     how = "bypassed" if settings["bypass"] else f"strength {settings['strength']:.0%}"
-    return f"{state['rate']:.1f} frames/s, {state['latency_ms']:.0f} ms, {how}"
+    latency = "" if state["latency_ms"] is None else f"{state['latency_ms']:.0f} ms, "
+    return f"{state['rate']:.1f} frames/s, {latency}{how}"

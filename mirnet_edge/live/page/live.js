@@ -41,7 +41,7 @@ function connect() {
   socket.onmessage = async ({ data }) => {
     if (typeof data === "string") {
       state = JSON.parse(data);
-      latencies.push(state.latency_ms);
+      latencies.push(state.latency_ms ?? 0);
       if (latencies.length > HISTORY) latencies.shift();
       tell();
       return;
