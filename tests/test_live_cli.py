@@ -20,7 +20,7 @@ from live_views import HEIGHT, WIDTH, Scene, until, view_of
 import mirnet_edge as me
 from mirnet_edge.cli.live import address, is_loopback
 from mirnet_edge.live import window
-from mirnet_edge.live.window import TITLE, divided, play_in_window, window_library
+from mirnet_edge.live.window import TITLE, divided, play_in_window, window_library, window_size
 
 pytest.importorskip("starlette", reason="the extra live is not installed")
 
@@ -88,7 +88,7 @@ def test_addresses() -> None:
 class Window:
     """What of OpenCV a window needs; keys are pressed one a look, once the picture is restored."""
 
-    WND_PROP_VISIBLE, WINDOW_NORMAL = 4, 0
+    WND_PROP_VISIBLE = 4
     error = RuntimeError
 
     def __init__(self, view: Any, keys: str) -> None:
@@ -100,6 +100,9 @@ class Window:
 
     def setMouseCallback(self, _: str, callback: Any) -> None:
         self.moved = callback
+
+    def resizeWindow(self, _: str, width: int, height: int) -> None:
+        self.size = width, height
 
     def imshow(self, title: str, picture: np.ndarray) -> None:
         assert title == TITLE
@@ -136,6 +139,7 @@ def test_a_window_shows_the_pair_and_takes_keys(tmp_path: Path) -> None:
     assert cv2.shown[1].flags.c_contiguous
     assert abs(picture[0, 0, 0] + picture[0, -1, 0] - 255) <= 1, "left before, right after"
     assert (picture[:, WIDTH // 4] == 255).all(), "the line is where the mouse is"
+    assert cv2.size == (640, 480)
     assert not cv2.is_open
 
 
@@ -150,10 +154,16 @@ def test_an_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("The function is not implemented")
 
-    headless = SimpleNamespace(namedWindow=refuse, error=RuntimeError)
+    flags = {"WINDOW_NORMAL": 0, "WINDOW_KEEPRATIO": 0, "WINDOW_GUI_NORMAL": 16}
+    headless = SimpleNamespace(namedWindow=refuse, error=RuntimeError, **flags)
     monkeypatch.setattr(window, "require", lambda *_: headless)
     with pytest.raises(me.MissingDependencyError, match="opencv-python-headless"):
         window_library()
+
+
+def test_windows_fit_the_screen() -> None:
+    assert window_size(np.empty((1080, 1920, 3), np.uint8)) == (1600, 900)
+    assert window_size(np.empty((600, 800, 3), np.uint8)) == (800, 600)
 
 
 def test_both_sides_of_the_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from mirnet_edge.live.pictures import Picture, resized
 from mirnet_edge.live.view import LiveView
 
 TITLE = "mirnet-edge play"
-WAIT_S = 0.1
+WAIT_S, TOLD_S, ANSWER_S = 0.1, 0.5, 3.0
+"""What was answered to a key stays longer than figures do."""
+LEAST_PX, MOST_PX = 640, 1600
 STEP = 0.1
 ESCAPE = 27
 
@@ -25,7 +28,7 @@ def window_library() -> Any:
     """
     cv2 = require("cv2", "mirnet-edge play")
     try:
-        cv2.namedWindow(TITLE, getattr(cv2, "WINDOW_NORMAL", 0))
+        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
     except cv2.error as error:
         raise MissingDependencyError(
             f"this OpenCV shows no window ({first_line(error)}); install opencv-python in place of "
@@ -42,13 +45,14 @@ def play_in_window(view: LiveView, cv2: Any) -> None:
         del event, y, flags
         divider[0] = x / max(1, width)
 
-    shown, width, image = -1, 1, None
+    shown, width, image, told_at = -1, 1, None, 0.0
     cv2.setMouseCallback(TITLE, moved)
     while True:
         pair = view.newest(shown, WAIT_S)
         if pair is not None:
-            shown = pair.number
-            image = pair.pictures
+            if image is None:
+                cv2.resizeWindow(TITLE, *window_size(pair.pictures[1]))
+            shown, image = pair.number, pair.pictures
         if image is not None:
             split = divided(*image, divider[0])
             width = split.shape[1]
@@ -56,11 +60,20 @@ def play_in_window(view: LiveView, cv2: Any) -> None:
         key = cv2.waitKey(1) & 0xFF
         if key in (ord("q"), ESCAPE) or not cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) > 0:
             break
-        if key != 0xFF:
-            cv2.setWindowTitle(TITLE, f"{TITLE}: {_pressed(view, chr(key)) or _told(view)}")
-        elif pair is not None and shown % 15 == 0:
-            cv2.setWindowTitle(TITLE, f"{TITLE}: {_told(view)}")
+        answer = "" if key == 0xFF else _pressed(view, chr(key))
+        if answer or key != 0xFF or time.monotonic() - told_at > TOLD_S:
+            cv2.setWindowTitle(TITLE, f"{TITLE}: {answer or _told(view)}")
+            told_at = time.monotonic() + (ANSWER_S if answer else 0)
     cv2.destroyWindow(TITLE)
+
+
+def window_size(shown: Picture) -> tuple[int, int]:
+    """(width, height) of a window for pictures like this one, neither too small to see nor larger
+    than most screens."""
+    height, width = shown.shape[:2]
+    longer = max(height, width)
+    share = min(max(longer, LEAST_PX), MOST_PX) / longer
+    return round(width * share), round(height * share)
 
 
 def divided(before: Picture, after: Picture, share: float) -> Picture:
