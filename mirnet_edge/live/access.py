@@ -82,7 +82,9 @@ class Access:
         # Away with it from the address, which is seen, kept and sent to others.
         response = RedirectResponse("/", 303)
         is_secure = asked.url.scheme == "https"
-        response.set_cookie(COOKIE, given, httponly=True, samesite="strict", secure=is_secure)
+        # Lax, or a link from another site would ask for the token again; what changes something is
+        # guarded by its origin.
+        response.set_cookie(COOKIE, given, httponly=True, samesite="lax", secure=is_secure)
         return response
 
     def _is_token(self, given: str) -> bool:
