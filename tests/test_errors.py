@@ -26,6 +26,7 @@ FOREIGN = {
     ("frames/images.py", "UnidentifiedImageError"),  # and so what Pillow does, and protobuf might
     ("graph/sealed.py", "ValueError"),
     ("stream/video/joining.py", "OSError"),
+    ("workstation/state.py", "ValueError"),
     ("__init__.py", "AttributeError"),  # what Python's import system expects of __getattr__
     ("cli/console.py", "TypeError"),  # what json.dumps expects of its default
     ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command

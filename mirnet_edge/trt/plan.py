@@ -30,7 +30,8 @@ class PlanFile(NamedTuple):
 
 def read_plan(path: Path, trust: bool) -> PlanFile:
     """Read a plan and its card. A plan is native code that TensorRT runs: without ``trust`` it must
-    be the one that its card was written for."""
+    be the one that its card was written for. That is no signature: whoever may write into the
+    folder can exchange both (see SECURITY.md)."""
     try:
         plan = path.read_bytes()
     except OSError as error:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mirnet_edge._files import atomic_path
-from mirnet_edge.errors import CheckpointError, ConfigError
+from mirnet_edge.errors import CheckpointError, ConfigError, first_line
 from mirnet_edge.model.checkpoints import load_model
 from mirnet_edge.model.config import Config, preset_of
 from mirnet_edge.model.create import create_model
@@ -66,8 +69,11 @@ class TrainState:
             "rate_factor": self.rate_factor,
             "curve": curve,
         }
+        # Into memory first: of a full disk torch says no more than that its writer failed.
+        saved = io.BytesIO()
+        torch.save(content, saved)
         with atomic_path(folder / CHECKPOINT) as temporary:
-            torch.save(content, temporary)
+            temporary.write_bytes(saved.getbuffer())
         with atomic_path(folder / "curve.json") as temporary:
             temporary.write_text(json.dumps(curve, indent=1))
 
@@ -98,11 +104,26 @@ class TrainState:
                 f"{path} was trained with other settings ({', '.join(different)}); use the same, "
                 "or another output folder"
             )
+        try:
+            self._take(content)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path}: does not hold this training ({first_line(error)}); delete it to start "
+                "anew"
+            ) from error
+
+    def _take(self, content: dict[str, Any]) -> None:
         self.network.load_state_dict(content["network"])
         self.average.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.step, self.seconds = content["step"], content["seconds"]
-        self.rate_factor = content["rate_factor"]
+        for name, kinds in (
+            ("step", int),
+            ("seconds", (int, float)),
+            ("rate_factor", (int, float)),
+        ):
+            if not isinstance(content[name], kinds) or not 0 <= content[name] < math.inf:
+                raise ValueError(f"{name} is {content[name]!r:.40}")
+            setattr(self, name, content[name])
         self.curve = [Point(**point) for point in content["curve"]]
 
 
