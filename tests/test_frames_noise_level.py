@@ -170,6 +170,11 @@ def test_what_is_new_is_estimated_at_once(change: str) -> None:
     assert level.of(crops(0.55), kind, lambda: scene) == about(level_at(0.55))
 
 
+def _of_two(level: NoiseLevel, first: Callable[[], Estimate]) -> None:
+    for begin in (first, crops(0.5)):
+        level.of(begin)
+
+
 @pytest.mark.usefixtures("brightness_estimator")
 def test_a_frame_that_cannot_be_sampled_leaves_no_level() -> None:
     level = NoiseLevel("auto")
@@ -186,8 +191,7 @@ def test_a_frame_that_cannot_be_sampled_leaves_no_level() -> None:
             level.of(crops(0.5))
         level.begin(STREAM)
         with pytest.raises(me.FrameError):
-            level.of(failing)
-            level.of(crops(0.5))
+            _of_two(level, failing)
         level.begin(STREAM)
         assert level.of(crops(0.55)) == about(level_at(0.55)), "an average with what was"
         level.tell("auto")
