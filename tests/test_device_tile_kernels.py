@@ -21,6 +21,7 @@ from kernel_host import KERNELS
 from kernel_host import host_fixture as host_fixture
 from kernel_samples import FORMATS, assert_same, ramp_of, regions_of
 from kernel_twins import SAMPLES, VALUES, YUV_FORMATS, blend_tiles, load_tiles, store_tiles
+from noise_weights import random_estimator as random_estimator
 
 from mirnet_edge.cuda import Graph, Stream
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane

@@ -51,9 +51,7 @@ class Layers:
         shape = (len(features), *((outputs, 16, 16) if index < 3 else (64, outputs)))
         grid = (outputs // 8, len(features), 1)
         names = f"conv{index}.weight conv{index}.bias"
-        return self.run(
-            f"noise_convolve_{index}", features, shape, grid, (64, 1, 1), names=names
-        )
+        return self.run(f"noise_convolve_{index}", features, shape, grid, (64, 1, 1), names=names)
 
     def pooled(self, sums: np.ndarray) -> np.ndarray:
         count = len(sums)
