@@ -11,7 +11,7 @@ from kernel_host import host_fixture as host_fixture
 from noise_weights import random_weights
 from torch.nn import functional
 
-from mirnet_edge.device.noise_network import _packed
+from mirnet_edge.device.noise_network import packed
 from mirnet_edge.frames.noise_estimator import NoiseEstimator, levels_of
 
 COUNT = 2
@@ -23,7 +23,7 @@ class Layers:
 
     def __init__(self, host: HostKernels, seed: int = 0) -> None:
         self.host, self.weights = host, random_weights(seed)
-        numbers, self._places = _packed(self.weights)
+        numbers, self._places = packed(self.weights)
         self._numbers = in_memory(numbers)
 
     def at(self, name: str) -> object:

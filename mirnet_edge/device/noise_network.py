@@ -51,7 +51,7 @@ class NoiseNetwork(Owner):
         super().__init__(stream.device)
         self._stream = stream
         self._graphs: dict[int, Graph | None] = {}
-        numbers, places = _packed(estimator.weights)
+        numbers, places = packed(estimator.weights)
         size_bytes = 4 * math.prod(SHAPE)
         with self._making():
             self._kernels = self._own(Kernels(self.device))
@@ -122,7 +122,7 @@ class NoiseNetwork(Owner):
                 self._stream.synchronize()
 
 
-def _packed(weights: Mapping[str, Array]) -> tuple[Array, dict[str, int]]:
+def packed(weights: Mapping[str, Array]) -> tuple[Array, dict[str, int]]:
     """All numbers, as the kernels take them, and where each layer's begin."""
     numbers: list[Array] = []
     places: dict[str, int] = {}
