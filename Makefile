@@ -2,6 +2,8 @@
 # make test    install everything and run every check
 # make check   format, lint, types
 # make quick   the tests that take less than a few seconds each
+# make soak    damaged files, odd arguments, kills, frames without end, for MINUTES=5 minutes; goes on
+#              where the last run ended, by the record build/soak.json
 # make bench   benchmarks of the portable engine, recorded in benchmarks/results
 # make bench-gpu GPU_RESULTS=folder
 #              engines beside their peers, the runtime and its kernels, on this machine's GPU, for
@@ -13,7 +15,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py mirnet_edge/_version.py
 
-.PHONY: demo test check format quick bench bench-gpu tables clean
+.PHONY: demo test check format quick soak bench bench-gpu tables clean
 
 demo: $(VENV)/.run
 	$(BIN)/mirnet-edge demo
@@ -34,6 +36,10 @@ format: $(VENV)/.dev
 
 quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"
+
+MINUTES ?= 5
+soak: $(VENV)/.dev
+	$(BIN)/python tests/soak.py --minutes $(MINUTES)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=benchmarks/results/portable.json

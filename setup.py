@@ -16,12 +16,12 @@ exec((ROOT / "mirnet_edge" / "_version.py").read_text(encoding="utf-8"), VERSION
 CORE = [
     "numpy>=1.26",
     "onnxruntime>=1.17",
-    "pillow>=10.1",
-    "click>=8.1",
+    "pillow>=11.3",
+    "click>=8.2",
     "rich>=13.4",
     "psutil>=5.9",
 ]
-GRAPH = ["onnx>=1.17", "onnx-ir>=0.1.10"]
+GRAPH = ["onnx>=1.17", "onnx-ir>=0.1.12"]
 """Rewriting and quantizing graphs, on any machine; exporting and building do it too."""
 TRAIN = [
     "torch>=2.9",
@@ -84,7 +84,7 @@ setup(
         "test": TEST + TRAIN + GRAPH + VIDEO,
         "dev": TEST + TRAIN + GRAPH + VIDEO + CHECK,
     },
-    entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.cli:run"]},
+    entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.__main__:run"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

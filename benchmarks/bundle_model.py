@@ -1,10 +1,10 @@
 """Make a bundled model from a training run: weights, ONNX graph, measured figures, card, and its
 INT8 ranges and plan in ``calibration/``.
 
-    python benchmarks/bundle_model.py TRAINING_FOLDER NAME --sets FOLDER_OF_SETS
+    python benchmarks/bundle_model.py TRAINING_FOLDER NAME --sets FOLDER_OF_SETS [--graph-alone]
 
-Every figure in the card is measured here, by the exported graph on the portable engine; README
-tables are made from the card.
+Weights are rounded to half precision, and the graph stores them so. Every figure in the card is
+measured here, by the exported graph on the portable engine; README tables are made from the card.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import MODELS_FOLDER, BundledModel
 from mirnet_edge.workstation.sets import card_figures
 
-WEIGHTS_LICENCE = "research only"
+WEIGHTS_LICENCE = "Apache-2.0"
+WEIGHTS_LICENCE_NOTE = (
+    "Trained on photos under open licences alone (CC0, CC BY, CC BY-SA, Unsplash, Pexels and other "
+    "free ones): they may be used in a product."
+)
 DATA = {
-    "name": "BSDS500, train and test images (400; val left out: CBSD68 comes from it)",
-    "source": "Berkeley Segmentation Data Set and Benchmarks 500 (Arbelaez et al., TPAMI 2011)",
-    "licence": "non-commercial research and educational use",
+    "name": "147 photos of free desktop wallpapers, 183 megapixels, made smaller at least twice",
+    "source": "the wallpaper collections of elementary, Budgie and others; each photo's author "
+    "allows use, change and sale",
+    "licence": "CC0-1.0 (38), CC BY 4.0 (30), CC0, CC BY-SA, Unsplash or Pexels (29), free by "
+    "Debian's guidelines (28), Unsplash (18), Pexels (3), CC BY-SA 4.0 (1)",
 }
 
 
@@ -55,19 +61,18 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def initial_weights(card_path: Path, data_facts: dict[str, Any]) -> dict[str, Any] | None:
-    """How the weights that the training began with were trained themselves, from the card that the
-    new one replaces; None for a training that drew its own."""
+def initial_weights(data_facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The bundled model whose training made the weights that this training began with; None for
+    one that drew its own."""
     sha256 = data_facts.get("initial_weights_sha256")
     if sha256 is None:
         return None
-    card = json.loads(card_path.read_text(encoding="utf-8")) if card_path.exists() else {}
-    if card.get("weights_sha256") != sha256:
-        raise click.ClickException(
-            f"the training began with weights {sha256}, of which {card_path} tells nothing: it is "
-            f"of {card.get('weights_sha256')}. Bundle those weights first"
-        )
-    return {key: card[key] for key in ("weights_sha256", "recipe", "curve")}
+    for model in me.bundled_models():
+        if model.card.get("trained_sha256") == sha256:
+            return {"model": model.name, "recipe": model.card["recipe"]}
+    raise click.ClickException(
+        f"the training began with weights {sha256}, of which no card tells; bundle those first"
+    )
 
 
 @click.command()
@@ -79,27 +84,34 @@ def initial_weights(card_path: Path, data_facts: dict[str, Any]) -> dict[str, An
     required=True,
     help="Holds cbsd68, set5, set14, polyu, lol_train4.",
 )
-def main(training: Path, name: str, sets: Path) -> None:
+@click.option(
+    "--graph-alone", is_flag=True, help="Without weights for PyTorch, and without INT8 records."
+)
+def main(training: Path, name: str, sets: Path, graph_alone: bool) -> None:
     """Bundle the model in TRAINING under NAME."""
     folder = MODELS_FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     network = me.load_model(training / "model.safetensors")
-    task = network.facts.task
+    trained_sha256 = network.facts.weights_sha256
+    network = network.half().float()
+    task, scale = network.facts.task, network.facts.scale
     facts = network.training_facts
     recipe = {**facts, "data": DATA}
-    if initial := initial_weights(folder / "card.json", facts["data"]):
+    if initial := initial_weights(facts["data"]):
         recipe["initial"] = initial
-    me.save_model(network, folder / "model.safetensors", task=task, training=recipe)
-    report = me.export_onnx(network, folder / "model.onnx")
+    if not graph_alone:
+        weights = folder / "model.safetensors"
+        me.save_model(network, weights, task=task, training=recipe, scale=scale)
+    report = me.export_onnx(network, folder / "model.onnx", half_weights=True)
     card = {
         "task": task,
         "preset": network.facts.preset,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "gmac_256": round(multiply_accumulates(network, network.facts.in_planes) / 1e9, 2),
         "weights_sha256": report.facts.weights_sha256,
+        "trained_sha256": trained_sha256,
         "weights_licence": WEIGHTS_LICENCE,
-        "weights_licence_note": "Trained on images licensed for research; use these weights for "
-        "research and evaluation, and train your own for a product.",
+        "weights_licence_note": WEIGHTS_LICENCE_NOTE,
         "recipe": recipe,
         "protocol": "each row's own sentence; seed 0 + index; whole frames; restored images "
         "clamped, not rounded, but for super-resolution, whose luma is of 8 bits; mean of the "
@@ -120,7 +132,8 @@ def main(training: Path, name: str, sets: Path) -> None:
     ]
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    record(BundledModel(name=name, folder=folder, card=card))
+    if not graph_alone:
+        record(BundledModel(name=name, folder=folder, card=card))
 
 
 if __name__ == "__main__":

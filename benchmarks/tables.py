@@ -22,6 +22,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 VIDEO = RESULTS / "video.json"
 PORTABLE = RESULTS / "portable.json"
 GPU = RESULTS / "h200-tensorrt-8.6.0"
+"""Of the runtime around an engine of the network that was bundled first."""
+LATER_GPU = RESULTS / "h100-tensorrt-8.6.0"
+"""Of the kernels, and of an engine as large as the frame."""
+FIRST = "full-size network of 0.47 M parameters, FP16"
 
 
 def models_table() -> str:
@@ -105,6 +109,7 @@ KINDS = {
     "ONNX Runtime": ("onnxruntime-tensorrt", "onnxruntime-cuda"),
 }
 """Columns of a race, and the peers that each shows the best of."""
+BESIDE = "ours, of the fastest PyTorch"
 Place = tuple[str, tuple[int, ...]]
 """A network, and batch, height and width."""
 Time = tuple[float, str]
@@ -155,21 +160,56 @@ def video_table() -> str:
 def gpu_table() -> str:
     """Races of engines and their peers, the runtime around them and its kernels, from the
     records."""
-    device, later, kernels = (
+    device, later = (
         json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("device", "device-more", "kernels")
+        for name in ("device", "device-more")
+    )
+    kernels, frame = (
+        json.loads((LATER_GPU / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("kernels", "frame")
     )
     races = [
         race_table(json.loads(path.read_text(encoding="utf-8")))
         for path in sorted(RESULTS.glob("*/race.json"))
     ]
+    tensorrt = frame["frames"]["rgb"]["versions"]["tensorrt"]
+    new = _markdown([["a 1080p frame, one engine as large", *FRAME_PARTS], *_frame_rows(frame)])
+    new += "\n" + _markdown([["kernel, 3840x2160", "measured"], *_kernel_rows(kernels)])
+    new += (
+        f"\n{kernels['device']}, TensorRT {tensorrt}. {frame['note']} Records: "
+        f"`benchmarks/results/{LATER_GPU.name}/`.\n"
+    )
     where = (
-        f"\n{kernels['device']}, TensorRT {device['versions']['tensorrt']}, driver "
+        f"\n{device['device']['name']}, TensorRT {device['versions']['tensorrt']}, driver "
         f"{device['versions']['driver']}. Records: `benchmarks/results/{GPU.name}/`."
     )
-    tables = _runtime_rows(device), _later_rows(later, kernels)
+    tables = _runtime_rows(device), _later_rows(later)
     runtime = "\n".join(_markdown(table) for table in tables) + where + "\n"
-    return "\n".join([*races, runtime])
+    return "\n".join([*races, new, runtime])
+
+
+FRAME_PARTS = ("upload", "pre", "engine", "post", "download")
+
+
+def _frame_rows(record: dict[str, Any]) -> list[list[str]]:
+    """Where the time of a frame goes, by pixel format."""
+    rows = []
+    for pixels, bench in record["frames"].items():
+        latency = bench["one_by_one"]["latency"]
+        times = [f"{latency[part]['p50']:.2f} ms" for part in FRAME_PARTS]
+        rows.append([f"{bench['model']}, {pixels}", *times])
+    return rows
+
+
+def _kernel_rows(kernels: dict[str, Any]) -> list[list[str]]:
+    """How near each kernel comes to the device's copy bandwidth."""
+    return [
+        [f"`{name}`, of the device's copy bandwidth",
+         f"{100 * kernel['share_of_copy_bandwidth']:.0f} %, launches in a row "
+         f"{100 * kernel['in_groups']['share_of_copy_bandwidth']:.0f} %"]
+        for name, kernel in kernels["kernels"].items()
+        if name.endswith(("_rgb_u8", "_nv12_u8")) or name.startswith(("enlarge", "fill"))
+    ]  # fmt: skip
 
 
 def race_table(record: dict[str, Any]) -> str:
@@ -194,7 +234,7 @@ def race_table(record: dict[str, Any]) -> str:
     tables = [
         _markdown(
             [
-                [what, *kinds, "ours, of the fastest PyTorch"],
+                [what, *kinds, *([BESIDE] if "ours" in kinds else [])],
                 *(_race_row(place, found, kinds) for place, found in sorted(table.items())),
             ]
         )
@@ -211,6 +251,8 @@ def _race_row(place: Place, found: dict[str, Time], kinds: dict[str, tuple[str, 
     for peers in kinds.values():
         best = min((found[peer] for peer in peers if peer in found), default=None)
         row.append("" if best is None else f"{best[0]:.2f} ms ({best[1]})")
+    if "ours" not in kinds:
+        return row
     torch = min((found[peer][0] for peer in PYTORCH if peer in found), default=None)
     both = "ours" in found and torch is not None
     return [*row, f"{found['ours'][0] / torch:.2f}" if both else ""]
@@ -240,21 +282,21 @@ def _runtime_rows(device: dict[str, Any]) -> list[list[str]]:
     many, modes = device["many_720p"]["blocks"], _measured(device, "modes_1080p")
     return [
         ["the runtime", "measured"],
-        *_overhead_rows(device["overhead_1080p"], "`edge-s-denoise-fp16`, one by one"),
+        *_overhead_rows(device["overhead_1080p"], f"a {FIRST}, one by one"),
         *(
             [f"1920x1080 frame that repeats, {modes[mode]['tiles']} tiles of "
-             f"`edge-s-denoise-fp16`, halo 32 px, `statistics` {mode}",
+             f"a {FIRST}, halo 32 px, `statistics` {mode}",
              f"{modes[mode]['ms']:.1f} ms"]
             for mode in MODES
             if modes
         ),
         *(
-            [f"one tile of `edge-s-denoise-fp16{kind}`",
+            [f"one tile of it{', ' if kind else ''}{kind.strip('.')}",
              f"{modes[f'batch{kind}']['graph_ms']:.2f} ms"]
             for kind in ("", ".apply", ".gather")
             if modes
         ),
-        *_agreement_rows(_measured(device, "agreement"), "edge-s-denoise-fp16"),
+        *_agreement_rows(_measured(device, "agreement"), FIRST),
         [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
          f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
         ["spread of the memory in use meanwhile, of the device and of the process",
@@ -263,28 +305,21 @@ def _runtime_rows(device: dict[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def _later_rows(device: dict[str, Any], kernels: dict[str, Any]) -> list[list[str]]:
+def _later_rows(device: dict[str, Any]) -> list[list[str]]:
     """Of a run that came after."""
     return [
         ["in another run", "measured"],
         *_overhead_rows(
-            _measured(device, "overhead_1080p_batch_4"), "`edge-s-denoise-b4-fp16`, four by four"
+            _measured(device, "overhead_1080p_batch_4"), f"a {FIRST}, four by four"
         ),
-        *_agreement_rows(_measured(device, "agreement_fp32"), "edge-s-denoise-fp32"),
-        *(
-            [f"kernel `{name}` at 3840x2160, of the device's copy bandwidth",
-             f"{100 * kernel['share_of_copy_bandwidth']:.0f} %, launches in a row "
-             f"{100 * kernel['in_groups']['share_of_copy_bandwidth']:.0f} %"]
-            for name, kernel in kernels["kernels"].items()
-            if name.endswith(("_rgb_u8", "_nv12_u8"))
-        ),
+        *_agreement_rows(_measured(device, "agreement_fp32"), "the same, FP32"),
     ]  # fmt: skip
 
 
 def _agreement_rows(found: dict[str, Any], engine: str) -> list[list[str]]:
     """Each kind of statistics beside the portable engine; none where that was not measured."""
     return [
-        [f"`{engine}` from the portable engine in FP32, of a range of 1, `statistics` {mode}",
+        [f"{engine}: from the portable engine in FP32, of a range of 1, `statistics` {mode}",
          f"at most {error['largest']:.1e}, p99.9 {error['p99.9']:.1e}"]
         for mode, error in found.get("device_against_portable", {}).items()
     ]  # fmt: skip

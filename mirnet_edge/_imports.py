@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
 
 from mirnet_edge.errors import MissingDependencyError
@@ -23,6 +24,13 @@ EXTRA_OF_PACKAGE = {
     "av": "video",
 }
 
+SETTINGS_OF_PACKAGE = {
+    # From 1.30 on it reports what runs to its maker, and writes files for that, unless it is told
+    # before it is loaded. Who wants it to sets the variable to 0.
+    "onnxruntime": {"ORT_DISABLE_TELEMETRY": "1"},
+}
+"""Environment variables that are set before a package is imported, where the user set none."""
+
 
 def require(package: str, purpose: str) -> ModuleType:
     """Import ``package`` (a dotted module path) and return it.
@@ -31,6 +39,8 @@ def require(package: str, purpose: str) -> ModuleType:
         MissingDependencyError: it is not installed; the message says what it was needed for and
             which extra of mirnet-edge installs it.
     """
+    for name, value in SETTINGS_OF_PACKAGE.get(package, {}).items():
+        os.environ.setdefault(name, value)
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

@@ -19,7 +19,7 @@ class BundledModel:
 
     Attributes:
         name: what `Restorer` and `load_model` accept.
-        folder: holds ``model.onnx``, ``model.safetensors``, ``card.json``.
+        folder: holds ``model.onnx``, ``card.json``, and of some models ``model.safetensors``.
         card: task, recipe, data and its licence, measured figures.
     """
 
@@ -33,9 +33,10 @@ class BundledModel:
         return self.folder / "model.onnx"
 
     @property
-    def weights(self) -> Path:
-        """The checkpoint, as safetensors."""
-        return self.folder / "model.safetensors"
+    def weights(self) -> Path | None:
+        """The checkpoint, as safetensors; None for a model that is bundled as a graph alone."""
+        path = self.folder / "model.safetensors"
+        return path if path.exists() else None
 
 
 def bundled_models() -> list[BundledModel]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mirnet_edge._arguments import explained
 from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, card_path
@@ -29,6 +30,7 @@ PLAN_SUFFIXES = (".engine", ".plan")
 ModelPath = str | os.PathLike[str]
 
 
+@explained(EngineError)
 def open_engine(
     model: str | os.PathLike[str], threads: int | None = None, provider: str | None = None
 ) -> Engine:
@@ -50,10 +52,10 @@ def open_engine(
     name = os.fspath(model)
     bundled = bundled_model(name)
     path = bundled.onnx if bundled else Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  # Path's raises for a name of 256 characters
         raise EngineError(
-            f"{name}: no such file, and no bundled model of that name (mirnet-edge models lists "
-            "them)"
+            f"{name:.300}: no such file, and no bundled model of that name (mirnet-edge models "
+            "lists them)"
         )
     suffix = path.suffix.lower()
     # Each engine is imported where it is chosen: the device has no torch, a workstation no
@@ -152,6 +154,26 @@ class EngineChoice:
             raise error
         log.warning("%s. Going on with %s", error, self.left[0])
         return self.open()
+
+
+def choice_of(
+    model: object,
+    memory_limit: int | None,
+    threads: int | None,
+    provider: str | None,
+    serves: Callable[[EngineCard], None],
+) -> EngineChoice | None:
+    """Of the files that a `Restorer` is given; None for an engine that is open already."""
+    if callable(getattr(model, "run", None)):
+        return None
+    if isinstance(model, (str, os.PathLike)):
+        model = [model]
+    if not isinstance(model, Sequence):
+        raise EngineError(
+            f"a {type(model).__name__} is no engine: give a model file, a bundled model's name, or "
+            "an object with run()"
+        )
+    return EngineChoice(model, memory_limit, threads, provider, serves)
 
 
 def _card_of(path: Path) -> EngineCard | None:

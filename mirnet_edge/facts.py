@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from mirnet_edge._typed import parse_json
 
 PREFIX = "mirnet_edge."
 NOISE_UNIT = 50.0
@@ -100,16 +103,30 @@ class ModelFacts:
     def from_metadata(cls, metadata: Mapping[str, str]) -> ModelFacts:
         """The facts in ``metadata``; fields that are absent or of another type keep their
         defaults, and what older versions wrote besides is left out."""
-        found: dict[str, Any] = {}
+        stored: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             # Field by field: a model of another version loads with what can be read of its facts.
-            try:
-                value = json.loads(metadata[PREFIX + field.name])
-            except (KeyError, ValueError):
-                continue
-            if _fits(value, field.default):
-                found[field.name] = value
+            with suppress(KeyError, ValueError):
+                stored[field.name] = parse_json(metadata[PREFIX + field.name])
+        found = {field.name: stored[field.name] for field in cls._fitting(stored)}
         return cls(**found)
+
+    @classmethod
+    def known(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Of facts in JSON those that there are, each of its type; a ValueError for another."""
+        names = [field.name for field in dataclasses.fields(cls) if field.name in stored]
+        fitting = [field.name for field in cls._fitting(stored)]
+        if wrong := sorted(set(names) - set(fitting)):
+            raise ValueError(f"facts.{wrong[0]} is {stored[wrong[0]]!r:.60}")
+        return {name: stored[name] for name in names}
+
+    @classmethod
+    def _fitting(cls, stored: Mapping[str, Any]) -> list[dataclasses.Field[Any]]:
+        return [
+            field
+            for field in dataclasses.fields(cls)
+            if field.name in stored and _fits(stored[field.name], field.default)
+        ]
 
 
 def _fits(value: object, default: object) -> bool:
@@ -120,5 +137,4 @@ def _fits(value: object, default: object) -> bool:
     if default is None and value is None:
         return True
     least = 0 if default is None else 1
-    # JSON's true is an int for Python.
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return type(value) is int and least <= value < 2**63

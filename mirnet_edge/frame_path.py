@@ -109,7 +109,11 @@ class Timings:
 
 def check_size(size: tuple[int, int], frame_size: tuple[int, int] | None) -> None:
     """Check that a frame of (height, width) is of the only size there may be; None allows any."""
-    if frame_size is not None and size != tuple(frame_size):
+    if frame_size is None:
+        return
+    if not isinstance(frame_size, (tuple, list)) or len(frame_size) != 2:
+        raise FrameError(f"frame_size={frame_size!r:.60}: need (height, width), or None for any")
+    if size != tuple(frame_size):
         raise FrameError(
             f"a frame of {size[0]}x{size[1]} pixels, but this Restorer was made for "
             f"{frame_size[0]}x{frame_size[1]} alone; make it without frame_size, or another one "
@@ -143,8 +147,9 @@ class StreamedPath:
 
     submit: Callable[..., tuple[FramePath, Ticket]]
     depth: int
+    call: Callable[..., Any]
 
     def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
         """Wait for a frame."""
         path, started = ticket
-        return path.collect(started)
+        return self.call(path.collect, started)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.engine_choice import EngineChoice, ModelPath
+from mirnet_edge._arguments import explained
+from mirnet_edge.deadline import Deadline
+from mirnet_edge.engine_choice import ModelPath, choice_of
 from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.engines.protocol import (
     Engine,
@@ -22,7 +24,7 @@ from mirnet_edge.engines.protocol import (
     works_on_device,
 )
 from mirnet_edge.engines.tuned import Tuned, tuned_for
-from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError
+from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, StreamError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import FramePath, Latency, Progress, StreamedPath, Ticket, Timings
 from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
@@ -67,6 +69,8 @@ class Restorer:
         memory_limit: bytes that the model may take: of device memory for engines, by their card; of
             the host's for others, by an estimate from the model's facts and the tile.
         threads, provider: see `open_engine`.
+        timeout: seconds that a frame may take, after which an engine counts as hanging, which is an
+            error of the frame and of all that follow; None waits.
         tuned: take what ``mirnet-edge tune`` found for this model on this device, where tile,
             memory limit, threads and provider are left to it: the engine that it built, its tiles,
             and with ``statistics`` at its default those that it chose.
@@ -94,6 +98,7 @@ class Restorer:
     stay on the device from upload to download; see `mirnet_edge.device.path`.
     """
 
+    @explained(EngineError)
     def __init__(
         self,
         model: ModelPath | Sequence[ModelPath] | Engine,
@@ -109,6 +114,7 @@ class Restorer:
         threads: int | None = None,
         provider: str | None = None,
         tuned: bool = True,
+        timeout: float | None = None,
     ) -> None:
         self.tuned: Tuned | None = None
         is_left_to_it = (tile, memory_limit, threads, provider) == ("auto", None, None, None)
@@ -120,6 +126,7 @@ class Restorer:
                 statistics = self.tuned.statistics if statistics == "tile" else statistics
         self._closed = True  # until an engine is open: whatever fails before has nothing to close
         self._lock = threading.RLock()  # a progress callback may close
+        self._deadline = Deadline(timeout)
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size
         if not isinstance(statistics, StatisticsSettings):
@@ -127,27 +134,10 @@ class Restorer:
         self._settings = statistics
         checked_noise(noise)
         self._asked_noise = noise
-        self._pixels: PixelFormat | None = None
-        if pixels != "auto":
-            self._pixels = pixel_format(pixels) if isinstance(pixels, str) else pixels
-        self._choice = self._choice_of(model, threads, provider)
+        self._pixels = None if pixels == "auto" else pixel_format(pixels)
+        self._choice = choice_of(model, memory_limit, threads, provider, self._require_tile)
         engine = model if self._choice is None else self._choice.open()
         self._open(engine)  # type: ignore[arg-type]
-
-    def _choice_of(
-        self, model: object, threads: int | None, provider: str | None
-    ) -> EngineChoice | None:
-        """Of files; None for an engine that is open already."""
-        if callable(getattr(model, "run", None)):
-            return None
-        if isinstance(model, (str, os.PathLike)):
-            model = [model]
-        if not isinstance(model, Sequence):
-            raise EngineError(
-                f"a {type(model).__name__} is no engine: give a model file, a bundled model's "
-                "name, or an object with run()"
-            )
-        return EngineChoice(model, self._memory_limit, threads, provider, self._require_tile)
 
     def _require_tile(self, card: EngineCard) -> None:
         """Check that tiles of this engine can be cut as asked."""
@@ -253,9 +243,9 @@ class Restorer:
         refused, and an engine that returns NaN is an error; not so on the GPU, where nothing is
         searched: NaN is restored as 0, and what is beyond the range is cut.
         """
-        with self._lock:
+        with self._deadline.entering(self._lock):
             path, ticket = self._submit(frame, out, progress)
-            return path.collect(ticket)
+            return self._deadline.call(path.collect, ticket)
 
     def _submit(
         self,
@@ -266,18 +256,19 @@ class Restorer:
     ) -> tuple[FramePath, Ticket]:
         """Start on a frame, on the first engine that is left whose memory suffices; ``stream`` is
         an object of the stream that it is of."""
-        with self._lock:
+        with self._deadline.entering(self._lock):
             while True:
                 path = self._require_path()
                 if self._noise is not None:
                     self._noise.begin(stream)
                 try:
-                    return path, path.submit(frame, out, progress)
+                    return path, self._deadline.call(path.submit, frame, out, progress=progress)
                 except DeviceMemoryError as error:
                     if self._choice is None or not self._choice.left:
                         raise  # smaller frames may still fit
                     self._open(self._next_engine(error))
 
+    @explained(StreamError)
     def stream(
         self,
         frames: object,
@@ -316,7 +307,8 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
-        path = StreamedPath(partial(self._submit, stream=object()), self._require_path().depth)
+        submit, depth = partial(self._submit, stream=object()), self._require_path().depth
+        path = StreamedPath(submit, depth, self._deadline.call)
         if self.statistics is not None:
             self.statistics.forget()
         return FrameStream(
@@ -356,6 +348,7 @@ class Restorer:
         """Of the last frame."""
         return self._path.timings if self._path is not None else Timings()
 
+    @explained(EngineError)
     def latency(self, frames: int | None = None) -> Latency:
         """Where the time of the last frames went: p50, p90 and p99 of each part.
 
@@ -380,13 +373,19 @@ class Restorer:
             raise EngineError("this Restorer is closed; make a new one")
         return self._path
 
-    def close(self) -> None:
-        """Wait for what runs, and close the engine if it was opened here. A second call does
-        nothing."""
-        with self._lock:
+    def close(self, timeout: float | None = None) -> None:
+        """Wait for what runs, for ``timeout`` seconds if that is given (and then raise an
+        `EngineError`), and close the engine if it was opened here. A second call does nothing, nor
+        does one in a forked process; an engine that hangs is left as it is."""
+        if self._deadline.is_elsewhere:
+            return
+        with self._deadline.entering(self._lock, timeout):
             if self._closed:
                 return
             self._closed = True
+            self._deadline.close()
+            if self._deadline.missed:
+                return
             with ExitStack() as last:  # the engine too where the path fails to close
                 if self._choice is not None and hasattr(self.engine, "close"):
                     last.callback(self.engine.close)

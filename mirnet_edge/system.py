@@ -6,11 +6,25 @@ import os
 import platform
 from pathlib import Path
 
+from mirnet_edge.errors import EngineError
+
+MOST_THREADS = 1024
+
 
 def usable_cores() -> int:
     """CPU cores this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def checked_threads(threads: int | None) -> int:
+    """So many CPU threads, or as many as `usable_cores`; an `EngineError` for what is no number of
+    threads."""
+    if threads is None:
+        return usable_cores()
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise EngineError(f"threads={threads!r}: need a whole number from 1 to {MOST_THREADS}")
+    return threads
 
 
 def cpu_name() -> str:

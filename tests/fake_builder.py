@@ -32,7 +32,7 @@ sys.path.insert(0, {tests!r})
 import fake_builder, fake_plan_runner
 from fake_builder import *
 __version__ = fake_builder.VERSION
-sys.modules["__main__"].TensorRTEngine = fake_plan_runner.FakeTensorRTEngine
+sys.modules["mirnet_edge.build.worker"].TensorRTEngine = fake_plan_runner.FakeTensorRTEngine
 """
 
 

@@ -64,7 +64,7 @@ def test_module_runs_as_a_program(tmp_path: Path) -> None:
         (["restore", "a.png", "--threads", "0"], "--threads"),
         (["export", "model.pth"], "ONNX"),
         (["export", "model.pth", "model.onnx", "--opset", "9"], "'17', '18'"),
-        (["demo", "--sigma", "256"], "--sigma"),
+        (["demo", "--sigma", "101"], "--sigma"),
         (["train", "--data", "no-such-folder", "-o", "out"], "no-such-folder"),
         (["train", "-o", "out"], "--data"),
         (["train", "--data", ".", "-o", "out", "--preset", "edge-xl"], "edge-s"),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
+import psutil
 import pytest
 import torch
 from conftest import TINY, RawGraph, lively
 from onnx import TensorProto, helper
 
 import mirnet_edge as me
+from mirnet_edge import _imports
 from mirnet_edge.system import usable_cores
 
 
@@ -61,7 +66,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_corrupt_onnx_is_refused(tiny_onnx: Path, tmp_path: Path, keep: int) -> None:
     corrupt = tmp_path / "corrupt.onnx"
     corrupt.write_bytes(tiny_onnx.read_bytes()[:keep])
-    with pytest.raises(me.EngineError, match=r"corrupt\.onnx: ONNX Runtime .* cannot load it"):
+    with pytest.raises(me.EngineError, match=r"corrupt\.onnx: .*(cannot load it|export it again)"):
         me.OnnxEngine(corrupt)
 
 
@@ -85,6 +90,61 @@ def test_wrong_tile_is_an_error_with_both_shapes(tiny_onnx: Path) -> None:
 def test_unknown_provider_lists_what_there_is(tiny_onnx: Path) -> None:
     with pytest.raises(me.EngineError, match="CPUExecutionProvider"):
         me.OnnxEngine(tiny_onnx, provider="QuantumExecutionProvider")
+
+
+def test_a_provider_that_does_not_start_is_left_in_silence(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = onnxruntime.InferenceSession
+
+    def opened(model: str, options: object, providers: list[str], **more: Any) -> object:
+        if "CUDAExecutionProvider" not in providers:
+            return session(model, options, providers, **more)
+        if more.get("enable_fallback", 1):
+            print("EP Error")  # as ONNX Runtime does
+            return session(model, options, ["CPUExecutionProvider"])
+        raise RuntimeError("CUDA does not start")
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    assert me.OnnxEngine(tiny_onnx).provider == "CPUExecutionProvider"
+    assert capfd.readouterr().out == ""
+    with pytest.raises(me.EngineError, match=r"CUDAExecutionProvider .* does not start here"):
+        me.OnnxEngine(tiny_onnx, provider="CUDAExecutionProvider")
+
+
+def test_a_closed_engine_gives_its_threads_and_memory_back(tiny_onnx: Path) -> None:
+    process = psutil.Process()
+    before = process.num_threads()
+    engines = [me.OnnxEngine(tiny_onnx, threads=4) for _ in range(3)]
+    assert process.num_threads() >= before + 3 * 3
+    for engine in engines:
+        engine.close()
+    assert process.num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [0, -1, 99_999_999_999, 2.5, "4", True])
+def test_threads_that_there_cannot_be(threads: Any, tiny_onnx: Path) -> None:
+    with pytest.raises(me.EngineError, match=r"threads=.*: need a whole number from 1 to 1024"):
+        me.OnnxEngine(tiny_onnx, threads=threads)
+    with pytest.raises(me.EngineError, match=r"threads=.*: need a whole number from 1 to 1024"):
+        me.TorchEngine(me.create_model(TINY["mirnet-v2"]), threads=threads)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_nothing_is_reported_to_the_maker_of_onnx_runtime(
+    before: str | None, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "ORT_DISABLE_TELEMETRY"
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name) if before is None else monkeypatch.setenv(name, before)
+    imported = []
+    monkeypatch.setattr(
+        _imports.importlib, "import_module", lambda what: imported.append(os.environ.get(name))
+    )
+    _imports.require("onnxruntime", "a test")
+    assert imported == [after]
 
 
 def test_threads_can_be_set_and_give_the_same_result(tiny_onnx: Path) -> None:

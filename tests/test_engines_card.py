@@ -67,7 +67,7 @@ def test_tiles_count_in_the_types_and_channels_they_have(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"kind": "other"}, "kind 'other'"),
+        ({"kind": "other"}, "kind is 'other'"),
         ({"pools": [{"name": "p"}]}, "missing"),
         ({"tile": 1}, ""),
         ({"facts": 1}, ""),

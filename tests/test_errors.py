@@ -19,9 +19,17 @@ CLASSES = [
     if inspect.isclass(value) and value.__module__ == errors.__name__
 ]
 FOREIGN = {
+    # What the system raises for files that are none, and json for text that is none: whoever reads
+    # them translates it, with what the file is.
+    *(("_caches.py", "PermissionError"), ("_files.py", "OSError"), ("_files.py", "ValueError")),
+    *(("_typed.py", "ValueError"), ("facts.py", "ValueError"), ("engines/tuned.py", "ValueError")),
+    ("frames/images.py", "UnidentifiedImageError"),  # and so what Pillow does, and protobuf might
+    ("graph/sealed.py", "ValueError"),
+    ("stream/video/joining.py", "OSError"),
     ("__init__.py", "AttributeError"),  # what Python's import system expects of __getattr__
     ("cli/console.py", "TypeError"),  # what json.dumps expects of its default
     ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command
+    ("cli/evaluate.py", "UsageError"),
     ("cli/restore.py", "UsageError"),
     ("cli/train.py", "UsageError"),
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property

@@ -29,8 +29,18 @@ ROWS = (
     ("frames", "tiling"),
     ("cuda", "doctor"),
     (
-        *("errors", "facts", "frame_path", "metrics", "bundled", "interrupts", "system"),
-        *("_files", "_imports", "_version"),
+        *(
+            "errors",
+            "facts",
+            "frame_path",
+            "metrics",
+            "bundled",
+            "interrupts",
+            "system",
+            "limits",
+            "deadline",
+        ),
+        *("_arguments", "_caches", "_files", "_imports", "_typed", "_version"),
     ),
 )
 """Places from the door to the ground; "" is the package's own ``__init__``."""

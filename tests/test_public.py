@@ -23,6 +23,7 @@ from mirnet_edge._imports import EXTRA_OF_PACKAGE
 PACKAGE = Path(me.__file__).parent
 WORKSTATION = {
     *("model.layers", "model.mirnet", "model.mirnet_v2", "model.create", "model.checkpoints"),
+    "model.tensor_files",
     *("engines.torch_engine", "workstation.patches", "workstation.train", "workstation.export"),
     *("workstation.captured", "workstation.noise_level", "workstation.pace"),
     *("workstation.processes", "workstation.state", "workstation.stepper"),

@@ -140,3 +140,25 @@ def test_what_cannot_be_quantized_is_refused_and_nothing_written(
         call(tiny_onnx, tmp_path, report.path)
     assert not list(tmp_path.glob("*.onnx"))
     assert not list(tmp_path.glob("*.ranges.json"))
+
+
+@pytest.mark.parametrize("full_at", [".onnx", ".plan.json"])
+def test_a_disk_that_fills_up_leaves_none_of_the_three(
+    full_at: str, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "int8.onnx"
+    write = Path.write_bytes if full_at == ".onnx" else Path.write_text
+    count = iter(range(9))
+
+    def written(path: Path, *arguments: Any, **options: Any) -> int:
+        if path.name.startswith(".") and next(count) == (full_at != ".onnx"):
+            raise OSError(28, "No space left on device")
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, write.__name__, written)
+    images = CalibrationSet.open(tile=TILE, count=1)
+    with pytest.raises(me.OutputError, match="no space left"):
+        quantize_onnx(
+            tiny_onnx, target, calibration=images, tile=TILE, method="minmax", budget_db=50.0
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -103,6 +103,15 @@ def test_float_frame_with_nan_is_refused() -> None:
         me.Restorer(me.FakeEngine(), tile=32, halo=4)(frame)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize(("bad", "said"), [(np.nan, "NaN or infinity in alpha"), (255, "in alpha")])
+def test_alpha_is_checked_too(channels: int, bad: float, said: str) -> None:
+    frame = np.zeros((40, 40, channels), np.float32)
+    frame[35, 3, -1] = bad
+    with pytest.raises(me.FrameError, match=said):
+        me.Restorer(me.FakeEngine(), tile=32, halo=4)(frame)
+
+
 def test_an_output_that_is_no_array() -> None:
     restore = me.Restorer(me.FakeEngine(), tile=None)
     with pytest.raises(me.FrameError, match="out must be a numpy array, not list"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mirnet_edge._files import file_sha256, require_new
+from mirnet_edge._files import file_sha256, move_into_place, require_new
 from mirnet_edge.build import process
 from mirnet_edge.build.calibration import Calibration, accuracy
 from mirnet_edge.build.checks import prove_precision, reasons_against_int8
@@ -286,6 +286,6 @@ def place(plan: Path, engine: Path, card: EngineCard) -> None:
         # process that is killed, an engine lies beside the card of another.
         engine.unlink(missing_ok=True)
         card.save(card_path(engine))
-        plan.replace(engine)
+        move_into_place(plan, engine)
     if interrupted():
         raise KeyboardInterrupt

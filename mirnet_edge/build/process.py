@@ -8,23 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mirnet_edge import errors
+from mirnet_edge._files import PACKAGE
+from mirnet_edge._typed import parse_json
 from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.errors import BuildError, MirnetEdgeError
 from mirnet_edge.frame_path import StageProgress
+from mirnet_edge.limits import how_to_lift, limit
 
 REQUEST, STRONG, WEAK = "request.json", "strong.onnx", "weak.onnx"
 PLAN, TILES, OUTPUTS, SAID = "plan.engine", "tiles.npy", "outputs.npy", "said.txt"
 VECTORS = "vectors.npz"
 """Names of the files in the folder that the two processes share."""
+FILES = (REQUEST, STRONG, WEAK, PLAN, TILES, OUTPUTS, VECTORS, SAID)
+# Isolated: no folder that this process happens to be in, and no variable, says what is imported.
+# This package comes first; what else the parent imports from, after Python and its packages.
+_START = """
+import sys
+_, package, *others = sys.argv[1:]
+sys.path.insert(0, package)
+sys.path += others
+from mirnet_edge.build.worker import run
+run(sys.argv[1])
+"""
 QUOTED_LINES = 3
 
 
@@ -87,22 +101,28 @@ def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswe
 
     Raises:
         MirnetEdgeError: what the other process raised.
-        BuildError: it crashed, or was killed.
+        BuildError: it crashed, was killed, or took longer than the limit ``BUILD_SECONDS``.
     """
+    limit_s = limit("BUILD_SECONDS")
+    # The folder first: by it a build is found in a list of processes.
+    arguments = [str(folder.resolve()), str(PACKAGE.parent), *_import_folders()]
     with (folder / SAID).open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mirnet_edge.build.worker", str(folder)],
+            [sys.executable, "-I", "-c", _START, *arguments],
             stdin=subprocess.PIPE,  # stays open as long as this process lives
             stdout=subprocess.PIPE,
             stderr=said,  # a file, as nobody reads a pipe while the events are listened to
-            # Where this process imports from, a checkout or a test's folders among it.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
+    watchdog = threading.Timer(limit_s, process.kill)
+    watchdog.daemon = True
+    watchdog.start()
     with process:  # which closes the pipes
         try:
             answer = _listen(process, progress)
             code = process.wait()
         finally:
+            took_too_long = not watchdog.is_alive()
+            watchdog.cancel()
             # Whatever ended the call: a build that nobody waits for would keep the GPU for minutes.
             # Nothing in it handles SIGTERM, so that would end it no more gently.
             process.kill()
@@ -111,7 +131,16 @@ def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswe
         return answer
     if answer is not None:
         raise answer
+    if took_too_long:
+        raise BuildError(f"the build was ended after {limit_s:,} s; {how_to_lift('BUILD_SECONDS')}")
     raise BuildError(_death(code, folder / SAID))
+
+
+def _import_folders() -> list[str]:
+    """Where this process imports from, but for where it happens to be."""
+    here = Path.cwd()
+    folders = (path for path in sys.path if Path(path).is_absolute())
+    return [path for path in folders if Path(path).resolve() != here]
 
 
 def _listen(
@@ -122,7 +151,7 @@ def _listen(
     assert process.stdout is not None  # it is a pipe
     for line in process.stdout:
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:  # the last line of a process that was killed
             continue
         if "progress" in event and progress is not None:

@@ -1,4 +1,4 @@
-"""The build process: ``python -m mirnet_edge.build.worker FOLDER``. See `build.process`."""
+"""The build process, which `build.process` starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
@@ -69,9 +68,10 @@ def main(folder: Path) -> int:
         events.send(progress=[phase, done, total])
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
+    request = BuildRequest.load(folder)  # before anything is removed: without one, nothing is ours
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     try:
-        answer = build(BuildRequest.load(folder), folder, progress)
+        answer = build(request, folder, progress)
     except MirnetEdgeError as error:
         events.send(error=type(error).__name__, message=str(error))
         return 1
@@ -183,9 +183,14 @@ def _end_with_parent(folder: Path) -> None:
     # Standard input ends when the parent does, however it ended; a signal would not always come.
     while os.read(0, 1):
         pass
-    shutil.rmtree(folder, ignore_errors=True)
+    for name in process.FILES:
+        with suppress(OSError):
+            (folder / name).unlink()
+    with suppress(OSError):  # where anything else lies in it, it stays
+        folder.rmdir()
     os._exit(1)  # the main thread is inside TensorRT and would end it only when it has built
 
 
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+def run(folder: str) -> None:
+    """Be the build process for what lies in a folder."""
+    sys.exit(main(Path(folder)))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from fractions import Fraction
 from functools import cache, reduce
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,11 +31,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from mirnet_edge.errors import MirnetEdgeError, first_line
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.pooling.passes import MODES
+from mirnet_edge.system import MOST_THREADS
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
+TRACEBACK = "MIRNET_EDGE_TRACEBACK"
+# Control characters but for line ends and tabs, and those that change the direction of writing.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 Command = Callable[..., Any]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
@@ -46,18 +53,63 @@ def err() -> Console:
 def _console(stderr: bool) -> Console:
     # File names are printed as they are: rich would take "[red]" and ":smile:" in them for markup,
     # and put a line break into a long one, which then cannot be copied.
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return _Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+class _Console(Console):
+    """Prints text as `shown`."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(
+            *(shown(item) if isinstance(item, str) else item for item in objects), **options
+        )
+
+
+def shown(text: str) -> str:
+    """Text of files and their names as it may reach a terminal: what would steer it, or turn the
+    order of letters, is written out."""
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def say(text: str) -> None:
+    """Print what was asked for, on standard output."""
+    print(shown(text))
 
 
 def fail(message: str) -> None:
     """Print an error."""
-    err().print(Text.assemble(("error: ", "bold red"), message))
+    err().print(Text.assemble(("error: ", "bold red"), shown(message)))
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def interruption_code(error: KeyboardInterrupt | click.Abort) -> int:
+    """The exit code, as shells have it: 128 and the number of the signal."""
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+def message_of(error: Exception) -> str:
+    """What to print of an error: ours as it is; of any other, which is a mistake of this package,
+    where it happened."""
+    if isinstance(error, MirnetEdgeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return str(error) or "out of memory"
+    if os.environ.get(TRACEBACK):
+        err().print("".join(traceback.format_exception(error)))
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}: "
+        f"{first_line(error)}; please report it, with what {TRACEBACK}=1 prints"
+    )
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
     """Print a fact a line, its name before it."""
     for name, value in facts.items():
-        print(f"{name:<18} {value}")
+        say(f"{name:<18} {value}")
 
 
 def print_json(value: object) -> None:
@@ -76,7 +128,7 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
     """Print a table, the first column left, the others right aligned. No cell is broken, however
     narrow the terminal; heads are, between words."""
     if title:
-        print(title)  # rich would break a path in it
+        say(title)  # rich would break a path in it
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for index, (column, *cells) in enumerate(zip(columns, *rows)):
         table.add_column(
@@ -87,7 +139,7 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
             min_width=max(map(cell_len, cells), default=0),
         )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     _console(stderr=False).print(table)
 
 
@@ -103,6 +155,14 @@ class RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:.2f} {self.unit}/s")
 
 
+class _Bar(Progress):
+    """A bar that is not shown prints nothing at its end; before rich 15 it printed a line."""
+
+    def stop(self) -> None:
+        if not self.disable:
+            super().stop()
+
+
 def progress_bar(
     unit: str | None, *columns: str, count: bool = True, quiet: bool = False
 ) -> Progress:
@@ -111,7 +171,7 @@ def progress_bar(
     # What goes on in phases, whose ends nobody knows, has no unit, no rate, and no time left.
     counted = [MofNCompleteColumn()] if count and unit else []
     time = [RateColumn(unit), TimeRemainingColumn()] if unit else [TimeElapsedColumn()]
-    return Progress(
+    return _Bar(
         "{task.description}",
         BarColumn(),
         *(*counted, *time, *columns),
@@ -188,11 +248,6 @@ def option_group(*chosen: Callable[[Command], Command]) -> Callable[[Command], C
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
-noise_options = option_group(
-    click.option("--sigma", type=click.FloatRange(0, 255), default=25.0,
-                 help="Standard deviation of the noise, of 255."),
-    click.option("--seed", type=click.IntRange(0), default=0),
-)  # fmt: skip
 noise_level_option = click.option(
     "--noise", type=read_noise, metavar="auto|NUMBER", default="auto",
     help="How noisy the frames are, for a model that asks for it: RMS of 255, 0 to 100; 'auto' "
@@ -211,7 +266,8 @@ tiling_options = option_group(
     click.option("--memory-limit", type=read_bytes, metavar="BYTES",
                  help="Memory the model may take, as 2GiB or 512MiB: the device's for engines, "
                  "the host's for the automatic tile of others."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default."),
+    click.option("--threads", type=click.IntRange(1, MOST_THREADS),
+                 help="CPU threads; all by default."),
     click.option("--provider", help="ONNX Runtime execution provider."),
 )  # fmt: skip
 """Of every command that opens an engine and cuts frames into tiles; named as by `Restorer`."""

@@ -23,6 +23,7 @@ from mirnet_edge.cli.console import (
     print_table,
     read_frame_size,
     read_size,
+    say,
     tiling_options,
 )
 from mirnet_edge.cli.inspect import print_beside, print_card
@@ -123,7 +124,7 @@ def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
     plan = report.plan
     chosen = sum(group.int8 for group in plan.groups)
     against = "on clean tiles" if plan.against == "targets" else "by its error against FP32"
-    print(
+    say(
         f"{report.path}: {len(plan.int8_nodes)} convolutions in INT8 ({chosen} of "
         f"{len(plan.groups)} groups, {plan.int8_share:.0%} of the arithmetic), ranges by "
         f"{plan.method}, in {report.seconds:.0f} s\n"
@@ -131,7 +132,7 @@ def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
         f"{report.tiles} tiles; budget {plan.budget_db:g} dB"
     )
     if report.recorded:
-        print("recorded ranges were used; --calibration FOLDER measures them on your images")
+        say("recorded ranges were used; --calibration FOLDER measures them on your images")
     for warning in report.warnings:
         err().print(f"warning: {warning}")
 
@@ -211,11 +212,11 @@ def bench(context: click.Context, /, **given: object) -> None:
         print_json(measured)
         return
     if isinstance(measured, EngineProfile):
-        print(print_profile(measured))
+        say(print_profile(measured))
         return
     figures = _print_tiles(measured) if isinstance(measured, Bench) else _print_frames(measured)
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
-    print(f"{figures} on {measured.device}; {versions}")
+    say(f"{figures} on {measured.device}; {versions}")
 
 
 def _print_tiles(measured: Bench) -> str:
@@ -233,12 +234,12 @@ def _print_frames(measured: FrameBench) -> str:
     scale, noise = measured.scale, measured.noise
     enlarged = "" if scale == 1 else f", restored to {scale * width}x{scale * height}"
     told = "" if noise is None else f", noise {noise:.1f}"
-    print(f"{measured.model}: {measured.frames} frames of {width}x{height}{pixels}{enlarged}{told}")
+    say(f"{measured.model}: {measured.frames} frames of {width}x{height}{pixels}{enlarged}{told}")
     both = {"one by one": measured.one_by_one, "as a stream": measured.stream}
     for way, runs in both.items():
         # Not vars(), which has the number of frames too.
         _print_times({part: getattr(runs.latency, part) for part in PARTS}, title=way)
-    print(
+    say(
         f"tiles {measured.tiles} of {rows}x{columns}, statistics {measured.statistics}, passes "
         f"{measured.passes}, sample tiles {measured.samples}"
     )

@@ -13,7 +13,7 @@ import click
 
 from mirnet_edge._files import file_sha256, resource_folder
 from mirnet_edge._imports import require
-from mirnet_edge.cli.console import json_option, print_facts, print_json, print_table
+from mirnet_edge.cli.console import json_option, print_facts, print_json, print_table, say
 from mirnet_edge.engine_choice import CHECKPOINT_SUFFIXES, PLAN_SUFFIXES
 from mirnet_edge.engines.card import EngineCard, LayerFacts, card_path, kind_path
 from mirnet_edge.errors import MirnetEdgeError
@@ -126,7 +126,7 @@ def print_card(path: Path, card: EngineCard) -> None:
     if card.layers:
         print_table(["layers", "count", "convolutions", "MB moved"], _rows(card.layers))
     for note in card.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def print_beside(path: Path) -> None:
@@ -222,13 +222,13 @@ def doctor(as_json: bool) -> int:
     else:
         mark = {"ok": "ok", "missing": "MISSING", "optional": "not there", "warning": "warning"}
         for check in checks:
-            print(f"{mark[check.status]:<10} {check.name:<22} {check.detail}")
+            say(f"{mark[check.status]:<10} {check.name:<22} {check.detail}")
             if check.fix:
-                print(f"{'':<10} {'':<22} -> {check.fix}")
+                say(f"{'':<10} {'':<22} -> {check.fix}")
     return 0 if healthy(checks) else 1
 
 
 @click.command("gst-path")
 def gst_path() -> None:
     """Print the folder for GST_PLUGIN_PATH, in which GStreamer finds the element mirnetrestore."""
-    print(resource_folder("gstreamer"))
+    say(str(resource_folder("gstreamer")))

@@ -1,7 +1,8 @@
-"""``restore`` and ``demo``: pictures in, restored pictures out."""
+"""``restore``: pictures in, restored pictures out."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,24 +13,30 @@ import numpy as np
 from click.core import ParameterSource
 from numpy.typing import NDArray
 
-from mirnet_edge.bundled import PHOTO
 from mirnet_edge.cli.console import (
-    INTERRUPTED,
     err,
     fail,
+    interruption_code,
     json_option,
+    message_of,
     noise_level_option,
-    noise_options,
     option_group,
     print_json,
     progress_bar,
+    say,
     tiling_options,
 )
 from mirnet_edge.cli.jobs import Job, make_folder, plan_jobs
 from mirnet_edge.cli.video import VideoOptions, print_video, restore_video, video_options
-from mirnet_edge.errors import MirnetEdgeError
 from mirnet_edge.frames.enlarged import enlarged
-from mirnet_edge.frames.images import ImageFile, read_image, upright_rgb, write_image
+from mirnet_edge.frames.images import (
+    SUFFIXES,
+    ImageFile,
+    is_damaged,
+    read_image,
+    upright_rgb,
+    write_image,
+)
 from mirnet_edge.frames.noise import to_uint8, unit_range
 
 if TYPE_CHECKING:
@@ -55,8 +62,8 @@ restore_options = option_group(
                  help="Also write NAME_compare.png, or a video of that name: before | after. Of "
                  "a.png and a.jpg: a.png_compare.png and a.jpg_compare.png."),
     click.option("--skip-existing", is_flag=True,
-                 help="Leave results that exist, and restore the rest: goes on where a run was "
-                 "interrupted."),
+                 help="Leave results that exist and are whole, and restore the rest: goes on where "
+                 "a run was interrupted or killed."),
     click.option("--overwrite", is_flag=True, help="Replace files that exist."),
 )  # fmt: skip
 
@@ -102,7 +109,7 @@ def restore(
     results = [_before(job, skip_existing, overwrite) for job in jobs]
     todo = [(job, result) for job, result in zip(jobs, results) if not DONE & result.keys()]
     options = VideoOptions.taken_from(tiling)
-    interrupted = False
+    interrupted: KeyboardInterrupt | None = None
     try:
         if exist := [result["error"] for result in results if "error" in result]:
             many = f"{len(exist)} of {len(jobs)} are not restored: " if exist[1:] else ""
@@ -112,29 +119,36 @@ def restore(
                 _run_jobs(images, restorer, skip_existing, overwrite, quiet=as_json)
         videos = [(job, result) for job, result in todo if job.is_video]
         _run_videos(videos, models, options, tiling, overwrite, quiet=as_json)
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        interrupted = error
     done, there = (sum(name in result for result in results) for name in ("width", "skipped"))
     if as_json:
         print_json([result for result in results if DONE & result.keys()])
     elif len(results) > 1 or there:
-        print(f"{done} of {len(results)} restored" + (f", {there} were there" * bool(there)))
+        say(f"{done} of {len(results)} restored" + (f", {there} were there" * bool(there)))
     if interrupted:
         on = "" if overwrite else "; go on with the same command and --skip-existing"
         fail(f"interrupted; {done} of {len(todo)} were restored, their files are whole{on}")
-        return INTERRUPTED
+        return interruption_code(interrupted)
     return 1 if any("error" in result for result in results) else 0
 
 
 def _before(job: Job, skip_existing: bool, overwrite: bool) -> Result:
     """What is known of a job before it is done: perhaps that it need not or must not be."""
     result: Result = {"input": job.name, "output": job.target}
-    there = [path for path in job.writes if path.exists()]
-    if skip_existing and there == job.writes:
+    # A link counts as what is there, also one that leads nowhere.
+    there = [path for path in job.writes if os.path.lexists(path)]
+    if skip_existing and all(_is_kept(path) for path in job.writes):
         result["skipped"] = True
     elif there and not skip_existing and not overwrite:
         result["error"] = f"{there[0]} exists; {WAYS_ON}"
     return result
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether --skip-existing leaves a file as it is: it is there, and whole."""
+    is_image = path.suffix.lower() in SUFFIXES
+    return os.path.lexists(path) and not (is_image and is_damaged(path))
 
 
 def _run_jobs(
@@ -150,7 +164,7 @@ def _run_jobs(
 
             try:
                 result |= _restore_file(job, restorer, keep, overwrite, advance)
-            except (MirnetEdgeError, MemoryError) as error:
+            except Exception as error:  # whatever is wrong with one, the others are restored
                 _note_failure(job, result, error)
             else:
                 if not quiet:
@@ -179,16 +193,16 @@ def _run_videos(
                 overwrite=overwrite,
                 quiet=quiet,
             )
-        except (MirnetEdgeError, MemoryError) as error:
+        except Exception as error:  # as for images
             _note_failure(job, result, error)
         else:
             if not quiet:
                 print_video(job, result)
 
 
-def _note_failure(job: Job, result: Result, error: BaseException) -> None:
+def _note_failure(job: Job, result: Result, error: Exception) -> None:
     """Note and print an error, with the name of its file."""
-    message = str(error) or "out of memory"
+    message = message_of(error)
     named = job.name in message or str(job.target) in message
     result["error"] = message if named else f"{job.name}: {message}"
     fail(result["error"])
@@ -201,12 +215,12 @@ def _restore_file(
     image = read_image(job.source)
     restored = restorer(image.pixels, progress=progress)
     make_folder(job.target.parent)
-    # An interrupted run may have written the picture and not yet its comparison.
-    if not (keep and job.target.exists()):
-        write_image(job.target, restored, like=image, overwrite=overwrite)
-    if job.compare and not (keep and job.compare.exists()):
+    # The picture comes last: where it is, a run that was killed had done the whole job.
+    if job.compare and not (keep and _is_kept(job.compare)):
         after = ImageFile(restored, exif=image.exif)
-        write_image(job.compare, side_by_side(image, after), overwrite=overwrite)
+        write_image(job.compare, side_by_side(image, after), overwrite=overwrite or keep)
+    if not (keep and _is_kept(job.target)):
+        write_image(job.target, restored, like=image, overwrite=overwrite or keep)
     height, width = image.pixels.shape[:2]
     timings = {
         name: None if value is None else round(value, 3)
@@ -221,7 +235,7 @@ def _print_result(result: Result) -> None:
     noise = "" if result["noise"] is None else f"noise {result['noise']:.1f}  "
     width, height, scale = (result[name] for name in ("width", "height", "scale"))
     larger = "" if scale == 1 else f" -> {scale * width}x{scale * height}"
-    print(
+    say(
         f"{result['input']} -> {result['output']}  {width}x{height}{larger}  "
         f"{result['tiles']} tiles  {noise}{passes}{milliseconds:.0f} ms"
     )
@@ -237,49 +251,3 @@ def side_by_side(before: ImageFile, after: ImageFile) -> NDArray[np.uint8]:
         left = to_uint8(planes.transpose(1, 2, 0))
     line = np.full((left.shape[0], 4, 3), 255, np.uint8)
     return np.concatenate([left, line, right], axis=1)
-
-
-demo_options = option_group(
-    click.option("-m", "--model", default=DEFAULT_MODEL, help=MODEL),
-    noise_options,
-    click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo.png"),
-                 help="Where the picture before | after goes; replaced."),
-)  # fmt: skip
-
-
-@click.command()
-@demo_options
-@json_option
-def demo(model: str, sigma: float, seed: int, output: Path, as_json: bool) -> None:
-    """Add noise to a bundled photo, restore it, and print the gain."""  # fmt: skip
-    from mirnet_edge.frames.noise import add_gaussian_noise
-    from mirnet_edge.metrics import psnr
-    from mirnet_edge.restore import Restorer
-
-    clean = read_image(PHOTO).pixels
-    noisy = to_uint8(add_gaussian_noise(clean, sigma, seed))
-    with Restorer(model) as restorer:
-        restored = restorer(noisy)
-        milliseconds = restorer.timings.total_ms
-    write_image(output, side_by_side(ImageFile(noisy), ImageFile(restored)), overwrite=True)
-
-    before, after = (psnr(unit_range(image), unit_range(clean)) for image in (noisy, restored))
-    result = {
-        "model": model,
-        "sigma": sigma,
-        "noisy_psnr": round(before, 2),
-        "restored_psnr": round(after, 2),
-        "gain": round(after - before, 2),
-        "milliseconds": round(milliseconds, 1),
-        "picture": output,
-    }
-    if as_json:
-        print_json(result)
-        return
-    height, width = clean.shape[:2]
-    print(
-        f"photo     {width}x{height}, noise of sigma {sigma:g}/255 (seed {seed})\n"
-        f"picture   {output} (before | after)\n"
-        f"time      {milliseconds:.0f} ms with {model}\n"
-        f"PSNR      noisy {before:.2f} dB, restored {after:.2f} dB: gain {after - before:.2f} dB"
-    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirnet_edge._imports import require
-from mirnet_edge.cli.console import err, option_group, progress_bar
+from mirnet_edge.cli.console import err, option_group, progress_bar, say
 from mirnet_edge.model.config import PRESETS
 from mirnet_edge.workstation.settings import LOSSES, TrainSettings, defaults_of
 from mirnet_edge.workstation.tasks import TRAINABLE
@@ -189,7 +189,7 @@ def train(
         finally:
             trainer.processes.close()
     if trainer.processes.is_first:
-        print(f"step {trainer.state.step}: {output / 'model.safetensors'}")
+        say(f"step {trainer.state.step}: {output / 'model.safetensors'}")
 
 
 def _say(sentence: str) -> None:

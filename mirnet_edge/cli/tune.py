@@ -13,6 +13,7 @@ from mirnet_edge.cli.console import (
     print_json,
     print_table,
     read_frame_size,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ def tune(model: str, frame: tuple[int, int], minutes: float, psnr_db: float, as_
             print_table(["tried", "ms", "p90", "dB", "s"], rows)
             for trial in trials:
                 if trial.error:
-                    print(f"{named(trial.candidate)}: {trial.error}")
+                    say(f"{named(trial.candidate)}: {trial.error}")
     if as_json:
         print_json(tuned)
         return
     tile, size = "{}x{}".format(*tuned.tile), "{1}x{0}".format(*frame)
-    print(
+    say(
         f"fastest: {tuned.engine_path(model)}, tile {tile}, {tuned.ms:.1f} ms a frame of {size} on "
         f"{told(tuned.device)}\nkept in {tuned_path(model)}: Restorer and mirnet-edge restore take "
         "it from now on; delete it to go back"

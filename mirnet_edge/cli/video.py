@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirnet_edge.cli.console import err, option_group, progress_bar, read_time
+from mirnet_edge.cli.console import err, option_group, progress_bar, read_time, say
 from mirnet_edge.cli.jobs import Job, make_folder
 from mirnet_edge.errors import MirnetEdgeError
 
@@ -163,7 +163,7 @@ def print_video(job: Job, result: dict[str, Any]) -> None:
     rate = result["frames_per_second"]
     resumed = f" ({result['resumed']} of them earlier)" if result["resumed"] else ""
     copied = f"  copied: {', '.join(result['copied'])}" if result["copied"] else ""
-    print(
+    say(
         f"{result['input']} -> {result['output']}  {result['width']}x{result['height']}  "
         f"{result['frames']} frames{resumed}"
         + ("" if rate is None else f"  {rate:.2f} frames/s")

@@ -13,6 +13,7 @@ from mirnet_edge.cli.console import (
     overwrite_option,
     print_json,
     read_size,
+    say,
 )
 from mirnet_edge.model.config import TASKS
 
@@ -26,6 +27,8 @@ export_options = option_group(
                  help="What the network restores, where the checkpoint does not say."),
     click.option("--rewrite/--no-rewrite", default=True,
                  help="Make the graph cheaper by exact algebra."),
+    click.option("--half-weights", is_flag=True,
+                 help="Round the weights to half precision: half the bytes."),
     overwrite_option,
     json_option,
 )  # fmt: skip
@@ -52,14 +55,14 @@ def export(
         print_json(report)
         return
     facts = report.facts
-    print(
+    say(
         f"{report.path}: {facts.family} ({facts.preset}), {report.nodes} nodes, opset "
         f"{report.opset}, {report.size_bytes / 1e6:.1f} MB, in {report.seconds:.0f} s"
     )
-    print(f"largest difference from PyTorch: {report.error:.1e} of the output's range")
+    say(f"largest difference from PyTorch: {report.error:.1e} of the output's range")
     if report.passes:
         before, after = report.passes[0], report.passes[-1]
-        print(
+        say(
             f"rewrites: {before.nodes} -> {after.nodes} nodes, {before.bytes_moved / 1e6:.0f} -> "
             f"{after.bytes_moved / 1e6:.0f} MB moved for each 256x256 tile in FP32"
         )

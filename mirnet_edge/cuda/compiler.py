@@ -25,10 +25,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mirnet_edge._files import atomic_path, resource_folder
+from mirnet_edge._caches import read_cached, write_cached
+from mirnet_edge._files import resource_folder
 from mirnet_edge._imports import require
 from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.errors import DeviceError, MirnetEdgeError, MissingDependencyError, first_line
+from mirnet_edge.limits import how_to_lift, limit
 
 # Products and sums are fused where the source says fmaf and nowhere else: what a kernel computes is
 # then what the tests' host build of the same source computes, to the bit.
@@ -177,9 +179,20 @@ def _header_folders() -> Iterator[Path]:
 
 
 def _run(*command: str) -> tuple[int, str]:
-    """Run a command to its end; return the exit status and everything printed."""
+    """Run a command to its end, for no longer than the limit ``COMPILE_SECONDS``; return the exit
+    status and everything printed."""
+    limit_s = limit("COMPILE_SECONDS")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"ended after {limit_s:,} s; {how_to_lift('COMPILE_SECONDS')}"
     except OSError as error:
         return 127, str(error)
     return done.returncode, done.stdout + done.stderr
@@ -224,9 +237,17 @@ class Binaries:
         name = self._name(stem)
         with suppress(OSError, RuntimeError):
             for path in sorted(cache_folder().glob(name)):
-                if cubin := _unsealed(path.read_bytes()):
+                if cubin := self._kept(path):
                     return cubin
         return None
+
+    def _kept(self, path: Path) -> bytes | None:
+        """What a file of the cache holds; None where it is damaged or may be another's."""
+        try:
+            return _unsealed(read_cached(path))
+        except OSError as error:
+            logging.getLogger(__name__).warning("a kernel of the cache is not used: %s", error)
+            return None
 
     def compile(self, stem: str) -> bytes:
         """Compile ``<stem>.cu``, some seconds, and keep the result."""
@@ -235,10 +256,7 @@ class Binaries:
         log.info("compiling %s for %s with %s", source.name, architecture, self.compiler.identity)
         cubin = self.compiler.compile(source, architecture)
         try:
-            path = cache_folder() / self._name(stem)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(_sealed(cubin))
+            write_cached(cache_folder() / self._name(stem), _sealed(cubin))
         except (OSError, RuntimeError, MirnetEdgeError) as error:
             log.info("the kernels of %s are not kept: %s", source.name, error)
         return cubin

@@ -9,16 +9,19 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
-from mirnet_edge._files import atomic_path
+from mirnet_edge._files import atomic_path, read_json
+from mirnet_edge._typed import dataclass_of
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.pooling.vectors import Pool
 
 CARD_FORMAT = 1
+DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool", "bf16", "fp8")
+"""What a tensor may be; TensorRT's names where numpy has none."""
 Kind = Literal["plain", "apply", "gather"]
 """What an engine does: restore tiles with the pooled vectors of each, with given ones, or with
 either and gather them (see `mirnet_edge.graph.pooling`)."""
@@ -189,37 +192,47 @@ class EngineCard:
         """
         path, again = Path(path), "build the engine again"
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json(path)
         except FileNotFoundError as error:
             raise EngineError(f"{path}: no such file") from error
         except (OSError, ValueError) as error:
             raise EngineError(f"{path}: no engine card ({error}); {again}") from error
+        # Before all else: what another format holds may be called the same and mean another.
+        version = stored.get("format") if isinstance(stored, dict) else None
+        if type(version) is int and version != CARD_FORMAT:
+            raise EngineError(
+                f"{path}: a card of format {version}, this mirnet-edge reads format "
+                f"{CARD_FORMAT}; {again}"
+            )
         try:
-            # Before all else: what another format holds may be called the same and mean another.
-            if stored["format"] != CARD_FORMAT:
-                raise EngineError(
-                    f"{path}: a card of format {stored['format']}, this mirnet-edge reads format "
-                    f"{CARD_FORMAT}; {again}"
-                )
-            kind = stored.get("kind", "plain")  # cards were of plain engines alone at first
-            if kind not in get_args(Kind):
-                raise ValueError(f"kind {kind!r}")
             # Those of other releases may hold facts that this one has no use for.
-            known = stored["facts"].keys() & {item.name for item in dataclasses.fields(ModelFacts)}
-            parts = {
-                "facts": ModelFacts(**{name: stored["facts"][name] for name in known}),
-                "tile": tuple(stored["tile"]),
-                "inputs": tuple(map(TensorFacts.from_json, stored["inputs"])),
-                "outputs": tuple(map(TensorFacts.from_json, stored["outputs"])),
-                "layers": tuple(LayerFacts(**layer) for layer in stored["layers"]),
-                "measured": Measured(**stored["measured"]) if stored["measured"] else None,
-                "notes": tuple(stored["notes"]),
-                "kind": kind,
-                "pools": tuple(Pool(**pool) for pool in stored.get("pools", ())),
-            }
-            return cls(**{**stored, **parts})
+            facts = ModelFacts.known(stored["facts"])
+            card = dataclass_of(cls, {**stored, "facts": facts})
+            card.check()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise EngineError(f"{path}: not a whole engine card ({error}); {again}") from error
+        return card
+
+    def check(self) -> None:
+        """Raise ValueError where what is used of a card cannot be used."""
+        if self.format != CARD_FORMAT:
+            raise ValueError(f"format is {self.format}")
+        if not self.inputs or not self.outputs:
+            raise ValueError("it has no inputs or no outputs")
+        for tensor in (*self.inputs, *self.outputs):
+            if tensor.dtype not in DTYPES or min(tensor.shape, default=1) < 1:
+                raise ValueError(f"tensor {tensor.name!r:.40} is {tensor.dtype!r} {tensor.shape}")
+        counts = (self.engine_bytes, self.activation_bytes, *self.tile, self.batch)
+        if min(counts) < 0 or 0 in (*self.tile, self.batch):
+            raise ValueError(f"its sizes are {counts}")
+        if self.measured and not min(self.measured.enqueue_ms, self.measured.graph_ms) > 0:
+            raise ValueError(f"it was measured to take {self.measured.graph_ms} ms")
+        for told, names in (
+            (self.device, ("name", "compute_capability")),
+            (self.versions, ("tensorrt", "cuda")),
+        ):
+            if missing := [name for name in names if name not in told]:
+                raise ValueError(f"{missing[0]} is missing")
 
 
 def card_path(engine: str | os.PathLike[str]) -> Path:

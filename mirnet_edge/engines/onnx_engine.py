@@ -5,25 +5,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mirnet_edge._imports import require
 from mirnet_edge.engines.protocol import Tiles
-from mirnet_edge.errors import EngineError, first_line
+from mirnet_edge.errors import EngineError, GraphError, first_line
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.graph.file import load_graph
 from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
+from mirnet_edge.graph.sealed import check_onnx
 from mirnet_edge.graph.session import session_options
 from mirnet_edge.pooling.tensors import COLUMNS, OWN, ROWS, STATISTIC, gathered_partial
 from mirnet_edge.pooling.vectors import Partial, Statistics, Vector, Weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from onnxruntime import InferenceSession, NodeArg
+    from onnxruntime import InferenceSession, NodeArg, SessionOptions
 
 Maker = Callable[["ModelProto"], "ModelProto"]
 # Best first. TensorRT's provider is left out: it would build an engine for minutes at load, with
@@ -70,15 +73,14 @@ class OnnxEngine:
             raise EngineError(
                 f"provider {chosen!r} is not in this ONNX Runtime, which has: {', '.join(there)}"
             )
-        self._open = partial(
-            ort.InferenceSession,
-            sess_options=session_options(threads),
-            # The CPU last, for nodes that the chosen one lacks; it may not be named twice.
-            providers=list(dict.fromkeys((chosen, "CPUExecutionProvider"))),
-        )
+        try:
+            check_onnx(path)
+        except GraphError as error:
+            raise EngineError(str(error)) from error
+        self._open = partial(_open_session, ort, session_options(threads), chosen)
         self._statistics: OnnxStatistics | None = None
         try:
-            session: InferenceSession = self._open(str(path))
+            session = self._open(os.fspath(path))
         except Exception as error:
             raise EngineError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first_line(error)}). "
@@ -90,10 +92,18 @@ class OnnxEngine:
                 f"{provider} is in this ONNX Runtime but does not start here, so it would run on "
                 f"{self.provider}; mirnet-edge doctor shows what is missing"
             )
-        self.facts = ModelFacts.from_metadata(session.get_modelmeta().custom_metadata_map)
-        self._input = self._check_signature(session)
+        try:
+            metadata = session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise EngineError(
+                f"{path}: its metadata is no text ({error}); export it again"
+            ) from error
+        self.facts = ModelFacts.from_metadata(metadata)
+        given = self._check_signature(session)
+        # Not the NodeArg: it keeps the session, with its memory and threads, beyond close().
+        self._input_name, self._input_shape = given.name, tuple(given.shape)
         self._session: InferenceSession | None = session
-        height, width = self._input.shape[2:]
+        height, width = self._input_shape[2:]
         fixed = isinstance(height, int) and isinstance(width, int)
         self.fixed_size: tuple[int, int] | None = (height, width) if fixed else None
 
@@ -121,11 +131,11 @@ class OnnxEngine:
         """
         session = self._require_session()
         try:
-            result: Tiles = session.run(None, {self._input.name: tiles})[0]
+            result: Tiles = session.run(None, {self._input_name: tiles})[0]
         except Exception as error:
             raise EngineError(
                 f"{self.path.name}: ONNX Runtime failed on tiles of shape {tiles.shape} (the graph "
-                f"takes {self._input.shape}): {first_line(error)}"
+                f"takes {self._input_shape}): {first_line(error)}"
             ) from error
         return result
 
@@ -152,6 +162,19 @@ class OnnxEngine:
     def close(self) -> None:
         """Free the sessions. A second call does nothing."""
         self._session = self._statistics = None
+
+
+def _open_session(
+    ort: ModuleType, options: SessionOptions, provider: str, model: str | bytes
+) -> InferenceSession:
+    """Open a model on a provider, and on the CPU what that lacks; on the CPU alone where the
+    provider does not start, which ONNX Runtime would do too, with lines on standard output."""
+    cpu = "CPUExecutionProvider"
+    open_on = partial(ort.InferenceSession, model, options, enable_fallback=0)
+    if provider != cpu:
+        with suppress(ValueError, RuntimeError):
+            return open_on([provider, cpu])
+    return open_on([cpu])
 
 
 class OnnxStatistics:

@@ -7,6 +7,7 @@ import torch
 from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError, first_line
 from mirnet_edge.model.layers import Network
+from mirnet_edge.system import checked_threads
 
 
 class TorchEngine:
@@ -27,8 +28,10 @@ class TorchEngine:
     def __init__(
         self, network: Network, device: str | torch.device = "cpu", threads: int | None = None
     ) -> None:
-        if threads:
-            torch.set_num_threads(threads)  # torch has no number for one network alone
+        if threads is not None:
+            torch.set_num_threads(
+                checked_threads(threads)
+            )  # torch has no number for one network alone
         self.network: Network | None = network.to(device)
         self.device = torch.device(device)
         self.facts = network.facts

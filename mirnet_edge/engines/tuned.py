@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mirnet_edge._files import atomic_path, file_sha256
+from mirnet_edge._caches import read_own, write_own
+from mirnet_edge._files import file_sha256
 from mirnet_edge._imports import require
+from mirnet_edge._typed import dataclass_of, parse_json
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.cuda.compiler import cache_folder
 from mirnet_edge.cuda.driver import start_driver
@@ -69,8 +71,7 @@ class Tuned:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all; an `OutputError` where it cannot be written."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_own(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Tuned:
@@ -80,13 +81,16 @@ class Tuned:
             EngineError: it is damaged, or of another format.
         """
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["format"] != FORMAT:
-                raise ValueError(f"format {stored['format']}, not {FORMAT}")
-            sides = {key: tuple(stored[key]) for key in ("frame", "tile")}
-            return cls(**{**stored, **sides, "tried": tuple(stored["tried"])})
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            # It leads to an engine, which is native code: nobody else may have written it.
+            tuned = dataclass_of(cls, parse_json(read_own(path)))
+            if tuned.format != FORMAT:
+                raise ValueError(f"format {tuned.format}, not {FORMAT}")
+            for name, kind in (("cpu", str), ("gpu", str), ("cores", int)):
+                if not isinstance(tuned.device.get(name), kind):
+                    raise ValueError(f"its device has no {name}")
+        except (OSError, ValueError) as error:
             raise EngineError(f"{path}: no answer of mirnet-edge tune ({error})") from error
+        return tuned
 
 
 def this_device() -> dict[str, Any]:

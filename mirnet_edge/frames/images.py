@@ -7,18 +7,21 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mirnet_edge._files import atomic_path, require_new
+from mirnet_edge._arguments import explained
+from mirnet_edge._files import atomic_path, open_regular, require_new
 from mirnet_edge.errors import ImageError, OutputError
+from mirnet_edge.limits import how_to_lift, limit
 
 _GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _DIRECT = ("L", "LA", "RGB", "RGBA")
@@ -27,6 +30,13 @@ _OTHER_COLOURS = ("CMYK", "LAB")
 _COPIES = 3
 """Of an image's pixels while it is read: as decoded, as bytes on their way to NumPy, as array."""
 _OPENING = threading.Lock()
+_READ = (
+    *("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA"),
+    *("JPEG2000", "AVIF", "HEIF"),
+)
+"""Formats, whatever a file is called. Of the others Pillow knows, some are read by starting another
+program (EPS by Ghostscript), and none is a photo's or a frame's."""
+_ALWAYS_READ_PX = 1 << 24
 _ANYTHING = ("gray", "gray with alpha", "RGB", "RGBA", "16-bit gray")
 
 
@@ -76,39 +86,99 @@ class ImageFile:
     icc_profile: bytes | None = None
 
 
+@explained(ImageError)
 def read_image(path: str | os.PathLike[str]) -> ImageFile:
     """Read a still image of any size; palettes, CMYK and LAB become RGB.
 
     Raises:
-        ImageError: the file is missing, is no image, is truncated, holds several frames, is too
-            large for the memory at hand, or has 16 bits a colour channel, of which Pillow would
-            drop 8.
+        ImageError: the file is missing, is no image, is truncated, holds several frames, claims
+            more pixels than the memory at hand or the limit ``PIXELS_PER_BYTE`` allow, or has 16
+            bits a colour channel, of which Pillow would drop 8.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # Pillow's, of tags that it cannot parse
-            with _open(path) as image:
-                _require_memory(image, path)
-                return _decode(image, path)
+        with _opened(path) as image:
+            return _decode(image, path)
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
         size = Path(path).stat().st_size
         raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
-    except (MemoryError, OSError, RuntimeError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow's plugins raise nearly anything for damaged files
         raise ImageError(f"{path}: cannot be read: {error}") from error
 
 
-def _open(path: str | os.PathLike[str]) -> Image.Image:
+def is_damaged(path: str | os.PathLike[str]) -> bool:
+    """Whether a file that is there is empty, or no image, or not a whole one."""
+    try:
+        with _opened(path) as image:
+            image.load()
+    except (ImageError, MemoryError, FileNotFoundError, PermissionError):
+        return False
+    except Exception:  # as in `read_image`
+        return True
+    return False
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    with _WITHOUT_WARNINGS, open_regular(path) as file, _open(file) as image:
+        _require_memory(image, path)
+        _require_plausible(image, os.fstat(file.fileno()).st_size, path)
+        yield image
+
+
+class _WithoutWarnings:
+    """Keeps Pillow's warnings, of tags that it cannot parse, from the user while any thread reads.
+    What was filtered before comes back with the last reader: filters are of the process, and of two
+    threads that each put back what they found, one would put back the other's."""
+
+    def __init__(self) -> None:
+        self._lock, self._readers = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._found = warnings.catch_warnings()
+                self._found.__enter__()
+                warnings.simplefilter("ignore", UserWarning)
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._found.__exit__(None, None, None)
+
+
+_WITHOUT_WARNINGS = _WithoutWarnings()
+
+
+def _open(file: BinaryIO) -> Image.Image:
     # Pillow's limit of pixels is there for strangers' uploads, warns at 89 megapixels and refuses
     # 179, and is one for the process: it is away for the moment that opening takes, and one reader
     # at a time takes it away, so that none finds, and puts back, another one's None.
     with _OPENING:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limit_px, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            # All plugins are loaded, 40 ms, only where the common ones do not know the file.
+            for load_plugins in (Image.preinit, Image.init):
+                load_plugins()
+                with suppress(UnidentifiedImageError):
+                    return Image.open(file, formats=[n for n in _READ if n in Image.OPEN])
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS = limit_px
+    raise UnidentifiedImageError
+
+
+def _require_plausible(image: Image.Image, size_bytes: int, path: str | os.PathLike[str]) -> None:
+    pixels = image.width * image.height
+    if pixels > max(_ALWAYS_READ_PX, size_bytes * limit("PIXELS_PER_BYTE")):
+        raise ImageError(
+            f"{path}: {image.width}x{image.height} pixels in {size_bytes:,} bytes are made to fill "
+            f"memory; {how_to_lift('PIXELS_PER_BYTE')}"
+        )
 
 
 def _require_memory(image: Image.Image, path: str | os.PathLike[str]) -> None:
@@ -180,6 +250,7 @@ def _exif_of(image: Image.Image) -> bytes | None:
     return bytes(block) if block.startswith(_EXIF_PREFIX) else _EXIF_PREFIX + bytes(block)
 
 
+@explained(OutputError)
 def write_image(
     path: str | os.PathLike[str],
     pixels: NDArray[Any],
@@ -228,9 +299,17 @@ def upright_rgb(image: ImageFile) -> NDArray[np.uint8]:
         pixels = (pixels >> 8).astype(np.uint8)
     picture = Image.fromarray(pixels)
     if image.exif:
-        picture.getexif().load(image.exif)
-        picture = ImageOps.exif_transpose(picture)
+        picture = _turned(picture, image.exif)
     return np.asarray(picture.convert("RGB"))
+
+
+def _turned(picture: Image.Image, exif: bytes) -> Image.Image:
+    try:
+        with _WITHOUT_WARNINGS:
+            picture.getexif().load(exif)
+            return ImageOps.exif_transpose(picture)
+    except Exception:  # a block that cannot be parsed turns nothing; Pillow raises nearly anything
+        return picture
 
 
 def find_images(

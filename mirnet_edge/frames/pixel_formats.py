@@ -162,8 +162,10 @@ class PixelFormat:
         return (0, pitch), (cb, width // 2), (cb + height // 2 * (width // 2), width // 2)
 
 
-def pixel_format(name: str, *, standard: str = "bt709", full_range: bool = False) -> PixelFormat:
-    """The format of that name.
+def pixel_format(
+    name: str | PixelFormat, *, standard: str = "bt709", full_range: bool = False
+) -> PixelFormat:
+    """The format of that name; what is one already is returned.
 
     Args:
         name: "gray", "rgb", "bgr", "rgba", "bgra", "nv12", "i420" or "yuyv".
@@ -173,9 +175,11 @@ def pixel_format(name: str, *, standard: str = "bt709", full_range: bool = False
     Raises:
         FrameError: no such format or standard.
     """
-    if name not in get_args(FormatName):
+    if isinstance(name, PixelFormat):
+        return name
+    if not isinstance(name, str) or name not in get_args(FormatName):
         known = ", ".join(get_args(FormatName))
-        raise FrameError(f"no pixel format {name!r}; known are {known}")
+        raise FrameError(f"no pixel format {name!r:.60}; known are {known}")
     if standard not in RED_BLUE:
         raise FrameError(f"no colour standard {standard!r}; known are {', '.join(RED_BLUE)}")
     if name not in SHARED_ROWS:

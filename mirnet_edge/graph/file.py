@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from mirnet_edge._imports import require
 from mirnet_edge.errors import GraphError, first_line
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graph.half_weights import restore_full
+from mirnet_edge.graph.sealed import SEAL_KEY, check_onnx, sealed
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -27,19 +29,31 @@ def load_graph(path: str | os.PathLike[str]) -> ModelProto:
     """Read an ONNX file.
 
     Raises:
-        GraphError: no such file, or one that is no ONNX.
+        GraphError: no such file, or one that is no ONNX or no whole one, or reads what is not its
+            own (see `graph.sealed`).
     """
     onnx = require("onnx", "reading graphs")
     path = Path(path)
     if not path.is_file():
         raise GraphError(f"{path}: no such file")
+    check_onnx(path)
     try:
         proto: ModelProto = onnx.load(str(path))
         # An empty file, too, is read as a graph: one of nothing.
         onnx.checker.check_model(proto)
     except Exception as error:
         raise GraphError(f"{path}: no valid ONNX ({first_line(error)}); export it again") from error
+    # The seal is of the file, and not of the graph, which may be changed from here on.
+    kept = [item for item in proto.metadata_props if item.key != SEAL_KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    restore_full(proto)
     return proto
+
+
+def save_graph(proto: ModelProto, path: Path) -> None:
+    """Write an ONNX file with its seal, to the temporary path of an `atomic_path`."""
+    path.write_bytes(sealed(proto.SerializeToString()))
 
 
 def graph_sha256(proto: ModelProto) -> str:

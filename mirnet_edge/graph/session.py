@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge._imports import require
 from mirnet_edge.errors import GraphError, first_line
-from mirnet_edge.system import usable_cores
+from mirnet_edge.system import checked_threads
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def session_options(threads: int | None = None) -> SessionOptions:
     """The options of a session on so many CPU threads; None takes all that this process may use."""
     options: SessionOptions = require("onnxruntime", "running graphs").SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
+    options.intra_op_num_threads = checked_threads(threads)
     # What fails is raised and translated where the session runs; the log would say it twice.
     options.log_severity_level = 4
     # edge-s at 512x512, onnxruntime 1.32, two cores: 244 MB without memory patterns, 467 with, at

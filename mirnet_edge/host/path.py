@@ -17,7 +17,7 @@ from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import NOISE_UNIT, ModelFacts
 from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
 from mirnet_edge.frames.enlarged import enlarged_alpha
-from mirnet_edge.frames.layout import FrameLayout, require_array
+from mirnet_edge.frames.layout import FrameLayout, require_array, require_unit_range
 from mirnet_edge.frames.noise_estimator import CROP_PX
 from mirnet_edge.frames.noise_level import (
     Estimate,
@@ -74,6 +74,8 @@ class HostPath:
         if facts.in_channels != facts.out_channels:
             written = replace(written, colours=facts.out_channels)
             shape = (*shape[:2], facts.out_channels)
+        if image.dtype == np.float32 and layout.alpha:
+            require_unit_range(image[..., -1], " in alpha")
         output = allocate_output(image, out, shape)
         cover = self._tiling(*size).cover(*size)
         buffer = self._buffer(cover.rows[0].size, cover.columns[0].size)

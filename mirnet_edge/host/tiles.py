@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.engines.protocol import Engine, Tiles, statistics_of_engine
-from mirnet_edge.errors import EngineError
+from mirnet_edge.errors import EngineError, MirnetEdgeError, first_line
 from mirnet_edge.frame_path import Progress
 from mirnet_edge.frames.enlarged import load_region
 from mirnet_edge.frames.layout import FrameLayout, Region
@@ -124,7 +124,16 @@ class FrameTiles:
         planes = self.buffer[0, : self.in_channels]
         load_region(self.layout, self.source, region, planes, self.scale)
         loaded = time.perf_counter()
-        restored = np.asarray(run(index, self.buffer))
+        try:
+            restored = np.asarray(run(index, self.buffer))
+        except MirnetEdgeError:
+            raise
+        except Exception as error:  # of an engine that is not ours
+            kind = type(self.engine).__name__
+            raise EngineError(
+                f"{kind} failed on tiles of shape {self.buffer.shape}: {type(error).__name__}: "
+                f"{first_line(error)}"
+            ) from error
         self.load_s += loaded - clock
         self.engine_s += time.perf_counter() - loaded
         expected = (1, self.out_channels, *self.buffer.shape[2:])

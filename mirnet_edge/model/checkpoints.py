@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mirnet_edge._arguments import explained
 from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
 from mirnet_edge._version import __version__
 from mirnet_edge.bundled import bundled_model
-from mirnet_edge.errors import CheckpointError, ConfigError, OutputError, first_line
+from mirnet_edge.errors import CheckpointError, ConfigError, OutputError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frames.images import SUFFIXES as IMAGE_SUFFIXES
 from mirnet_edge.model.config import (
     UNKNOWN_TASK,
     Config,
@@ -33,10 +33,12 @@ from mirnet_edge.model.config import (
 from mirnet_edge.model.create import create_model
 from mirnet_edge.model.layers import Network
 from mirnet_edge.model.support import local_support_px
+from mirnet_edge.model.tensor_files import METADATA_KEY, read_tensors, some_of
 
-METADATA_KEY = "mirnet_edge"
+MOST_SCALE = 8
 
 
+@explained(CheckpointError)
 def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network:
     """A network with the weights of a checkpoint, FP32, in eval mode, on the CPU.
 
@@ -50,27 +52,41 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
             (`mirnet_edge.model.config.TASKS`).
 
     Raises:
-        CheckpointError: no such file; truncated; holds more than tensors; or no MIRNet, with the
-            first missing, unexpected or misshapen key.
+        CheckpointError: no such file; truncated; damaged, by the hash that it holds; holds more
+            than tensors, or more than its size allows; or no MIRNet, with the first missing,
+            unexpected or misshapen key, or one whose values are no finite numbers.
         ConfigError: there is no such task, or the file says that it was trained for another.
     """
     bundled = bundled_model(os.fspath(path))
-    path = Path(bundled.weights if bundled else path)
+    if bundled and bundled.weights is None:
+        raise CheckpointError(
+            f"{bundled.name} is bundled as a graph alone, {bundled.onnx}; its card says how its "
+            "weights were trained"
+        )
+    path = Path(bundled.weights if bundled and bundled.weights else path)
     try:
-        tensors, metadata = _read(path)
-        network = create_model(_config_in(metadata) or infer_config(tensors))
-        _load_checked(network, tensors)
+        tensors, metadata = read_tensors(path)
+        network = _network_of(_config_in(metadata) or infer_config(tensors), tensors)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from (error.__cause__ or error)
     known = str(metadata.get("task", UNKNOWN_TASK))
-    scale = metadata.get("scale", 1)
-    if not isinstance(scale, int) or scale < 1:
-        raise CheckpointError(f"{path}: its metadata says scale {scale!r}; need a whole number")
+    scale, training = metadata.get("scale", 1), metadata.get("training", {})
+    if type(scale) is not int or not 1 <= scale <= MOST_SCALE:
+        raise CheckpointError(f"{path}: its metadata says scale {scale!r:.40}; need 1 to 8")
+    if not isinstance(training, Mapping):
+        raise CheckpointError(f"{path}: its metadata says of the training {training!r:.40}")
     network.facts = facts_of(network, task_of(known, said=task), scale)
-    network.training_facts = metadata.get("training", {})
+    network.training_facts = dict(training)
+    written = bundled.card["weights_sha256"] if bundled else metadata.get("weights_sha256")
+    if written not in (None, network.facts.weights_sha256):
+        raise CheckpointError(
+            f"{path}: its weights are not those that were written: the file was damaged, or "
+            "changed by hand; copy it again"
+        )
     return network
 
 
+@explained(OutputError)
 def save_model(
     model: Network,
     path: str | os.PathLike[str],
@@ -94,7 +110,13 @@ def save_model(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unique(model).items()}
     config = {"family": model.config.family, **asdict(model.config)}
     task = task_of(UNKNOWN_TASK, said=task)
-    metadata = {"config": config, "task": task, "scale": scale, "training": dict(training or {})}
+    metadata = {
+        "config": config,
+        "task": task,
+        "scale": scale,
+        "training": dict(training or {}),
+        "weights_sha256": weights_sha256(model),
+    }
     with atomic_path(path) as temporary:
         temporary.write_bytes(safetensors.save(tensors, {METADATA_KEY: json.dumps(metadata)}))
 
@@ -129,66 +151,6 @@ def weights_sha256(model: Network) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a checkpoint by name, and our metadata where it has some."""
-    if not path.is_file():
-        raise CheckpointError("no such file, and no bundled model of that name")
-    if path.suffix.lower() in (".onnx", ".engine", *IMAGE_SUFFIXES):
-        raise CheckpointError(
-            f"a {path.suffix} file is no checkpoint; give a .pth, .pt or .safetensors file"
-        )
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make torch and pickle raise nearly anything
-        raise CheckpointError(_unreadable(path, error)) from error
-    return _find_state_dict(content), {}
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    safetensors = require("safetensors", "reading .safetensors")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{path.stat().st_size} bytes that are no safetensors file (truncated?): "
-            f"{first_line(error)}"
-        ) from error
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"its metadata {METADATA_KEY!r} is no JSON object")
-    return tensors, metadata
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    blocked = re.search(r"GLOBAL (\S+)", str(error))
-    if blocked:
-        return (
-            f"holds Python objects other than tensors ({blocked[1]}); they are not loaded because "
-            "unpickling them can run code. Save the state dict alone, best as .safetensors."
-        )
-    with path.open("rb") as file:
-        start = file.read(40).lstrip()
-    kinds = (kind for kind, mark in _FAILED_DOWNLOADS.items() if start.startswith(mark))
-    kind = next(kinds, "truncated, or another format?")
-    reason = first_line(error)
-    if reason.startswith("Weights only load failed"):  # goes on to advise loading it unsafely
-        reason = "not in a form that can be read without running code"
-    return (
-        f"{path.stat().st_size} bytes that are no readable PyTorch checkpoint ({kind}): {reason}. "
-        "Download it again."
-    )
-
-
-_FAILED_DOWNLOADS = {
-    "a web page": b"<",
-    "a git-lfs pointer": b"version https://git-lfs",
-    "a JSON answer": b"{",
-}
-
-
 def _config_in(metadata: Mapping[str, Any]) -> Config | None:
     """The configuration that `save_model` wrote, None in files of others."""
     config = metadata.get("config")
@@ -200,29 +162,8 @@ def _config_in(metadata: Mapping[str, Any]) -> Config | None:
     is_v1 = values.pop("family", None) == MIRNetConfig.family
     try:
         return MIRNetConfig(**values) if is_v1 else MIRNetV2Config(**values)
-    except (TypeError, ConfigError) as error:
+    except (TypeError, ValueError, ConfigError) as error:
         raise ConfigError(f"its metadata describes no network: {error}") from error
-
-
-def _find_state_dict(content: Any) -> dict[str, Tensor]:
-    # The authors' MIRNet, basicsr (MIRNet-v2), its moving average, and our training checkpoint.
-    for key in ("state_dict", "params", "params_ema", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"holds a {type(content).__name__}, not a state dict")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"holds no tensors (keys: {_some(content)})")
-    for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise CheckpointError(
-                f"{name!r} is sparse, quantized or without values; save dense tensors"
-            )
-    if all(name.startswith("module.") for name in tensors):  # trained under DataParallel
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
 
 
 _V1_BLOCK = "body.0.body.0.blocks.0."
@@ -246,19 +187,19 @@ def infer_config(tensors: Mapping[str, Tensor]) -> Config:
     if not is_v1 and not any(name.startswith(_V2_BLOCK) for name in tensors):
         raise ConfigError(
             "not a MIRNet or MIRNet-v2; their first block would be called "
-            f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {_some(tensors)}"
+            f"'{_V1_BLOCK}0.…' or '{_V2_BLOCK}…', but the file has: {some_of(tensors)}"
         )
     in_planes, out_planes = shape("conv_in.weight")[1], shape("conv_out.weight")[0]
-    n_rrg = count(r"body\.(\d+)\.body\.")
+    n_rrg = count(r"body\.(\d{1,4})\.body\.")
     if is_v1:
-        streams = range(count(r"body\.0\.body\.0\.blocks\.(\d+)\."))
+        streams = range(count(r"body\.0\.body\.0\.blocks\.(\d{1,4})\."))
         # Read off the fusions: a stream's own convolutions may stand under any column's name.
         fusions = (shape(f"body.0.body.0.selective_kernel.{s}.conv_du.0.weight") for s in streams)
         return MIRNetConfig(
             channels=tuple(fusion[1] for fusion in fusions),
             n_rrg=n_rrg,
-            n_msrb=count(r"body\.0\.body\.(\d+)\.blocks\."),
-            width=count(r"body\.0\.body\.0\.blocks\.0\.(\d+)\."),
+            n_msrb=count(r"body\.0\.body\.(\d{1,4})\.blocks\."),
+            width=count(r"body\.0\.body\.0\.blocks\.0\.(\d{1,4})\."),
             in_channels=in_planes,
             out_channels=out_planes,
         )
@@ -268,7 +209,7 @@ def infer_config(tensors: Mapping[str, Tensor]) -> Config:
     return MIRNetV2Config(
         channels=(top, mid, bot),
         groups=tuple(top // max(first[1], 1) for first in firsts),
-        n_mrb=count(r"body\.0\.body\.(\d+)\.dau_top\."),
+        n_mrb=count(r"body\.0\.body\.(\d{1,4})\.dau_top\."),
         context=any(".gcnet." in name for name in tensors),
         **_ends_of(in_planes, out_planes),
     )
@@ -288,12 +229,31 @@ def _ends_of(in_planes: int, out_planes: int) -> dict[str, Any]:
     }
 
 
-def _load_checked(network: Network, tensors: Mapping[str, Tensor]) -> None:
-    family, expected = network.config.family, network.state_dict()
+def _network_of(config: Config, tensors: Mapping[str, Tensor]) -> Network:
+    """The network with these weights, once they are known to be all of it."""
+    stages = (
+        config.n_rrg * config.n_msrb
+        if isinstance(config, MIRNetConfig)
+        else len(config.groups) * config.n_mrb
+    )
+    if stages > len(tensors):
+        raise CheckpointError(f"tells of {stages} blocks, but holds {len(tensors)} tensors")
+    # First without memory for its weights: what a file says of their number and size is believed
+    # only where it holds them.
+    with torch.device("meta"):
+        complete = _checked(create_model(config), tensors)
+    network = create_model(config)
+    network.load_state_dict(complete)
+    return network
+
+
+def _checked(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under all names that the network has for them, of the right shapes."""
+    family, expected = network.config.family, network.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
         if name not in expected:
             raise CheckpointError(
-                f"unexpected key {name!r} of shape {_shape(tensor)}; a {family} of these "
+                f"unexpected key {name[:200]!r} of shape {_shape(tensor)}; a {family} of these "
                 "sizes has no such tensor"
             )
         if tensor.shape != expected[name].shape:
@@ -301,10 +261,15 @@ def _load_checked(network: Network, tensors: Mapping[str, Tensor]) -> None:
                 f"{name!r} has shape {_shape(tensor)}; a {family} of these sizes needs "
                 f"{_shape(expected[name])}"
             )
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(
+                f"{name!r} ({tensor.dtype}) holds what is no finite real number; the file is "
+                "damaged, or its training failed"
+            )
     # The authors' files hold a shared tensor under each of its names, ours under one alone.
     aliases: dict[int, list[str]] = defaultdict(list)
     for name, tensor in expected.items():
-        aliases[tensor.data_ptr()].append(name)
+        aliases[id(tensor)].append(name)
     complete: dict[str, Tensor] = {}
     for names in aliases.values():
         present = [name for name in names if name in tensors]
@@ -319,7 +284,7 @@ def _load_checked(network: Network, tensors: Mapping[str, Tensor]) -> None:
                     "their values differ"
                 )
         complete |= dict.fromkeys(names, tensors[present[0]])
-    network.load_state_dict(complete)
+    return complete
 
 
 def _unique(model: Network) -> dict[str, Tensor]:
@@ -328,8 +293,3 @@ def _unique(model: Network) -> dict[str, Tensor]:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _some(content: Mapping[Any, Any]) -> str:
-    names = [str(name) for name in content]
-    return ", ".join(names[:3]) + (f", … ({len(names)} keys)" if len(names) > 3 else "")

@@ -111,11 +111,18 @@ class MIRNetV2Config:
         _check(self, "n_mrb", "in_channels", "out_channels", "shuffle")
         if len(self.channels) != 3:
             raise ConfigError(f"channels={self.channels}: MIRNet-v2 always has three streams")
-        if not self.groups:
-            raise ConfigError("groups=(): MIRNet-v2 needs at least one recursive residual group")
+        if not isinstance(self.groups, tuple) or not 1 <= len(self.groups) <= MOST_BLOCKS:
+            raise ConfigError(
+                f"groups={self.groups!r:.40}: MIRNet-v2 needs at least one recursive residual group"
+                f", and at most {MOST_BLOCKS}"
+            )
         for group in self.groups:
-            if group < 1 or any(channels % group for channels in self.channels):
+            whole = type(group) is int and group >= 1
+            if not whole or any(channels % group for channels in self.channels):
                 raise ConfigError(f"groups={self.groups}: {group} must divide {self.channels}")
+        for name in ("image_skip", "context", "noise_level"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}={getattr(self, name)!r:.40}: must be true or false")
         if self.image_skip and self.in_channels != self.out_channels:
             raise ConfigError(
                 f"in_channels={self.in_channels} and out_channels={self.out_channels} differ, so "
@@ -141,13 +148,30 @@ class MIRNetV2Config:
 Config = MIRNetConfig | MIRNetV2Config
 
 
+MOST = {"channels": 4096, "in_channels": 64, "out_channels": 64, "shuffle": 16}
+"""Far beyond any network that was ever trained: a file may say anything, and a network is built of
+what it says before its weights are looked at."""
+MOST_STREAMS, MOST_BLOCKS = 8, 64
+"""Of a kind in a row, as `MOST`."""
+
+
 def _check(config: Config, *counts: str) -> None:
     for name in counts:
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name}={getattr(config, name)}: must be at least 1")
+        _check_count(name, getattr(config, name), MOST.get(name, MOST_BLOCKS))
     channels: tuple[int, ...] = config.channels
-    if len(channels) < 2 or min(channels) < 1:
-        raise ConfigError(f"channels={channels}: need at least two streams of at least 1 channel")
+    within = isinstance(channels, tuple) and 2 <= len(channels) <= MOST_STREAMS
+    if not within or any(type(n) is not int or not 1 <= n <= MOST["channels"] for n in channels):
+        raise ConfigError(
+            f"channels={channels!r:.60}: need at least two streams of at least 1 channel, and at "
+            f"most {MOST_STREAMS} of {MOST['channels']}"
+        )
+
+
+def _check_count(name: str, count: object, most: int) -> None:
+    if type(count) is not int or not 1 <= count <= most:
+        raise ConfigError(
+            f"{name}={count!r:.40}: must be at least 1 and at most {most}, a whole number"
+        )
 
 
 TASKS = ("denoise", "super-resolution", "enhance", "defocus-deblurring")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from mirnet_edge._arguments import explained
+from mirnet_edge.errors import ConfigError
 from mirnet_edge.model.config import Config, MIRNetConfig, preset
 from mirnet_edge.model.layers import Network
 from mirnet_edge.model.mirnet import MIRNet
 from mirnet_edge.model.mirnet_v2 import MIRNetV2
 
 
+@explained(ConfigError)
 def create_model(config: Config | str, seed: int | None = None) -> Network:
     """A network with fresh random weights, in eval mode.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.errors import CalibrationError, GraphError
 from mirnet_edge.facts import PREFIX, ModelFacts
 from mirnet_edge.frame_path import StageProgress
-from mirnet_edge.graph.file import has_qdq, load_graph, read_facts
+from mirnet_edge.graph.file import has_qdq, load_graph, read_facts, save_graph
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import QuantizationPlan
@@ -103,9 +104,10 @@ def quantize_onnx(
     started = time.monotonic()
     output = Path(output)
     ranges_path, plan_path = (Path(f"{output}.{kind}.json") for kind in ("ranges", "plan"))
+    paths = (output, ranges_path, plan_path)
     _check(output, method, budget_db)
     # Before the minutes of measuring, not after them.
-    for path in (output, ranges_path, plan_path):
+    for path in paths:
         require_new(path, overwrite)
     original = load_graph(onnx)
     if has_qdq(original):
@@ -130,10 +132,11 @@ def quantize_onnx(
     )
     _require_layers(found.plan)
     _describe(found.proto, found.plan)
-    found.ranges.save(ranges_path)
-    found.plan.save(plan_path)
-    with atomic_path(output) as temporary:
-        temporary.write_bytes(found.proto.SerializeToString())
+    with ExitStack() as stack:  # all three or none, the graph last, which the others are of
+        graph, ranges, plan = map(stack.enter_context, map(atomic_path, paths))
+        save_graph(found.proto, graph)
+        ranges.write_text(found.ranges.to_json(), encoding="utf-8")
+        plan.write_text(found.plan.to_json(), encoding="utf-8")
     return QuantizeReport(
         output,
         ranges_path,

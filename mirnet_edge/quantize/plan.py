@@ -8,12 +8,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._files import atomic_path
+from mirnet_edge._typed import dataclass_of
 from mirnet_edge._version import __version__
 from mirnet_edge.errors import GraphError
 from mirnet_edge.frame_path import StageProgress
@@ -76,21 +77,17 @@ class QuantizationPlan:
         Raises:
             OutputError: it cannot be written.
         """
-        text = json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1)
         with atomic_path(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Write what a file holds."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> QuantizationPlan:
         """Read what `save` wrote; see `load_json`."""
-
-        def made(fields: dict[str, Any]) -> QuantizationPlan:
-            groups = tuple(
-                Group(**{**group, "nodes": tuple(group["nodes"])}) for group in fields.pop("groups")
-            )
-            return cls(groups=groups, **fields)
-
-        return load_json(path, "quantization plan", made)
+        return load_json(path, "quantization plan", partial(dataclass_of, cls))
 
 
 def make_plan(

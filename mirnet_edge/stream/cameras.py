@@ -77,6 +77,9 @@ def open_camera(what: int | str | Camera, pixels: PixelFormat | None, reconnect:
         MissingDependencyError: OpenCV is not installed.
     """
     camera = what if isinstance(what, Camera) else Camera(what)
+    if isinstance(camera.device, int) and not 0 <= camera.device < 1 << 31:
+        # OpenCV crashes on -1.
+        raise StreamError(f"there is no camera {camera.device}; they are numbered from 0")
     ends = isinstance(camera.device, str) and is_pipeline(camera.device) and not reconnect
     current = [_opened(camera, pixels)]
 

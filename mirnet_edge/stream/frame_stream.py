@@ -10,11 +10,12 @@ from typing import Any, Generic, Literal, TypeVar
 
 from numpy.typing import NDArray
 
+from mirnet_edge._arguments import explained
 from mirnet_edge.errors import StreamError
 from mirnet_edge.frame_path import FramePath
 from mirnet_edge.frames.pixel_formats import PixelFormat
 from mirnet_edge.stream.cameras import Frames
-from mirnet_edge.stream.sinks import open_sink
+from mirnet_edge.stream.sinks import frames_done, open_sink
 from mirnet_edge.stream.source_clock import SourceClock
 from mirnet_edge.stream.sources import open_source
 from mirnet_edge.stream.throughput import StreamStatistics
@@ -59,6 +60,7 @@ class FrameStream:
     open and loses no frame; a cancelled ``async for`` closes it.
     """
 
+    @explained(StreamError)
     def __init__(
         self,
         path: FramePath,
@@ -123,16 +125,22 @@ class FrameStream:
             raise StopAsyncIteration
         return frame.image
 
-    def to(self, sink: object) -> StreamStatistics:
+    @explained(StreamError)
+    def to(self, sink: object, resume: bool = False) -> StreamStatistics:
         """Give every restored frame to ``sink``: a callable, an object with ``write()``, a folder
         or a ``cv2.VideoWriter`` (see `open_sink`).
+
+        With ``resume`` a folder may hold the first frames of the same source, from a run that was
+        interrupted or killed: these are read and not restored, and it goes on behind them.
 
         Raises:
             StreamError, OutputError: it is no such sink; the stream is left as it is.
             MirnetEdgeError: as while iterating, or what the sink raised; else StreamError. The
                 message starts with the frame's number.
         """
-        write = open_sink(sink, self._pixels)
+        write = open_sink(sink, self._pixels, resume)
+        if resume:
+            self._transfer.skip(frames_done(sink))  # type: ignore[arg-type]  # a folder, by now
         with self:
             for frame in self.frames():
                 try:
@@ -151,9 +159,14 @@ class FrameStream:
         """What was done so far; at any time, from any thread."""
         return self._transfer.statistics()
 
-    def close(self) -> None:
-        """Stop, and wait for the threads. A second call does nothing."""
-        self._transfer.close()
+    def close(self, timeout: float | None = None) -> None:
+        """Stop, and wait for the threads, for ``timeout`` seconds if that is given; a `StreamError`
+        where a frame is then still being restored. A second call does nothing."""
+        if not self._transfer.close(timeout):
+            raise StreamError(
+                f"a frame is still being restored after {timeout:g} s; do not close its Restorer. "
+                "One with timeout= gives up engines that hang"
+            )
 
     async def aclose(self) -> None:
         """`close`, without blocking the event loop."""

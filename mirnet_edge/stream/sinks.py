@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import OutputError, StreamError
-from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, write_image
+from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, is_damaged, write_image
 from mirnet_edge.frames.noise import to_uint8
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format, to_rgb
 from mirnet_edge.stream.cameras import in_order
@@ -21,7 +21,7 @@ Sink = Callable[[StreamFrame], object]
 _BGR = pixel_format("bgr")
 
 
-def open_sink(sink: object, pixels: PixelFormat | None = None) -> Sink:
+def open_sink(sink: object, pixels: PixelFormat | None = None, resume: bool = False) -> Sink:
     """What takes frames, of whatever can.
 
     Args:
@@ -30,13 +30,17 @@ def open_sink(sink: object, pixels: PixelFormat | None = None) -> Sink:
             object with ``write()``. These two are given the arrays as they are, the others
             pictures: RGB of whatever colours, which a VideoWriter gets as BGR; gray stays gray.
         pixels: format of the frames; None takes gray, RGB or RGBA by their channels.
+        resume: whether a folder may hold frames, see `frames_done`.
 
     Raises:
-        StreamError: it is none of these, or is not open; a video cannot hold a frame.
+        StreamError: it is none of these, or is not open; it is to be resumed and no folder; a video
+            cannot hold a frame.
         OutputError: the folder cannot be made, or holds frames; a file cannot be written.
     """
     if isinstance(sink, (str, os.PathLike)):
-        return _image_folder(os.fspath(sink), pixels)
+        return _image_folder(os.fspath(sink), pixels, resume)
+    if resume:
+        raise StreamError("resume=True goes on with a folder of images; this is none")
     write = getattr(sink, "write", sink)
     if not callable(write):
         raise StreamError(
@@ -48,8 +52,19 @@ def open_sink(sink: object, pixels: PixelFormat | None = None) -> Sink:
     return lambda frame: write(frame.image)
 
 
-def _image_folder(name: str, pixels: PixelFormat | None) -> Sink:
-    """PNG files named by the frame's number, of uint8 or gray uint16; none is replaced."""
+def frames_done(folder: str | os.PathLike[str]) -> int:
+    """The number of the first frame that is still to be written into a folder: the one behind the
+    last file there that is whole."""
+    # Files are written in order, so all before the last are there but for frames that were dropped.
+    done = sorted((file for file in _frames_in(Path(folder))), key=lambda file: int(file.stem))
+    while done and is_damaged(done[-1]):
+        del done[-1]
+    return int(done[-1].stem) + 1 if done else 0
+
+
+def _image_folder(name: str, pixels: PixelFormat | None, resume: bool) -> Sink:
+    """PNG files named by the frame's number, of uint8 or gray uint16; none is replaced that is
+    whole."""
     folder = Path(name)
     is_file = folder.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
     if (is_file and not folder.is_dir()) or "://" in name or "appsrc" in name:
@@ -60,16 +75,17 @@ def _image_folder(name: str, pixels: PixelFormat | None) -> Sink:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Now, and not when its turn comes: a camera's hour would end at the first old file.
-        taken = sorted(file.name for file in folder.glob("[0-9]*.png") if _numbered(file))
-    except OSError as error:
-        reason = error.strerror or str(error)
+        taken = sorted(file.name for file in _frames_in(folder))
+    except (OSError, ValueError) as error:  # the latter of a name with a null in it
+        reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(
             f"cannot make the folder {name}: {reason}; choose another folder"
         ) from error
-    if taken:
+    if taken and not resume:
         raise OutputError(
             f"{name} holds {taken[0]}, one of {len(taken)} files named as frames are, and a "
-            "stream replaces no file; give a new folder"
+            "stream replaces no file; give a new folder, or to(folder, resume=True) to go on where "
+            "a run of the same source ended"
         )
 
     def write(frame: StreamFrame) -> None:
@@ -81,13 +97,14 @@ def _image_folder(name: str, pixels: PixelFormat | None) -> Sink:
                 f"cannot write {path}: a frame of {image.dtype}, shape {image.shape}; PNG files "
                 "are of uint8, or uint16 if gray; convert it in a callable, and give that"
             )
-        write_image(path, image)
+        write_image(path, image, overwrite=resume)
 
     return write
 
 
-def _numbered(file: Path) -> bool:
-    return file.stem.isdecimal() and len(file.stem) >= 6
+def _frames_in(folder: Path) -> list[Path]:
+    files = folder.glob("[0-9]*.png")
+    return [file for file in files if file.stem.isdecimal() and len(file.stem) >= 6]
 
 
 def _video(writer: Any, pixels: PixelFormat | None) -> Sink:

@@ -9,6 +9,7 @@ path or ready: the source is never more than ``queue + depth + 1`` frames ahead 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -68,6 +69,7 @@ class Transfer:
         self._path, self._depth, self._source = path, path.depth, source
         self._capacity, self._drop_oldest = capacity, drop_oldest
         self._clock = clock
+        self._process = os.getpid()
         self._changed = threading.Condition()  # its lock is held for moments only
         self._sleepers: set[asyncio.Future[None]] = set()
         self._worker: threading.Thread | None = None
@@ -78,10 +80,16 @@ class Transfer:
         self._error: BaseException | None = None
         self._waiting: deque[SourceFrame] = deque()
         self._ready: deque[StreamFrame] = deque()
-        self._read = self.dropped = self._restored = 0
+        self._read = self._skipped = self.dropped = self._restored = 0
         self._latest: deque[tuple[float, float]] = deque(maxlen=FRAMES_KEPT)
 
     # The caller
+
+    def skip(self, frames: int) -> None:
+        """Read the first frames of the source and leave them out."""
+        if self._started:
+            raise StreamError("frames were read from this stream already; resume with a new one")
+        self._skipped = frames
 
     def take(self) -> StreamFrame | None:
         """The next restored frame, None after the last; raises the error that ended the rest."""
@@ -97,6 +105,11 @@ class Transfer:
 
     def _start(self) -> None:
         source = self._source
+        if os.getpid() != self._process:
+            raise StreamError(
+                f"this stream was made in process {self._process}, and this is {os.getpid()}, "
+                "forked from it, without its threads: make the stream, and its Restorer, here"
+            )
         with self._changed:
             if self._started or self._stopped:
                 return
@@ -129,10 +142,12 @@ class Transfer:
             raise error
         return (None,)
 
-    def close(self, patience_s: float | None = None) -> None:
-        """Stop, and wait for the worker, for no longer than ``patience_s`` if that is given. The
-        interpreter's last moments and the garbage collector give it; a caller who is about to
-        free what the pipeline uses must not."""
+    def close(self, patience_s: float | None = None) -> bool:
+        """Stop, and wait for the worker, for no longer than ``patience_s`` if that is given;
+        whether it has ended. The interpreter's last moments and the garbage collector give it; a
+        caller who is about to free what the pipeline uses must not, or look at the answer."""
+        if os.getpid() != self._process:  # forked: the threads are the other one's
+            return True
         with self._changed:
             unused = not self._started and not self._stopped
             self._stopped, self._error = True, None
@@ -149,6 +164,8 @@ class Transfer:
             # A source may close the stream that reads it, and a thread cannot wait for itself.
             if thread is not None and thread is not threading.current_thread():
                 thread.join(limit_s)
+        own = self._worker in (None, threading.current_thread())
+        return own or not self._worker.is_alive()  # type: ignore[union-attr]
 
     async def reader_task_ended(self) -> None:
         """Wait for the task that reads an async source."""
@@ -212,6 +229,9 @@ class Transfer:
     def _add(self, frame: SourceFrame) -> None:
         with self._changed:
             if self._stopped or self._source_ended:  # as where it came after its time limit
+                return
+            if self._read < self._skipped:
+                self._read += 1
                 return
             if len(self._waiting) >= self._capacity:  # dropping: else `_try_room` waited for room
                 self._waiting.popleft()

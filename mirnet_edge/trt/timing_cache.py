@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mirnet_edge._files import atomic_path
+from mirnet_edge._caches import read_own, write_own
 from mirnet_edge.errors import OutputError
 
 
@@ -43,15 +43,19 @@ class TimingCache:
         if other is not None:
             cache.combine(other, ignore_mismatch=False)
         try:
-            with atomic_path(self.path) as temporary, temporary.open("wb") as file:
-                file.write(cache.serialize())
+            write_own(self.path, bytes(cache.serialize()))
         except OutputError as error:
             self.notes.append(f"the timing cache was not saved: {error}")
 
     def _read(self) -> bytes:
+        # It lies beside the engine, in a folder that others may read and write: what they wrote is
+        # not given to TensorRT.
         try:
-            return self.path.read_bytes()
-        except OSError:
+            return read_own(self.path)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            self.notes.append(f"the timing cache was not read: {error}")
             return b""
 
     def _created(self, stored: bytes) -> Any | None:

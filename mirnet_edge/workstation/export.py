@@ -22,6 +22,8 @@ from mirnet_edge.engines.onnx_engine import OnnxEngine
 from mirnet_edge.errors import EngineError, ExportError, OutputError, first_line
 from mirnet_edge.facts import ModelFacts, SizeRule
 from mirnet_edge.graph.cost import peak_activation_bytes
+from mirnet_edge.graph.file import save_graph
+from mirnet_edge.graph.half_weights import store_half
 from mirnet_edge.graph.rewrite import PassReport
 from mirnet_edge.graph.rewrite import rewrite as rewritten
 from mirnet_edge.graph.rewrite.edit import ASSUMED_PX
@@ -74,6 +76,7 @@ def export_onnx(
     opset: int = 17,
     task: str | None = None,
     rewrite: bool = True,
+    half_weights: bool = False,
     overwrite: bool = True,
 ) -> ExportReport:
     """Write a network as an ONNX file that any engine of the package runs.
@@ -91,6 +94,9 @@ def export_onnx(
         task: what the network restores, where its facts do not say
             (`mirnet_edge.model.config.TASKS`).
         rewrite: False keeps the graph as PyTorch's exporter and onnxsim made it.
+        half_weights: round the weights to half precision and store them so: half the bytes, for a
+            graph that computes in float32 as before. What PyTorch computes with the rounded weights
+            is what it is compared with.
 
     Raises:
         ConfigError: there is no such task, or the facts know another.
@@ -101,10 +107,13 @@ def export_onnx(
     """
     started = time.monotonic()
     path, task = Path(path), task_of(model.facts.task, said=task)
-    facts = facts_of(model, task, model.facts.scale)
+    scale = model.facts.scale
+    model = copy.deepcopy(model).eval().cpu()
+    if half_weights:
+        model = model.half().float()
+    facts = facts_of(model, task, scale)
     _check_arguments(facts.size_rule, path, size, opset)
     require_new(path, overwrite)
-    model = copy.deepcopy(model).eval().cpu()
     traced = copy.deepcopy(model)
     _fold_blocks(traced)
     proto = _simplified(_traced(traced, size))
@@ -115,14 +124,17 @@ def export_onnx(
     peak_bytes = peak_activation_bytes(proto, height, width)
     facts = replace(facts, bytes_per_pixel=round(peak_bytes / (height * width)))
     _describe(proto, facts, size)
+    nodes = len(proto.graph.node)
+    if half_weights:
+        store_half(proto)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
+        save_graph(proto, temporary)
         error = _difference(model, temporary, size)
     return ExportReport(
         path=path,
         facts=facts,
         opset=opset,
-        nodes=len(proto.graph.node),
+        nodes=nodes,
         size_bytes=path.stat().st_size,
         error=error,
         seconds=time.monotonic() - started,

@@ -14,13 +14,13 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge._files import atomic_path
+from mirnet_edge._files import atomic_path, read_json
+from mirnet_edge._typed import dataclass_of
 from mirnet_edge._version import __version__
 from mirnet_edge.errors import CalibrationError, first_line
 from mirnet_edge.frame_path import Progress
@@ -83,9 +83,12 @@ class Ranges:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file, sorted by name."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True)
         with atomic_path(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Write what a file holds."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Ranges:
@@ -100,7 +103,7 @@ def load_json(path: str | os.PathLike[str], what: str, make: Callable[[dict[str,
         CalibrationError: no such file, or one from which it cannot be made.
     """
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        fields = read_json(path)
         stored = fields.pop("format")
         if stored != FORMAT:
             raise CalibrationError(f"its format is {stored!r}")
@@ -117,11 +120,10 @@ def load_json(path: str | os.PathLike[str], what: str, make: Callable[[dict[str,
 
 
 def _ranges_from(fields: dict[str, Any]) -> Ranges:
-    tensors = {name: TensorRange(**found) for name, found in fields.pop("tensors").items()}
-    ranges = Ranges(tensors=tensors, **fields)
+    ranges = dataclass_of(Ranges, fields)
     if ranges.method not in METHODS:
         raise CalibrationError(f"its method is {ranges.method!r}")
-    for name, found in tensors.items():
+    for name, found in ranges.tensors.items():
         low, high, amax = found.minimum, found.maximum, found.amax
         if not (0 < amax < math.inf and -math.inf < low <= high < math.inf):
             raise CalibrationError(f"tensor {name!r} has amax {amax} and lies in [{low}, {high}]")

@@ -1,0 +1,254 @@
+"""The campaign: damaged files, odd arguments, kills, frames without end, for as long as asked.
+
+``python tests/soak.py --minutes 5`` goes on where the last run ended, by the record that it writes:
+seeds, counts, versions, and what went wrong. Inputs that did are kept in ``tests/corpus``, whence
+the tests read them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+CORPUS = HERE / "corpus"
+ARGUMENTS = "arguments"
+BATCH, BATCH_S, INPUT_S, INPUT_BYTES = 100, 300.0, 10.0, 1 << 30
+CHILD = (sys.executable, str(Path(__file__).resolve()), "--child")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+PACKAGES = ("numpy", "onnxruntime", "pillow", "torch", "onnx", "safetensors")
+Record = dict[str, Any]
+
+
+def fuzz(kind: str, seed: int, inputs: int, folder: Path) -> Record:
+    """Feed one kind, in this process: how many were read and refused, and what went wrong."""
+    import soak_inputs
+
+    from mirnet_edge.errors import MirnetEdgeError
+
+    found: Record = {"read": 0, "refused": 0, "violations": []}
+    sample = soak_inputs.KINDS[kind].make() if kind != ARGUMENTS else b""
+    for number in range(seed, seed + inputs):
+        draw = random.Random(f"{kind} {number}")
+        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+        wrong = ""
+        try:
+            if kind == ARGUMENTS:
+                soak_inputs.call_oddly(draw, folder)
+            else:
+                path = folder / soak_inputs.KINDS[kind].name
+                damaged = soak_inputs.mutated(sample, draw)
+                path.write_bytes(soak_inputs.KINDS[kind].repair(damaged))
+                soak_inputs.KINDS[kind].read(path)
+            found["read"] += 1
+        except MirnetEdgeError:
+            found["refused"] += 1
+        except Exception as error:
+            wrong = f"{type(error).__name__}: {str(error)[:300]}"
+        seconds = time.monotonic() - began
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        if seconds > INPUT_S or grown > INPUT_BYTES:
+            wrong = wrong or f"took {seconds:.1f} s and {grown:,} bytes"
+        if wrong:
+            found["violations"].append({"kind": kind, "seed": number, "wrong": wrong})
+            if kind != ARGUMENTS:
+                keep(kind, (folder / soak_inputs.KINDS[kind].name).read_bytes())
+    return found
+
+
+def keep(kind: str, content: bytes) -> None:
+    """Let the corpus have an input, for the tests."""
+    CORPUS.mkdir(exist_ok=True)
+    (CORPUS / f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}").write_bytes(content)
+
+
+def fuzz_apart(kind: str, seed: int, inputs: int) -> Record:
+    """`fuzz` in a process of its own, whose end in any way is found too."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*CHILD, kind, str(seed), str(inputs), folder]
+        try:
+            done = subprocess.run(
+                command, env=ENVIRONMENT, capture_output=True, text=True, timeout=BATCH_S
+            )
+            if done.returncode == 0:
+                found: Record = json.loads(done.stdout.splitlines()[-1])
+                return found
+            wrong = f"exit code {done.returncode}: {done.stderr[-300:]}"
+        except subprocess.TimeoutExpired:
+            wrong = f"more than {BATCH_S:g} s"
+        for path in Path(folder).iterdir():  # the last input is still there
+            keep(kind, path.read_bytes())
+        return {
+            "read": 0,
+            "refused": 0,
+            "violations": [{"kind": kind, "seed": seed, "wrong": wrong}],
+        }
+
+
+def fuzz_all(seed: int, inputs: int) -> list[Record]:
+    """Feed every kind, in one process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*CHILD, "all", str(seed), str(inputs), folder]
+        done = subprocess.run(
+            command, env=ENVIRONMENT, capture_output=True, text=True, timeout=BATCH_S
+        )
+        if done.returncode:
+            wrong = f"exit code {done.returncode}: {done.stderr[-1000:]}"
+            return [{"violations": [{"kind": "all", "seed": seed, "wrong": wrong}]}]
+        found: list[Record] = [json.loads(line) for line in done.stdout.splitlines()]
+        return found
+
+
+# Kills
+
+PICTURES = 8
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+def kill_restores(seed: int, kills: int) -> Record:
+    """Restore a folder in runs that are ended at random moments; the last one is let alone, and
+    what is then there is what an undisturbed run makes."""
+    import numpy as np
+    from PIL import Image
+
+    draw = random.Random(f"kills {seed}")
+    done, wrong = 0, []
+    with tempfile.TemporaryDirectory() as name:
+        given, once, again = (Path(name) / part for part in ("given", "once", "again"))
+        given.mkdir()
+        for index in range(PICTURES):
+            pixels = np.random.default_rng(seed + index).integers(0, 256, (80, 96, 3), np.uint8)
+            Image.fromarray(pixels).save(given / f"{index}.png")
+        base = [sys.executable, "-m", "mirnet_edge", "restore", str(given), "--compare"]
+        base += ["--threads", "1", "--skip-existing"]
+        subprocess.run([*base, "-o", f"{once}/"], env=ENVIRONMENT, capture_output=True, check=True)
+        while done < kills:
+            process = subprocess.Popen(
+                [*base, "-o", f"{again}/"],
+                env=ENVIRONMENT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            time.sleep(draw.uniform(0.3, 2.5))
+            process.send_signal(draw.choice(SIGNALS))
+            _, said = process.communicate(timeout=60)
+            done += 1
+            if "Traceback" in said:
+                wrong.append({"kind": "kills", "seed": seed, "wrong": said[-300:]})
+            if draw.random() < 0.3:  # from the start again
+                subprocess.run([*base, "-o", f"{again}/"], env=ENVIRONMENT, capture_output=True)
+                wrong += _differences(once, again, seed)
+                for path in again.iterdir():
+                    path.unlink()
+        subprocess.run([*base, "-o", f"{again}/"], env=ENVIRONMENT, capture_output=True)
+        wrong += _differences(once, again, seed)
+    return {"kills": done, "violations": wrong}
+
+
+def _differences(once: Path, again: Path, seed: int) -> list[Record]:
+    contents = [{path.name: path.read_bytes() for path in way.iterdir()} for way in (once, again)]
+    if contents[0] == contents[1]:
+        return []
+    differ = {
+        name for name in contents[0] | contents[1] if contents[0].get(name) != contents[1].get(name)
+    }
+    return [{"kind": "kills", "seed": seed, "wrong": f"differ: {sorted(differ)}"}]
+
+
+# Frames without end
+
+
+def stream_frames(frames: int) -> Record:
+    """Stream through an engine of no arithmetic: memory, descriptors, threads stay as they are."""
+    import numpy as np
+    import psutil
+
+    import mirnet_edge as me
+
+    process, frame = psutil.Process(), np.zeros((16, 16, 3), np.uint8)
+
+    def held() -> tuple[int, int, int]:
+        return process.memory_info().rss, process.num_fds(), process.num_threads()
+
+    class Engine:
+        def run(self, tiles: Any) -> Any:
+            return tiles
+
+    wrong: list[Record] = []
+    with me.Restorer(Engine()) as restorer:
+        source = (frame for _ in range(frames))
+        for number, _ in enumerate(restorer.stream(source)):
+            if number == frames // 5:
+                before = held()
+            if number == frames - 10:
+                after = held()
+    if after[0] > before[0] + (2 << 20) or after[1:] != before[1:]:
+        wrong.append({"kind": "frames", "seed": 0, "wrong": f"held {before}, then {after}"})
+    return {"frames": frames, "violations": wrong}
+
+
+def main() -> int:
+    """Run for some minutes; 1 where anything went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--record", type=Path, default=HERE.parent / "build" / "soak.json")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        kind, seed, inputs, folder = options.child
+        import soak_inputs
+
+        kinds = [*soak_inputs.KINDS, ARGUMENTS] if kind == "all" else [kind]
+        for kind in kinds:
+            print(json.dumps(fuzz(kind, int(seed), int(inputs), Path(folder))), flush=True)
+        return 0
+    sys.path.insert(0, str(HERE.parent))
+    import soak_inputs
+
+    from mirnet_edge._files import atomic_path
+
+    record: Record = {"next_seed": {}, "counts": {}, "violations": []}
+    if options.record.exists():
+        record = json.loads(options.record.read_text("utf-8"))
+    record["versions"] = {name: version(name) for name in PACKAGES}
+    record["versions"]["python"] = platform.python_version()
+    options.record.parent.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + 60 * options.minutes
+    for kind in cycle([*soak_inputs.KINDS, ARGUMENTS, "kills", "frames"]):
+        seed = record["next_seed"].get(kind, 0)
+        if kind == "kills":
+            found, step = kill_restores(seed, 10), PICTURES
+        elif kind == "frames":
+            found, step = stream_frames(50_000), 1
+        else:
+            found, step = fuzz_apart(kind, seed, BATCH), BATCH
+        record["next_seed"][kind] = seed + step
+        record["violations"] += found.pop("violations")
+        counts = record["counts"].setdefault(kind, {})
+        for name, count in found.items():
+            counts[name] = counts.get(name, 0) + count
+        with atomic_path(options.record) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        print(f"{kind}: {counts}, {len(record['violations'])} violations in all", flush=True)
+        if time.monotonic() > ends:
+            break
+    return 1 if record["violations"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
