@@ -63,8 +63,9 @@ class DevicePath(Owner):
     """Restores frames on the device (see `frame_path.FramePath`).
 
     Everything is allocated with the first frame of a layout, or before it where ``frame_size`` is
-    given, and nothing later, but for results on the device that nobody gave memory for. Frames on
-    the device are not searched for NaN, and where an engine returns NaN the restored frame is 0.
+    given, and nothing later, but for results on the device that nobody gave memory for, and for the
+    noise estimator where it is asked for later. Frames on the device are not searched for NaN, and
+    where an engine returns NaN the restored frame is 0.
 
     Args:
         engine: of three channels in and out; outlives this.
