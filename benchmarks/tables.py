@@ -41,11 +41,13 @@ def models_table() -> str:
             f"{card['gmac_256']:.1f}",
         ]
         for figure in card["figures"]:
-            if figure["method"] != "model" or figure["noise"] not in ("", "auto", "told"):
+            if figure["noise"] not in ("", "auto", "told"):
                 continue
-            told = ", told" if figure["noise"] == "told" else ""
+            test = figure["protocol"] + (", told" if figure["noise"] == "told" else "")
+            if figure["method"] != "model":
+                test += f": {figure['method']} instead"
             rows.append(
-                [*head, f"{figure['data']} ({figure['images']})", figure["protocol"] + told,
+                [*head, f"{figure['data']} ({figure['images']})", test,
                  _quality(figure["given"]), _quality(figure["restored"])]
             )  # fmt: skip
             head = [""] * len(head)
