@@ -5,8 +5,9 @@ python benchmarks/kernels.py RESULT.json
 A frame of 3840 x 2160 is cut into tiles of 256 x 256 with a halo of 16, float16 planes, in one
 launch, and stored from them in another. Planes of a half, a third and a quarter of its size are
 enlarged into such tiles of it (252 x 252 where they are multiples of 12), and a plane of as many
-tiles is filled with a noise level. Each launch is timed by two events on the device; the time
-is the median of 200 after warm-up. What makes the numbers comparable:
+tiles is filled with a noise level. Each launch is timed by two events on the device; the time is
+the median of 200 after warm-up. The noise estimate of 16 crops is timed alike, with nothing to
+compare it with. What makes the numbers comparable:
 
 * Launches rotate over frames and batches of tiles that are four times the L2 cache each, so that
   none finds its data there (an H100's holds 50 MB, a frame of uint8 RGB has 25).
@@ -42,7 +43,10 @@ from mirnet_edge._files import atomic_path
 from mirnet_edge.cuda import Device, DeviceBuffer, Event, Stream, open_device
 from mirnet_edge.cuda.compiler import find_compiler
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
+from mirnet_edge.device.noise_network import NoiseNetwork
 from mirnet_edge.device.tile_kernels import TileKernels
+from mirnet_edge.frames.noise_estimator import WEIGHTS, load_estimator
+from mirnet_edge.frames.noise_level import MOST_CROPS
 from mirnet_edge.frames.pixel_formats import rgb_to_yuv_matrix, yuv_to_rgb_matrix
 from mirnet_edge.tiling.geometry import Tiling
 
@@ -199,6 +203,20 @@ def measure_fill(bench: Bench, count: int) -> Any:
     return timed(bench, fill, count * TILE_PX**2 * VALUE_BYTES)
 
 
+def measure_noise(bench: Bench, owned: ExitStack) -> dict[str, Any]:
+    """An estimate of all crops a frame may have, from when they are cut until the host can read it:
+    a graph of six kernels, which compute rather than move bytes."""
+    network = owned.enter_context(NoiseNetwork(load_estimator(WEIGHTS), stream=bench.stream))
+    network.prepare(MOST_CROPS)
+    times_us = bench.times_us(lambda _: network.run(MOST_CROPS))
+    grouped_us = bench.queued_us(lambda _: network.run(MOST_CROPS))
+    return {
+        "crops": MOST_CROPS,
+        "microseconds": median(times_us),
+        "in_groups": {"microseconds": median(grouped_us)},
+    }
+
+
 def timed(bench: Bench, launch: Callable[[int], None], size_bytes: int) -> dict[str, Any]:
     """One by one, and in groups."""
     return {
@@ -243,6 +261,7 @@ def measure(device: Device) -> dict[str, Any]:
         for scale in ENLARGED_MULTIPLE:
             results[f"enlarge_x{scale}"] = measure_enlarge(bench, scale)
         results["fill_plane"] = measure_fill(bench, len(cover))
+        noise = measure_noise(bench, owned)
         l2_bytes = bench.l2_bytes
     for result in results.values():
         for found, peer in ((result, copy), (result["in_groups"], copy["in_groups"])):
@@ -257,6 +276,7 @@ def measure(device: Device) -> dict[str, Any]:
         "tiles": len(cover),
         "copy": copy,
         "kernels": results,
+        "noise_level": noise,
     }
 
 

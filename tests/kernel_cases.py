@@ -41,7 +41,9 @@ from kernel_twins import (
 
 from mirnet_edge.cuda import Device, DeviceBuffer, Stream
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
+from mirnet_edge.device.noise_samples import NoiseSamples
 from mirnet_edge.device.tile_kernels import TileKernels
+from mirnet_edge.frames.noise_level import estimate_noise
 from mirnet_edge.tiling.geometry import Tiling
 
 COLOUR = COLOURS["bt709-limited"]
@@ -324,6 +326,34 @@ class KernelCases:
         assert_same(loaded[1][:, :3], loaded[0], frame_format)
         assert (loaded[1][:, 3] == -7).all()
         assert (loaded[0] != -7).all()
+
+    @pytest.mark.parametrize("frame_format", ["rgb_u8", "gray_f32", "nv12_u8"])
+    @pytest.mark.usefixtures("random_estimator")
+    def test_noise(self, frame_format: str, bench: Bench) -> None:
+        """As in NumPy, of the frame as it was once what is queued on the second stream has ended,
+        in sizes of several numbers of crops, which come again."""
+        memory, second = bench.memory, Stream(bench.stream.device)
+        layout, corner, value = (
+            frame_format.split("_")[0],
+            np.zeros((1, 2), np.int32),
+            VALUES["f32"],
+        )
+        with NoiseSamples(bench.kernels, uploads=bench.stream, compute=second) as samples:
+            for size in ((66, 202), (130, 70), (30, 202), (66, 202)):
+                if layout == "nv12":
+                    planes = random_yuv(layout, size)
+                    frame = memory.put_yuv(planes, layout)
+                    loaded = load_tiles_yuv(planes, layout, COLOUR, corner, size, value)
+                else:
+                    pixels = random_frame(frame_format, size).clip(-2, 3)
+                    frame = memory.put_frame(pixels, frame_format)
+                    loaded = load_tiles(pixels, layout, corner, size, value)
+                found = samples.begin(frame)
+                second.synchronize()
+                for plane in frame.planes:
+                    memory.buffers[plane.address].fill(0, stream=second)
+                second.synchronize()
+                assert found() == pytest.approx(estimate_noise(loaded[0]), rel=1e-3)
 
     def test_rows_of_any_size(self, bench: Bench) -> None:
         kernels, memory, stream = bench.kernels, bench.memory, bench.stream

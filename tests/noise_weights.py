@@ -48,8 +48,23 @@ def write_weights(folder: Path, weights: dict[str, np.ndarray] | None = None) ->
 @pytest.fixture
 def brightness_estimator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Lets all levels be those of `level_at`."""
+    return _installed(brightness_weights(), tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def random_estimator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lets levels depend on each pixel, much."""
+    weights = random_weights()
+    weights["linear2.weight"] *= 30
+    weights["linear2.bias"][0] = 42.5
+    return _installed(weights, tmp_path, monkeypatch)
+
+
+def _installed(
+    weights: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     folder = tmp_path / "estimator"
     folder.mkdir()
-    path = write_weights(folder, brightness_weights())
+    path = write_weights(folder, weights)
     monkeypatch.setattr(noise_estimator, "WEIGHTS", path)
     return path

@@ -18,11 +18,13 @@ import pytest
 from device_frames import OnDevice, assert_near, frame_of
 from edge_networks import edge_network
 from edge_restorers import FORMATS, frame_in
+from noise_weights import random_estimator as random_estimator
 
 import mirnet_edge as me
 from mirnet_edge.build import build_engine
-from mirnet_edge.frames import noise_level
-from mirnet_edge.frames.noise_level import NoiseLevel
+from mirnet_edge.device.layouts import DeviceFrame
+from mirnet_edge.device.noise_samples import NoiseSamples
+from mirnet_edge.frames.noise_level import EVERY, Estimate, NoiseLevel, estimate_noise
 from mirnet_edge.host.path import HostPath
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
@@ -60,7 +62,7 @@ def plan(request: pytest.FixtureRequest, plans: dict[str, Path]) -> Path:
 
 def by_the_host(restore: me.Restorer, pixels: Any = None, noise: Any = None) -> Callable[..., Any]:
     """The way of a frame through NumPy, on the same engine."""
-    settles = None if noise is None else NoiseLevel(noise)
+    settles = noise if noise is None or isinstance(noise, NoiseLevel) else NoiseLevel(noise)
     path = HostPath(restore.engine, restore.facts, restore.tiling, noise=settles, pixels=pixels)
 
     def restored(frame: np.ndarray) -> Any:
@@ -131,31 +133,65 @@ def test_graphs_serve_every_level(plans: dict[str, Path], monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def contrast(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """The crops that were looked at; their level is their standard deviation."""
-    seen: list[np.ndarray] = []
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The levels that the device found, in the order in which they were waited for."""
+    found: list[float] = []
+    begin = NoiseSamples.begin
 
-    class Contrast:
-        def levels(self, crops: np.ndarray) -> np.ndarray:
-            seen.append(crops.copy())
-            return np.asarray(255 * crops.std(axis=(1, 2, 3)))
+    def noted(self: NoiseSamples, frame: DeviceFrame) -> Estimate:
+        wait = begin(self, frame)
 
-    monkeypatch.setattr(noise_level, "load_estimator", lambda _: Contrast())
-    return seen
+        def waited() -> float:
+            found.append(wait())
+            return found[-1]
+
+        return waited
+
+    monkeypatch.setattr(NoiseSamples, "begin", noted)
+    return found
 
 
-@pytest.mark.parametrize("name", ["rgb", "nv12", "yuyv"])
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.usefixtures("random_estimator")
 def test_a_level_is_estimated_as_on_the_host(
-    name: str, plans: dict[str, Path], contrast: list[np.ndarray]
+    name: str, plans: dict[str, Path], begun: list[float]
 ) -> None:
     frame, pixels = frame_in(name, *SIZE)
+    settles = NoiseLevel("auto")
     with me.Restorer(plans["noise"], halo=8, pixels=pixels) as restore:
-        expected = by_the_host(restore, pixels, "auto")(frame)
+        expected = by_the_host(restore, pixels, settles)(frame)
         for given in (frame, OnDevice(frame)):
             found = restore(given)
             found = found if isinstance(found, np.ndarray) else found.copy_to_host()
+            assert restore.timings.noise == pytest.approx(settles._level, rel=1e-3)
             assert_near(found, expected, HALF)
-            np.testing.assert_allclose(contrast[-1], contrast[0], atol=1e-5)
-        for _ in restore.stream([OnDevice(frame)] * 9):
-            pass
-        assert len(contrast) == 5, "a stream's first and ninth frame"
+        assert len(begun) == 2
+
+
+@pytest.mark.usefixtures("random_estimator")
+def test_a_level_of_a_frame_that_is_not_finite(plans: dict[str, Path]) -> None:
+    frame = frame_of(*SIZE, dtype=np.float32)
+    frame[30:40, 60:70], frame[50:, 100:] = np.nan, np.inf
+    frame[:9, :9], frame[60:, :40] = -np.inf, -1e30
+    planes = np.nan_to_num(frame, posinf=1.0, neginf=0.0).clip(0, 1).transpose(2, 0, 1)
+    with me.Restorer(plans["noise"], halo=8) as restore:
+        restore(OnDevice(frame)).copy_to_host()
+        assert restore.timings.noise == pytest.approx(estimate_noise(planes), rel=1e-3)
+
+
+@pytest.mark.parametrize("put", [np.asarray, OnDevice])
+@pytest.mark.usefixtures("random_estimator")
+def test_a_stream_has_the_same_levels_in_every_run(
+    put: Callable[..., Any], plans: dict[str, Path], begun: list[float]
+) -> None:
+    frames = [frame_of(*SIZE, seed=seed) for seed in range(3 * EVERY)]
+    runs = []
+    with me.Restorer(plans["noise"], halo=8, frame_size=SIZE) as restore:
+        for _ in range(3):
+            begun.clear()
+            assert len(list(restore.stream(map(put, frames)))) == len(frames)
+            runs.append(begun.copy())
+    planes = [(frames[k] / np.float32(255)).transpose(2, 0, 1) for k in (0, EVERY, 2 * EVERY)]
+    assert runs[0] == pytest.approx([estimate_noise(each) for each in planes], rel=1e-3)
+    assert runs[1] == runs[0]
+    assert runs[2] == runs[0]

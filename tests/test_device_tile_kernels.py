@@ -21,11 +21,15 @@ from kernel_host import KERNELS
 from kernel_host import host_fixture as host_fixture
 from kernel_samples import FORMATS, assert_same, ramp_of, regions_of
 from kernel_twins import SAMPLES, VALUES, YUV_FORMATS, blend_tiles, load_tiles, store_tiles
+from noise_weights import random_estimator as random_estimator
+from noise_weights import random_weights
 
 from mirnet_edge.cuda import Graph, Stream
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
+from mirnet_edge.device.noise_network import NoiseNetwork
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.errors import DeviceError, FrameError
+from mirnet_edge.frames.noise_estimator import NoiseEstimator
 from mirnet_edge.tiling.geometry import Tiling
 
 pytestmark = pytest.mark.usefixtures("host")
@@ -164,6 +168,9 @@ def every_call(kernels: TileKernels, stream: Stream) -> dict[tuple[str, str], st
     kernels.put_row(256, 4, 256, 3, 256, stream=stream)
     kernels.advance(256, stream=stream)
     kernels.lap(256, 1, stream=stream)
+    network = NoiseNetwork(NoiseEstimator(random_weights()), stream=stream)
+    network._kernels = recorder  # type: ignore[assignment]
+    network._queue(1)
     return recorder.formats
 
 

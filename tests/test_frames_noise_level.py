@@ -17,8 +17,10 @@ from mirnet_edge.frames.noise_level import (
     EVERY,
     MOST_CROPS,
     WEIGHT,
+    Estimate,
     NoiseLevel,
     estimate_noise,
+    level_of,
     sample_regions,
 )
 
@@ -77,12 +79,14 @@ def test_a_told_level_is_taken_as_it_is(noise: Any) -> None:
     assert level.of(_unasked) == float(noise)
 
 
-def _unasked() -> np.ndarray:
+def _unasked() -> Estimate:
     raise AssertionError("the frame was sampled")
 
 
-def crops(brightness: float) -> Callable[[], np.ndarray]:
-    return lambda: np.full((2, 3, 64, 64), brightness, np.float32)
+def crops(brightness: float) -> Callable[[], Estimate]:
+    """Begins the estimate of a frame that is as bright everywhere."""
+    found = level_of(np.full((2, 3, 64, 64), brightness, np.float32))
+    return lambda: lambda: found
 
 
 @pytest.mark.usefixtures("brightness_estimator")
@@ -97,19 +101,19 @@ def test_single_frames_are_estimated_anew() -> None:
 def test_a_stream_is_estimated_now_and_then_and_follows_slowly() -> None:
     level, asked = NoiseLevel("auto"), []
 
-    def cut(number: int) -> np.ndarray:
+    def estimate(number: int) -> Estimate:
         asked.append(number)
         return crops(0.5 if number < EVERY else 0.55)()
 
     found = []
-    for number in range(2 * EVERY + 1):
+    for number in range(2 * EVERY + 2):
         level.begin(STREAM)
-        found.append(level.of(lambda number=number: cut(number)))  # type: ignore[misc]
+        found.append(level.of(partial(estimate, number)))
     assert asked == [0, EVERY, 2 * EVERY]
     was, now = level_at(0.5), level_at(0.55)
-    assert found[:EVERY] == about([was] * EVERY)
+    assert found[: EVERY + 1] == about([was] * (EVERY + 1)), "a frame waited for its estimate"
     first = was + WEIGHT * (now - was)
-    assert found[EVERY : 2 * EVERY] == about([first] * EVERY)
+    assert found[EVERY + 1 : 2 * EVERY + 1] == about([first] * EVERY)
     assert found[-1] == about(first + WEIGHT * (now - first))
 
 
@@ -119,7 +123,36 @@ def test_a_stream_follows_a_large_change_at_once() -> None:
     for number in range(2 * EVERY):
         level.begin(STREAM)
         found.append(level.of(crops(0.5 if number < EVERY else 0.9)))
-    assert found == about([level_at(0.5)] * EVERY + [level_at(0.9)] * EVERY)
+    expected = [level_at(0.5)] * (EVERY + 1) + [level_at(0.9)] * (EVERY - 1)
+    assert found == about(expected)
+
+
+@pytest.mark.usefixtures("brightness_estimator")
+def test_an_estimate_of_the_scene_before_does_not_count() -> None:
+    level, waited = NoiseLevel("auto"), []
+
+    def old() -> Estimate:
+        return lambda: waited.append(True) or 0.0  # type: ignore[func-returns-value]
+
+    for number in range(EVERY + 1):
+        level.begin(STREAM)
+        level.of(old if number == EVERY else crops(0.5), "small")
+    level.begin(STREAM)
+    assert level.of(crops(0.55), "large") == about(level_at(0.55))
+    assert not waited
+
+
+@pytest.mark.usefixtures("brightness_estimator")
+def test_auto_after_a_number_estimates_anew() -> None:
+    level = NoiseLevel("auto")
+    level.begin(STREAM)
+    assert level.estimates
+    level.of(crops(0.5))
+    level.tell(20)
+    assert not level.estimates
+    assert level.of(_unasked) == 20
+    level.tell("auto")
+    assert level.of(crops(0.55)) == about(level_at(0.55))
 
 
 @pytest.mark.parametrize("change", ["scene", "kind", "stream", "single"])
@@ -137,21 +170,31 @@ def test_what_is_new_is_estimated_at_once(change: str) -> None:
     assert level.of(crops(0.55), kind, lambda: scene) == about(level_at(0.55))
 
 
+def _of_two(level: NoiseLevel, first: Callable[[], Estimate]) -> None:
+    for begin in (first, crops(0.5)):
+        level.of(begin)
+
+
 @pytest.mark.usefixtures("brightness_estimator")
 def test_a_frame_that_cannot_be_sampled_leaves_no_level() -> None:
     level = NoiseLevel("auto")
 
-    def fails() -> np.ndarray:
+    def fails() -> Any:
         raise me.FrameError("the frame holds NaN")
 
-    for _ in range(EVERY):
+    def fails_later() -> Estimate:
+        return fails
+
+    for failing in (fails, fails_later):
+        for _ in range(EVERY):
+            level.begin(STREAM)
+            level.of(crops(0.5))
         level.begin(STREAM)
-        level.of(crops(0.5))
-    level.begin(STREAM)
-    with pytest.raises(me.FrameError):
-        level.of(fails)
-    level.begin(STREAM)
-    assert level.of(crops(0.55)) == about(level_at(0.55)), "an average with what was"
+        with pytest.raises(me.FrameError):
+            _of_two(level, failing)
+        level.begin(STREAM)
+        assert level.of(crops(0.55)) == about(level_at(0.55)), "an average with what was"
+        level.tell("auto")
 
 
 def test_which_networks_are_told() -> None:

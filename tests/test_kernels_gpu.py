@@ -17,6 +17,7 @@ from kernel_cases import kernels as kernels
 from kernel_cases import memory as memory
 from kernel_cases import stream as stream
 from kernel_twins import Array
+from noise_weights import random_estimator as random_estimator
 
 from mirnet_edge.cuda import Device, Kernels, Stream, open_device
 from mirnet_edge.cuda.compiler import _find_nvcc, _find_nvrtc, _sealed, find_compiler

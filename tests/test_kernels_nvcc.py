@@ -24,6 +24,8 @@ SYMBOLS = [
     *(f"fill_plane_{value}" for value in VALUES),
     *(f"enlarge_tiles_x{scale}_{value}" for scale in (2, 3, 4) for value in VALUES),
     *(f"enlarge_alpha_x{scale}_{sample}" for scale in (2, 3, 4) for sample in SAMPLES),
+    *(f"noise_{step}" for step in ("blocks", "pool", "head")),
+    *(f"noise_convolve_{layer}" for layer in (1, 2, 3)),
     *("take_row", "put_row", "advance", "lap"),
     *(f"luma_sums_{frame}" for frame in ALL_FORMATS if frame not in ("nv12_u8", "i420_u8")),
 ]

@@ -1,45 +1,82 @@
-"""The few squares of a frame on the device by which its noise is estimated, brought to the host."""
+"""The few squares of a frame on the device by which its noise is estimated, there as well."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mirnet_edge.cuda import DeviceBuffer, Owner, PinnedBuffer, Stream
+from mirnet_edge.cuda import DeviceBuffer, Event, Owner, PinnedBuffer, Stream
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
+from mirnet_edge.device.noise_network import SHAPE, SIZE_BYTES, NoiseNetwork
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.frames.noise_estimator import CROP_PX
-from mirnet_edge.frames.noise_level import MOST_CROPS, sample_regions
-
-SHAPE = (MOST_CROPS, 3, CROP_PX, CROP_PX)
+from mirnet_edge.frames import noise_estimator
+from mirnet_edge.frames.noise_estimator import load_estimator
+from mirnet_edge.frames.noise_level import MOST_CROPS, Estimate, sample_regions
 
 
 class NoiseSamples(Owner):
-    """Cuts the squares with the kernels that cut tiles, whatever format the frame has, and copies
-    them on ``stream``: the stream of the uploads, so that the engine goes on with other frames."""
+    """Cuts the squares with the kernels that cut tiles, whatever format the frame has, and
+    estimates their noise, on ``uploads``: so that the engine goes on with other frames. What is
+    queued on ``compute`` later waits for the cut, and so does whoever waits for the frame.
 
-    def __init__(self, kernels: TileKernels, *, stream: Stream) -> None:
-        super().__init__(stream.device)
-        self._kernels, self._stream = kernels, stream
+    Attributes:
+        size_bytes: of device memory, with what the first estimate allocates.
+    """
+
+    def __init__(self, kernels: TileKernels, *, uploads: Stream, compute: Stream) -> None:
+        super().__init__(uploads.device)
+        self._kernels, self._uploads, self._compute = kernels, uploads, compute
+        self._network: NoiseNetwork | None = None
+        self._size: tuple[int, int] | None = None
+        self._count = 0
         with self._making():
             self._origins = self._own(DeviceBuffer(self.device, 8 * MOST_CROPS))
             self._places = self._own(PinnedBuffer(self.device, (MOST_CROPS, 2), np.int32))
-            self._crops = self._own(PinnedBuffer(self.device, SHAPE, np.float32))
-            size_bytes = self._crops.array.nbytes
-            self._memory = self._own(DeviceBuffer(self.device, size_bytes))
-            self.size_bytes = size_bytes + self._origins.size_bytes
+            self._cut, self._found = (self._own(Event(self.device)) for _ in "ab")
+        self.size_bytes = self._origins.size_bytes + SIZE_BYTES
 
-    def cut(self, frame: DeviceFrame) -> NDArray[np.float32]:
-        """Wait for the frame, and return its squares (n, 3, 64, 64) in [0, 1], RGB, valid until the
-        next call."""
-        regions = sample_regions(frame.height, frame.width)
-        count, stream = len(regions), self._stream
-        self._places.array[:count] = [(columns.start, rows.start) for rows, columns in regions]
-        self._origins.upload(self._places.array, stream=stream)
-        tiles = DeviceTiles(self._memory.address, (count, *SHAPE[1:]), "float32")
-        self._kernels.load(frame, self._origins.address, tiles, stream=stream)
-        self._memory.download(self._crops.array[:count], stream=stream)
-        stream.synchronize()
-        # Frames on the device are not searched for NaN, of which no level would come back.
-        crops: NDArray[np.float32] = self._crops.array[:count]
-        return np.nan_to_num(crops, copy=False, posinf=1.0, neginf=0.0)
+    def prepare(self, height: int, width: int) -> None:
+        """Make all that frames of a size need, the estimator of any; see `NoiseNetwork.prepare`.
+        Waits where there is something to make.
+
+        Raises:
+            CheckpointError: the estimator's weights are missing or damaged.
+        """
+        if self._size == (height, width):
+            return
+        self._size = None
+        regions = sample_regions(height, width)
+        self._opened_network().prepare(len(regions))
+        self._uploads.synchronize()  # a copy of the places may be to come
+        places = [(columns.start, rows.start) for rows, columns in regions]
+        self._places.array[: len(regions)] = places
+        self._origins.upload(self._places.array, stream=self._uploads)
+        self._size, self._count = (height, width), len(regions)
+
+    def begin(self, frame: DeviceFrame) -> Estimate:
+        """Queue the estimate of a frame, behind its upload; what is returned waits for it, and is
+        of use until the next one begins.
+
+        Raises:
+            CheckpointError: see `prepare`.
+        """
+        self.prepare(frame.height, frame.width)
+        network, count, queue = self._opened_network(), self._count, self._uploads
+        tiles = DeviceTiles(network.crops, (count, *SHAPE[1:]), "float32")
+        self._kernels.load(frame, self._origins.address, tiles, stream=queue)
+        self._cut.record(queue)
+        self._compute.wait(self._cut)
+        network.run(count)
+        self._found.record(queue)
+
+        def found() -> float:
+            self._found.synchronize()
+            return float(network.levels(count).mean())
+
+        return found
+
+    def _opened_network(self) -> NoiseNetwork:
+        # Not before there is an estimate to make: who tells the level needs no weights.
+        if self._network is None:
+            estimator = load_estimator(noise_estimator.WEIGHTS)
+            self._network = self._own(NoiseNetwork(estimator, stream=self._uploads))
+        return self._network

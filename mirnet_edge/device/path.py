@@ -10,7 +10,8 @@ and is written once a frame, outside the graphs.
 
 Three streams, one each for uploads, batches and downloads: the copies of one frame overlap the
 engine on another. The host waits once a frame, for its end; where its means are gathered in several
-passes, after each of them.
+passes, after each of them; and where a single frame, or the first of a scene, has its noise
+estimated, which is done on the device too, behind the upload.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ class DevicePath(Owner):
     """Restores frames on the device (see `frame_path.FramePath`).
 
     Everything is allocated with the first frame of a layout, or before it where ``frame_size`` is
-    given, and nothing later, but for results on the device that nobody gave memory for. Frames on
-    the device are not searched for NaN, and where an engine returns NaN the restored frame is 0.
+    given, and nothing later, but for results on the device that nobody gave memory for, and for the
+    noise estimator where it is asked for later. Frames on the device are not searched for NaN, and
+    where an engine returns NaN the restored frame is 0.
 
     Args:
         engine: of three channels in and out; outlives this.
@@ -121,12 +123,16 @@ class DevicePath(Owner):
             )
             self._noise_samples: NoiseSamples | None = None
             if noise is not None:
-                self._noise_samples = self._own(NoiseSamples(kernels, stream=self._uploads))
+                self._noise_samples = self._own(
+                    NoiseSamples(kernels, uploads=self._uploads, compute=engine.stream)
+                )
             if frame_size is not None:
                 pixels = pixels or pixel_format("rgb")
                 shape = pixels.shape_of(*frame_size)
                 with self._lock:  # it captures graphs
                     self._plan_for(ArrayLayout.of(shape, np.dtype(np.uint8), pixels)).reserve()
+                    if self._noise_samples is not None and noise is not None and noise.estimates:
+                        self._noise_samples.prepare(*frame_size)
 
     def submit(
         self, frame: object, out: object = None, progress: Progress | None = None
@@ -195,13 +201,13 @@ class DevicePath(Owner):
         return _Ticket(slot, passes, request, finish, progress, level, began_s)
 
     def _level_of(self, request: Request, frame: DeviceFrame) -> float | None:
-        """The noise level that the network is told, in units of 1/255. An estimate waits for the
-        frame, and for nothing that the engine does."""
+        """The noise level that the network is told, in units of 1/255. Where it waits for an
+        estimate, then for nothing that the engine does."""
         samples, ends = self._noise_samples, self._ends
         if self._noise is None or samples is None:
             return None
         return self._noise.of(
-            lambda: samples.cut(frame),
+            lambda: samples.begin(frame),
             kind=request.layout,
             brightness=lambda: ends.brightness(request, frame),
         )

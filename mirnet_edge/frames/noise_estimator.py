@@ -25,6 +25,9 @@ CROP_PX = 64
 BLOCK_PX = 4
 SLOPE = 0.1
 """Of the leaky rectifiers, where they are negative."""
+ALONE = 1 << 18
+"""Products of a matrix multiplication up to which OpenBLAS does it in the thread that asks. On many
+cores its threads cost more than they spare here: an estimate took 28 ms on 64 cores."""
 MOST_LEVEL = 100.0
 """The noisiest that a frame is told to be, in units of 1/255."""
 WEIGHTS = PACKAGE / "models" / "noise-level" / "weights.npz"
@@ -40,6 +43,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "linear2.weight": (1, 32),
     "linear2.bias": (1,),
 }
+CONVOLUTIONS = "conv1", "conv2", "conv3"
 Array = NDArray[np.float32]
 
 
@@ -62,7 +66,13 @@ class NoiseEstimator:
                 raise CheckpointError(f"{name} holds NaN or infinity")
         if unknown := sorted(found.keys() - SHAPES):
             raise CheckpointError(f"unknown arrays {', '.join(unknown)}")
-        self._weights = {name: np.asarray(array, np.float32) for name, array in weights.items()}
+        self.weights = {name: np.asarray(array, np.float32) for name, array in weights.items()}
+        # As the columns of `_convolved` lie: (row, column, channel) of the kernel, then outputs.
+        self._kernels = {
+            name: np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)).reshape(-1, len(kernel))
+            for name in CONVOLUTIONS
+            for kernel in (self.weights[f"{name}.weight"],)
+        }
 
     def levels(self, crops: Array) -> NDArray[np.float64]:
         """Estimate the level of each of (n, 3, 64, 64) float32 crops in [0, 1]: RMS of the noise in
@@ -71,28 +81,39 @@ class NoiseEstimator:
         blocks = crops.reshape(count, 3, cells, BLOCK_PX, cells, BLOCK_PX)
         # Channels last: a pixel's channels are then a row of the matrices that are multiplied.
         features = blocks.transpose(0, 2, 4, 1, 3, 5).reshape(count, cells, cells, -1)
-        for name in ("conv1", "conv2", "conv3"):
+        for name in CONVOLUTIONS:
             features = self._convolved(features, name)
         pooled = features.mean((1, 2))
         hidden = _leaky(self._linear(pooled, "linear1"))
-        raw = self._linear(hidden, "linear2")[:, 0].astype(np.float64)
-        return np.minimum(NOISE_UNIT * np.logaddexp(0, raw), MOST_LEVEL)
+        return levels_of(self._linear(hidden, "linear2")[:, 0])
 
     def _linear(self, features: Array, name: str) -> Array:
-        result: Array = features @ self._weights[f"{name}.weight"].T
-        return result + self._weights[f"{name}.bias"]
+        result: Array = features @ self.weights[f"{name}.weight"].T
+        return result + self.weights[f"{name}.bias"]
 
     def _convolved(self, features: Array, name: str) -> Array:
         """3x3 with zeros around the picture, and the rectifier."""
-        kernel = self._weights[f"{name}.weight"]
-        count, height, width, _ = features.shape
-        padded = np.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-        # (n, h, w, C, 3, 3) in the order in which the kernel lies: one product of matrices.
-        columns = windows.reshape(count * height * width, -1)
-        result = columns @ kernel.reshape(len(kernel), -1).T
-        result += self._weights[f"{name}.bias"]
+        kernel = self._kernels[name]
+        count, height, width, channels = features.shape
+        padded = np.zeros((count, height + 2, width + 2, channels), np.float32)
+        padded[:, 1:-1, 1:-1] = features
+        # (n, h, w, 3, 3 C): three neighbours of a row lie side by side already.
+        down, step = padded.strides[1:3]
+        strides = (padded.strides[0], down, step, down, padded.itemsize)
+        shape = (count, height, width, 3, 3 * channels)
+        windows = np.lib.stride_tricks.as_strided(padded, shape, strides, writeable=False)
+        rows = width
+        while rows % 2 == 0 and rows * kernel.size > ALONE:
+            rows //= 2
+        result = windows.reshape(-1, rows, len(kernel)) @ kernel
+        result += self.weights[f"{name}.bias"]
         return _leaky(result).reshape(count, height, width, -1)
+
+
+def levels_of(outputs: Array) -> NDArray[np.float64]:
+    """The levels that outputs of the last layer tell: softplus, in units of 1/255."""
+    levels = NOISE_UNIT * np.logaddexp(0, outputs.astype(np.float64))
+    return np.minimum(levels, MOST_LEVEL)
 
 
 def _leaky(features: Array) -> Array:

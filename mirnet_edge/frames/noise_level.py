@@ -1,5 +1,5 @@
 """Which noise level a frame is restored for: the caller's, or an estimate that is steady over a
-stream. It knows nothing of where a frame lies: a path cuts the sample crops."""
+stream. It knows nothing of where a frame lies: a path cuts the sample crops and estimates them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from mirnet_edge.frames.noise_estimator import CROP_PX, MOST_LEVEL, load_estimat
 Noise = float | Literal["auto"]
 Crops = NDArray[np.float32]
 """(n, 3, 64, 64) in [0, 1], RGB; gray as three equal planes."""
+Estimate = Callable[[], float]
+"""Waits for an estimate that was begun, and returns the level."""
 
 MOST_CROPS = 16
 EVERY = 8
@@ -124,9 +126,11 @@ def checked_noise(noise: object) -> float | None:
 class NoiseLevel:
     """Settles the level of one frame after the other, for both paths of a `Restorer`.
 
-    A single frame is always estimated anew. In a stream every `EVERY`-th frame is, and estimates
-    that are near are averaged, so that the picture does not flicker; a change of many levels, of
-    the scene, or of the frame's size is followed at once.
+    A single frame is always estimated anew, and so is the first of a stream, of a scene, or of
+    another size. From there on every `EVERY`-th frame is, and its estimate counts from the frame
+    after it, which need not wait for it: the same frames always get the same levels. Estimates
+    that are near are averaged, so that the picture does not flicker; a change of many levels is
+    followed at once.
 
     Args:
         noise: "auto" estimates; a number is the level of every frame.
@@ -137,12 +141,16 @@ class NoiseLevel:
     """
 
     def __init__(self, noise: Noise = "auto") -> None:
-        self.tell(noise)
         self._stream: object = None
-        self._before: tuple[object, Hashable] | None = None
         self._brightness: NDArray[Any] | None = None
         self._level = 0.0
         self._age = 0
+        self.tell(noise)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the level is estimated, and not told."""
+        return self._told is None
 
     @classmethod
     def for_network(cls, facts: ModelFacts, noise: Noise) -> NoiseLevel | None:
@@ -172,6 +180,8 @@ class NoiseLevel:
         if told is None:
             load_estimator(noise_estimator.WEIGHTS)  # said now, and not at the first frame
         self._told = told
+        self._before: tuple[object, Hashable] | None = None
+        self._begun: Estimate | None = None
 
     def begin(self, stream: object) -> None:
         """Say of which stream the next frame is, by any object that is its own; None for a frame
@@ -180,14 +190,16 @@ class NoiseLevel:
 
     def of(
         self,
-        cut: Callable[[], Crops],
+        begin: Callable[[], Estimate],
         kind: Hashable = None,
         brightness: Callable[[], NDArray[Any]] | None = None,
     ) -> float:
         """Settle the level of the next frame, in units of 1/255.
 
         Args:
-            cut: returns the crops of its `sample_regions`; called only where they are needed.
+            begin: begins to estimate the level of its `sample_regions`, and returns what waits for
+                it, which is called before ``begin`` is again, or never; called only where an
+                estimate is needed.
             kind: of the frame: its shape and dtype.
             brightness: returns the mean of some pixels of each region, in [0, 1], by which a new
                 scene is told; called for each frame of a stream. None does without.
@@ -200,14 +212,20 @@ class NoiseLevel:
             was, self._brightness = self._brightness, brightness()
             if not is_new and was is not None:
                 is_new = bool(np.abs(self._brightness - was).mean() > CUT)
-        if is_new or self._age % EVERY == 0:
-            self._before = None  # until it is known: what fails on the way leaves no level
-            found = level_of(cut())
-            moved = abs(found - self._level)
-            if is_new or moved > max(JUMP, JUMP_SHARE * self._level):
-                self._level, self._age = found, 0
-            else:
-                self._level += WEIGHT * (found - self._level)
+        self._before = None  # until the level is known: what fails on the way leaves none
+        begun, self._begun = self._begun, None
+        if is_new:
+            self._level, self._age = begin()(), 0
+        else:
+            if begun is not None:
+                self._follow(begun())
+            if self._age % EVERY == 0:
+                self._begun = begin()
         self._before = now
         self._age += 1
         return self._level
+
+    def _follow(self, found: float) -> None:
+        moved = found - self._level
+        is_near = abs(moved) <= max(JUMP, JUMP_SHARE * self._level)
+        self._level += WEIGHT * moved if is_near else moved

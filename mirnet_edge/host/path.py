@@ -19,7 +19,13 @@ from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, ch
 from mirnet_edge.frames.enlarged import enlarged_alpha
 from mirnet_edge.frames.layout import FrameLayout, require_array, require_unit_range
 from mirnet_edge.frames.noise_estimator import CROP_PX
-from mirnet_edge.frames.noise_level import NoiseLevel, brightness_of, sample_regions
+from mirnet_edge.frames.noise_level import (
+    Estimate,
+    NoiseLevel,
+    brightness_of,
+    level_of,
+    sample_regions,
+)
 from mirnet_edge.frames.pixel_formats import PixelFormat, from_rgb, to_rgb
 from mirnet_edge.host.tiles import FrameTiles
 from mirnet_edge.pooling.passes import FrameStatistics
@@ -133,14 +139,15 @@ class HostPath:
         """The noise level of a frame, which is estimated before the frame is enlarged."""
         regions = sample_regions(layout.height, layout.width)
 
-        def cut() -> NDArray[np.float32]:
+        def begin() -> Estimate:
             crops = np.empty((len(regions), 3, CROP_PX, CROP_PX), np.float32)
             for region, crop in zip(regions, crops):
                 layout.load(source, region, crop)
-            return crops
+            level = level_of(crops)
+            return lambda: level
 
         return noise.of(
-            cut,
+            begin,
             kind=(source.shape, source.dtype),
             brightness=lambda: brightness_of(source, regions),
         )
