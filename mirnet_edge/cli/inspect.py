@@ -40,12 +40,12 @@ def models(as_json: bool) -> None:
         facts = {"model": model.name, "task": card["task"], "parameters": size}
         print_facts({**facts, "licence": card["weights_licence"]})
         rows = [
-            [figure["data"], str(figure["images"]), figure["protocol"], figure["noise"],
+            [f"{figure['data']} ({figure['images']})", figure["protocol"], figure["noise"],
              *(f"{figure[kind]['psnr'] or math.inf:.2f}" for kind in ("given", "restored"))]
             for figure in card["figures"]
             if figure["method"] == "model"
         ]  # fmt: skip
-        print_table(["data", "images", "test", "level", "given dB", "restored dB"], rows)
+        print_table(["data", "test", "level", "given dB", "restored dB"], rows)
 
 
 @click.command()
