@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +145,7 @@ def bench_frames(
     *,
     frames: int = 100,
     pixels: str = "auto",
-    statistics: Mode = "tile",
+    statistics: Mode | Literal["auto"] = "auto",
     progress: StageProgress | None = None,
     **options: Any,
 ) -> FrameBench:
@@ -165,9 +165,10 @@ def bench_frames(
         MirnetEdgeError: what `Restorer` raises; a format that has no frame of that size.
     """
     with Restorer(model, pixels=pixels, statistics=statistics, **options) as restorer:
+        mode: Mode = restorer.statistics.mode if restorer.statistics else "tile"
         frame = _random_frame(size, pixels, restorer.facts.in_channels)
-        source = cycle([frame, ~frame] if statistics == "frame" else [frame])
-        warm_up = StatisticsSettings.settling + 1 if statistics == "stream" else WARM_UP_RUNS
+        source = cycle([frame, ~frame] if mode == "frame" else [frame])
+        warm_up = StatisticsSettings.settling + 1 if mode == "stream" else WARM_UP_RUNS
 
         def timed(name: str, restore: Callable[[Iterator[Frame]], Restored]) -> FrameRuns:
             with closing(restore(islice(source, warm_up))) as restored:
@@ -191,7 +192,7 @@ def bench_frames(
             pixels=pixels,
             frames=frames,
             tiles=restorer.timings.tiles,
-            statistics=statistics,
+            statistics=mode,
             passes=restorer.timings.passes,
             samples=restorer.timings.samples,
             scale=restorer.scale,

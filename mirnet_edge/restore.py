@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,9 @@ from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.engines.protocol import (
     Engine,
     facts_of_engine,
-    statistics_of_engine,
     works_on_device,
 )
+from mirnet_edge.engines.shared import shared_statistics
 from mirnet_edge.engines.tuned import Tuned, tuned_for
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, StreamError
 from mirnet_edge.facts import ModelFacts
@@ -55,9 +55,9 @@ class Restorer:
         halo: pixels at each inner edge of a tile that are computed and thrown away.
         blend: pixels over which neighbouring tiles fade into each other; 0 cuts.
         statistics: whose means over all positions the tiles take: "tile", each its own; "frame",
-            those of the frame, exact at the price of several passes; "frame-fast", those of a few
-            sample tiles; "stream", what earlier frames gathered. See `pooling.passes`, and
-            `StatisticsSettings` for what can be set. A frame of one tile needs none of it.
+            those of the frame, in several passes; "frame-fast", those of a few sample tiles;
+            "stream", what earlier frames gathered; "auto", "frame" for low light, else "tile". See
+            `pooling.passes` and `StatisticsSettings`. A frame of one tile needs none of it.
         noise: how noisy frames are, for a network that asks for it (``facts.noise_level``): the RMS
             of the noise in units of 1/255, from 0 to 100; "auto" estimates it from each frame,
             steady over a stream (see `frames.noise_level`). ``timings.noise`` tells what was used.
@@ -106,7 +106,7 @@ class Restorer:
         tile: Tile = "auto",
         halo: int = DEFAULT_HALO_PX,
         blend: int = 0,
-        statistics: Mode | StatisticsSettings = "tile",
+        statistics: Mode | Literal["auto"] | StatisticsSettings = "auto",
         noise: Noise = "auto",
         pixels: PixelFormat | str = "auto",
         frame_size: tuple[int, int] | None = None,
@@ -123,15 +123,17 @@ class Restorer:
             if self.tuned is not None:
                 model, tile = self.tuned.engine_path(model), self.tuned.cut
                 threads, provider = self.tuned.threads, self.tuned.provider
-                statistics = self.tuned.statistics if statistics == "tile" else statistics
+                statistics = self.tuned.statistics if statistics == "auto" else statistics
         self._closed = True  # until an engine is open: whatever fails before has nothing to close
         self._lock = threading.RLock()  # a progress callback may close
         self._deadline = Deadline(timeout)
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size
-        if not isinstance(statistics, StatisticsSettings):
-            statistics = StatisticsSettings(statistics)
-        self._settings = statistics
+        self._settings: StatisticsSettings | None = None  # by the task
+        if isinstance(statistics, StatisticsSettings):
+            self._settings = statistics
+        elif statistics != "auto":
+            self._settings = StatisticsSettings(statistics)
         checked_noise(noise)
         self._asked_noise = noise
         self._pixels = None if pixels == "auto" else pixel_format(pixels)
@@ -155,9 +157,8 @@ class Restorer:
             self._cut = self._cut_for(engine)
             self._noise = NoiseLevel.for_network(self.facts, self._asked_noise)
             self.statistics: FrameStatistics | None = None
-            if self._settings.mode != "tile":
-                pools = statistics_of_engine(engine).pools
-                self.statistics = FrameStatistics(pools, self.facts, self._settings)
+            if self._cut.tile is not None or self._settings is not None:
+                self.statistics = shared_statistics(engine, self.facts, self._settings)
             self._path = self._make_path()
             if self._cut.tile is not None:
                 require_memory(self.facts, self._cut.tile, self._host_limit)
@@ -194,7 +195,7 @@ class Restorer:
             facts=facts,
             tiling=self.tiling,
             pooling=self.statistics,
-            samples=self._settings.samples,
+            samples=(self._settings or StatisticsSettings()).samples,
             noise=self._noise,
             pixels=self._pixels,
             frame_size=self._frame_size,

@@ -260,9 +260,10 @@ tiling_options = option_group(
                  help="Pixels at each inner tile edge that are computed and thrown away."),
     click.option("--blend", type=click.IntRange(0), default=0,
                  help="Pixels over which neighbouring tiles fade into each other."),
-    click.option("--statistics", type=click.Choice(MODES), default="tile",
+    click.option("--statistics", type=click.Choice(["auto", *MODES]), default="auto",
                  help="Whose means over all positions tiles take: their own; the frame's, in "
-                 "several passes; those of a few sample tiles; what earlier frames had."),
+                 "several passes; those of a few sample tiles; what earlier frames had; 'auto' is "
+                 "by the model's task."),
     click.option("--memory-limit", type=read_bytes, metavar="BYTES",
                  help="Memory the model may take, as 2GiB or 512MiB: the device's for engines, "
                  "the host's for the automatic tile of others."),

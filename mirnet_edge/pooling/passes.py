@@ -127,6 +127,11 @@ class FrameStatistics:
         self._turn = 0
         self._age = 0
 
+    @property
+    def mode(self) -> Mode:
+        """How they are found."""
+        return self._settings.mode
+
     def forget(self) -> None:
         """Begin anew: the next frame is one of a new scene, whatever came before."""
         self._scene, self._turn = None, 0

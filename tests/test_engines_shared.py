@@ -1,0 +1,66 @@
+"""Which statistics tiles share where the caller names none."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+import mirnet_edge as me
+from mirnet_edge.engines.shared import shared_statistics
+from mirnet_edge.pooling.passes import MODES, StatisticsSettings
+
+
+@pytest.fixture(scope="module")
+def low_light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network of low light."""
+    path = tmp_path_factory.mktemp("models") / "enhance.onnx"
+    me.export_onnx(me.create_model(TINY["mirnet-v2"], seed=0), path, task="enhance")
+    return path
+
+
+def test_low_light_takes_the_means_of_the_frame(low_light: Path, tiny_onnx: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
+    with me.Restorer(low_light, tile=64) as restore:
+        assert restore.statistics is not None
+        assert restore.statistics.mode == "frame"
+        auto = restore(frame)
+        assert restore.timings.samples > 0
+    with me.Restorer(low_light, tile=64, statistics="frame") as restore:
+        assert np.array_equal(restore(frame), auto)
+    with me.Restorer(low_light, tile=64, statistics="tile") as restore:
+        assert restore.statistics is None
+        assert not np.array_equal(restore(frame), auto)
+    with me.Restorer(tiny_onnx, tile=64) as restore:  # a denoiser
+        assert restore.statistics is None
+    with me.Restorer(low_light, tile=None) as restore:
+        assert restore.statistics is None, "a whole frame has no tiles"
+
+
+def test_what_cannot_have_them_says_so_and_goes_on() -> None:
+    network = me.create_model(TINY["mirnet-v2"], seed=0)
+    network.facts = replace(network.facts, task="enhance")
+    frame = np.zeros((96, 160, 3), np.uint8)
+    with pytest.warns(UserWarning, match="may differ in brightness.*tile=None restores it whole"):
+        restore = me.Restorer(me.TorchEngine(network), tile=64)
+    assert restore(frame).shape == frame.shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        me.Restorer(me.TorchEngine(network), tile=None)
+        me.Restorer(me.TorchEngine(network), tile=64, statistics="tile")
+    with pytest.raises(me.EngineError, match="computes the statistics of each tile itself"):
+        me.Restorer(me.TorchEngine(network), tile=64, statistics="frame")
+
+
+def test_a_mode_that_is_named_is_taken(tiny_onnx: Path) -> None:
+    engine = me.OnnxEngine(tiny_onnx)
+    for mode in MODES[1:]:
+        found = shared_statistics(engine, engine.facts, StatisticsSettings(mode))
+        assert found is not None
+        assert found.mode == mode
+    assert shared_statistics(engine, engine.facts, StatisticsSettings("tile")) is None
+    engine.close()
