@@ -61,17 +61,26 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def initial_weights(data_facts: dict[str, Any]) -> dict[str, Any] | None:
-    """The bundled model whose training made the weights that this training began with; None for
-    one that drew its own."""
+def initial_weights(
+    data_facts: dict[str, Any], earlier: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """How the weights were trained that this training began with; None for one that drew its own.
+
+    Args:
+        earlier: what trainings say of themselves that are not bundled, by the hash of the weights.
+    """
     sha256 = data_facts.get("initial_weights_sha256")
     if sha256 is None:
         return None
     for model in me.bundled_models():
         if model.card.get("trained_sha256") == sha256:
             return {"model": model.name, "recipe": model.card["recipe"]}
+    if sha256 in earlier:
+        recipe = {**earlier[sha256], "initial": initial_weights(earlier[sha256]["data"], earlier)}
+        return {"trained_sha256": sha256, "recipe": recipe}
     raise click.ClickException(
-        f"the training began with weights {sha256}, of which no card tells; bundle those first"
+        f"the training began with weights {sha256}, of which no card tells; bundle those first, or "
+        "name their file with --initial"
     )
 
 
@@ -87,7 +96,15 @@ def initial_weights(data_facts: dict[str, Any]) -> dict[str, Any] | None:
 @click.option(
     "--graph-alone", is_flag=True, help="Without weights for PyTorch, and without INT8 records."
 )
-def main(training: Path, name: str, sets: Path, graph_alone: bool) -> None:
+@click.option(
+    "--initial",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Weights that a training began with and that are not bundled.",
+)
+def main(
+    training: Path, name: str, sets: Path, graph_alone: bool, initial: tuple[Path, ...]
+) -> None:
     """Bundle the model in TRAINING under NAME."""
     folder = MODELS_FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,8 +114,10 @@ def main(training: Path, name: str, sets: Path, graph_alone: bool) -> None:
     task, scale = network.facts.task, network.facts.scale
     facts = network.training_facts
     recipe = {**facts, "data": DATA}
-    if initial := initial_weights(facts["data"]):
-        recipe["initial"] = initial
+    networks = [me.load_model(path) for path in initial]
+    earlier = {each.facts.weights_sha256: dict(each.training_facts) for each in networks}
+    if began_with := initial_weights(facts["data"], earlier):
+        recipe["initial"] = began_with
     if not graph_alone:
         weights = folder / "model.safetensors"
         me.save_model(network, weights, task=task, training=recipe, scale=scale)
