@@ -171,12 +171,14 @@ def bench_frames(
         warm_up = StatisticsSettings.settling + 1 if mode == "stream" else WARM_UP_RUNS
 
         def timed(name: str, restore: Callable[[Iterator[Frame]], Restored]) -> FrameRuns:
-            with closing(restore(islice(source, warm_up))) as restored:
-                deque(restored, maxlen=0)
-            began_s = time.perf_counter()
             # Closed when a caller's progress raises too, or the threads of a stream would go on.
-            with closing(restore(islice(source, frames))) as restored:
-                for done, _ in enumerate(restored, 1):
+            with closing(restore(islice(source, warm_up + frames))) as restored:
+                # The same stream warms up, as another one begins without statistics. From the last
+                # of these frames to the last of all there are as many as are counted.
+                results = iter(restored)
+                deque(islice(results, warm_up), maxlen=0)
+                began_s = time.perf_counter()
+                for done, _ in enumerate(results, 1):
                     if progress:
                         progress(name, done, frames)
             seconds = time.perf_counter() - began_s

@@ -31,6 +31,7 @@ FOREIGN = {
     ("cli/console.py", "TypeError"),  # what json.dumps expects of its default
     ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command
     ("cli/evaluate.py", "UsageError"),
+    ("cli/live.py", "UsageError"),
     ("cli/restore.py", "UsageError"),
     ("cli/train.py", "UsageError"),
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property

@@ -163,7 +163,7 @@ def test_statistics_that_an_engine_cannot_have_are_told(view: LiveView) -> None:
         ({"model": "/etc/passwd"}, "there are inverts, asks"),
         ({"model": 3}, "there are inverts"),
         ({"model": ["inverts"]}, "there are inverts"),
-        ({"statistics": "none"}, "need one of tile"),
+        ({"statistics": "none"}, "need one of auto, tile"),
         ({"strength": 1.5}, "from 0 to 1"),
         ({"strength": True}, "from 0 to 1"),
         ({"strength": float("nan")}, "from 0 to 1"),

@@ -122,7 +122,7 @@ def test_who_does_not_ask_gets_none_and_then_the_newest(client: TestClient, view
 def test_settings_through_the_page(client: TestClient, view: LiveView) -> None:
     answer = client.post("/api/settings", json={"strength": 0.25, "noise": 30, "model": "asks"})
     assert answer.status_code == 200
-    wanted = {"strength": 0.25, "noise": 30, "model": "asks", "bypass": False, "statistics": "tile"}
+    wanted = {"strength": 0.25, "noise": 30, "model": "asks", "bypass": False, "statistics": "auto"}
     assert answer.json()["settings"] == wanted
     until(lambda: client.get("/api/state").json()["model"].get("noise") == 30)
     assert client.post("/api/settings", json={"bypass": True}).status_code == 200

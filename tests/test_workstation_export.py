@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import TINY, RawGraph, fitting
+from conftest import TINY, RawGraph
 
 import mirnet_edge as me
 from mirnet_edge.graph.cost import peak_activation_bytes
 from mirnet_edge.graph.rewrite import Target, rewrite
 from mirnet_edge.model.config import Config
+from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation import export as export_module
 
 ODD_SIZES = {"open": [(8, 132), (52, 36), (84, 20)], "fixed": [(40, 72)]}
@@ -37,27 +38,26 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["edge-s", "mirnet-v2"])
 def test_preset_in_onnx_runtime_equals_pytorch(preset: str, tmp_path: Path) -> None:
-    report = me.export_onnx(me.create_model(preset, seed=0), tmp_path / "model.onnx")
-    check_equals_pytorch(report, preset, "open")
+    network = me.create_model(preset, seed=0)
+    check_equals_pytorch(me.export_onnx(network, tmp_path / "model.onnx"), network, "open")
 
 
 def test_so_does_one_of_a_fixed_size(fixed: me.ExportReport) -> None:
-    check_equals_pytorch(fixed, "edge-s", "fixed")
+    check_equals_pytorch(fixed, me.create_model("edge-s", seed=0), "fixed")
 
 
 @pytest.mark.parametrize("name", ["edge", "edge-x3", "edge-x4"])
 def test_so_does_a_network_on_blocks_of_pixels(name: str, tmp_path: Path) -> None:
-    report = me.export_onnx(me.create_model(TINY[name], seed=0), tmp_path / "x.onnx")
-    check_equals_pytorch(report, name, "open")
+    network = me.create_model(TINY[name], seed=0)
+    check_equals_pytorch(me.export_onnx(network, tmp_path / "x.onnx"), network, "open")
 
 
-def check_equals_pytorch(report: me.ExportReport, preset: str, kind: str) -> None:
+def check_equals_pytorch(report: me.ExportReport, network: Network, kind: str) -> None:
     assert report.error <= 1e-4
-    network = me.create_model(TINY.get(preset, preset), seed=0)
     engine = me.OnnxEngine(report.path)
     assert (engine.fixed_size is None) == (kind == "open")
     for size in ODD_SIZES[kind]:
-        height, width = fitting(preset, size)
+        height, width = map(report.facts.size_rule.padded, size)
         shape = (1, network.config.in_planes, height, width)
         tiles = np.random.default_rng(height).random(shape, np.float32)
         with torch.inference_mode():

@@ -84,6 +84,6 @@ def test_the_older_of_two_copies_is_taken(tmp_path: Path) -> None:
             assert not watch.look(0.1)
     assert [watch.look(loss) for loss in (0.9, 0.1, 0.9, 5.0, 0.9)] == [False] * 4 + [True]
     assert watch.go_back()
-    assert float(weight.flatten()[0]) == 32.0
+    assert float(weight.detach().flatten()[0]) == 32.0
     assert [watch.go_back() for _ in range(5)] == [True] * 4 + [False]
     assert state.rate_factor == 0.5**5

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal
 
 from mirnet_edge.errors import ConfigError
 from mirnet_edge.frames.noise_level import Noise, checked_noise
 from mirnet_edge.pooling.passes import MODES, Mode
+
+CHOICES = ("auto", *MODES)
+"""Of statistics."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +21,14 @@ class Settings:
     Attributes:
         model: one of those that the view was opened with.
         noise: see `Restorer`; a network that asks for no level has it estimated from none.
-        statistics: see `Restorer`.
+        statistics: see `Restorer`; "auto" is "stream" for low light, as for other videos.
         strength: 0 shows frames as they are, 1 as the model makes them.
         bypass: no frame goes to the model.
     """
 
     model: str
     noise: Noise = "auto"
-    statistics: Mode = "tile"
+    statistics: Mode | Literal["auto"] = "auto"
     strength: float = 1.0
     bypass: bool = False
 
@@ -42,8 +46,8 @@ class Settings:
         new = replace(self, **changes)
         if new.model not in list(models):
             raise ConfigError(f"model={new.model!r}: there are {', '.join(models)}")
-        if new.statistics not in MODES:
-            raise ConfigError(f"statistics={new.statistics!r}: need one of {', '.join(MODES)}")
+        if new.statistics not in CHOICES:
+            raise ConfigError(f"statistics={new.statistics!r}: need one of {', '.join(CHOICES)}")
         if not _is_number(new.strength) or not 0 <= new.strength <= 1:
             raise ConfigError(f"strength={new.strength!r}: need a number from 0 to 1")
         if not isinstance(new.bypass, bool):

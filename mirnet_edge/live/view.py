@@ -27,8 +27,7 @@ from mirnet_edge.live.feed import FIRST_WAIT_S, KEPT, Feed, LiveSource
 from mirnet_edge.live.keeping import Keeping
 from mirnet_edge.live.machine import Machine
 from mirnet_edge.live.pictures import Pair
-from mirnet_edge.live.settings import Settings
-from mirnet_edge.pooling.passes import MODES
+from mirnet_edge.live.settings import CHOICES, Settings
 from mirnet_edge.restore import Restorer
 from mirnet_edge.stream.transfer import StreamFrame
 
@@ -188,7 +187,7 @@ class LiveView:
                        "restored": self._restored.count},
             "machine": self._machine.state(),
             "settings": asdict(self.settings),
-            "choices": {"models": list(self._models), "statistics": list(MODES)},
+            "choices": {"models": list(self._models), "statistics": list(CHOICES)},
             "kept": self.keeping.state(),
         }  # fmt: skip
 
@@ -237,9 +236,12 @@ class LiveView:
                     self._changed.wait_for(partial(self._is_over, asked), RETRY_S)
 
     def _opened(self, asked: Settings) -> Restorer:
-        restorer = Restorer(
-            self._models[asked.model], statistics=asked.statistics, **self._restoring
-        )
+        model = self._models[asked.model]
+        restorer = Restorer(model, statistics=asked.statistics, **self._restoring)
+        if asked.statistics == "auto" and restorer.statistics is not None:
+            # What low light takes for stills goes over each frame several times.
+            restorer.close()
+            restorer = Restorer(model, statistics="stream", **self._restoring)
         self._tell_noise(restorer, asked)
         return restorer
 

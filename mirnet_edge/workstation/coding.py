@@ -39,7 +39,9 @@ def h264_coded(frames: Sequence[Picture], crf: int = 23) -> list[Picture]:
     height, width = frames[0].shape[:2]
     try:
         with av.open(file, "w", format="mp4") as video:
-            stream = video.add_stream("libx264", rate=25, options={"crf": str(crf)})
+            # x264's fastest code gives other bits on other processors, and from run to run.
+            options = {"crf": str(crf), "x264-params": "cpu-independent=1"}
+            stream = video.add_stream("libx264", rate=25, options=options)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             # One thread: with several, x264 cuts the frames into other slices on other machines.
             stream.codec_context.thread_count = 1

@@ -15,6 +15,7 @@ const PARTS = {
   show: "blending and packing for this page",
 };
 const STATISTICS = {
+  auto: "by the model's task",
   tile: "each tile's own",
   frame: "the frame's, exact",
   "frame-fast": "the frame's, sampled",
