@@ -151,8 +151,7 @@ def video_table() -> str:
     versions = record["versions"]
     where = (
         "\nFlicker is the mean absolute difference of consecutive frames in luma, "
-        f"`{found['model']}`, {width}x{height}. In 4:2:0, noise loses most of its colour; what is "
-        "left is gray, of which a network that was trained on colour noise alone takes little. "
+        f"`{found['model']}`, {width}x{height}. In 4:2:0, noise loses most of its colour. "
         f"{record['cpu']}, {record['usable_cores']} cores, PyAV {versions['av']}, onnxruntime "
         f"{versions['onnxruntime']}. Record: `benchmarks/results/video.json`."
     )
