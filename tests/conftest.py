@@ -24,8 +24,9 @@ from pooling_plans import TILE, WritePlans
 import mirnet_edge as me
 from mirnet_edge.cuda import Device, open_device
 from mirnet_edge.engines.onnx_engine import OnnxStatistics
+from mirnet_edge.facts import SizeRule
 from mirnet_edge.graph.rewrite import rewrite
-from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config
+from mirnet_edge.model.config import PRESETS, Config, MIRNetConfig, MIRNetV2Config
 
 # A shell ignores it for what it starts in the background, where tests of Ctrl-C would then wait.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,6 +47,13 @@ WIDER: dict[str, Config] = {
     "mirnet-v2-wider": MIRNetV2Config(channels=(16, 32, 64), groups=(1, 1)),
 }
 """What shows beside it in more channels alone."""
+
+
+def fitting(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """The least size from this one on that a network of `TINY`, or a preset, takes."""
+    config = TINY.get(name) or PRESETS[name]
+    rule = SizeRule(config.size_multiple, config.min_size_px)
+    return rule.padded(size[0]), rule.padded(size[1])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

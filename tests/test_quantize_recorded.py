@@ -15,7 +15,7 @@ from record_ranges import BUDGET_DB, METHOD, TILE, record
 
 import mirnet_edge as me
 from mirnet_edge.bundled import BundledModel, bundled_model
-from mirnet_edge.cli.engines import quantize
+from mirnet_edge.cli import cli
 from mirnet_edge.graph.file import graph_sha256, load_graph, read_facts, with_shape
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.quantize import QuantizeReport, open_images, quantize_onnx, recorded
@@ -122,7 +122,7 @@ def test_quantizing_a_bundled_model_measures_nothing(
 
     monkeypatch.setattr(CalibrationSet, "open", opened)
     output = tmp_path / "int8.onnx"
-    quantize.main(["edge-s-denoise", str(output), "--tile", "64x96"], standalone_mode=False)
+    cli.main(["quantize", "edge-s-denoise", str(output), "--tile", "64x96"], standalone_mode=False)
     told = " ".join(capfd.readouterr().out.split())
     assert "recorded ranges were used; --calibration FOLDER measures" in told
     ranges = Ranges.load(tmp_path / "int8.onnx.ranges.json")

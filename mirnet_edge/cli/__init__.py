@@ -19,6 +19,7 @@ from mirnet_edge.cli.inspect import doctor, gst_path, info, models
 from mirnet_edge.cli.live import live, play
 from mirnet_edge.cli.restore import restore
 from mirnet_edge.cli.train import train
+from mirnet_edge.cli.train_estimator import train_noise_level
 from mirnet_edge.cli.tune import tune
 from mirnet_edge.cli.workstation import export
 
@@ -34,6 +35,7 @@ COMMANDS = (
     tune,
     bench,
     train,
+    train_noise_level,
     evaluate,
     models,
     info,
