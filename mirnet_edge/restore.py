@@ -30,7 +30,7 @@ from mirnet_edge.frame_path import FramePath, Latency, Progress, StreamedPath, T
 from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.host.path import HostPath
-from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
+from mirnet_edge.pooling.passes import Mode, StatisticsSettings
 from mirnet_edge.stream.frame_stream import Drop, FrameStream, Pace
 from mirnet_edge.tiling.choice import Cut, Tile, require_memory
 from mirnet_edge.tiling.geometry import Tiling
@@ -156,9 +156,7 @@ class Restorer:
         try:
             self._cut = self._cut_for(engine)
             self._noise = NoiseLevel.for_network(self.facts, self._asked_noise)
-            self.statistics: FrameStatistics | None = None
-            if self._cut.tile is not None or self._settings is not None:
-                self.statistics = shared_statistics(engine, self.facts, self._settings)
+            self.statistics, self._unshared = shared_statistics(engine, self.facts, self._settings)
             self._path = self._make_path()
             if self._cut.tile is not None:
                 require_memory(self.facts, self._cut.tile, self._host_limit)
@@ -360,7 +358,9 @@ class Restorer:
 
     def tiling(self, height: int, width: int) -> Tiling:
         """How a frame that is restored to ``height`` x ``width`` pixels is cut into tiles."""
-        return self._cut.tiling(height, width)
+        tiling = self._cut.tiling(height, width)
+        self._unshared.tell(tiling, height, width)
+        return tiling
 
     def _cut_for(self, engine: Engine) -> Cut:
         fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)

