@@ -115,6 +115,15 @@ def atomic_path(path: str | os.PathLike[str], mode: int | None = None) -> Iterat
         raise OutputError(f"cannot write {path}: {_reason(error)}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot make the folder {folder}: {reason}; choose another") from error
+
+
 def move_into_place(source: Path, target: Path) -> None:
     """Let a file that is written have its final name, within one file system, so that no power cut
     leaves that name with less than the whole."""

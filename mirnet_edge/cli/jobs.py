@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from mirnet_edge._files import make_folder
 from mirnet_edge.errors import ImageError, OutputError
 from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, find_images
 
@@ -173,15 +174,6 @@ def _left_out(spec: str, images: Collection[Path]) -> list[str]:
 def _names_folder(output: str) -> bool:
     path = Path(output)
     return output.endswith(("/", os.sep)) or not path.suffix or path.is_dir()
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot make the folder {folder}: {reason}; choose another") from error
 
 
 def _require_folder(folder: Path) -> None:

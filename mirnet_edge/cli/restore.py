@@ -13,6 +13,7 @@ import numpy as np
 from click.core import ParameterSource
 from numpy.typing import NDArray
 
+from mirnet_edge._files import make_folder
 from mirnet_edge.cli.console import (
     err,
     fail,
@@ -26,7 +27,7 @@ from mirnet_edge.cli.console import (
     say,
     tiling_options,
 )
-from mirnet_edge.cli.jobs import Job, make_folder, plan_jobs
+from mirnet_edge.cli.jobs import Job, plan_jobs
 from mirnet_edge.cli.video import VideoOptions, print_video, restore_video, video_options
 from mirnet_edge.frames.enlarged import enlarged
 from mirnet_edge.frames.images import (

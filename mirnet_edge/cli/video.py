@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirnet_edge._files import make_folder
 from mirnet_edge.cli.console import err, option_group, progress_bar, read_time, say
-from mirnet_edge.cli.jobs import Job, make_folder
+from mirnet_edge.cli.jobs import Job
 from mirnet_edge.errors import MirnetEdgeError
 
 if TYPE_CHECKING:

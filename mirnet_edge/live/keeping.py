@@ -9,9 +9,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from mirnet_edge._files import make_folder
 from mirnet_edge.errors import MirnetEdgeError
 from mirnet_edge.frames.images import write_image
-from mirnet_edge.live.pictures import Pair, make_folder, picture
+from mirnet_edge.live.pictures import Pair, picture
 
 EVERY_S = 2.0
 """Between frames for calibration: those that follow at once look alike."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mirnet_edge.errors import OutputError
+from mirnet_edge._files import make_folder
 from mirnet_edge.frames.images import ImageFile, upright_rgb, write_image
 from mirnet_edge.frames.noise import to_uint8
 from mirnet_edge.stream.raw_frames import blended
@@ -117,12 +117,3 @@ def jpeg(shown: Picture) -> bytes:
     sampling = 2 if min(shown.shape[:2]) > 720 else 0
     Image.fromarray(shown).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=sampling)
     return file.getvalue()
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those that it lies in, where it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot make the folder {folder}: {reason}; choose another") from error
