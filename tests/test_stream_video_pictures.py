@@ -47,9 +47,9 @@ def pictures(pix_fmt: str, height: int, width: int, **facts: Any) -> Pictures:
     return Pictures(known, planes)
 
 
-def decoded(pix_fmt: str, codes: list[np.ndarray]) -> Any:
-    """PyAV's picture of these planes."""
-    height, width = codes[0].shape
+def decoded(pix_fmt: str, codes: list[np.ndarray], size: tuple[int, int] | None = None) -> Any:
+    """PyAV's picture of these planes; the first is of its size where none is given."""
+    height, width = size or codes[0].shape
     picture = av.VideoFrame(width, height, pix_fmt)
     for plane, code in zip(picture.planes, codes, strict=True):
         rows = np.frombuffer(plane, code.dtype).reshape(-1, plane.line_size // code.itemsize)
@@ -142,8 +142,15 @@ def test_ten_bits_of_bt709_are_the_colours_of_its_table(
 @pytest.mark.parametrize("tag", [0, 1, 2])
 def test_packed_formats_hold_the_codes_of_planar_ones(other: str, planar: str, tag: int) -> None:
     kind = pictures(planar, 8, 12)
-    picture = decoded(planar, random_codes(kind.written, 8, 12, True))
-    packed = picture.reformat(format=other)
+    y, u, v = codes = random_codes(kind.written, 8, 12, True)
+    picture = decoded(planar, codes)
+    # Packed here: FFmpeg's conversion to p010 now and then leaves rows of so small a picture out.
+    if other == "yuyv422":
+        planes = [np.stack((y[:, ::2], u, y[:, 1::2], v), 2).reshape(8, 24)]
+    else:
+        shift = 6 if other == "p010le" else 0
+        planes = [y << shift, np.stack((u, v), 2).reshape(4, 12) << shift]
+    packed = decoded(other, planes, (8, 12))
     packed.color_range = picture.color_range = tag
     np.testing.assert_array_equal(pictures(other, 8, 12).array_of(packed), kind.array_of(picture))
 
