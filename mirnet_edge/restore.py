@@ -22,7 +22,7 @@ from mirnet_edge.engines.protocol import (
     facts_of_engine,
     works_on_device,
 )
-from mirnet_edge.engines.shared import shared_statistics
+from mirnet_edge.engines.shared import asked_settings, shared_statistics
 from mirnet_edge.engines.tuned import Tuned, tuned_for
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, StreamError
 from mirnet_edge.facts import ModelFacts
@@ -129,11 +129,7 @@ class Restorer:
         self._deadline = Deadline(timeout)
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size
-        self._settings: StatisticsSettings | None = None  # by the task
-        if isinstance(statistics, StatisticsSettings):
-            self._settings = statistics
-        elif statistics != "auto":
-            self._settings = StatisticsSettings(statistics)
+        self._settings = asked_settings(statistics)
         checked_noise(noise)
         self._asked_noise = noise
         self._pixels = None if pixels == "auto" else pixel_format(pixels)
@@ -156,7 +152,10 @@ class Restorer:
         try:
             self._cut = self._cut_for(engine)
             self._noise = NoiseLevel.for_network(self.facts, self._asked_noise)
-            self.statistics, self._unshared = shared_statistics(engine, self.facts, self._settings)
+            settings = self._settings
+            if self._cut.tile is None and settings is None:
+                settings = StatisticsSettings()  # whole frames share with none: no graphs for it
+            self.statistics, self._unshared = shared_statistics(engine, self.facts, settings)
             self._path = self._make_path()
             if self._cut.tile is not None:
                 require_memory(self.facts, self._cut.tile, self._host_limit)

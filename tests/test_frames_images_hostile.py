@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from image_samples import random_pixels
 from PIL import Image, TiffImagePlugin
+from waiting_pipes import refusal_of_a_pipe
 
 from mirnet_edge.errors import ImageError
 from mirnet_edge.frames.images import ImageFile, is_damaged, read_image, upright_rgb, write_image
@@ -46,20 +46,7 @@ def test_no_other_program_is_started(
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    os.mkfifo(path)
-    said: list[str] = []
-
-    def read() -> None:
-        with pytest.raises(ImageError) as raised:
-            read_image(path)
-        said.append(str(raised.value))
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    reader.join(5)
-    assert said
-    assert "it is a pipe" in said[0]
+    assert "it is a pipe" in refusal_of_a_pipe(tmp_path / "a.png", read_image, ImageError)
 
 
 def gif_of(width: int, height: int) -> bytes:

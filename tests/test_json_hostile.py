@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 from fake_tensorrt import write_plan
+from waiting_pipes import refusal_of_a_pipe
 
 from mirnet_edge._typed import dataclass_of
 from mirnet_edge.cli.inspect import print_card
@@ -137,19 +136,7 @@ def test_what_is_no_json(kind: str, text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pipe_is_not_waited_for(kind: str, tmp_path: Path) -> None:
     _, use, error = KINDS[kind]
-    os.mkfifo(tmp_path / "pipe")
-    said: list[str] = []
-
-    def read() -> None:
-        with pytest.raises(error) as raised:
-            use(tmp_path / "pipe")
-        said.append(str(raised.value))
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    reader.join(5)
-    assert said
-    assert "it is a pipe" in said[0]
+    assert "it is a pipe" in refusal_of_a_pipe(tmp_path / "pipe", use, error)
 
 
 def test_files_beyond_all_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import click
 from mirnet_edge._files import make_folder
 from mirnet_edge.cli.console import err, option_group, progress_bar, read_time, say
 from mirnet_edge.cli.jobs import Job
+from mirnet_edge.engines.shared import MODE_OF_TASK
 from mirnet_edge.errors import MirnetEdgeError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mirnet_edge.restore import Restorer
     from mirnet_edge.stream.video.job import VideoOutcome
 
-GAINING = ("enhance",)
 PREVIEW = "_still_compare.jpg"
 
 video_options = option_group(
@@ -144,7 +144,7 @@ def _open_restorer(
     from mirnet_edge.restore import Restorer
 
     restorer = Restorer(models, pixels=pixels, **restoring)
-    if given or restorer.facts.task not in GAINING:
+    if given or restorer.facts.task not in MODE_OF_TASK:
         return restorer
     restorer.close()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 from mirnet_edge.engines.protocol import Engine, statistics_of_engine
 from mirnet_edge.errors import MirnetEdgeError
@@ -35,6 +36,15 @@ class Unshared:
                 f"{reason}; tile=None restores it whole",
                 stacklevel=2,
             )
+
+
+def asked_settings(
+    statistics: Mode | Literal["auto"] | StatisticsSettings,
+) -> StatisticsSettings | None:
+    """What a caller asks for as settings; None for "auto", which leaves it to the task."""
+    if isinstance(statistics, StatisticsSettings):
+        return statistics
+    return None if statistics == "auto" else StatisticsSettings(statistics)
 
 
 def shared_statistics(

@@ -43,8 +43,13 @@ def bicubic_taps(
     indices = first[:, None] + np.arange(taps)
     weights = keys_kernel((centres[:, None] - indices) * stretch)
     weights /= weights.sum(1, keepdims=True)
-    folded = indices % (2 * length)
-    return np.minimum(folded, 2 * length - 1 - folded), weights.astype(np.float32)
+    return mirrored(indices, length), weights.astype(np.float32)
+
+
+def mirrored(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Positions mirrored into an axis of ``length`` samples, whose first and last are repeated."""
+    folded = positions % (2 * length)
+    return np.minimum(folded, 2 * length - 1 - folded)
 
 
 def bicubic_matrix(length: int, new_length: int) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.frames.bicubic import TAPS, bicubic_taps
+from mirnet_edge.frames.bicubic import TAPS, bicubic_taps, mirrored
 from mirnet_edge.frames.layout import MAXIMUM, FrameLayout, Region, reflect_beyond
 
 Planes = NDArray[np.float32]
@@ -70,10 +70,8 @@ class _Axis:
     @property
     def samples(self) -> NDArray[np.int64]:
         """Which samples are needed, in their order: mirrored at the borders."""
-        # As `bicubic_taps` has it: the last pixel is repeated.
         reach = np.arange(self.first(self.start), self.first(self.stop - 1) + TAPS)
-        folded = reach % (2 * self.length)
-        return np.minimum(folded, 2 * self.length - 1 - folded)
+        return mirrored(reach, self.length)
 
     @property
     def read(self) -> slice:
