@@ -76,7 +76,7 @@ def test_state_dict_has_the_published_keys_and_shapes(file: str, config: Config)
     [
         ("mirnet", 31_787_419),
         ("mirnet-v2", 5_858_560),
-        ("edge-m", 3_432_960),
+        ("edge-m", 1_921_536),
         ("edge-s", 861_696),
         ("edge-xs", 459_648),
     ],
@@ -108,7 +108,7 @@ def count_macs(network: Network, size: int) -> int:
     [
         ("mirnet", 479.44),
         ("mirnet-v2", 139.51),
-        ("edge-m", 15.93),
+        ("edge-m", 12.91),
         ("edge-s", 4.04),
         ("edge-xs", 0.623),
     ],

@@ -132,7 +132,7 @@ def test_published_presets_are_the_papers() -> None:
     assert preset("mirnet-v2") == MIRNetV2Config((80, 120, 180), groups=(1, 2, 4, 4), n_mrb=2)
 
 
-@pytest.mark.parametrize(("name", "block"), [("edge-m", 64), ("edge-s", 32), ("edge-xs", 32)])
+@pytest.mark.parametrize(("name", "block"), [("edge-m", 32), ("edge-s", 32), ("edge-xs", 32)])
 def test_edge_presets_fill_the_tensor_cores(name: str, block: int) -> None:
     config = preset(name)
     assert isinstance(config, MIRNetV2Config)

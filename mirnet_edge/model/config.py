@@ -196,7 +196,7 @@ def task_of(known: str, said: str | None) -> str:
 PRESETS: dict[str, Config] = {
     "mirnet": MIRNetConfig(),
     "mirnet-v2": MIRNetV2Config(),
-    "edge-m": MIRNetV2Config(channels=(64, 128, 256), groups=(1,), shuffle=2, context=False),
+    "edge-m": MIRNetV2Config(channels=(64, 128, 160), groups=(1,), shuffle=2, context=False),
     "edge-s": MIRNetV2Config(channels=(32, 64, 128), groups=(1,), shuffle=2, context=False),
     "edge-xs": MIRNetV2Config(
         channels=(32, 64, 128), groups=(1,), n_mrb=1, shuffle=4, context=False
@@ -211,7 +211,8 @@ family, made for the memory traffic and tensor cores of a Jetson:
   features each: at 1080p the arithmetic of a wider network in the time of a narrow one.
 * channels double from stream to stream (the paper: x1.5), so that every stream is a multiple of
   32, which is the channel block of INT8 tensor cores. Doubling also moves the arithmetic to the
-  small scales, where a feature map has a quarter or a sixteenth of the bytes.
+  small scales, where a feature map has a quarter or a sixteenth of the bytes. The last stream of
+  ``edge-m`` ends at 160: 256 channels there held two thirds of the weights.
 * no grouped convolutions (the paper: groups of 1, 2, 4, 4): groups of 20 or 45 channels fill
   no tensor core.
 * one recursive residual group: width gained more than depth in equal time (see
