@@ -150,9 +150,8 @@ def loader(gpu: FakeGpu | None) -> Callable[[str], FakeLibcuda]:
     """What opens a shared library by its name: this one, or none."""
 
     def load(name: str) -> FakeLibcuda:
-        if gpu is None:
+        if gpu is None or name != "libcuda.so.1":
             raise OSError(f"{name}: cannot open shared object file: No such file or directory")
-        assert name == "libcuda.so.1"
         return FakeLibcuda(gpu)
 
     return load

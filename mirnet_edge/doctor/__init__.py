@@ -1,8 +1,8 @@
 """What this machine has for mirnet_edge, what is missing, and the command that installs it.
 
 Versions are read from package metadata, and the GPU is asked through the CUDA driver library
-itself, so neither torch nor any tool of CUDA is needed; only onnxruntime is imported, by
-``diagnose``, because its execution providers are known in no other way.
+itself, so neither torch nor any tool of CUDA is needed; ``diagnose`` imports onnxruntime, whose
+execution providers are known in no other way, and OpenCV, for what it was built with.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from mirnet_edge.doctor.checks import PROBES, Check, Probe
+from mirnet_edge.doctor.check import Check, Probe
+from mirnet_edge.doctor.checks import PROBES
 from mirnet_edge.doctor.system import System
 
 __all__ = ["Check", "System", "diagnose", "healthy"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 from mirnet_edge._imports import EXTRA_OF_PACKAGE
 from mirnet_edge._version import __version__
 from mirnet_edge.cuda.driver import NO_DEVICE, start_driver
+from mirnet_edge.doctor.check import Check, Probe
+from mirnet_edge.doctor.media import gstreamer, opencv
 from mirnet_edge.doctor.system import System
 from mirnet_edge.errors import DeviceError
 
@@ -26,41 +25,15 @@ REINSTALL = "pip install --force-reinstall onnxruntime"
 DISTRIBUTIONS = {  # of the packages of extras, where they are not named like the module
     "skimage": ("scikit-image",),
     "onnx_ir": ("onnx-ir",),
-    "cv2": ("opencv-python-headless", "opencv-python"),
     "cuda": ("cuda-bindings",),
 }
 USE_OF_EXTRA = {
     "train": "used on a workstation to train, evaluate and export",
     "graph": "used to rewrite and quantize graphs, to export and to build",
     "tensorrt": "used to run engines on an NVIDIA GPU",
-    "video": "used to read and write videos",
+    "video": "used to read and write videos and cameras",
     "live": "used to show a source in a browser",
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report: "ok"; "missing": required and absent; "optional": absent and only
-    needed for some uses; or "warning": there, but something about it wants attention. ``fix`` is a
-    command for a shell, always given with "missing", or None where no command helps."""
-
-    name: str
-    status: Literal["ok", "missing", "optional", "warning"]
-    detail: str
-    fix: str | None = None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A question to the system. One with a ``fix`` is for a requirement, unmet where it fails."""
-
-    name: str
-    ask: Callable[[System], list[Check]]
-    fix: str | None = None
-
-    def failed(self, detail: str) -> Check:
-        """Make the line that stands for an answer that did not come."""
-        return Check(self.name, "missing" if self.fix else "warning", detail, self.fix)
 
 
 def _gib(size_bytes: int) -> str:
@@ -244,7 +217,13 @@ PROBES = (
         for name, module in CORE.items()
     ),
     Probe("onnxruntime", _onnxruntime, REINSTALL),
-    *(_of_extra(name) for name, extra in EXTRA_OF_PACKAGE.items() if extra != "tensorrt"),
+    *(
+        _of_extra(name)
+        for name, extra in EXTRA_OF_PACKAGE.items()
+        if extra != "tensorrt" and name != "cv2"
+    ),
+    Probe("OpenCV", opencv),
+    Probe("GStreamer", gstreamer),
     Probe("NVIDIA GPU", _gpu),
     Probe("TensorRT", _tensorrt),
     _of_extra("pycuda"),

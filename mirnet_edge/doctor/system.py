@@ -64,11 +64,18 @@ class System:
     def package_version(self, distributions: Sequence[str], module: str) -> str | None:
         """Return the version of the first of ``distributions`` there is, "version unknown" when
         only ``module`` is there, without metadata, or None."""
+        for version in self.installed(distributions).values():
+            return version
+        return "version unknown" if self.has_module(module) else None
+
+    def installed(self, distributions: Sequence[str]) -> dict[str, str]:
+        """Return the versions of those of ``distributions`` that there are."""
+        found = {}
         for distribution in distributions:
             with suppress(importlib.metadata.PackageNotFoundError):
                 if version := self.version_of(distribution):
-                    return version
-        return "version unknown" if self.has_module(module) else None
+                    found[distribution] = version
+        return found
 
     def jetson_model(self) -> str | None:
         """Return the name of the board when it is a Jetson, else None."""
