@@ -8,14 +8,15 @@
 # make bench-gpu GPU_RESULTS=folder
 #              engines beside their peers, the runtime and its kernels, on this machine's GPU, for
 #              half an hour. Needs PyTorch with CUDA and the extra tensorrt in .venv
-# make tables  write the figures of the records into README.md
+# make tables  write the figures of the records into README.md and docs/
+# make docs    build the site of docs/ into build/site; a warning is an error
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py mirnet_edge/_version.py
 
-.PHONY: demo test check format quick soak bench bench-gpu tables clean
+.PHONY: demo test check format quick soak bench bench-gpu tables docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/mirnet-edge demo
@@ -55,6 +56,10 @@ bench-gpu:
 
 tables: $(VENV)/.dev
 	$(BIN)/python benchmarks/tables.py
+
+# Without the advertisement of a later MkDocs; the test of the site builds it the same way.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -53,6 +53,7 @@ TEST = [
     "httpx>=0.27; python_version < '3.11'",
     "playwright>=1.45",
 ]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
 
 BESIDE = ("kernels", "calibration", "gstreamer")
@@ -87,8 +88,9 @@ setup(
         "tensorrt": TENSORRT + GRAPH,
         "video": VIDEO,
         "live": LIVE + VIDEO,
+        "docs": DOCS,
         "test": TEST + TRAIN + GRAPH + VIDEO + LIVE,
-        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + CHECK,
+        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + DOCS + CHECK,
     },
     entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.__main__:run"]},
     classifiers=[

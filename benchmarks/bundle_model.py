@@ -4,7 +4,8 @@ INT8 ranges and plan in ``calibration/``.
     python benchmarks/bundle_model.py TRAINING_FOLDER NAME --sets FOLDER_OF_SETS [--graph-alone]
 
 Weights are rounded to half precision, and the graph stores them so. Every figure in the card is
-measured here, by the exported graph on the portable engine; README tables are made from the card.
+measured here, by the exported graph on the portable engine; the tables of README.md and docs/ are
+made from the card.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def markdown(record: dict[str, Any], published: dict[str, Any]) -> str:
         rows = _figures(record, published, sets)
         if len(rows) > 2:
             parts += [f"{title}:", _lines(rows)]
-    parts += ["As published, and where the figure was read:", _lines(_published(published))]
+    parts += ["As published, and where the figure was read:", published_table(published)]
     versions = record["versions"]
     parts += [
         f"{record['machine']}, torch {versions['torch']}. PSNR in dB. *Italics*: as published, not "
@@ -66,12 +66,13 @@ def _figures(record: dict[str, Any], published: dict[str, Any], sets: tuple[str,
     return [["", *columns], ["as given", *given.values()], *body]
 
 
-def _published(published: dict[str, Any]) -> Rows:
+def published_table(published: dict[str, Any]) -> str:
+    """What papers print, as Markdown."""
     rows = [["system", "data", "PSNR", "paper", "read in"]]
     for row in published["figures"]:
         psnr = ", ".join(f"{test} {value:.2f}" for test, value in row["psnr"].items())
         rows.append([row["system"], row["data"], psnr, row["paper"], row["seen"] or "from memory"])
-    return rows
+    return _lines(rows)
 
 
 def _lines(rows: Rows) -> str:

@@ -160,7 +160,7 @@ def test_the_house_can_be_held_in_the_head() -> None:
     assert max(floor(name) for name in graph) <= MOST_FLOORS, {n: floor(n) for n in graph}
 
 
-@pytest.mark.parametrize("folder", ["mirnet_edge", "tests", "benchmarks"])
+@pytest.mark.parametrize("folder", ["mirnet_edge", "tests", "benchmarks", "examples", "docs"])
 def test_no_file_is_longer_than_a_reader_holds(folder: str) -> None:
     long = {
         str(path.relative_to(PACKAGE.parent)): lines

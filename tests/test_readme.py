@@ -1,5 +1,5 @@
-"""README.md: its Python runs, that for a GPU on one in host memory; its commands exist, its tables
-are the records'."""
+"""README.md and the pages of docs/: their Python runs, that for a GPU on one in host memory; their
+commands exist, their tables are the records'."""
 
 from __future__ import annotations
 
@@ -20,16 +20,24 @@ from mirnet_edge.engines.card import kind_path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MOST_BYTES = 9000
+"""Of README.md: what a newcomer reads."""
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+INCLUDED = "--8<--"
+"""Of a block that is a file of examples/, which test_examples.py runs."""
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """Of all pages, each once."""
+    texts = [path.read_text(encoding="utf-8") for path in PAGES]
+    found = re.findall(rf"```{language}\n(.*?)```", "\n".join(texts), re.DOTALL)
+    return [block for block in dict.fromkeys(found) if INCLUDED not in block]
 
 
 def commands() -> list[list[str]]:
-    lines = "\n".join(blocks("console")).splitlines()
+    lines = "\n".join(blocks("console")).replace("\\\n", "").splitlines()
     spoken = [line[2:] for line in lines if line.startswith("$ mirnet-edge")]
-    return [shlex.split(line, comments=True)[1:] for line in spoken]
+    return [shlex.split(line, comments=True)[1:] for line in dict.fromkeys(spoken)]
 
 
 ENGINE_FILE = r'"([\w-]+\.engine)"'
@@ -64,8 +72,8 @@ def test_python_for_a_gpu_runs(
 
 
 def test_there_is_python_of_both_kinds() -> None:
-    assert len(python(on_gpu=False)) >= 4
-    assert len(python(on_gpu=True)) >= 3
+    assert len(python(on_gpu=False)) >= 9
+    assert len(python(on_gpu=True)) >= 4
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -90,6 +98,12 @@ def test_tables_are_up_to_date() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_readme_is_what_a_newcomer_reads() -> None:
+    assert len(README.encode()) <= MOST_BYTES
+    for wanted in ("make demo", "make test", "pip install", "Apache-2.0", "docs/quickstart.md"):
+        assert wanted in README
 
 
 def test_files_it_names_exist() -> None:

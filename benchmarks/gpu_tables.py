@@ -1,0 +1,235 @@
+"""The tables of GPUs: races of engines and their peers, the runtime around them, its kernels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from markdown_tables import markdown
+
+from mirnet_edge.pooling.passes import MODES
+
+RESULTS = Path(__file__).with_name("results")
+GPU = RESULTS / "h200-tensorrt-8.6.0"
+"""Of the runtime around an engine of the network that was bundled first."""
+LATER_GPU = RESULTS / "h100-tensorrt-8.6.0"
+"""Of the kernels, and of an engine as large as the frame."""
+FIRST = "full-size network of 0.47 M parameters, FP16"
+KINDS = {
+    "ours": ("ours",),
+    "TensorRT of `torch.onnx.export`": ("tensorrt",),
+    "PyTorch compiled, graph": ("torch-max-autotune", "torch-compile"),
+    "PyTorch graph": ("torch-graph",),
+    "PyTorch eager": ("torch-eager",),
+    "ONNX Runtime": ("onnxruntime-tensorrt", "onnxruntime-cuda"),
+}
+"""Columns of a race, and the peers that each shows the best of."""
+BESIDE = "ours, of the fastest PyTorch"
+Place = tuple[str, tuple[int, ...]]
+"""A network, and batch, height and width."""
+Time = tuple[float, str]
+"""Milliseconds, and the form that took them."""
+PYTORCH = ("torch-max-autotune", "torch-compile", "torch-graph", "torch-eager")
+NO_RACE = (
+    "Our engine, below, ran on another card of that kind and with other weights: a time of it "
+    "beside one of PyTorch says no more than whether they are near each other. A race on one card "
+    "is to come.\n"
+)
+
+
+def gpu_table() -> str:
+    """Races of engines and their peers, the runtime around them and its kernels, from the
+    records."""
+    device, later = (
+        json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("device", "device-more")
+    )
+    kernels, frame = (
+        json.loads((LATER_GPU / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("kernels", "frame")
+    )
+    records = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*/race.json"))
+    ]
+    races = [race_table(record) for record in records]
+    if not any(race["peer"] == "ours" for record in records for race in record["races"]):
+        races.append(NO_RACE)
+    tensorrt = frame["frames"]["rgb"]["versions"]["tensorrt"]
+    new = markdown([["a 1080p frame, one engine as large", *FRAME_PARTS], *_frame_rows(frame)])
+    new += "\n" + markdown([["kernel, 3840x2160", "measured"], *_kernel_rows(kernels)])
+    new += (
+        f"\n{kernels['device']}, TensorRT {tensorrt}. {frame['note']} Records: "
+        f"`benchmarks/results/{LATER_GPU.name}/`.\n"
+    )
+    where = (
+        f"\n{device['device']['name']}, TensorRT {device['versions']['tensorrt']}, driver "
+        f"{device['versions']['driver']}. Records: `benchmarks/results/{GPU.name}/`."
+    )
+    tables = _runtime_rows(device), _later_rows(later)
+    runtime = "\n".join(markdown(table) for table in tables) + where + "\n"
+    return "\n".join([*races, new, runtime])
+
+
+FRAME_PARTS = ("upload", "pre", "engine", "post", "download")
+
+
+def _frame_rows(record: dict[str, Any]) -> list[list[str]]:
+    """Where the time of a frame goes, by pixel format."""
+    rows = []
+    for pixels, bench in record["frames"].items():
+        latency = bench["one_by_one"]["latency"]
+        times = [f"{latency[part]['p50']:.2f} ms" for part in FRAME_PARTS]
+        rows.append([f"{bench['model']}, {pixels}", *times])
+    return rows
+
+
+def _kernel_rows(kernels: dict[str, Any]) -> list[list[str]]:
+    """How near each kernel comes to the device's copy bandwidth."""
+    return [
+        [f"`{name}`, of the device's copy bandwidth",
+         f"{100 * kernel['share_of_copy_bandwidth']:.0f} %, launches in a row "
+         f"{100 * kernel['in_groups']['share_of_copy_bandwidth']:.0f} %"]
+        for name, kernel in kernels["kernels"].items()
+        if name.endswith(("_rgb_u8", "_nv12_u8")) or name.startswith(("enlarge", "fill"))
+    ]  # fmt: skip
+
+
+def race_table(record: dict[str, Any]) -> str:
+    """Medians of a race: the best form of each kind of peer, for every network and shape."""
+    cells: dict[Place, dict[str, Time]] = {}
+    frames: dict[Place, dict[str, Time]] = {}
+    for race in record["races"]:
+        place = race["network"], tuple(race["shape"])
+        measured = [row for row in race["rows"] if "wall_ms" in row]
+        # What has no events was waited for on the wall.
+        times = [((row.get("device_ms") or row["wall_ms"])["p50"], row["form"]) for row in measured]
+        whole = [(row["frame_ms"]["p50"], row["form"]) for row in measured if "frame_ms" in row]
+        if times:
+            cells.setdefault(place, {})[race["peer"]] = min(times)
+        if whole:
+            frames.setdefault(place, {})[race["peer"]] = min(whole)
+    kinds = {
+        name: peers
+        for name, peers in KINDS.items()
+        if any(peer in row for row in cells.values() for peer in peers)
+    }
+    tables = [
+        markdown(
+            [
+                [what, *kinds, *([BESIDE] if "ours" in kinds else [])],
+                *(_race_row(place, found, kinds) for place, found in sorted(table.items())),
+            ]
+        )
+        for what, table in (("one run", cells), ("a 1080p frame, host to host", frames))
+        if table
+    ]
+    return "\n".join([*tables, _race_facts(record)])
+
+
+def _race_row(place: Place, found: dict[str, Time], kinds: dict[str, tuple[str, ...]]) -> list[str]:
+    """A network and a shape, with the best of each kind."""
+    name, (batch, height, width) = place
+    row = [f"`{name}`, {batch} × {height}x{width}"]
+    for peers in kinds.values():
+        best = min((found[peer] for peer in peers if peer in found), default=None)
+        row.append("" if best is None else f"{best[0]:.2f} ms ({best[1]})")
+    if "ours" not in kinds:
+        return row
+    torch = min((found[peer][0] for peer in PYTORCH if peer in found), default=None)
+    both = "ours" in found and torch is not None
+    return [*row, f"{found['ours'][0] / torch:.2f}" if both else ""]
+
+
+def _race_facts(record: dict[str, Any]) -> str:
+    """What ran it."""
+    races = [race for race in record["races"] if race["rows"]]
+    versions: dict[str, str] = {}
+    for race in races:
+        versions |= {name: text for name, text in race.get("versions", {}).items() if text}
+    gpus = sorted({race["gpu"] for race in races if "gpu" in race})
+    drivers = sorted({race["driver"] for race in races if "driver" in race})
+    clocks = [int(row["gpu"]["sm_mhz"]) for race in races for row in race["rows"]
+              if row.get("gpu")]  # fmt: skip
+    failed = sum("error" in row for race in races for row in race["rows"])
+    told = ", ".join(f"{name} {text}" for name, text in sorted(versions.items()))
+    clocked = f", {min(clocks)} to {max(clocks)} MHz under load" if clocks else ""
+    return (
+        f"{', '.join(gpus)}{clocked}, driver {', '.join(drivers)}; {told}. Medians by events, "
+        f"random weights, the best form of each kind; {failed} rows of the record say why there is "
+        "none.\n"
+    )
+
+
+def _runtime_rows(device: dict[str, Any]) -> list[list[str]]:
+    many, modes = device["many_720p"]["blocks"], _measured(device, "modes_1080p")
+    return [
+        ["the runtime", "measured"],
+        *_overhead_rows(device["overhead_1080p"], f"a {FIRST}, one by one"),
+        *(
+            [f"1920x1080 frame that repeats, {modes[mode]['tiles']} tiles of "
+             f"a {FIRST}, halo 32 px, `statistics` {mode}",
+             f"{modes[mode]['ms']:.1f} ms"]
+            for mode in MODES
+            if modes
+        ),
+        *(
+            [f"one tile of it{', ' if kind else ''}{kind.strip('.')}",
+             f"{modes[f'batch{kind}']['graph_ms']:.2f} ms"]
+            for kind in ("", ".apply", ".gather")
+            if modes
+        ),
+        *_agreement_rows(_measured(device, "agreement"), FIRST),
+        [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
+         f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
+        ["spread of the memory in use meanwhile, of the device and of the process",
+         f"{_spread(many, 'device_used_bytes') / 2**10:.0f}, "
+         f"{_spread(many, 'host_bytes') / 2**10:.0f} KiB"],
+    ]  # fmt: skip
+
+
+def _later_rows(device: dict[str, Any]) -> list[list[str]]:
+    """Of a run that came after."""
+    return [
+        ["in another run", "measured"],
+        *_overhead_rows(
+            _measured(device, "overhead_1080p_batch_4"), f"a {FIRST}, four by four"
+        ),
+        *_agreement_rows(_measured(device, "agreement_fp32"), "the same, FP32"),
+    ]  # fmt: skip
+
+
+def _agreement_rows(found: dict[str, Any], engine: str) -> list[list[str]]:
+    """Each kind of statistics beside the portable engine; none where that was not measured."""
+    return [
+        [f"{engine}: from the portable engine in FP32, of a range of 1, `statistics` {mode}",
+         f"at most {error['largest']:.1e}, p99.9 {error['p99.9']:.1e}"]
+        for mode, error in found.get("device_against_portable", {}).items()
+    ]  # fmt: skip
+
+
+def _overhead_rows(found: dict[str, Any], engine: str) -> list[list[str]]:
+    """A frame and a stream of them through an engine; none where that was not measured."""
+    if not found:
+        return []
+    return [
+        [f"1920x1080 frame, {found['tiles']} tiles of {engine}",
+         f"{found['latency_ms']['total']['p50']:.1f} ms (the engine alone "
+         f"{found['engine_alone_ms']:.1f} ms)"],
+        ["upload, tiles, joining and download together, of the engine's time",
+         f"{100 * found['share_of_engine']:.1f} %"],
+        ["a stream of them, of the engine's own rate",
+         f"{100 * found['stream_rate_of_engine']:.1f} %"],
+    ]  # fmt: skip
+
+
+def _measured(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a record; empty where it was not measured, or failed."""
+    found = record.get(name, {})
+    return {} if "error" in found else found
+
+
+def _spread(blocks: list[dict[str, float]], name: str) -> float:
+    """The most less the least of all blocks."""
+    values = [block[name] for block in blocks]
+    return max(values) - min(values)
