@@ -12,18 +12,43 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from compared_table import markdown as all_compared
 from compared_table import published_table
+from cost import multiply_accumulates
 from gpu_tables import RESULTS, gpu_table
 from markdown_tables import markdown
 from summary_table import PUBLISHED, quality, summary_table
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import bundled_models
+from mirnet_edge.model.create import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO = RESULTS / "video.json"
 PORTABLE = RESULTS / "portable.json"
+
+
+ABOUT = {
+    "edge-xs": "on blocks of 4×4 pixels, for small devices",
+    "edge-s": "on blocks of 2×2 pixels",
+    "edge-m": "the same, twice as wide at full size",
+    "mirnet-v2": "as published",
+    "mirnet": "as published",
+}
+"""What is said of each preset."""
+
+
+def presets_table() -> str:
+    """Size and arithmetic of the networks that can be trained by name."""
+    rows = [["preset", "parameters", "GMAC at 256²", ""]]
+    for name, about in ABOUT.items():
+        network = create_model(name)
+        count = sum(parameter.numel() for parameter in network.parameters())
+        with torch.device("meta"):  # shapes without numbers: nothing is computed
+            work = multiply_accumulates(network.to("meta"))
+        rows.append([f"`{name}`", f"{count / 1e6:.2f} M", f"{work / 1e9:.1f}", about])
+    return markdown(rows)
 
 
 def models_table() -> str:
@@ -153,6 +178,7 @@ def _by_halo(row: dict[str, float]) -> str:
 
 TABLES = {
     "summary": summary_table,
+    "presets": presets_table,
     "models": models_table,
     "portable": portable_table,
     "video": video_table,
