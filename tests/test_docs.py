@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from html import unescape
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@cache
+def texts() -> list[ErrorText]:
+    """Of the package."""
+    return error_texts()
 
 
 def page(site: Path, name: str) -> str:
@@ -80,10 +87,10 @@ def test_commands_are_described(site: Path) -> None:
 
 def test_every_error_text_can_be_found(site: Path) -> None:
     shown = re.sub(r"<[^>]+>", "", unescape(page(site, "errors.html")))
-    texts = error_texts()
-    assert len(texts) > 400
-    assert {found.kind for found in texts} >= {"StreamError", "UsageError", "DeviceMemoryError"}
-    missing = [found.text for found in texts if found.text not in re.sub(r"\s+", " ", shown)]
+    assert len(texts()) > 400
+    assert {found.kind for found in texts()} >= {"StreamError", "UsageError", "DeviceMemoryError"}
+    shown = re.sub(r"\s+", " ", shown)
+    missing = [found.text for found in texts() if found.text not in shown]
     assert missing == []
 
 
@@ -98,7 +105,7 @@ def test_troubleshooting_quotes_errors() -> None:
 
 @pytest.mark.parametrize("quoted", QUOTED)
 def test_what_troubleshooting_quotes_is_said(quoted: str) -> None:
-    assert any(found.says(quoted) for found in error_texts()), f"nothing raises {quoted!r}"
+    assert any(found.says(quoted) for found in texts()), f"nothing raises {quoted!r}"
 
 
 def test_texts_are_read_off_the_source(tmp_path: Path) -> None:
@@ -115,3 +122,9 @@ def test_texts_are_read_off_the_source(tmp_path: Path) -> None:
     assert {found.text for found in error_texts(tmp_path)} == wanted
     assert ErrorText("OddError", "…x… pixels are odd", "odd.py").says("… pixels  are")
     assert not ErrorText("OddError", "…x… pixels are odd", "odd.py").says("pixels are even")
+
+
+def test_names_that_share_a_description_each_have_it(site: Path) -> None:
+    reference = page(site, "reference.html")
+    assert "threads, provider" not in reference
+    assert reference.count("see <code>open_engine</code>.") == 2
