@@ -12,7 +12,8 @@ from typing import Any
 from gpu_tables import LATER_GPU, PYTORCH, RESULTS
 from markdown_tables import markdown
 
-from mirnet_edge.bundled import bundled_models
+from mirnet_edge.bundled import bundled_model, bundled_models
+from mirnet_edge.cli.restore import DEFAULT_MODEL
 
 PUBLISHED = Path(__file__).with_name("published.json")
 
@@ -34,8 +35,8 @@ TRIALS = (
     Trial("twice the size, Set5, luma", "set5", "×2"),
     Trial("low light, 4 pairs of LOL", "lol_train4", "pairs", "LOL (15)"),
 )
-FRAME = ("edge-s", [1, 1088, 1920])
-"""The network and the shape whose speed stands in the table."""
+FRAME = [1, 1088, 1920]
+"""The shape at which the default model's network is timed: 1080p, padded."""
 Rival = tuple[float, str]
 """A figure, and whose it is."""
 
@@ -105,11 +106,13 @@ def _published(trial: Trial) -> list[Rival]:
 
 def _speed() -> list[str]:
     """The network alone on a 1080p frame: ours and the fastest PyTorch."""
-    network, shape = FRAME
+    model = bundled_model(DEFAULT_MODEL)
+    assert model is not None, DEFAULT_MODEL
+    network = model.card["preset"]
     found: dict[str, dict[str, float]] = {"ours": {}, "torch": {}}
     for path in sorted(RESULTS.glob("*/race.json")):
         for race in json.loads(path.read_text(encoding="utf-8"))["races"]:
-            if (race["network"], race["shape"]) != (network, shape):
+            if (race["network"], race["shape"]) != (network, FRAME):
                 continue
             rows = [row for row in race["rows"] if "wall_ms" in row]
             times = [(row.get("device_ms") or row["wall_ms"])["p50"] for row in rows]
