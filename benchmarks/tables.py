@@ -95,24 +95,40 @@ def portable_table() -> str:
             [f"peak memory beyond input and output, {size} photo", f"{value['megabytes']:.0f} MB"]
             for size, value in memory.items()
         ),
+    ]
+    halos = list(next(iter(next(iter(tiles.values())).values())))
+    agreement = [
+        ["PSNR of tiles against the untiled output", "tile", "`statistics`", *halos],
+        *_agreement_rows("`edge-s-denoise`, a photo, σ 25", tiles),
         *(
-            [f"`statistics` {mode}, {name} px, PSNR against the untiled output", _by_halo(row)]
-            for mode, by_tile in tiles.items()
-            for name, row in by_tile.items()
+            row
+            for name in ("mirnet", "mirnet-v2")
+            for row in _agreement_rows(
+                f"{name} of full depth, narrow, random weights", _random_network(info, name)
+            )
         ),
-        *(
-            [f"{network} of full depth, narrow, random weights: `statistics` {mode}, tile 128 px",
-             _by_halo(by_tile["tile 128"])]
-            for network in ("mirnet", "mirnet-v2")
-            for mode, by_tile in _random_network(info, network).items()
-        ),
-    ]  # fmt: skip
+    ]
     where = (
         f"\n{machine['cpu']['brand_raw']}, {machine['usable_cores']} cores, Python "
         f"{machine['python_version']}, onnxruntime {versions['onnxruntime']}, torch "
         f"{versions['torch']}. Record: `benchmarks/results/portable.json`; `make bench` repeats it."
     )
-    return markdown(rows) + where + "\n"
+    return markdown(rows) + "\n" + markdown(agreement) + where + "\n"
+
+
+def _agreement_rows(network: str, tiles: dict[str, Any]) -> list[list[str]]:
+    """Those of one network, by tile and mode."""
+    sizes = list(next(iter(tiles.values())))
+    return [
+        [
+            network,
+            size.removeprefix("tile "),
+            mode,
+            *(f"{db:.1f} dB" for db in tiles[mode][size].values()),
+        ]
+        for size in sizes
+        for mode in tiles
+    ]
 
 
 def _random_network(info: dict[str, Any], network: str) -> dict[str, Any]:
@@ -170,10 +186,6 @@ def video_table() -> str:
         f"{versions['onnxruntime']}. Record: `benchmarks/results/video.json`."
     )
     return markdown(rates) + "\n" + markdown(rows) + where + "\n"
-
-
-def _by_halo(row: dict[str, float]) -> str:
-    return ", ".join(f"{value:.1f} dB ({halo})" for halo, value in row.items())
 
 
 TABLES = {
