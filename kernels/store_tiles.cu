@@ -10,6 +10,8 @@
 //   alpha   RGBA and BGRA: a frame of the same size and format whose alpha is copied. Pass the
 //           frame itself and alpha stays in place: a thread reads its own pixels before it writes
 //           them. Null: opaque (the maximum; 1 for float32). Gray, RGB and BGR do not look at it.
+//   nonfinite  one uint64, or null: the number of kept values that are NaN or infinite is added to
+//           it (finite.cuh)
 //
 // Sample = value * maximum in float32, cut to 0..maximum, rounded to nearest with ties to even
 // (numpy.rint); NaN becomes 0. Gray is the mean of the three, rounded once: (red + green + blue) *
@@ -35,7 +37,7 @@
 // vectors of all its rows, planes and alpha before it converts the first (tile.cuh: straight): 96
 // bytes for four rows of __half. Any grid is correct in x and y (the loops stride over it);
 // gridDim.z is the number of tiles; a block has 128 threads at most.
-#include "tile.cuh"
+#include "finite.cuh"
 
 // The words of a group of pixels; alpha is that of the pixels of `alpha`, words that lie like them.
 template <typename Order, typename Sample, typename Value>
@@ -76,9 +78,11 @@ __device__ __forceinline__ void fill_opaque(unsigned (&words)[channels]) {
 template <typename Sample, typename Order, typename Value>
 __device__ __forceinline__ void store_straight(const Tile<const Value>& tile, const Value* in,
                                                Sample* out, long long pitch_bytes,
-                                               const Sample* alpha, long long alpha_pitch_bytes) {
+                                               const Sample* alpha, long long alpha_pitch_bytes,
+                                               unsigned long long* nonfinite) {
     constexpr int channels = Order::channels;
     Vector<Value, Group<Sample>::px> planes[store_rows][3];
+    float zero = 0.0f;
     unsigned alphas[store_rows][channels];
 #pragma unroll
     for (int i = 0; i < store_rows; ++i) {
@@ -96,7 +100,9 @@ __device__ __forceinline__ void store_straight(const Tile<const Value>& tile, co
         unsigned words[channels];
         from_planes<Order, Sample>(planes[i], alphas[i], words);
         Words<channels>::write(row_at<Sample>(out, pitch_bytes, i), words);
+        zero += vanished(planes[i]);
     }
+    count_nonfinite(zero, tile, in, store_rows, Group<Sample>::px, nonfinite);
 }
 
 // Alpha of the group that begins at x, from columns left..right - 1 of the row.
@@ -150,7 +156,8 @@ __device__ __forceinline__ void write_samples(Sample* out, const unsigned (&word
 template <typename Sample, typename Order, typename Value>
 __device__ __forceinline__ void store_group(const Tile<const Value>& tile, const int2& origin,
                                             Sample* row, const Sample* alpha, int x, int y,
-                                            int left, int right, int width) {
+                                            int left, int right, int width,
+                                            unsigned long long* nonfinite) {
     constexpr int channels = Order::channels;
     constexpr int group = Group<Sample>::px;
     const int first = max(left - x, 0);
@@ -164,6 +171,9 @@ __device__ __forceinline__ void store_group(const Tile<const Value>& tile, const
     unsigned words[channels];
     from_planes<Order, Sample>(planes, alphas, words);
     write_samples(row + static_cast<long long>(x) * channels, words, first, last);
+    // Of the pixels beside first..last - 1, `planes` has copies of these.
+    count_nonfinite(vanished(planes), tile, tile.at(x + first - origin.x, y - origin.y), 1,
+                    last - first, nonfinite);
 }
 
 template <typename Sample, typename Order, typename Value>
@@ -171,7 +181,8 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
                                             int tile_width, const int2* __restrict__ origins,
                                             const int4* __restrict__ kept, void* frame,
                                             long long pitch_bytes, int height, int width,
-                                            const void* alpha, long long alpha_pitch_bytes) {
+                                            const void* alpha, long long alpha_pitch_bytes,
+                                            unsigned long long* nonfinite) {
     constexpr int channels = Order::channels;
     constexpr int group = Group<Sample>::px;
     if (channels != 4) alpha = nullptr;
@@ -208,7 +219,7 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
                 store_straight<Sample, Order>(
                     tile, tile.at(x - origin.x, y - origin.y),
                     row_at<Sample>(out, pitch_bytes, y - top) + sample, pitch_bytes, in_alpha,
-                    alpha_pitch_bytes);
+                    alpha_pitch_bytes, nonfinite);
                 continue;
             }
 #pragma unroll 1
@@ -218,7 +229,7 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
                     alpha == nullptr ? nullptr : row_at<Sample>(alpha, alpha_pitch_bytes, i);
                 store_group<Sample, Order>(tile, origin, row, alpha_row,
                                            begin_of<channels>(row, left) + offset, i, left, right,
-                                           width);
+                                           width, nonfinite);
             }
         }
     }
@@ -230,9 +241,10 @@ __device__ __forceinline__ void store_tiles(const void* __restrict__ tiles, int 
         const void* __restrict__ tiles, int tile_height, int tile_width,                           \
         const int2* __restrict__ origins, const int4* __restrict__ kept, void* frame,              \
         long long pitch_bytes, int height, int width, const void* alpha,                           \
-        long long alpha_pitch_bytes) {                                                             \
+        long long alpha_pitch_bytes, unsigned long long* nonfinite) {                              \
         store_tiles<Sample, Order, Value>(tiles, tile_height, tile_width, origins, kept, frame,    \
-                                          pitch_bytes, height, width, alpha, alpha_pitch_bytes);   \
+                                          pitch_bytes, height, width, alpha, alpha_pitch_bytes,    \
+                                          nonfinite);                                              \
     }
 
 ALL_FRAMES(STORE_TILES)

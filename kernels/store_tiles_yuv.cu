@@ -9,6 +9,8 @@
 //              are even where `multiple` and `blend` are multiples of 4.
 //   matrix     RgbToYuv, by value
 //   y, cb, cr  planes of the frame and their pitches in bytes; formats, sizes, chroma: yuv.cuh
+//   nonfinite  one uint64, or null: the number of stored values of the tiles that are NaN or
+//              infinite is added to it (finite.cuh)
 //
 // In float32 with fused multiply-adds, red first: Y = black + luma . rgb for each pixel; Cb and Cr
 // = 128/255 + cb . mean, cr . mean with the mean rgb of the pixels that share them; all in units of
@@ -27,7 +29,7 @@
 // its rows and planes before it uses the first, and writes two words of luma in each row and two of
 // chroma for the rows that share it. All else goes group by group. Any grid is correct in x and y;
 // gridDim.z is the number of tiles; a block has 128 threads at most.
-#include "tile.cuh"
+#include "finite.cuh"
 #include "yuv.cuh"
 
 enum { yuv_rows = 2 };
@@ -59,9 +61,11 @@ __device__ __forceinline__ unsigned chroma_code(const float (&weights)[3], const
 }
 
 // Codes of a group of 4 pixels in the rows that share chroma: words as Format::write takes them.
+// `zero` stays zero, or becomes NaN where some value is not finite, and with it its luma.
 template <int rows, typename Value>
 __device__ __forceinline__ unsigned codes_of(const Vector<Value, 4> (&planes)[rows][3],
-                                             const RgbToYuv& matrix, unsigned (&luma)[rows]) {
+                                             const RgbToYuv& matrix, unsigned (&luma)[rows],
+                                             float& zero) {
     float sums[2][3];
 #pragma unroll
     for (int row = 0; row < rows; ++row) {
@@ -75,7 +79,9 @@ __device__ __forceinline__ unsigned codes_of(const Vector<Value, 4> (&planes)[ro
                 rgb[c] = to_float(planes[row][c].values[i]);
                 sum[c] = row == 0 && i % 2 == 0 ? rgb[c] : sum[c] + rgb[c];
             }
-            codes[i] = code_of(weighted(matrix.luma, rgb, matrix.black));
+            const float number = weighted(matrix.luma, rgb, matrix.black);
+            zero = fmaf(number, 0.0f, zero);
+            codes[i] = code_of(number);
         }
         luma[row] = bytes_of(codes[0], codes[1], codes[2], codes[3]);
     }
@@ -103,7 +109,8 @@ __device__ __forceinline__ void read_groups(const Value* in, Vector<Value, 4>& f
 template <typename Format, typename Value>
 __device__ __forceinline__ void store_straight(const Tile<const Value>& tile, const Value* in,
                                                const RgbToYuv& matrix,
-                                               const Planes<unsigned char>& frame, int x, int y) {
+                                               const Planes<unsigned char>& frame, int x, int y,
+                                               unsigned long long* nonfinite) {
     constexpr int rows = Format::rows;
     constexpr int shares = yuv_rows / rows;
     Vector<Value, 4> groups[shares][2][rows][3];
@@ -116,18 +123,20 @@ __device__ __forceinline__ void store_straight(const Tile<const Value>& tile, co
         }
     }
     const typename Format::Target target(frame, x, y);
+    float zero = 0.0f;
 #pragma unroll
     for (int i = 0; i < shares; ++i) {
         Pair luma[rows], chroma;
 #pragma unroll
         for (int group = 0; group < 2; ++group) {
             unsigned codes[rows];
-            chroma.values[group] = codes_of(groups[i][group], matrix, codes);
+            chroma.values[group] = codes_of(groups[i][group], matrix, codes, zero);
 #pragma unroll
             for (int j = 0; j < rows; ++j) luma[j].values[group] = codes[j];
         }
         target.write(i, luma, chroma);
     }
+    count_nonfinite(zero, tile, in, yuv_rows, 8, nonfinite);
 }
 
 // The general way, of one group, in the rows that share chroma: columns left..right - 1.
@@ -135,7 +144,7 @@ template <typename Format, typename Value>
 __device__ __forceinline__ void store_group(const Tile<const Value>& tile, const int2& origin,
                                             const RgbToYuv& matrix,
                                             const Planes<unsigned char>& frame, int x, int y,
-                                            int left, int right) {
+                                            int left, int right, unsigned long long* nonfinite) {
     constexpr int rows = Format::rows;
     const int first = max(left - x, 0);
     const int last = min(right - x, 4);
@@ -146,8 +155,12 @@ __device__ __forceinline__ void store_group(const Tile<const Value>& tile, const
         read_pixels(tile, x - origin.x, y - origin.y + i, first, last, planes[i]);
     }
     unsigned luma[rows];
-    const unsigned chroma = codes_of(planes, matrix, luma);
+    float zero = 0.0f;
+    const unsigned chroma = codes_of(planes, matrix, luma, zero);
     Format::write(frame, x, y, luma, chroma, first, last);
+    // Of the pixels beside first..last - 1, `planes` has copies of these.
+    count_nonfinite(zero, tile, tile.at(x + first - origin.x, y - origin.y), rows, last - first,
+                    nonfinite);
 }
 
 template <typename Format, typename Value>
@@ -157,7 +170,7 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
                                                 const int4* __restrict__ kept,
                                                 const RgbToYuv& matrix,
                                                 const Planes<unsigned char>& frame, int height,
-                                                int width) {
+                                                int width, unsigned long long* nonfinite) {
     constexpr int rows = Format::rows;
     const int2 origin = origins[blockIdx.z];
     const Region region =
@@ -180,14 +193,15 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
              x += step_x) {
             if (straight && y + yuv_rows <= bottom && x >= left && x + 8 <= right) {
                 store_straight<Format>(tile, tile.at(x - origin.x, y - origin.y), matrix,
-                                       frame, x, y);
+                                       frame, x, y, nonfinite);
                 continue;
             }
 #pragma unroll 1
             for (int row = y; row < min(y + yuv_rows, bottom); row += rows) {
 #pragma unroll 1
                 for (int group = x; group < x + 8; group += 4) {
-                    store_group<Format>(tile, origin, matrix, frame, group, row, left, right);
+                    store_group<Format>(tile, origin, matrix, frame, group, row, left, right,
+                                        nonfinite);
                 }
             }
         }
@@ -200,12 +214,12 @@ __device__ __forceinline__ void store_tiles_yuv(const void* __restrict__ tiles, 
         const void* __restrict__ tiles, int tile_height, int tile_width,                           \
         const int2* __restrict__ origins, const int4* __restrict__ kept, RgbToYuv matrix, void* y, \
         long long y_pitch_bytes, void* cb, long long cb_pitch_bytes, void* cr,                     \
-        long long cr_pitch_bytes, int height, int width) {                                         \
+        long long cr_pitch_bytes, int height, int width, unsigned long long* nonfinite) {          \
         store_tiles_yuv<Format, Value>(                                                            \
             tiles, tile_height, tile_width, origins, kept, matrix,                                 \
             {static_cast<unsigned char*>(y), y_pitch_bytes, static_cast<unsigned char*>(cb),       \
              cb_pitch_bytes, static_cast<unsigned char*>(cr), cr_pitch_bytes},                     \
-            height, width);                                                                        \
+            height, width, nonfinite);                                                             \
     }
 
 ALL_YUV_FRAMES(STORE_TILES_YUV)

@@ -1,5 +1,5 @@
-"""Which file becomes which engine, and which of several a `Restorer` runs: the first that fits into
-memory."""
+"""Which file becomes which engine, which of several a `Restorer` runs (the first that fits into
+memory), and by which way frames come to it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ from mirnet_edge._arguments import explained
 from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, card_path
-from mirnet_edge.engines.protocol import DeviceEngine, Engine
+from mirnet_edge.engines.protocol import DeviceEngine, Engine, works_on_device
 from mirnet_edge.errors import DeviceMemoryError, EngineError, TilingError
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.frame_path import Nan, require_nan
+from mirnet_edge.frames.noise_level import NoiseLevel
+from mirnet_edge.frames.pixel_formats import PixelFormat
+from mirnet_edge.host.path import HostPath
+from mirnet_edge.pooling.passes import FrameStatistics
+from mirnet_edge.tiling.geometry import Tiling
 
 if TYPE_CHECKING:
+    from mirnet_edge.device.path import DevicePath
     from mirnet_edge.trt.engine import TensorRTEngine
 
     def _on_device(engine: TensorRTEngine) -> DeviceEngine:
@@ -174,6 +182,53 @@ def choice_of(
             "an object with run()"
         )
     return EngineChoice(model, memory_limit, threads, provider, serves)
+
+
+def path_to(
+    engine: Engine,
+    *,
+    facts: ModelFacts,
+    tiling: Callable[[int, int], Tiling],
+    statistics: FrameStatistics | None,
+    samples: int,
+    noise: NoiseLevel | None,
+    pixels: PixelFormat | None,
+    frame_size: tuple[int, int] | None,
+    memory_limit: int | None,
+    nan: Nan,
+) -> HostPath | DevicePath:
+    """The way of frames to an engine, for what a `Restorer` was asked: on the device where it works
+    there on three channels; see `HostPath` and `DevicePath`.
+
+    Raises:
+        ConfigError: there is no such ``nan``.
+    """
+    require_nan(nan)
+    if not works_on_device(engine) or (facts.in_channels, facts.out_channels) != (3, 3):
+        return HostPath(
+            engine,
+            facts=facts,
+            tiling=tiling,
+            statistics=statistics,
+            noise=noise,
+            pixels=pixels,
+            frame_size=frame_size,
+            nan=nan,
+        )
+    from mirnet_edge.device.path import DevicePath
+
+    return DevicePath(
+        engine,
+        facts=facts,
+        tiling=tiling,
+        pooling=statistics,
+        samples=samples,
+        noise=noise,
+        pixels=pixels,
+        frame_size=frame_size,
+        memory_limit=memory_limit,
+        nan=nan,
+    )
 
 
 def _card_of(path: Path) -> EngineCard | None:

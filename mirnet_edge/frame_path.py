@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from mirnet_edge.errors import FrameError
+from mirnet_edge.errors import ConfigError, FrameError
+
+Nan = Literal["auto", "raise", "zero"]
+"""What becomes of NaN and infinity that come out of an engine; see `Restorer`."""
 
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles), or of other work that is counted."""
@@ -91,6 +94,8 @@ class Timings:
         passes: how often all tiles were run; more than once only for exact statistics of the frame.
         samples: tiles run before that, for a first estimate of the frame's statistics.
         noise: the level that the network was told, in units of 1/255; None where it asks for none.
+        nonfinite: how many of the engine's values were NaN or infinite where they were stored; see
+            ``nan`` of `Restorer`.
     """
 
     tiles: int = 0
@@ -100,6 +105,7 @@ class Timings:
     passes: int = 1
     samples: int = 0
     noise: float | None = None
+    nonfinite: int = 0
 
     @property
     def total_ms(self) -> float:
@@ -119,6 +125,12 @@ def check_size(size: tuple[int, int], frame_size: tuple[int, int] | None) -> Non
             f"{frame_size[0]}x{frame_size[1]} alone; make it without frame_size, or another one "
             "for this size"
         )
+
+
+def require_nan(nan: str) -> None:
+    """Check that it is one of `Nan`; a `ConfigError` else."""
+    if nan not in get_args(Nan):
+        raise ConfigError(f'nan={nan!r:.60}: need "auto", "raise" or "zero"')
 
 
 class FramePath(Protocol):

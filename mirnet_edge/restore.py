@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge._arguments import explained
 from mirnet_edge.deadline import Deadline
-from mirnet_edge.engine_choice import ModelPath, choice_of
+from mirnet_edge.engine_choice import ModelPath, choice_of, path_to
 from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.engines.protocol import (
     Engine,
@@ -26,7 +26,7 @@ from mirnet_edge.engines.shared import asked_settings, shared_statistics
 from mirnet_edge.engines.tuned import Tuned, tuned_for
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, StreamError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import FramePath, Latency, Progress, StreamedPath, Ticket, Timings
+from mirnet_edge.frame_path import FramePath, Latency, Nan, Progress, StreamedPath, Ticket, Timings
 from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.host.path import HostPath
@@ -71,6 +71,9 @@ class Restorer:
         threads, provider: see `open_engine`.
         timeout: seconds that a frame may take, after which an engine counts as hanging, which is an
             error of the frame and of all that follow; None waits.
+        nan: where values of the engine are NaN or infinite, as FP16 makes them where it overflows:
+            "raise" an `EngineError`, or restore NaN as "zero" and infinity as the end of the range.
+            "auto" raises on the host; on the device ``timings.nonfinite`` counts them.
         tuned: take what ``mirnet-edge tune`` found for this model on this device, where tile,
             memory limit, threads and provider are left to it: the engine that it built, its tiles,
             and with ``statistics`` at its default those that it chose.
@@ -115,6 +118,7 @@ class Restorer:
         provider: str | None = None,
         tuned: bool = True,
         timeout: float | None = None,
+        nan: Nan = "auto",
     ) -> None:
         self.tuned: Tuned | None = None
         is_left_to_it = (tile, memory_limit, threads, provider) == ("auto", None, None, None)
@@ -126,7 +130,7 @@ class Restorer:
                 statistics = self.tuned.statistics if statistics == "auto" else statistics
         self._closed = True  # until an engine is open: whatever fails before has nothing to close
         self._lock = threading.RLock()  # a progress callback may close
-        self._deadline = Deadline(timeout)
+        self._deadline, self._nan = Deadline(timeout), nan
         self._halo, self._blend, self._asked_tile = halo, blend, tile
         self._memory_limit, self._frame_size = memory_limit, frame_size
         self._settings = asked_settings(statistics)
@@ -156,7 +160,18 @@ class Restorer:
             if self._cut.tile is None and settings is None:
                 settings = StatisticsSettings()  # whole frames share with none: no graphs for it
             self.statistics, self._unshared = shared_statistics(engine, self.facts, settings)
-            self._path = self._make_path()
+            self._path = path_to(
+                engine,
+                facts=self.facts,
+                tiling=self.tiling,
+                statistics=self.statistics,
+                samples=(settings or StatisticsSettings()).samples,
+                noise=self._noise,
+                pixels=self._pixels,
+                frame_size=self._frame_size,
+                memory_limit=self._memory_limit,
+                nan=self._nan,
+            )
             if self._cut.tile is not None:
                 require_memory(self.facts, self._cut.tile, self._host_limit)
         except DeviceMemoryError as error:
@@ -172,32 +187,6 @@ class Restorer:
         if self._choice is None:
             raise error
         return self._choice.open_next(error)
-
-    def _make_path(self) -> HostPath | DevicePath:
-        facts, three = self.facts, (3, 3)
-        if not works_on_device(self.engine) or (facts.in_channels, facts.out_channels) != three:
-            return HostPath(
-                self.engine,
-                facts=facts,
-                tiling=self.tiling,
-                statistics=self.statistics,
-                noise=self._noise,
-                pixels=self._pixels,
-                frame_size=self._frame_size,
-            )
-        from mirnet_edge.device.path import DevicePath
-
-        return DevicePath(
-            self.engine,
-            facts=facts,
-            tiling=self.tiling,
-            pooling=self.statistics,
-            samples=(self._settings or StatisticsSettings()).samples,
-            noise=self._noise,
-            pixels=self._pixels,
-            frame_size=self._frame_size,
-            memory_limit=self._memory_limit,
-        )
 
     @overload
     def __call__(
@@ -238,8 +227,7 @@ class Restorer:
             TilingError: whole frames (``tile=None``) of which this one exceeds ``memory_limit``.
 
         A float32 frame of the host that holds NaN, or values that are not of [0, 1] and noise, is
-        refused, and an engine that returns NaN is an error; not so on the GPU, where nothing is
-        searched: NaN is restored as 0, and what is beyond the range is cut.
+        refused; not so on the GPU, where frames are not searched: what is beyond the range is cut.
         """
         with self._deadline.entering(self._lock):
             path, ticket = self._submit(frame, out, progress)

@@ -35,6 +35,7 @@ from kernel_twins import (
     load_tiles,
     load_tiles_yuv,
     luma_sums,
+    nonfinite_values,
     store_tiles,
     store_tiles_yuv,
 )
@@ -196,10 +197,16 @@ class KernelCases:
         values = awkward_tiles(random, (len(origins), 3, *sizes.tile), VALUES[value])
         tiles, where, regions = memory.put_tiles(values), memory.put(origins), memory.put(kept)
         other = memory.put_frame(frame[::-1], frame_format)
+        counter = np.zeros(1, np.uint64)
+        stream, wrong = bench.stream, nonfinite_values(values, origins, kept, sizes.frame)
         for alpha in ("none", "own", "other") if len(ORDERS[order]) == 4 else ("none",):
             target = memory.put_frame(frame, frame_format, gap)
             given = {"none": None, "own": target, "other": other}[alpha]
-            bench.kernels.store(tiles, where, regions, target, stream=bench.stream, alpha=given)
+            counted = memory.put(counter)
+            bench.kernels.store(
+                tiles, where, regions, target, stream=stream, alpha=given, nonfinite=counted
+            )
+            assert memory.take(counted, counter)[0] == wrong
             source = {"none": None, "own": frame, "other": frame[::-1]}[alpha]
             expected = store_tiles(frame, order, values, origins, kept, source)
             found = memory.take_frame(target, frame, gap)
@@ -221,7 +228,12 @@ class KernelCases:
         places, kept = disjoint_regions(random, sizes.yuv, sizes.tile, 2)
         values = awkward_tiles(random, (len(places), 3, *sizes.tile), VALUES[value])
         tiles, where, regions = memory.put_tiles(values), memory.put(places), memory.put(kept)
-        bench.kernels.store(tiles, where, regions, frame, stream=bench.stream)
+        counter = np.zeros(1, np.uint64)
+        counted = memory.put(counter)
+        bench.kernels.store(tiles, where, regions, frame, stream=bench.stream, nonfinite=counted)
+        shared = (1 if layout == "yuyv" else 2, 2)
+        wrong = nonfinite_values(values, places, kept, sizes.yuv, shared)
+        assert memory.take(counted, counter)[0] == wrong
         stored = store_tiles_yuv(planes, layout, COLOUR, values, places, kept)
         for plane, before, after in zip(frame.planes, planes, stored, strict=True):
             bench.same(memory.take(plane.address, before), after, "stored")

@@ -62,8 +62,9 @@ class HostKernels:
         origins: Array,
         kept: Array,
         alpha: Array | None,
-    ) -> None:
-        batch = in_memory(tiles)
+    ) -> int:
+        """How many values were not finite."""
+        batch, nonfinite = in_memory(tiles), np.zeros(1, np.uint64)
         self._launch_tiles(
             f"store_tiles_{order}_{name_of(frame)}_{value_of(tiles)}",
             len(origins),
@@ -76,7 +77,9 @@ class HostKernels:
             *frame.shape[:2],
             None if alpha is None else pointer(alpha),
             ctypes.c_longlong(0 if alpha is None else alpha.strides[0]),
+            pointer(nonfinite),
         )
+        return int(nonfinite[0])
 
     def load_tiles_yuv(
         self,
@@ -108,8 +111,9 @@ class HostKernels:
         tiles: Array,
         origins: Array,
         kept: Array,
-    ) -> None:
-        batch = in_memory(tiles)
+    ) -> int:
+        """How many values were not finite."""
+        batch, nonfinite = in_memory(tiles), np.zeros(1, np.uint64)
         self._launch_tiles(
             f"store_tiles_{frame_format}_u8_{value_of(tiles)}",
             len(origins),
@@ -120,7 +124,9 @@ class HostKernels:
             pointer(matrix),
             *plane_arguments(planes),
             *size_of(planes, frame_format),
+            pointer(nonfinite),
         )
+        return int(nonfinite[0])
 
     def blend_tiles(
         self,

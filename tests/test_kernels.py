@@ -24,7 +24,7 @@ from kernel_samples import (
     shape_of,
     some_origins,
 )
-from kernel_twins import SAMPLES, VALUES, load_tiles, reflected, store_tiles
+from kernel_twins import SAMPLES, VALUES, load_tiles, nonfinite_values, reflected, store_tiles
 
 # Height and width of frames and of tiles, odd ones and tiles larger than the frame on purpose.
 FRAME_SIZES_PX = ((1, 1), (1, 6), (5, 1), (2, 3), (13, 17), (24, 40))
@@ -89,14 +89,16 @@ def test_store_tiles(host: HostKernels, frame_format: str, value: str) -> None:
         other = rows_in(pitched_buffer(random, shape, 2, sample), shape, 2)
         origins, kept = disjoint_regions(random, size_px, tile_size_px)
         tiles = awkward_tiles(random, (len(origins), 3, *tile_size_px), VALUES[value])
+        wrong = nonfinite_values(tiles, origins, kept, size_px)
         for alpha in (frame, other, None):
             # The twin's buffer is compared whole: what lies between the rows must not change.
             expected = buffer.copy()
             rows_in(expected, shape, gap)[...] = store_tiles(
                 frame, order, tiles, origins, kept, alpha
             )
-            host.store_tiles(frame, order, tiles, origins, kept, alpha)
+            counted = host.store_tiles(frame, order, tiles, origins, kept, alpha)
             assert_same(buffer, expected, f"frame {size_px}, tile {tile_size_px}, gap {gap}")
+            assert counted == wrong
 
 
 def test_rows_may_lie_bottom_first(host: HostKernels) -> None:

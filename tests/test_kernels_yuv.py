@@ -26,6 +26,7 @@ from kernel_twins import (
     YUV_FORMATS,
     Array,
     load_tiles_yuv,
+    nonfinite_values,
     store_tiles_yuv,
     yuv_codes,
 )
@@ -95,7 +96,9 @@ def test_store_tiles_yuv(host: HostKernels, frame_format: str, value: str) -> No
         expected = [buffer.copy() for buffer in buffers]
         for buffer, plane, gap in zip(expected, stored, gaps, strict=False):
             rows_in(buffer, plane.shape, gap)[...] = plane
-        host.store_tiles_yuv(planes, frame_format, colour.to_yuv, tiles, origins, kept)
+        counted = host.store_tiles_yuv(planes, frame_format, colour.to_yuv, tiles, origins, kept)
+        shared = (1 if frame_format == "yuyv" else 2, 2)
+        assert counted == nonfinite_values(tiles, origins, kept, size_px, shared)
         for actual, twin in zip(buffers, expected, strict=True):
             assert_same(actual, twin, f"frame {size_px}, tile {tile_size_px}, gaps {gaps}")
 

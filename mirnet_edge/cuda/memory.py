@@ -36,10 +36,13 @@ class DeviceBuffer(Owner):
         with self._doing(f"copying {target.nbytes:,} bytes from the GPU"):
             self.device.driver.memcpy_dtoh_async(target, self.address, stream.native)
 
-    def fill(self, byte: int, *, stream: Stream) -> None:
-        """Queue the setting of each byte of this memory to ``byte``, 0 to 255."""
-        with self._doing(f"filling {self.size_bytes:,} bytes of GPU memory"):
-            self.device.driver.memset_d8_async(self.address, byte, self.size_bytes, stream.native)
+    def fill(self, byte: int, *, stream: Stream, start: int = 0) -> None:
+        """Queue the setting of each byte of this memory, from ``start`` on, to ``byte``, 0 to
+        255."""
+        size_bytes = self.size_bytes - start
+        with self._doing(f"filling {size_bytes:,} bytes of GPU memory"):
+            address, native = self.address + start, stream.native
+            self.device.driver.memset_d8_async(address, byte, size_bytes, native)
 
     def copy_from(self, address: int, size_bytes: int, *, stream: Stream) -> None:
         """Queue a copy of other memory of the device to the start of this; the two may not

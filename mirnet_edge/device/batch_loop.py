@@ -34,6 +34,8 @@ COLOURS = 3
 CLOCK_WORDS = 8
 PLANES_MULTIPLE = 4
 PRE, ENGINE, POST = 1, 2, 3  # entries of the clock
+# Behind these, so that they are set to zero at once, and come to the host in the clock's copy.
+NONFINITE, CURSOR = 6, 7
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Scratch(Owner):
 
     Attributes:
         stream: that all of it is used on.
-        clock, cursor: see `TileKernels.lap` and `TileKernels.advance`.
+        clock: see `TileKernels.lap`; its last words are the two that follow.
+        cursor, nonfinite: addresses, see `TileKernels.advance` and `TileKernels.store`.
         origins, kept: of the batch at hand.
         blocks: what each batch gathered, (rows, block_words) float32; None where nothing is.
         planes, planes_origin: of a frame that is enlarged, at its own size, from which its tiles
@@ -85,7 +88,10 @@ class Scratch(Owner):
         self.planes_origin = self.ring_rows = self.ramp = 0
         batch = machine.batch
         with self._making():
-            self.clock, self.cursor = self._buffer(8 * CLOCK_WORDS), self._buffer(4)
+            self.clock = self._buffer(8 * CLOCK_WORDS)
+            self.nonfinite, self.cursor = (
+                self.clock.address + 8 * word for word in (NONFINITE, CURSOR)
+            )
             self.origins = self._buffer(8 * batch).address
             self.kept = self._buffer(16 * batch).address
             if machine.pooling is not None:
@@ -123,8 +129,8 @@ class Scratch(Owner):
         return self._own(DeviceBuffer(self.device, size_bytes))
 
     def rewind(self) -> None:
-        """Queue the setting of the cursor to the first batch."""
-        self.cursor.fill(0, stream=self.stream)
+        """Queue the setting of the cursor to the first batch, and of what is counted to none."""
+        self.clock.fill(0, stream=self.stream, start=8 * NONFINITE)
 
     def read_blocks(self, into: NDArray[np.float32]) -> None:
         """Queue the copy of what all batches gathered into a page-locked array."""
@@ -203,7 +209,7 @@ class BatchLoop(Owner):
         machine, scratch = self._machine, self._scratch
         source, target = self.frames
         kernels, stream, batch = machine.kernels, machine.engine.stream, machine.batch
-        cursor, rows = scratch.cursor.address, tables.rows
+        cursor, rows = scratch.cursor, tables.rows
         kernels.lap(scratch.clock.address, 0, stream=stream)
         kernels.take_row(tables.origins, 2 * batch, cursor, rows, scratch.origins, stream=stream)
         kernels.take_row(tables.kept, 4 * batch, cursor, rows, scratch.kept, stream=stream)
@@ -225,7 +231,7 @@ class BatchLoop(Owner):
         kernels.advance(cursor, stream=stream)
 
     def _run_engine(self, work: Work, tables: BatchTables) -> None:
-        machine, cursor = self._machine, self._scratch.cursor.address
+        machine, cursor = self._machine, self._scratch.cursor
         pooling, kernels, stream = machine.pooling, machine.kernels, machine.engine.stream
         if work == "plain" or pooling is None:
             machine.engine.enqueue()
@@ -251,7 +257,7 @@ class BatchLoop(Owner):
         machine, scratch = self._machine, self._scratch
         kernels, stream, tiles = machine.kernels, machine.engine.stream, machine.engine.restored
         if scratch.ring is not None:
-            words, cursor, rows = tiles.size_bytes // 4, scratch.cursor.address, scratch.ring_rows
+            words, cursor, rows = tiles.size_bytes // 4, scratch.cursor, scratch.ring_rows
             ring = scratch.ring.address
             kernels.put_row(tiles.address, words, cursor, rows, ring, stream=stream)
             kernels.blend(
@@ -271,4 +277,12 @@ class BatchLoop(Owner):
         # That of an enlarged frame was written when it began, and stays.
         given = source if machine.scale == 1 else target
         alpha = given if given.has_alpha else None
-        kernels.store(tiles, scratch.origins, scratch.kept, target, stream=stream, alpha=alpha)
+        kernels.store(
+            tiles,
+            scratch.origins,
+            scratch.kept,
+            target,
+            stream=stream,
+            alpha=alpha,
+            nonfinite=scratch.nonfinite,
+        )

@@ -27,7 +27,8 @@ class FrameSlot(Owner):
     Attributes:
         source, target: the frame and the restored frame, of ``layout`` and ``target_layout``.
         source_frame, target_frame: the device's side of them, for the kernels.
-        clock: (8,) uint64, what the kernels' clock said at the frame's end, in nanoseconds.
+        clock: (8,) uint64, what the kernels' clock said at the frame's end, in nanoseconds, and
+            what they counted.
         gathered: (block_words,) float32, all that a frame gathers; None where nothing is.
         started, uploaded, begun, gathering, computed, downloaded: marks in the streams.
     """

@@ -25,7 +25,7 @@ import numpy as np
 
 from mirnet_edge.cuda import Owner, Stream
 from mirnet_edge.device.array_layout import ArrayLayout
-from mirnet_edge.device.batch_loop import ENGINE, POST, PRE, Machine
+from mirnet_edge.device.batch_loop import ENGINE, NONFINITE, POST, PRE, Machine
 from mirnet_edge.device.ends import FrameEnds, Request
 from mirnet_edge.device.frame_plan import SLOTS, FramePlan, FrameSlot
 from mirnet_edge.device.layouts import DeviceFrame
@@ -35,7 +35,7 @@ from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.engines.protocol import DeviceEngine
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, TilingError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
+from mirnet_edge.frame_path import Latency, LatencyRecord, Nan, Progress, Timings, check_size
 from mirnet_edge.frames.noise_level import NoiseLevel
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.pooling.passes import FrameStatistics
@@ -64,8 +64,8 @@ class DevicePath(Owner):
 
     Everything is allocated with the first frame of a layout, or before it where ``frame_size`` is
     given, and nothing later, but for results on the device that nobody gave memory for, and for the
-    noise estimator where it is asked for later. Frames on the device are not searched for NaN, and
-    where an engine returns NaN the restored frame is 0.
+    noise estimator where it is asked for later. Frames on the device are not searched for NaN; what
+    an engine returns is, by the kernels that store it.
 
     Args:
         engine: of three channels in and out; outlives this.
@@ -73,7 +73,7 @@ class DevicePath(Owner):
         pooling: what the tiles of a frame share, None where each has its own.
         samples: about how many tiles make a sample.
         noise: settles the level of each frame; None for a network that is not told it.
-        pixels, frame_size, memory_limit: see `Restorer`.
+        pixels, frame_size, memory_limit, nan: see `Restorer`.
 
     Raises:
         DeviceError: no compiler for the kernels, or not enough memory.
@@ -94,6 +94,7 @@ class DevicePath(Owner):
         pixels: PixelFormat | None = None,
         frame_size: tuple[int, int] | None = None,
         memory_limit: int | None = None,
+        nan: Nan = "auto",
     ) -> None:
         planes = engine.image.shape[1]
         if planes != facts.in_planes:
@@ -106,7 +107,7 @@ class DevicePath(Owner):
         self._latencies = LatencyRecord()
         self._facts, self._tiling, self._pooling = facts, tiling, pooling
         self._samples, self._frame_size = samples, frame_size
-        self._memory_limit, self._noise = memory_limit, noise
+        self._memory_limit, self._noise, self._nan = memory_limit, noise, nan
         # The engine's own, held by `submit` from the first copy to the last, captures included:
         # what another thread queued on this stream meanwhile would be captured too.
         self._lock = engine.lock
@@ -240,6 +241,7 @@ class DevicePath(Owner):
                 ticket.finish()
             self._ends.copy_out(ticket.request, ticket.slot)
             self._note(ticket)
+            self._refuse_nonfinite()
         except BaseException as error:
             self._leave(ticket, error)
             raise
@@ -269,7 +271,15 @@ class DevicePath(Owner):
         )
         passes = ticket.passes
         counts = passes.passes, passes.samples
-        self.timings = Timings(len(passes), pre, engine, post, *counts, ticket.level)
+        nonfinite = int(slot.clock.array[NONFINITE])
+        self.timings = Timings(len(passes), pre, engine, post, *counts, ticket.level, nonfinite)
+
+    def _refuse_nonfinite(self) -> None:
+        if self._nan == "raise" and (count := self.timings.nonfinite):
+            raise EngineError(
+                f"{self._machine.engine.path.name} returned {count:,} values that are NaN or "
+                'infinite; an FP16 overflow? Try an FP32 engine, or nan="zero"'
+            )
 
     def latency(self, frames: int | None = None) -> Latency:
         """Of the last frames."""

@@ -107,6 +107,7 @@ class TileKernels(Owner):
         *,
         stream: Stream,
         alpha: DeviceFrame | None = None,
+        nonfinite: int = 0,
     ) -> None:
         """Write the kept region of each tile into a frame (kernels/store_tiles.cu,
         store_tiles_yuv.cu).
@@ -114,21 +115,24 @@ class TileKernels(Owner):
         Args:
             alpha: of the same size and format, whose alpha is copied; the frame itself to leave
                 alpha as it is; None for opaque.
+            nonfinite: address of one uint64, to which the number of kept values that are NaN or
+                infinite is added; 0 for none.
         """
         name = f"store_tiles_{frame.format}_{VALUE_NAMES[tiles.dtype]}"
         read = (tiles.address, *tiles.shape[2:], origins, kept)
         size = frame.height, frame.width
         if frame.yuv:
-            file, argument_format = "store_tiles_yuv", f"PiiPP{'f' * 10}PqPqPqii"
+            file, argument_format = "store_tiles_yuv", f"PiiPP{'f' * 10}PqPqPqiiP"
             written = (*(frame.store_matrix or ()), *frame.plane_arguments, *size)
             grid = _tile_grid(tiles, YUV_STORE_PX, YUV_STORE_ROWS)
         else:
-            file, argument_format = "store_tiles", "PiiPPPqiiPq"
+            file, argument_format = "store_tiles", "PiiPPPqiiPqP"
             copied = alpha.planes[0] if alpha is not None else Plane(0, 0)
             written = (*frame.plane_arguments[:2], *size, copied.address, copied.pitch_bytes)
             grid = _tile_grid(tiles, 4 // frame.sample_bytes, STORE_ROWS)
         kernel = self._kernels.get(file, name, argument_format)
-        kernel.launch(*read, *written, grid=grid, block=TILE_THREADS, stream=stream)
+        arguments = (*read, *written, nonfinite)
+        kernel.launch(*arguments, grid=grid, block=TILE_THREADS, stream=stream)
 
     def blend(
         self,

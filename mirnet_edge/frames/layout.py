@@ -99,29 +99,43 @@ class FrameLayout:
         planes[self.colours :] = planes[:1]
         reflect_beyond(planes, inside_h, inside_w)
 
-    def store(self, planes: NDArray[np.float32], frame: NDArray[Any], region: Region) -> None:
+    def store(
+        self,
+        planes: NDArray[np.float32],
+        frame: NDArray[Any],
+        region: Region,
+        nan_as_zero: bool = False,
+    ) -> int:
         """Write ``planes`` (C, h, w), cut to [0, 1] and rounded half to even, to ``region`` of the
-        frame; refuse what is not finite. ``planes`` is used as scratch."""
+        frame. What is not finite is refused; or, with ``nan_as_zero``, counted, NaN written as 0
+        and infinity as the end of the range, if values are cut. ``planes`` is used as scratch."""
         # One pass and no array of booleans: NaN and infinities end up in a sum, and float64 holds
         # that of any number of float32. Two infinities may cancel, but to NaN.
         with np.errstate(invalid="ignore"):
             total = planes.sum(dtype=np.float64)
+        nonfinite = 0
         if not np.isfinite(total):
+            nonfinite = int(np.count_nonzero(~np.isfinite(planes)))
+        if nonfinite and not nan_as_zero:
             rows, columns = region
             raise EngineError(
                 f"the engine returned NaN or infinity in rows {rows.start}-{rows.stop}, columns "
                 f"{columns.start}-{columns.stop}; an FP16 overflow? Try an FP32 model."
             )
         if self.colours < planes.shape[0]:
-            planes = planes.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+            with np.errstate(invalid="ignore"):  # of two infinities
+                planes = planes.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         target = frame[region] if frame.ndim == 3 else frame[region][:, :, None]
         if self.cut:
             np.clip(planes, 0.0, 1.0, out=planes)
+            if nonfinite:
+                np.nan_to_num(planes, copy=False)
         if self.maximum != 1.0:
             np.multiply(planes, np.float32(self.maximum), out=planes)
             np.rint(planes, out=planes)
         for channel in range(self.colours):
             target[:, :, channel] = planes[channel]
+        return nonfinite
 
 
 def require_array(frame: object) -> NDArray[Any]:

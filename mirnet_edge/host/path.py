@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mirnet_edge.engines.protocol import Engine
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import NOISE_UNIT, ModelFacts
-from mirnet_edge.frame_path import Latency, LatencyRecord, Progress, Timings, check_size
+from mirnet_edge.frame_path import Latency, LatencyRecord, Nan, Progress, Timings, check_size
 from mirnet_edge.frames.enlarged import enlarged_alpha
 from mirnet_edge.frames.layout import FrameLayout, require_array, require_unit_range
 from mirnet_edge.frames.noise_estimator import CROP_PX
@@ -36,7 +36,7 @@ class HostPath:
     """Restores one frame at a time (see `frame_path.FramePath`), with an engine that outlives this;
     ``statistics`` are None where each tile has its own, ``noise`` for a network that is not told
     how noisy a frame is, ``pixels`` and ``frame_size`` where any will do. ``tiling`` is asked for
-    the size of the restored frame, which is that of the enlarged one."""
+    the size of the restored frame, which is that of the enlarged one. ``nan`` as of `Restorer`."""
 
     depth = 1
 
@@ -49,12 +49,13 @@ class HostPath:
         noise: NoiseLevel | None = None,
         pixels: PixelFormat | None = None,
         frame_size: tuple[int, int] | None = None,
+        nan: Nan = "auto",
     ) -> None:
         self.timings = Timings()
         self._latencies = LatencyRecord()
         self._engine, self._facts, self._tiling = engine, facts, tiling
         self._statistics, self._noise = statistics, noise
-        self._pixels, self._frame_size = pixels, frame_size
+        self._pixels, self._frame_size, self._nan = pixels, frame_size, nan
         self._input = np.empty((1, 0, 0, 0), np.float32)
 
     def submit(
@@ -94,6 +95,7 @@ class HostPath:
             in_channels=facts.in_channels,
             out_channels=facts.out_channels,
             progress=progress,
+            nan_as_zero=self._nan == "zero",
             load_s=time.perf_counter() - began_s,
         )
         if self._statistics is None or len(cover) == 1:
@@ -157,8 +159,10 @@ class HostPath:
             1000 * spent for spent in (tiles.load_s, tiles.engine_s, tiles.store_s)
         )
         self._latencies.add(pre=pre, engine=engine, post=post, total=total_ms)
-        count = len(tiles.cover)
-        self.timings = Timings(count, pre, engine, post, tiles.passes, tiles.samples, level)
+        counts = tiles.passes, tiles.samples
+        self.timings = Timings(
+            len(tiles.cover), pre, engine, post, *counts, level, nonfinite=tiles.nonfinite
+        )
 
 
 def allocate_output(frame: NDArray[Any], out: object, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -38,6 +38,8 @@ class FrameTiles:
         in_channels: of the frame, as the engine takes it.
         out_channels: of the engine.
         progress: called after each tile of every pass.
+        nan_as_zero: what is not finite is stored (see `FrameLayout.store`), and no error.
+        nonfinite: how many values of the last pass were not finite.
         passes, samples: runs so far of all tiles, and of single ones.
         load_s, engine_s, store_s: seconds spent in each.
     """
@@ -53,6 +55,8 @@ class FrameTiles:
     out_channels: int
     scale: int = 1
     progress: Progress | None = None
+    nan_as_zero: bool = False
+    nonfinite: int = 0
     passes: int = 0
     samples: int = 0
     load_s: float = 0.0
@@ -72,11 +76,15 @@ class FrameTiles:
         """Run all tiles once, in reading order, and write the frame; None is the engine alone."""
         run = run or (lambda _, tile: self.engine.run(tile))
         seams = Seams(self.cover, self.out_channels)
+        self.nonfinite = 0
         for index, (row, column) in enumerate(self.cover):
             restored = self._run_tile(run, index, (row.source, column.source))
             clock = time.perf_counter()
-            final = seams.settle(restored, row, column)
-            self.target_layout.store(final, self.target, (row.settled, column.settled))
+            where = row.settled, column.settled
+            with np.errstate(invalid="ignore"):  # infinities that fade into each other
+                final = seams.settle(restored, row, column)
+            stored = self.target_layout.store(final, self.target, where, self.nan_as_zero)
+            self.nonfinite += stored
             self.store_s += time.perf_counter() - clock
             if self.progress:
                 self.progress(index + 1, len(self.cover))

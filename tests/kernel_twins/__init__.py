@@ -1,6 +1,7 @@
 """NumPy twins of the CUDA kernels: what each must compute, said as plainly as possible."""
 
 from kernel_twins.enlarge import enlarge_alpha, enlarge_tiles, enlarged
+from kernel_twins.finite import nonfinite_values
 from kernel_twins.frames import (
     ORDERS,
     SAMPLES,
@@ -38,6 +39,7 @@ __all__ = [
     "load_tiles",
     "load_tiles_yuv",
     "luma_sums",
+    "nonfinite_values",
     "put_row",
     "reflected",
     "store_tiles",

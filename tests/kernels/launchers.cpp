@@ -24,9 +24,9 @@ extern "C" void launch_store_tiles(decltype(&store_tiles_rgb_u8_f16) kernel, dim
                                    const void* tiles, int tile_height, int tile_width,
                                    const int2* origins, const int4* kept, void* frame,
                                    long long pitch_bytes, int height, int width, const void* alpha,
-                                   long long alpha_pitch_bytes) {
+                                   long long alpha_pitch_bytes, unsigned long long* nonfinite) {
     launch(kernel, grid, block, tiles, tile_height, tile_width, origins, kept, frame, pitch_bytes,
-           height, width, alpha, alpha_pitch_bytes);
+           height, width, alpha, alpha_pitch_bytes, nonfinite);
 }
 
 extern "C" void launch_load_tiles_yuv(decltype(&load_tiles_nv12_u8_f16) kernel, dim3 grid,
@@ -44,9 +44,10 @@ extern "C" void launch_store_tiles_yuv(decltype(&store_tiles_nv12_u8_f16) kernel
                                        int tile_width, const int2* origins, const int4* kept,
                                        const RgbToYuv* matrix, void* y, long long y_pitch_bytes,
                                        void* cb, long long cb_pitch_bytes, void* cr,
-                                       long long cr_pitch_bytes, int height, int width) {
+                                       long long cr_pitch_bytes, int height, int width,
+                                       unsigned long long* nonfinite) {
     launch(kernel, grid, block, tiles, tile_height, tile_width, origins, kept, *matrix, y,
-           y_pitch_bytes, cb, cb_pitch_bytes, cr, cr_pitch_bytes, height, width);
+           y_pitch_bytes, cb, cb_pitch_bytes, cr, cr_pitch_bytes, height, width, nonfinite);
 }
 
 extern "C" void launch_blend_tiles(decltype(&blend_tiles_f16) kernel, dim3 grid, dim3 block,
