@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from mirnet_edge._imports import require
-from mirnet_edge.cuda.driver import NO_DEVICE, Driver, start_driver
+from mirnet_edge.cuda.driver import NO_DEVICE, Driver, DriverMemoryError, start_driver
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, first_line
 
 WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
@@ -224,8 +224,9 @@ def _errors(driver: ModuleType, what: str, size_bytes: int = 0) -> Iterator[None
     """The one gate through which the driver's errors pass."""
     try:
         yield
-    except driver.MemoryError as error:
-        numbers = f", {size_bytes:,} bytes asked for" if size_bytes else ""
+    except (driver.MemoryError, DriverMemoryError) as error:
+        numbers = f" ({error})" if isinstance(error, DriverMemoryError) else ""
+        numbers += f", {size_bytes:,} bytes asked for" if size_bytes else ""
         with suppress(Exception):  # on top of an error that lost the device
             free, total = driver.mem_get_info()
             numbers += f", {free:,} of {total:,} free"

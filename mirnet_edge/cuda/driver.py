@@ -19,6 +19,10 @@ OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 INTEGRATED, CAN_MAP_HOST_MEMORY, CAPABILITY_MAJOR, CAPABILITY_MINOR = 18, 19, 75, 76
 
 
+class DriverMemoryError(DeviceMemoryError):
+    """What the library says when memory does not suffice, to which `Device.doing` adds numbers."""
+
+
 @dataclass(frozen=True)
 class DeviceFacts:
     """What a GPU is.
@@ -99,7 +103,7 @@ class Driver:
             ) from error
         if code := entry(*arguments):
             name = self._name_of(code)
-            kind = DeviceMemoryError if name == OUT_OF_MEMORY else DeviceError
+            kind = DriverMemoryError if name == OUT_OF_MEMORY else DeviceError
             raise kind(f"{function} failed: {name} ({code})")
 
     def _name_of(self, code: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mirnet_edge.cuda import Graph, MirroredBuffer, Owner, Stream
 from mirnet_edge.engines.protocol import Tiles
-from mirnet_edge.errors import DeviceError, EngineError
+from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError
 from mirnet_edge.trt.plan import LoadedPlan
 
 
@@ -111,9 +111,11 @@ class PlanRunner(Owner):
     def capture(self) -> str:
         """Keep a graph of one batch, where that is possible; say why there is none. Tries once."""
         if self._note is None:
-            self._note = ""
             try:
                 self._graph = self._own(Graph(self._stream, self.enqueue))
+                self._note = ""
+            except DeviceMemoryError:
+                raise  # no reason to go without for good: it may fit later, or a smaller engine
             except (DeviceError, EngineError) as error:
                 self._note = str(error)
                 logging.getLogger(__name__).info(
