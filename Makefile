@@ -4,6 +4,8 @@
 # make quick   the tests that take less than a few seconds each
 # make soak    damaged files, odd arguments, kills, frames without end, for MINUTES=5 minutes; goes on
 #              where the last run ended, by the record build/soak.json
+# make sanitize
+#              every kernel under compute-sanitizer's four tools, on a GPU
 # make bench   benchmarks of the portable engine, recorded in benchmarks/results
 # make bench-gpu GPU_RESULTS=folder
 #              engines beside their peers, the runtime and its kernels, on this machine's GPU, for
@@ -16,7 +18,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py mirnet_edge/_version.py
 
-.PHONY: demo test check format quick soak bench bench-gpu tables docs clean
+.PHONY: demo test check format quick soak sanitize bench bench-gpu tables docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/mirnet-edge demo
@@ -41,6 +43,9 @@ quick: $(VENV)/.dev
 MINUTES ?= 5
 soak: $(VENV)/.dev
 	$(BIN)/python tests/soak.py --minutes $(MINUTES)
+
+sanitize: $(VENV)/.dev
+	$(BIN)/python tests/sanitize.py build/sanitize.json
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=benchmarks/results/portable.json

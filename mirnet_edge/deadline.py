@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
+_hanging: set[Deadline] = set()
+
+
+def something_hangs() -> bool:
+    """Whether a call of this process missed its deadline, and has not come back since."""
+    return bool(_hanging)
 
 
 class Deadline:
@@ -88,6 +94,7 @@ class Deadline:
             return running.result(self._limit_s)
         except Empty:
             self.missed = True
+            _hanging.add(self)
             raise EngineError(
                 f"no answer from the engine within {self._limit_s:g} s; make a new Restorer, in a "
                 "new process where a driver hangs with it"
@@ -106,6 +113,7 @@ class Deadline:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+            _hanging.discard(self)
 
     def close(self) -> None:
         """End the thread; where it still does something, when that is done."""

@@ -354,6 +354,7 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
         ILogger=ILogger,
         IProfiler=IProfiler,
         Runtime=Runtime,
+        IExecutionContext=IExecutionContext,
         TensorIOMode=TensorIOMode,
         TensorFormat=TensorFormat,
         gone=gone,

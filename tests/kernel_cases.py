@@ -379,3 +379,5 @@ class KernelCases:
             expected = table.copy()
             expected[1] = table[2]
             assert_same(memory.take(put, table), expected, f"{words} words put")
+            kernels.advance(addresses[1], stream=stream)
+            assert memory.take(addresses[1], np.int32([0])) == 6

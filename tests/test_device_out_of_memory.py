@@ -8,7 +8,6 @@ import gc
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -54,12 +53,14 @@ def given_back(gpu: FakeGpu) -> dict[str, int]:
 
 @pytest.fixture(params=OPTIONS)
 def opened(
-    request: pytest.FixtureRequest, trt: ModuleType, tmp_path: Path, gpu: FakeGpu
+    request: pytest.FixtureRequest, tmp_path: Path, gpu: FakeGpu
 ) -> Callable[[], me.Restorer]:
     """Open a Restorer in one of the ways."""
     if request.param == "statistics":
+        request.getfixturevalue("network")  # torch, which exports it, looks for a TensorRT
         path = request.getfixturevalue("write")(2)
     else:
+        request.getfixturevalue("trt")
         path = write_broken(tmp_path, "infinity", 2)
     gpu.integrated = request.param == "integrated"
     open_device()

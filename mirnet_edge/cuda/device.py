@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from mirnet_edge._imports import require
 from mirnet_edge.cuda.driver import NO_DEVICE, Driver, DriverMemoryError, start_driver
+from mirnet_edge.deadline import something_hangs
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, first_line
 
 WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
@@ -185,6 +186,8 @@ def _close_at_exit() -> None:
 
 
 def _close_all() -> None:
+    if something_hangs():
+        return  # it would be waited for, for ever; the driver frees what a process had
     for _, owner in sorted(_owners.items(), reverse=True, key=lambda item: item[0]):
         with suppress(Exception):
             owner.close()
