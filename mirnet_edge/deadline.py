@@ -31,6 +31,7 @@ class Deadline:
     in the caller's, for as long as they take.
 
     Attributes:
+        limit_s: as given.
         missed: whether a call did not come back; it may still run, and no other is begun.
 
     Raises:
@@ -42,7 +43,7 @@ class Deadline:
         if limit_s is not None and not (number and 0 < limit_s < math.inf):
             raise EngineError(f"timeout={limit_s!r}: need seconds, more than 0, or None")
         self.missed = self._closed = self._waiting = False
-        self._limit_s, self._process = limit_s, os.getpid()
+        self.limit_s, self._process = limit_s, os.getpid()
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -79,7 +80,7 @@ class Deadline:
         Raises:
             EngineError: it does not come back in time, or another did not.
         """
-        if self._limit_s is None or self._closed:  # closed by a callback: the last steps of a call
+        if self.limit_s is None or self._closed:  # closed by a callback: the last steps of a call
             return function(*arguments, *([] if progress is None else [progress]))
         if self.missed:
             raise EngineError(
@@ -91,12 +92,12 @@ class Deadline:
         self._calls.put(running.run)
         self._waiting = True
         try:
-            return running.result(self._limit_s)
+            return running.result(self.limit_s)
         except Empty:
             self.missed = True
             _hanging.add(self)
             raise EngineError(
-                f"no answer from the engine within {self._limit_s:g} s; make a new Restorer, in a "
+                f"no answer from the engine within {self.limit_s:g} s; make a new Restorer, in a "
                 "new process where a driver hangs with it"
             ) from None
         finally:

@@ -134,7 +134,7 @@ class EngineChoice:
                 f"no engine fits memory_limit={memory_limit:,} bytes ({listed}); build one with a "
                 "smaller tile or batch"
             )
-        self._several = len(models) > 1
+        self._several, self._opened = len(models) > 1, ""
 
     def open(self) -> Engine:
         """The best engine that is left.
@@ -143,7 +143,7 @@ class EngineChoice:
             DeviceMemoryError: it needs more memory than there is, and no other is left.
             EngineError: it cannot be loaded.
         """
-        name = self.left.pop(0)
+        name = self._opened = self.left.pop(0)
         try:
             engine = open_engine(name, self._threads, self._provider)
         except DeviceMemoryError as error:
@@ -151,6 +151,16 @@ class EngineChoice:
         if self._several:
             log.info("restoring with %s", name)
         return engine
+
+    def open_again(self, engine: Engine) -> Engine:
+        """Open the file of an engine that was opened here, and is closed or lost, once more, or a
+        next one; on a GPU that is lost, after `revive`."""
+        if works_on_device(engine):
+            from mirnet_edge.cuda.device import revive
+
+            revive(engine.stream.device)
+        self.left.insert(0, self._opened)
+        return self.open()
 
     def open_next(self, error: DeviceMemoryError) -> Engine:
         """The next one, since the last did not fit.

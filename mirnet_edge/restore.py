@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -17,11 +17,7 @@ from mirnet_edge._arguments import explained
 from mirnet_edge.deadline import Deadline
 from mirnet_edge.engine_choice import ModelPath, choice_of, path_to
 from mirnet_edge.engines.card import EngineCard
-from mirnet_edge.engines.protocol import (
-    Engine,
-    facts_of_engine,
-    works_on_device,
-)
+from mirnet_edge.engines.protocol import Engine, facts_of_engine, works_on_device
 from mirnet_edge.engines.shared import asked_settings, shared_statistics
 from mirnet_edge.engines.tuned import Tuned, tuned_for
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, StreamError
@@ -360,6 +356,22 @@ class Restorer:
         if self._closed or self._path is None:
             raise EngineError("this Restorer is closed; make a new one")
         return self._path
+
+    def reopen(self) -> None:
+        """Close the engine as far as it can be, and open its file again, as all was asked for:
+        after a `DeviceError` that lost the GPU (see `cuda.device.revive`), or an engine that hung.
+
+        Raises:
+            EngineError: the engine was given open, or cannot be loaded again.
+            DeviceError: the GPU does not come back, or its memory does not suffice.
+        """
+        if self._choice is None:
+            raise EngineError("this Restorer was given an open engine; open both again")
+        with self._deadline.entering(self._lock):
+            with suppress(MirnetEdgeError):  # of what is lost, not all can be given back
+                self.close()
+            self._deadline = Deadline(self._deadline.limit_s)
+            self._open(self._choice.open_again(self.engine))
 
     def close(self, timeout: float | None = None) -> None:
         """Wait for what runs, for ``timeout`` seconds if that is given (and then raise an

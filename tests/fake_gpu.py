@@ -64,6 +64,8 @@ class FakeGpu:
         graph_speed: of captured work, against the same work launched one by one.
         stray: what was freed without the context.
         detached: indices of the devices whose context was let go of.
+        resets: how often the device was reset.
+        lost: whether every call fails, until the device is reset.
         running: held while the device works; several threads may wait for it.
     """
 
@@ -86,6 +88,8 @@ class FakeGpu:
     graphs: dict[int, list[tuple[Work, float]]] = field(default_factory=dict)
     thread: threading.local = field(default_factory=threading.local)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
+    resets: int = 0
+    lost: bool = False
     running: Any = field(default_factory=threading.RLock)
 
     def context_depth(self) -> int:
@@ -110,12 +114,25 @@ class FakeGpu:
     def need_context(self, function: str) -> None:
         if not self.context_depth():
             raise LogicError(f"{function} failed: invalid device context")
+        if self.lost and not function.startswith("cuCtx"):
+            raise LogicError(f"{function} failed: an illegal memory access was encountered")
 
     def fail(self, function: str) -> None:
         failure = self.failures.get(function)
         if isinstance(failure, Exception):
             del self.failures[function]
             raise failure
+        if self.lost and not function.startswith("cuCtx"):
+            raise LogicError(f"{function} failed: an illegal memory access was encountered")
+
+    def reset(self) -> None:
+        """Nothing that was queued is done any more."""
+        self.lost = False
+        self.resets += 1
+        self.thread.depth = self.context_depth() + 1  # of what the work alone kept alive
+        for queue in self.queues.values():
+            queue.work.clear()
+        self.thread.depth -= 1
 
     def allocate(self, size_bytes: int, function: str) -> int:
         if self.used_bytes() + size_bytes > self.total_bytes:

@@ -21,6 +21,7 @@ class CUresult(enum.IntEnum):
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_NO_DEVICE = 100
     CUDA_ERROR_INVALID_CONTEXT = 201
+    CUDA_ERROR_ILLEGAL_ADDRESS = 700
     CUDA_ERROR_SYSTEM_NOT_READY = 802
     CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803
     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900
@@ -44,6 +45,8 @@ class FakeLibcuda:
         gpu = self.gpu
         if context and not gpu.context_depth():
             return CUresult.CUDA_ERROR_INVALID_CONTEXT
+        if context and gpu.lost:
+            return CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
         if isinstance(gpu.failures.get(function), int):  # others are pycuda's
             return gpu.failures.pop(function)
         return gpu.broken.get(function, 0)
@@ -83,6 +86,12 @@ class FakeLibcuda:
         major, minor = self.gpu.capability
         facts = {"integrated": self.gpu.integrated, "mapping": 1, "major": major, "minor": minor}
         return self._give(pointer, int(facts[ATTRIBUTES[attribute]]), 0)
+
+    def cuDevicePrimaryCtxReset_v2(self, device: int) -> int:
+        code = self._code("cuDevicePrimaryCtxReset", context=False)
+        if not code:
+            self.gpu.reset()
+        return code
 
     # Streams of others
 

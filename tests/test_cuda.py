@@ -223,7 +223,9 @@ def test_a_lost_device_is_said_and_does_not_spoil_the_end(gpu: FakeGpu, device: 
     stream = Stream(device)
     lost = LogicError("cuStreamSynchronize failed: an illegal memory access was encountered")
     gpu.failures["cuStreamSynchronize"] = lost
-    with pytest.raises(DeviceError, match=r"illegal memory access.*start it again.*Xid") as caught:
+    with pytest.raises(
+        DeviceError, match=r"illegal memory access.*reopen.*start the process again.*Xid"
+    ) as caught:
         stream.synchronize()
     assert caught.value.__cause__ is lost
     gpu.failures["cuCtxPushCurrent"] = LogicError("cuCtxPushCurrent failed: context is destroyed")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,12 @@ NUMBERS = re.compile(r"out of memory.*, [\d,]+ of [\d,]+ free; ")
 
 
 @pytest.fixture
-def faults(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> AllocationFaults:
-    return AllocationFaults(gpu, monkeypatch)
+def faults(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> Iterator[AllocationFaults]:
+    # Rubbish is collected after every fault: of what was there before, nothing is looked at.
+    gc.collect()
+    gc.freeze()
+    yield AllocationFaults(gpu, monkeypatch)
+    gc.unfreeze()
 
 
 def assert_told(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import threading
 import weakref
@@ -19,6 +20,8 @@ from mirnet_edge.errors import DeviceError, DeviceMemoryError, first_line
 WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
 NO_DRIVER = f"no NVIDIA driver (libcuda.so.1) on this machine; {WITHOUT_GPU}"
 NO_GPU = f"the NVIDIA driver reports no GPU; {WITHOUT_GPU}"
+
+PROBE_BYTES = 256
 
 Owned = TypeVar("Owned", bound="Owner")
 
@@ -95,6 +98,38 @@ def open_device(index: int = 0) -> Device:
             _devices[index] = Device(index)
             _close_at_exit()
         return _devices[index]
+
+
+def revive(device: Device) -> None:
+    """Where a GPU is lost to this process, as after a kernel that wrote where it must not, and
+    every call fails: let go of all that was on it and reset it, so that `open_device` makes it
+    anew. What other libraries had in its primary context goes too. One that answers is left alone.
+
+    Raises:
+        DeviceError: the driver does not give it back.
+    """
+    try:
+        with device.doing("looking whether the GPU answers"):
+            device.driver.mem_alloc(PROBE_BYTES).free()
+        return
+    except DeviceMemoryError:
+        return
+    except DeviceError as error:
+        lost = error
+    # All must be gone before the reset: what is freed later would be freed in the new context,
+    # where the same addresses may be something else.
+    with suppress(DeviceError), device.current():
+        _close_owners(device)
+        gc.collect()
+    with _devices_guard:
+        if _devices.get(device.facts.index) is device:
+            del _devices[device.facts.index]
+    with suppress(Exception):
+        device._context.detach()
+    try:
+        device.library.reset(device.facts.index)
+    except DeviceError as error:
+        raise DeviceError(f"{lost}. It cannot be reset either: {error}") from error
 
 
 class Owner:
@@ -188,13 +223,20 @@ def _close_at_exit() -> None:
 def _close_all() -> None:
     if something_hangs():
         return  # it would be waited for, for ever; the driver frees what a process had
-    for _, owner in sorted(_owners.items(), reverse=True, key=lambda item: item[0]):
-        with suppress(Exception):
-            owner.close()
+    for device in _devices.values():
+        _close_owners(device)
     for device in _devices.values():
         with suppress(Exception):
             # pycuda's destructor would release it as if it were no primary one, and warn (2026.1).
             device._context.detach()
+
+
+def _close_owners(device: Device) -> None:
+    """Close what lives on a GPU, newest first, whatever fails."""
+    for _, owner in sorted(_owners.items(), reverse=True, key=lambda item: item[0]):
+        if owner.device is device:
+            with suppress(Exception):
+                owner.close()
 
 
 def _load_pycuda() -> ModuleType:
@@ -239,6 +281,6 @@ def _errors(driver: ModuleType, what: str, size_bytes: int = 0) -> Iterator[None
         ) from error
     except driver.Error as error:
         raise DeviceError(
-            f"{what}: {first_line(error)}; if every call now fails the device is lost to this "
-            "process: start it again, and look for 'Xid' in dmesg"
+            f"{what}: {first_line(error)}; if every call now fails the device is lost: call "
+            "Restorer.reopen(), or start the process again, and look for 'Xid' in dmesg"
         ) from error

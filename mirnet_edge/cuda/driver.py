@@ -81,6 +81,10 @@ class Driver:
             driver_version=f"{version // 1000}.{version % 1000 // 10}",
         )
 
+    def reset(self, index: int) -> None:
+        """Take from a GPU all that this process has on it, whoever made it, and its error."""
+        self.call("cuDevicePrimaryCtxReset_v2", self._number("cuDeviceGet", index))
+
     def _number(self, function: str, *arguments: object) -> int:
         number = ctypes.c_int()
         self.call(function, ctypes.byref(number), *arguments)
