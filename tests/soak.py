@@ -218,6 +218,7 @@ def main() -> int:
             print(json.dumps(fuzz(kind, int(seed), int(inputs), Path(folder))), flush=True)
         return 0
     sys.path.insert(0, str(HERE.parent))
+    import soak_frames
     import soak_inputs
 
     from mirnet_edge._files import atomic_path
@@ -229,12 +230,14 @@ def main() -> int:
     record["versions"]["python"] = platform.python_version()
     options.record.parent.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + 60 * options.minutes
-    for kind in cycle([*soak_inputs.KINDS, ARGUMENTS, "kills", "frames"]):
+    for kind in cycle([*soak_inputs.KINDS, ARGUMENTS, "kills", "frames", *soak_frames.KINDS]):
         seed = record["next_seed"].get(kind, 0)
         if kind == "kills":
             found, step = kill_restores(seed, 10), PICTURES
         elif kind == "frames":
             found, step = stream_frames(50_000), 1
+        elif kind in soak_frames.KINDS:
+            found, step = soak_frames.in_campaign(kind), 1
         else:
             found, step = fuzz_apart(kind, seed, BATCH), BATCH
         record["next_seed"][kind] = seed + step
