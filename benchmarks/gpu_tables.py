@@ -11,11 +11,9 @@ from markdown_tables import markdown
 from mirnet_edge.pooling.passes import MODES
 
 RESULTS = Path(__file__).with_name("results")
-GPU = RESULTS / "h200-tensorrt-8.6.0"
-"""Of the runtime around an engine of the network that was bundled first."""
-LATER_GPU = RESULTS / "h100-tensorrt-8.6.0"
-"""Of the kernels, and of an engine as large as the frame."""
 FIRST = "full-size network of 0.47 M parameters, FP16"
+"""What the runtime was measured around, where the record does not say: the network that was bundled
+first."""
 KINDS = {
     "ours": ("ours",),
     "TensorRT of `torch.onnx.export`": ("tensorrt",),
@@ -39,36 +37,45 @@ NO_RACE = (
 
 
 def gpu_table() -> str:
-    """Races of engines and their peers, the runtime around them and its kernels, from the
-    records."""
-    device, later = (
-        json.loads((GPU / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("device", "device-more")
-    )
-    kernels, frame = (
-        json.loads((LATER_GPU / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("kernels", "frame")
-    )
+    """Races of engines and their peers, the runtime around them and its kernels, from the records
+    of every machine."""
     records = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*/race.json"))
     ]
     races = [race_table(record) for record in records]
     if not any(race["peer"] == "ours" for record in records for race in record["races"]):
         races.append(NO_RACE)
-    tensorrt = frame["frames"]["rgb"]["versions"]["tensorrt"]
-    new = markdown([["a 1080p frame, one engine as large", *FRAME_PARTS], *_frame_rows(frame)])
-    new += "\n" + markdown([["kernel, 3840x2160", "measured"], *_kernel_rows(kernels)])
-    new += (
-        f"\n{kernels['device']}, TensorRT {tensorrt}. {frame['note']} Records: "
-        f"`benchmarks/results/{LATER_GPU.name}/`.\n"
+    folders = [path for path in sorted(RESULTS.iterdir()) if path.is_dir()]
+    return "\n".join([*races, *filter(None, map(_machine_tables, folders))])
+
+
+def _machine_tables(folder: Path) -> str:
+    """What one machine measured, and where it is recorded; empty where that is but a race."""
+    frame, kernels, device, more = (
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for path in (
+            folder / f"{name}.json" for name in ("frame", "kernels", "device", "device-more")
+        )
     )
-    where = (
-        f"\n{device['device']['name']}, TensorRT {device['versions']['tensorrt']}, driver "
-        f"{device['versions']['driver']}. Records: `benchmarks/results/{GPU.name}/`."
-    )
-    tables = _runtime_rows(device), _later_rows(later)
-    runtime = "\n".join(markdown(table) for table in tables) + where + "\n"
-    return "\n".join([*races, new, runtime])
+    tables, about = [], ""
+    if frame:
+        bench = next(iter(frame["frames"].values()))
+        tables.append([["a 1080p frame, one engine as large", *FRAME_PARTS], *_frame_rows(frame)])
+        about = f"{bench['device']}, TensorRT {bench['versions']['tensorrt']}. {frame['note']}"
+    if kernels:
+        tables.append([["kernel, 3840x2160", "measured"], *_kernel_rows(kernels)])
+        about = about or f"{kernels['device']}."
+    if device:
+        tables += [_runtime_rows(device), *([_later_rows(more)] if more else [])]
+        versions = device["versions"]
+        about = (
+            f"{device['device']['name']}, TensorRT {versions['tensorrt']}, driver "
+            f"{versions['driver']}."
+        )
+    if not tables:
+        return ""
+    where = f"\n{about} Records: `benchmarks/results/{folder.name}/`.\n"
+    return "\n".join(map(markdown, tables)) + where
 
 
 FRAME_PARTS = ("upload", "pre", "engine", "post", "download")
@@ -162,13 +169,14 @@ def _race_facts(record: dict[str, Any]) -> str:
 
 
 def _runtime_rows(device: dict[str, Any]) -> list[list[str]]:
-    many, modes = device["many_720p"]["blocks"], _measured(device, "modes_1080p")
+    many, modes = _measured(device, "many_720p").get("blocks"), _measured(device, "modes_1080p")
+    network = device.get("network", FIRST)
     return [
         ["the runtime", "measured"],
-        *_overhead_rows(device["overhead_1080p"], f"a {FIRST}, one by one"),
+        *_overhead_rows(_measured(device, "overhead_1080p"), f"a {network}, one by one"),
         *(
             [f"1920x1080 frame that repeats, {modes[mode]['tiles']} tiles of "
-             f"a {FIRST}, halo 32 px, `statistics` {mode}",
+             f"a {network}, halo 32 px, `statistics` {mode}",
              f"{modes[mode]['ms']:.1f} ms"]
             for mode in MODES
             if modes
@@ -179,7 +187,14 @@ def _runtime_rows(device: dict[str, Any]) -> list[list[str]]:
             for kind in ("", ".apply", ".gather")
             if modes
         ),
-        *_agreement_rows(_measured(device, "agreement"), FIRST),
+        *_agreement_rows(_measured(device, "agreement"), network),
+        *(_endurance_rows(many) if many else []),
+    ]  # fmt: skip
+
+
+def _endurance_rows(many: list[dict[str, float]]) -> list[list[str]]:
+    """Frames without end."""
+    return [
         [f"{many[-1]['frames']:,} frames of 1280x720 in a row, p99 in the first and last thousand",
          f"{many[0]['p99_ms']:.2f}, {many[-1]['p99_ms']:.2f} ms"],
         ["spread of the memory in use meanwhile, of the device and of the process",
