@@ -42,6 +42,9 @@ VIDEO = ["opencv-python-headless>=4.8", "av>=16.0.1"]
 """OpenCV for cameras, PyAV for files; its wheels carry FFmpeg. Version 18, which can write that a
 video is shown turned, is not there for Python 3.10."""
 LIVE = ["starlette>=0.40", "anyio>=4", "uvicorn>=0.30", "websockets>=13"]
+PHOTOS = ["imagecodecs>=2025.3.30", "tifffile>=2025.5.10", "pillow-jxl-plugin>=1.3"]
+"""16 bits a colour channel in PNG and TIFF, and JPEG XL. Not in the core: imagecodecs is a wheel of
+26 MB, on a Jetson's Python 3.10 of 42. tifffile and imagecodecs of 2025 are the last for it."""
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=5",
@@ -88,9 +91,10 @@ setup(
         "tensorrt": TENSORRT + GRAPH,
         "video": VIDEO,
         "live": LIVE + VIDEO,
+        "photos": PHOTOS,
         "docs": DOCS,
-        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE,
-        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + DOCS + CHECK,
+        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS,
+        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + DOCS + CHECK,
     },
     entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.__main__:run"]},
     classifiers=[

@@ -42,7 +42,7 @@ class Outcome:
     @property
     def json(self) -> Any:
         """Standard output, as a parser reads it that knows only what the JSON standard knows."""
-        return json.loads(self.out, parse_constant=_refuse)
+        return parse(self.out)
 
     @property
     def only_error(self) -> str:
@@ -50,6 +50,11 @@ class Outcome:
         lines = [line for line in self.err.splitlines() if line]
         assert (self.code, len(lines), len(self.errors), self.out) == (1, 1, 1, ""), self
         return self.errors[0]
+
+
+def parse(text: str) -> Any:
+    """JSON, and nothing that Python alone takes for it."""
+    return json.loads(text, parse_constant=_refuse)
 
 
 def _refuse(constant: str) -> None:

@@ -18,7 +18,7 @@ from mirnet_edge.frames.images import read_image
 
 Pixels = NDArray[Any]
 ORIENTATION, DESCRIPTION, EXIF_IFD, LENS = 0x0112, 0x010E, 0x8769, 0xA434
-JPEG = (".jpg", ".jpeg")
+LOSSY = (".jpg", ".jpeg", ".avif")
 
 
 def random_pixels(*shape: int, dtype: Any = np.uint8) -> Pixels:

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from command_line import Outcome, run
+from command_line import Outcome, parse, run
 from PIL import Image, ImageOps
 
-Restore = Callable[..., Outcome]
+
+class Restored(Outcome):
+    """What one call of ``restore`` left behind; with ``--json``, an object a line."""
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [cast("dict[str, Any]", parse(line)) for line in self.out.splitlines()]
+
+    @property
+    def json(self) -> list[dict[str, Any]]:
+        """Of the lines those of files."""
+        return [line for line in self.lines if not {"summary", "left_out"} & line.keys()]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last line."""
+        return cast("dict[str, Any]", self.lines[-1]["summary"])
+
+
+Restore = Callable[..., Restored]
 
 
 @pytest.fixture
@@ -21,9 +40,10 @@ def restore(
     """Calls ``mirnet-edge restore`` in an empty folder, with the tiny model where none is named."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: object) -> Outcome:
+    def call(*arguments: object) -> Restored:
         named = {"-m", "--model"} & {str(argument) for argument in arguments}
-        return run(capfd, "restore", *([] if named else ["-m", tiny_onnx]), *arguments)
+        outcome = run(capfd, "restore", *([] if named else ["-m", tiny_onnx]), *arguments)
+        return Restored(**vars(outcome))
 
     return call
 

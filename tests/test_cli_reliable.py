@@ -9,6 +9,7 @@ import subprocess
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import COMMAND, ENVIRONMENT, finish, start
@@ -17,8 +18,7 @@ from restoring import restore as restore
 
 from mirnet_edge.cli import main
 
-# The package's own name for it is the command.
-restore_command = import_module("mirnet_edge.cli.restore")
+pictures = import_module("mirnet_edge.cli.pictures")
 
 # One bad file
 
@@ -49,14 +49,14 @@ def test_whatever_one_file_raises_the_others_are_restored(
 ) -> None:
     for name in ("a.png", "b.png", "c.png"):
         save(name)
-    read = restore_command.read_image
+    read = pictures.read_picture
 
-    def broken(path: Path) -> object:
+    def broken(path: Path, *more: object) -> object:
         if path.name == "b.png":
             raise TypeError("'NoneType' object is not subscriptable")
-        return read(path)
+        return read(path, *more)
 
-    monkeypatch.setattr(restore_command, "read_image", broken)
+    monkeypatch.setattr(pictures, "read_picture", broken)
     outcome = restore("?.png", "--json")
     assert outcome.code == 1
     (error,) = outcome.errors
@@ -104,13 +104,16 @@ def test_where_the_picture_is_its_comparison_is_too(
     looks done."""
     save("a.png")
     written: list[str] = []
-    write = restore_command.write_image
 
-    def noted(path: Path, *arguments: object, **options: object) -> None:
-        written.append(path.name)
-        write(path, *arguments, **options)  # type: ignore[arg-type]
+    def noting(write: Any) -> Any:
+        def noted(path: Path, *more: object, **named: object) -> None:
+            written.append(path.name)
+            write(path, *more, **named)
 
-    monkeypatch.setattr(restore_command, "write_image", noted)
+        return noted
+
+    monkeypatch.setattr(pictures, "write_image", noting(pictures.write_image))
+    monkeypatch.setattr(pictures, "write_whole", noting(pictures.write_whole))
     assert restore("a.png", "--compare").code == 0
     assert written == ["a_compare.png", "a_restored.png"]
 

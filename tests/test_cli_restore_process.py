@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import COMMAND, ENVIRONMENT, finish, start
-from restoring import load, names, noise, save
+from restoring import Restored, load, names, noise, save
 
 OBEY_PERMISSIONS = """
 import ctypes
@@ -54,7 +54,7 @@ def test_full_disk_leaves_nothing_behind(tiny_onnx: Path, tmp_path: Path) -> Non
         save(tmp_path / name, noise(200, 300, 3))
     save(tmp_path / "small.png")
     command = [*COMMAND, "restore", tmp_path, "-m", tiny_onnx, "--json"]
-    outcome = finish(start(command, SMALL_FILES))
+    outcome = Restored(**vars(finish(start(command, SMALL_FILES))))
     assert outcome.code == 1
     assert names(tmp_path) == [*sources, "small.png", "small_restored.png"]
     for name, error in zip(sources, outcome.errors, strict=True):
@@ -84,7 +84,7 @@ def test_interruption_leaves_whole_files_only(
             first = process.stdout.readline()  # the file is done, and the run goes on
             assert first.startswith(f"{source} -> "), first
         os.killpg(process.pid, signal.SIGINT)
-        outcome = finish(process)
+        outcome = Restored(**vars(finish(process)))
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -23,7 +23,8 @@ FOREIGN = {
     # them translates it, with what the file is.
     *(("_caches.py", "PermissionError"), ("_files.py", "OSError"), ("_files.py", "ValueError")),
     *(("_typed.py", "ValueError"), ("facts.py", "ValueError"), ("engines/tuned.py", "ValueError")),
-    ("frames/images.py", "UnidentifiedImageError"),  # and so what Pillow does, and protobuf might
+    ("frames/opened.py", "UnidentifiedImageError"),  # and so what Pillow does, and protobuf might
+    ("frames/tiff_pages.py", "ValueError"),
     ("graph/sealed.py", "ValueError"),
     ("stream/video/joining.py", "OSError"),
     ("workstation/state.py", "ValueError"),
@@ -32,6 +33,7 @@ FOREIGN = {
     ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command
     ("cli/evaluate.py", "UsageError"),
     ("cli/live.py", "UsageError"),
+    ("cli/jobs.py", "UsageError"),
     ("cli/restore.py", "UsageError"),
     ("cli/train.py", "UsageError"),
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property

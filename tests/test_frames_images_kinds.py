@@ -133,27 +133,6 @@ def test_tiffs_of_other_writers_can_be_restored(
         np.testing.assert_array_equal(read_image(tmp_path / f"new{suffix}").pixels, pixels)
 
 
-@pytest.mark.parametrize("channels", [2, 3, 4])
-def test_sixteen_bit_colour_png_is_refused(channels: int, tmp_path: Path) -> None:
-    path = tmp_path / "c.png"
-    path.write_bytes(png(random_pixels(5, 7, channels, dtype=np.uint16)))
-    message = refusal(path)
-    assert message.startswith("16 bits a colour channel, of which reading would drop 8")
-    assert "uint16 array" in message
-
-
-@pytest.mark.parametrize("planar", ["contig", "separate"])
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_sixteen_bit_colour_tiff_is_refused(
-    planar: str, compression: str | None, tmp_path: Path
-) -> None:
-    path = tmp_path / "c.tif"
-    shape = (5, 7, 3) if planar == "contig" else (3, 5, 7)
-    pixels = random_pixels(*shape, dtype=np.uint16)
-    tifffile.imwrite(path, pixels, photometric="rgb", planarconfig=planar, compression=compression)
-    assert "16 bits a colour channel" in refusal(path)
-
-
 def test_float_tiff_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "f.tif"
     tifffile.imwrite(path, np.zeros((5, 7), np.float32))
@@ -176,7 +155,7 @@ def test_several_frames_are_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"moving{suffix}"
     frames = [Image.fromarray(random_pixels(9, 11, 3)), Image.fromarray(smooth_pixels(9, 11))]
     frames[0].save(path, save_all=True, append_images=[frames[1], frames[0]])
-    assert refusal(path) == "holds 3 frames; extract them to one file each"
+    assert refusal(path).startswith("holds 3 frames; ")
 
 
 # ---------------------------------------------------------------- large images
@@ -220,7 +199,7 @@ def test_an_image_that_memory_does_not_hold_is_refused_before_it_is_decoded(
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99)))
     (tmp_path / "bomb.png").write_bytes(data)
     free = type("Memory", (), {"available": 2**30})
-    monkeypatch.setattr("mirnet_edge.frames.images.psutil.virtual_memory", lambda: free)
+    monkeypatch.setattr("mirnet_edge.frames.opened.psutil.virtual_memory", lambda: free)
     message = refusal(tmp_path / "bomb.png")
     assert message.startswith("200000x200000 pixels take 360,000,000,000 bytes to read, and")
     assert "1,073,741,824 are free; cut the image" in message

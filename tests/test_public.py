@@ -48,6 +48,7 @@ DISTRIBUTION_OF_MODULE = {
     "onnx_ir": "onnx-ir",
     "cv2": "opencv-python-headless",
     "cuda": "cuda-bindings",
+    "pillow_jxl": "pillow-jxl-plugin",
 }
 """Where the name differs."""
 
@@ -248,7 +249,7 @@ def test_every_device_module_loads_where_there_is_no_torch() -> None:
 # Requirements
 
 
-EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "VIDEO", "LIVE")
+EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "VIDEO", "LIVE", "PHOTOS")
 
 
 @cache
@@ -298,7 +299,7 @@ def test_every_declared_package_is_imported() -> None:
     """A requirement that nothing needs is one more download, and one more thing to break."""
     imported = {distribution(found.top_level) for found in third_party()}
     assert requirements()["CORE"] <= imported
-    for extra in ("GRAPH", "TRAIN", "VIDEO", "LIVE"):
+    for extra in ("GRAPH", "TRAIN", "VIDEO", "LIVE", "PHOTOS"):
         assert requirements()[extra] <= imported
 
 

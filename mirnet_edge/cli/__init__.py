@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import click
 
 from mirnet_edge._version import __version__
+from mirnet_edge.cli.completion import with_completion
 from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of, shown
 from mirnet_edge.cli.demo import demo
 from mirnet_edge.cli.engines import bench, build, quantize
 from mirnet_edge.cli.evaluate import evaluate
 from mirnet_edge.cli.inspect import doctor, gst_path, info, models
 from mirnet_edge.cli.live import live, play
+from mirnet_edge.cli.logs import logs_shown, with_verbosity
 from mirnet_edge.cli.restore import restore
 from mirnet_edge.cli.train import train
 from mirnet_edge.cli.train_estimator import train_noise_level
@@ -44,7 +46,10 @@ COMMANDS = (
 )
 
 
-@click.group(context_settings=HELP, commands=COMMANDS)
+@click.group(
+    context_settings=HELP,
+    commands=[with_verbosity(with_completion(command)) for command in COMMANDS],
+)
 @click.version_option(__version__, prog_name="mirnet-edge")
 def cli() -> None:
     """MIRNet image restoration on edge devices."""
@@ -54,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage, 130
     interrupted, 143 terminated."""
     try:
-        code = cli.main(arguments, prog_name="mirnet-edge", standalone_mode=False)
+        with logs_shown():
+            code = cli.main(arguments, prog_name="mirnet-edge", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         usage = io.StringIO()

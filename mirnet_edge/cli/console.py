@@ -37,6 +37,7 @@ from mirnet_edge.pooling.passes import MODES
 from mirnet_edge.system import MOST_THREADS
 
 TRACEBACK = "MIRNET_EDGE_TRACEBACK"
+QUIET = "mirnet_edge.quiet"
 # Control characters but for line ends and tabs, and those that change the direction of writing.
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 Command = Callable[..., Any]
@@ -74,6 +75,12 @@ def shown(text: str) -> str:
 def say(text: str) -> None:
     """Print what was asked for, on standard output."""
     print(shown(text))
+
+
+def is_quiet() -> bool:
+    """Whether the command that runs was given ``-q``."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(QUIET))
 
 
 def fail(message: str) -> None:
@@ -117,11 +124,16 @@ def print_json(value: object) -> None:
     print(json_text(value))
 
 
-def json_text(value: object) -> str:
+def print_json_line(value: object) -> None:
+    """Print a value as JSON on one line, at once, so that who reads a pipe knows how far it is."""
+    print(json_text(value, indent=None), flush=True)
+
+
+def json_text(value: object, indent: int | None = 2) -> str:
     """Write a value, dataclasses and paths included, as JSON; infinite numbers become null."""
     text = json.dumps(value, default=lambda item: vars(item) if is_dataclass(item) else str(item))
     # The PSNR of equal pictures is infinite, which Python writes and no other parser reads.
-    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2)
+    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=indent)
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
@@ -177,7 +189,7 @@ def progress_bar(
         *(*counted, *time, *columns),
         console=console,
         transient=True,
-        disable=quiet or not console.is_terminal,
+        disable=quiet or is_quiet() or not console.is_terminal,
         # While the bar is shown rich prints on its console what print() is given, which is right on
         # one terminal, but would take results out of a pipe.
         redirect_stdout=sys.stdout.isatty(),
@@ -232,6 +244,15 @@ def read_bytes(text: str) -> int:
     pattern = r"(?i)(\d+(?:\.\d+)?) ?(?:([KMGT]i?)?B)?"
     match = _matched(pattern, text, "bytes, as 2GiB, 512MiB, 2GB or 536870912")
     return int(float(match[1]) * UNITS[(match[2] or "").lower()])
+
+
+def read_count(text: str) -> int:
+    """Read ``500M``, ``1.5G``, ``20k`` or a whole number, at least 1."""
+    match = _matched(r"(?i)(\d+(?:\.\d+)?)([kmg]?)", text, "how many, as 500M or 500000000")
+    count = int(float(match[1]) * UNITS[match[2].lower()])
+    if count < 1:
+        raise click.BadParameter(f"{text!r}: give at least 1")
+    return count
 
 
 def read_noise(text: str) -> float | str:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mirnet_edge.bundled import PHOTO, bundled_model
 from mirnet_edge.cli.console import fail, json_option, option_group, print_json, print_table
-from mirnet_edge.cli.restore import MODEL, side_by_side
+from mirnet_edge.cli.pictures import side_by_side
+from mirnet_edge.cli.restore import MODEL
 from mirnet_edge.errors import ConfigError
 from mirnet_edge.frames.bicubic import resized
 from mirnet_edge.frames.images import ImageFile, read_image, write_image

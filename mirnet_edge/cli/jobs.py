@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mirnet_edge._files import make_folder
-from mirnet_edge.errors import ImageError, OutputError
-from mirnet_edge.frames.images import SUFFIXES, VIDEO_SUFFIXES, find_images
+import click
 
-RESTORED, COMPARE = "_restored", "_compare"
-NOWHERE = "a link to a file that is not there"
-NAMED = 3
-"""Of the files that are left out, so many are named; the others are counted."""
+from mirnet_edge._files import make_folder
+from mirnet_edge.cli.sources import COMPARE, PICTURE_SUFFIXES, RESTORED, LeftOut, Search
+from mirnet_edge.errors import OutputError
+from mirnet_edge.frames.formats import FORMATS
+from mirnet_edge.frames.images import VIDEO_SUFFIXES
+
+PIPE = "-"
 
 
 @dataclass(frozen=True)
 class Job:
     """One file to restore, and where to; ``compare`` is where before | after goes, if anywhere;
-    ``url`` is of a source that is no file."""
+    ``url`` is of a source that is no file.
+
+    A source or target named `PIPE` is standard input or output.
+    """
 
     source: Path
     target: Path
     compare: Path | None
     url: str | None = None
+    reads_stdin: bool = False
+    writes_stdout: bool = False
 
     @property
     def name(self) -> str:
@@ -37,12 +41,59 @@ class Job:
 
     @property
     def is_video(self) -> bool:
-        """Whether it is restored frame by frame."""
-        return self.url is not None or is_video(self.source)
+        """Whether it is restored frame by frame, by PyAV."""
+        return not self.reads_stdin and (self.url is not None or is_video(self.source))
 
     @property
     def writes(self) -> list[Path]:
-        return [path for path in (self.target, self.compare) if path is not None]
+        """The files that it makes."""
+        target = None if self.writes_stdout else self.target
+        return [path for path in (target, self.compare) if path is not None]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Where results go, and what they are called.
+
+    Attributes:
+        output: a folder or file; None is beside each input.
+        compare: whether comparisons are written.
+        suffix: what is added to the names of inputs.
+        form: the suffix of the format that pictures are written in; None keeps that of each.
+    """
+
+    output: str | None = None
+    compare: bool = False
+    suffix: str = RESTORED
+    form: str | None = None
+
+    def __post_init__(self) -> None:
+        if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
+            raise click.UsageError(f"--suffix {self.suffix!r} is a part of a name, and no path")
+        if not self.suffix and self.output is None:
+            raise click.UsageError("--suffix '' keeps the names of inputs: give --output a folder")
+
+    @property
+    def file(self) -> Path | None:
+        """The one file that ``output`` names, if it does."""
+        return None if self.output is None or _names_folder(self.output) else Path(self.output)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it names, if it does."""
+        return None if self.output is None or self.file is not None else Path(self.output)
+
+    def ending_of(self, source: Path) -> str:
+        """The suffix of a result: its format."""
+        if is_video(source):
+            return source.suffix
+        if self.form is not None:
+            return self.form
+        return source.suffix if source.suffix.lower() in FORMATS else ".png"
+
+    def target(self, source: Path, place: Path, name: str) -> Path:
+        """Where the result of a source called ``name`` goes."""
+        return self.file or place / f"{name}{self.suffix}{self.ending_of(source)}"
 
 
 def is_video(path: Path) -> bool:
@@ -51,56 +102,96 @@ def is_video(path: Path) -> bool:
 
 
 def plan_jobs(
-    inputs: Sequence[str], output: str | None, compare: bool
-) -> tuple[list[Job], list[str]]:
+    inputs: Sequence[str], naming: Naming, recursive: bool = False
+) -> tuple[list[Job], list[LeftOut], list[str]]:
     """Plan what to read and where to write it; results of earlier runs in a folder are left out.
     A folder for output is made if it is missing, and results keep in it the folders that inputs lie
-    in, from the one on that holds all of them. A line is returned for each input of which something
-    is left out."""
+    in, from the one on that holds all of them. What is left out is returned too, and in lines."""
     if urls := [spec for spec in inputs if "://" in spec]:
-        return [_url_job(urls, inputs, output, compare)], []
-    sources, top, left_out = _find_sources(inputs)
-    file = None if output is None or _names_folder(output) else Path(output)
-    if file is not None and len(sources) > 1:
+        return [_url_job(urls, inputs, naming)], [], []
+    if PIPE in inputs:
+        return [_pipe_job(inputs, naming)], [], []
+    # Beside inputs, results are known by the names that this run gives them.
+    own = (naming.suffix,) if naming.output is None and naming.suffix else ()
+    search = Search(recursive, naming.folder, (RESTORED, COMPARE, *own))
+    found = search.find(inputs)
+    jobs = _jobs_of(found.sources, found.top, naming)
+    if naming.output == PIPE:
+        (job,) = jobs
+        jobs = [replace(job, target=Path(PIPE), writes_stdout=True)]
+    elif naming.file is not None:
+        _require_folder(naming.file.parent)
+    elif naming.folder is not None:
+        make_folder(naming.folder)
+        _require_folder(naming.folder)
+    return jobs, found.left_out, found.lines
+
+
+def _jobs_of(sources: Sequence[Path], top: str, naming: Naming) -> list[Job]:
+    output, file = naming.output, naming.file
+    if len(sources) > 1 and (file is not None or output == PIPE):
         raise OutputError(f"--output {output} is one file, but there are {len(sources)} inputs")
-    if file is not None:
-        _require_suffix(file, VIDEO_SUFFIXES if is_video(sources[0]) else SUFFIXES)
-    # A comparison is always a PNG, so that a.png and a.jpg would both have a_compare.png.
+    if output == PIPE and naming.compare:
+        raise click.UsageError("--compare has no place beside standard output")
+    if output == PIPE and is_video(sources[0]):
+        raise click.UsageError("standard output takes pictures, and no videos")
+    if file is not None and output != PIPE:
+        _require_suffix(file, VIDEO_SUFFIXES if is_video(sources[0]) else PICTURE_SUFFIXES)
+    places = {
+        source: source.parent
+        if output is None
+        else Path(output) / os.path.relpath(source.parent, top)
+        for source in sources
+    }
+    # A comparison is always a PNG, so that a.png and a.jpg would both have a_compare.png; where a
+    # format is given for all, they would have one result too.
     same_name = Counter(source.with_suffix("") for source in sources)
+    same_target = Counter(naming.target(each, places[each], each.stem) for each in sources)
     jobs: list[Job] = []
     taken: dict[Path, Path] = {}
     for source in sources:
-        place = source.parent
-        if output is not None:
-            place = Path(output) / os.path.relpath(place, top)
-        target = file or place / f"{source.stem}{RESTORED}{source.suffix}"
+        target = naming.target(source, places[source], source.stem)
+        if same_target[target] > 1:
+            target = naming.target(source, places[source], source.name)
         name = source.stem if same_name[source.with_suffix("")] == 1 else source.name
         beside = target.with_name(f"{name}{COMPARE}{target.suffix if is_video(source) else '.png'}")
-        jobs.append(Job(source, target, beside if compare else None))
+        jobs.append(Job(source, target, beside if naming.compare else None))
         for path in jobs[-1].writes:
             if path in taken:
                 raise OutputError(f"{taken[path]} and {source} would both be written to {path}")
             taken[path] = source
-    if file is not None:
-        _require_folder(file.parent)
-    elif output is not None:
-        make_folder(Path(output))
-        _require_folder(Path(output))
-    return jobs, left_out
+    return jobs
 
 
-def _url_job(urls: Sequence[str], inputs: Sequence[str], output: str | None, compare: bool) -> Job:
+def _url_job(urls: Sequence[str], inputs: Sequence[str], naming: Naming) -> Job:
     """The job of a network source, which is alone and whose result is named."""
-    if len(inputs) > 1 or output is None or _names_folder(output):
+    target = naming.file
+    if len(inputs) > 1 or target is None or naming.output == PIPE:
         raise OutputError(
             f"{urls[0]} is a network source: give it alone, and the file for its result as "
             "-o out.mp4"
         )
-    target = Path(output)
     _require_suffix(target, VIDEO_SUFFIXES)
     _require_folder(target.parent)
     beside = target.with_name(f"{target.stem}{COMPARE}{target.suffix}")
-    return Job(target, target, beside if compare else None, urls[0])
+    return Job(target, target, beside if naming.compare else None, urls[0])
+
+
+def _pipe_job(inputs: Sequence[str], naming: Naming) -> Job:
+    """The job of standard input, which is alone, a picture, and has no name."""
+    if len(inputs) > 1:
+        raise click.UsageError("- is standard input: give it alone")
+    source = Path(PIPE)
+    if naming.output is None or naming.output == PIPE:
+        if naming.compare:
+            raise click.UsageError("--compare has no place beside standard output")
+        return Job(source, Path(PIPE), None, reads_stdin=True, writes_stdout=True)
+    if naming.file is None:
+        raise click.UsageError("what comes by standard input has no name: give -o a file, or -")
+    _require_suffix(naming.file, PICTURE_SUFFIXES)
+    _require_folder(naming.file.parent)
+    beside = naming.file.with_name(f"{naming.file.stem}{COMPARE}.png")
+    return Job(source, naming.file, beside if naming.compare else None, reads_stdin=True)
 
 
 def _require_suffix(file: Path, suffixes: Sequence[str]) -> None:
@@ -111,68 +202,10 @@ def _require_suffix(file: Path, suffixes: Sequence[str]) -> None:
         )
 
 
-def _find_sources(inputs: Sequence[str]) -> tuple[list[Path], str, list[str]]:
-    """Find all images, each once; the folder that holds all; and lines about what is left out."""
-    found: dict[str, Path] = {}
-    folders, lines = [], []
-    for spec in inputs:
-        path = Path(spec)
-        if path.is_symlink() and not path.exists():
-            # The shell makes of *.png a list with such links, and they stop no others.
-            lines.append(f"left out: {spec}, {NOWHERE}")
-            continue
-        try:
-            images = find_images([spec], (*SUFFIXES, *VIDEO_SUFFIXES))
-        except ImageError as error:
-            raise ImageError("; ".join([str(error), *_left_out(spec, [])])) from error
-        lines += _left_out(spec, images)
-        folders += [_fixed_part(path), *(image.parent for image in images)]
-        for image in images:
-            if image == path or not image.stem.endswith((RESTORED, COMPARE)):
-                found.setdefault(_absolute(image), image)
-    if not found:
-        why = "only results of earlier runs are there" if folders else NOWHERE
-        raise ImageError(f"{', '.join(inputs)}: {why}")
-    return list(found.values()), os.path.commonpath(list(map(_absolute, folders))), lines
-
-
-def _absolute(path: Path) -> str:
-    # Not resolve(): a link keeps its own name, under which its result is looked for.
-    return os.path.normpath(path.absolute())
-
-
-def _fixed_part(path: Path) -> Path:
-    """The folder below which an input names images: what of a pattern is no pattern."""
-    if path.exists():
-        return path if path.is_dir() else path.parent
-    return Path(*takewhile(lambda part: not glob.has_magic(part), path.parent.parts))
-
-
-def _left_out(spec: str, images: Collection[Path]) -> list[str]:
-    """What a folder or pattern names beside images, in one line; none where that is nothing."""
-    path = Path(spec)
-    if path.is_file():
-        return []
-    entries = path.iterdir() if path.is_dir() else map(Path, glob.iglob(spec, recursive=True))
-    kinds: dict[str, list[str]] = {"folders": [], "other formats": [], "broken links": []}
-    for entry in sorted(set(entries) - set(images)):
-        if entry.name.startswith(".") or (entry.is_dir() and "**" in spec):
-            continue
-        other = "other formats" if entry.exists() else "broken links"
-        kinds["folders" if entry.is_dir() else other].append(entry.name)
-    parts = [
-        f"{kind}: {', '.join(names[:NAMED])}"
-        + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-        for kind, names in kinds.items()
-        if names
-    ]
-    if kinds["folders"] and path.is_dir():
-        parts.append(f"for what lies in folders give '{path / '**' / '*'}'")
-    return [f"left out of {spec}: {'; '.join(parts)}"] if parts else []
-
-
 def _names_folder(output: str) -> bool:
     path = Path(output)
+    if output == PIPE:
+        return False
     return output.endswith(("/", os.sep)) or not path.suffix or path.is_dir()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirnet_edge._files import make_folder
-from mirnet_edge.cli.console import err, option_group, progress_bar, read_time, say
+from mirnet_edge.cli.console import err, option_group, progress_bar, read_time
 from mirnet_edge.cli.jobs import Job
 from mirnet_edge.engines.shared import MODE_OF_TASK
 from mirnet_edge.errors import MirnetEdgeError
@@ -159,17 +159,21 @@ def _told(outcome: VideoOutcome) -> dict[str, Any]:
     return {**vars(outcome), "frames_per_second": None if rate is None else round(rate, 2)}
 
 
-def print_video(job: Job, result: dict[str, Any]) -> None:
-    """Print what became of a video: on standard error what is missing of it."""
+def video_line(job: Job, result: dict[str, Any]) -> str:
+    """What is said of a video that was restored."""
     rate = result["frames_per_second"]
     resumed = f" ({result['resumed']} of them earlier)" if result["resumed"] else ""
     copied = f"  copied: {', '.join(result['copied'])}" if result["copied"] else ""
-    say(
-        f"{result['input']} -> {result['output']}  {result['width']}x{result['height']}  "
+    return (
+        f"{job.name} -> {job.target}  {result['width']}x{result['height']}  "
         f"{result['frames']} frames{resumed}"
         + ("" if rate is None else f"  {rate:.2f} frames/s")
         + copied
     )
+
+
+def print_video(job: Job, result: dict[str, Any]) -> None:
+    """Print, on standard error, what is missing of a video."""
     for line in result["left_out"]:
         err().print(f"left out of {job.name}: {line}")
     reasons = "; ".join(result["reasons"])

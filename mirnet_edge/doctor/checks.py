@@ -26,6 +26,7 @@ DISTRIBUTIONS = {  # of the packages of extras, where they are not named like th
     "skimage": ("scikit-image",),
     "onnx_ir": ("onnx-ir",),
     "cuda": ("cuda-bindings",),
+    "pillow_jxl": ("pillow-jxl-plugin",),
 }
 USE_OF_EXTRA = {
     "train": "used on a workstation to train, evaluate and export",
@@ -33,6 +34,7 @@ USE_OF_EXTRA = {
     "tensorrt": "used to run engines on an NVIDIA GPU",
     "video": "used to read and write videos and cameras",
     "live": "used to show a source in a browser",
+    "photos": "used for 16 bits a colour channel and JPEG XL",
 }
 
 

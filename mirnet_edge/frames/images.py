@@ -4,69 +4,34 @@ from __future__ import annotations
 
 import glob
 import io
+import logging
 import os
-import threading
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 
 from mirnet_edge._arguments import explained
-from mirnet_edge._files import atomic_path, open_regular, require_new
+from mirnet_edge._files import atomic_path, require_new
+from mirnet_edge._imports import require
 from mirnet_edge.errors import ImageError, OutputError
-from mirnet_edge.limits import how_to_lift, limit
+from mirnet_edge.frames.deep import deep_png, read_deep
+from mirnet_edge.frames.exif import exif_of
+from mirnet_edge.frames.formats import DEEP_COLOURS, FORMATS, kind_of
+from mirnet_edge.frames.formats import SUFFIXES as SUFFIXES
+from mirnet_edge.frames.opened import WITHOUT_WARNINGS, Opened, Source, opened, reading
+from mirnet_edge.frames.tiff_pages import TiffPages
 
+LOG = logging.getLogger(__name__)
 _GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _DIRECT = ("L", "LA", "RGB", "RGBA")
 _OTHER_COLOURS = ("CMYK", "LAB")
 """Modes whose colour profile says nothing of the RGB that they become."""
-_COPIES = 3
-"""Of an image's pixels while it is read: as decoded, as bytes on their way to NumPy, as array."""
-_OPENING = threading.Lock()
-_READ = (
-    *("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA"),
-    *("JPEG2000", "AVIF", "HEIF"),
-)
-"""Formats, whatever a file is called. Of the others Pillow knows, some are read by starting another
-program (EPS by Ghostscript), and none is a photo's or a frame's."""
-_ALWAYS_READ_PX = 1 << 24
-_ANYTHING = ("gray", "gray with alpha", "RGB", "RGBA", "16-bit gray")
-
-
-@dataclass(frozen=True)
-class _Format:
-    """How files of one suffix are written: Pillow's name, the kinds of pixels that come back as
-    they were, options of Pillow's save."""
-
-    name: str
-    holds: tuple[str, ...] = _ANYTHING
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-_JPEG = _Format("JPEG", ("gray", "RGB"), {"quality": 95, "subsampling": 0})
-_FORMATS = {
-    ".png": _Format("PNG"),
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-    ".webp": _Format("WEBP", ("gray", "RGB", "RGBA"), {"lossless": True, "exact": True}),
-    # Uncompressed: through libtiff, Pillow loses the EXIF sub-directories that cameras write.
-    ".tif": _Format("TIFF"),
-    ".tiff": _Format("TIFF"),
-    ".bmp": _Format("BMP", ("gray", "RGB")),
-}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
-SUFFIXES = tuple(_FORMATS)
-_EXIF_PREFIX = b"Exif\0\0"
-_DESCRIPTIVE_TAGS = (270, 271, 272, 274, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853)
-"""What a TIFF's directory says of the picture (ImageDescription … GPS), not of the file."""
-_SUB_DIRECTORIES = (34665, 34853)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
@@ -76,151 +41,91 @@ class ImageFile:
 
     Attributes:
         pixels: (H, W) or (H, W, C), C = 2 (gray, alpha), 3 (RGB) or 4 (RGBA); uint8, or uint16
-            for 16-bit gray. As stored: the EXIF orientation is not applied (TIFF: Pillow applies
-            it and drops the tag).
+            for 16 bits a channel. As stored: the EXIF orientation is not applied (TIFF of 8 bits:
+            Pillow applies it and drops the tag).
         exif: the EXIF block with its prefix.
+        format: Pillow's name of the file's format, if it is of one.
     """
 
     pixels: NDArray[Any]
     exif: bytes | None = None
     icc_profile: bytes | None = None
+    format: str | None = None
 
 
 @explained(ImageError)
-def read_image(path: str | os.PathLike[str]) -> ImageFile:
+def read_image(path: str | os.PathLike[str] | BinaryIO, max_pixels: int | None = None) -> ImageFile:
     """Read a still image of any size; palettes, CMYK and LAB become RGB.
+
+    Args:
+        path: of the file, or an open one that can be sought in.
+        max_pixels: the most that is read, in place of the limit ``PIXELS_PER_BYTE``.
 
     Raises:
         ImageError: the file is missing, is no image, is truncated, holds several frames, claims
-            more pixels than the memory at hand or the limit ``PIXELS_PER_BYTE`` allow, or has 16
-            bits a colour channel, of which Pillow would drop 8.
+            more pixels than the memory at hand or the limit allow, or has 16 bits a colour channel
+            in a format other than PNG and TIFF.
+        MissingDependencyError: 16 bits a colour channel, or JPEG XL, and the extra ``photos`` is
+            not installed.
     """
-    try:
-        with _opened(path) as image:
-            return _decode(image, path)
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
-    except UnidentifiedImageError as error:
-        size = Path(path).stat().st_size
-        raise ImageError(f"{path}: {size} bytes in no image format that Pillow reads") from error
-    except Exception as error:  # Pillow's plugins raise nearly anything for damaged files
-        raise ImageError(f"{path}: cannot be read: {error}") from error
+    with reading(path), opened(path, max_pixels) as file:
+        if file.frames > 1:
+            raise ImageError(
+                f"{file.name}: holds {file.frames} frames; restore it on the command line, or "
+                "extract them to one file each"
+            )
+        return decoded(file)
+
+
+def read_picture(path: Source, max_pixels: int | None = None) -> ImageFile | None:
+    """`read_image`, but None for a file of several pictures (see `moving`)."""
+    with reading(path), opened(path, max_pixels) as file:
+        return None if file.frames > 1 else decoded(file)
 
 
 def is_damaged(path: str | os.PathLike[str]) -> bool:
     """Whether a file that is there is empty, or no image, or not a whole one."""
     try:
-        with _opened(path) as image:
-            image.load()
+        with opened(path) as file:
+            file.image.load()
     except (ImageError, MemoryError, FileNotFoundError, PermissionError):
         return False
-    except Exception:  # as in `read_image`
+    except Exception:  # as in `reading`
         return True
     return False
 
 
-@contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    with _WITHOUT_WARNINGS, open_regular(path) as file, _open(file) as image:
-        _require_memory(image, path)
-        _require_plausible(image, os.fstat(file.fileno()).st_size, path)
-        yield image
-
-
-class _WithoutWarnings:
-    """Keeps Pillow's warnings, of tags that it cannot parse, from the user while any thread reads.
-    What was filtered before comes back with the last reader: filters are of the process, and of two
-    threads that each put back what they found, one would put back the other's."""
-
-    def __init__(self) -> None:
-        self._lock, self._readers = threading.Lock(), 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._readers:
-                self._found = warnings.catch_warnings()
-                self._found.__enter__()
-                warnings.simplefilter("ignore", UserWarning)
-            self._readers += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._readers -= 1
-            if not self._readers:
-                self._found.__exit__(None, None, None)
-
-
-_WITHOUT_WARNINGS = _WithoutWarnings()
-
-
-def _open(file: BinaryIO) -> Image.Image:
-    # Pillow's limit of pixels is there for strangers' uploads, warns at 89 megapixels and refuses
-    # 179, and is one for the process: it is away for the moment that opening takes, and one reader
-    # at a time takes it away, so that none finds, and puts back, another one's None.
-    with _OPENING:
-        limit_px, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            # All plugins are loaded, 40 ms, only where the common ones do not know the file.
-            for load_plugins in (Image.preinit, Image.init):
-                load_plugins()
-                with suppress(UnidentifiedImageError):
-                    return Image.open(file, formats=[n for n in _READ if n in Image.OPEN])
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit_px
-    raise UnidentifiedImageError
-
-
-def _require_plausible(image: Image.Image, size_bytes: int, path: str | os.PathLike[str]) -> None:
-    pixels = image.width * image.height
-    if pixels > max(_ALWAYS_READ_PX, size_bytes * limit("PIXELS_PER_BYTE")):
-        raise ImageError(
-            f"{path}: {image.width}x{image.height} pixels in {size_bytes:,} bytes are made to fill "
-            f"memory; {how_to_lift('PIXELS_PER_BYTE')}"
-        )
-
-
-def _require_memory(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    # Asked before decoding: Linux grants memory that is not there, and kills who touches it.
-    needed = _COPIES * image.width * image.height * max(len(image.getbands()), 3)
-    available = psutil.virtual_memory().available
-    if needed > available:
-        raise ImageError(
-            f"{path}: {image.width}x{image.height} pixels take {needed:,} bytes to read, and "
-            f"{available:,} are free; cut the image into parts, or free some memory"
-        )
-
-
-def _decode(image: Image.Image, path: str | os.PathLike[str]) -> ImageFile:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # phones add a preview or a depth map as second one
-        raise ImageError(f"{path}: holds {frames} frames; extract them to one file each")
+def decoded(opened: Opened, page: int = 0) -> ImageFile:
+    """The picture that an open file is at: its ``page``."""
+    image = opened.image
     # Before load(), which turns 16-bit colour into 8 bits and says nothing.
     if _bits_per_channel(image) > 8 and image.mode in ("RGB", "RGBA"):
-        raise ImageError(
-            f"{path}: 16 bits a colour channel, of which reading would drop 8. Convert it to 8 "
-            "bits, or pass the uint16 array to Restorer in Python."
-        )
+        if image.format != "TIFF":
+            image.load()  # finds what is cut off, and EXIF behind the pixels
+        icc_profile, exif = image.info.get("icc_profile"), exif_of(image)
+        return ImageFile(read_deep(opened, page), exif, icc_profile, image.format)
     image.load()
-    icc_profile, exif = image.info.get("icc_profile"), _exif_of(image)
+    icc_profile, exif = image.info.get("icc_profile"), exif_of(image)
     if image.mode in _GRAY_16 or image.mode == "I":
         pixels = np.asarray(image)
         if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
-            raise ImageError(f"{path}: 32-bit gray values beyond 16 bits; scale them first")
+            raise ImageError(f"{opened.name}: 32-bit gray values beyond 16 bits; scale them first")
         pixels = pixels.astype(np.uint16)
         if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits only
             pixels = 65535 - pixels
-        return ImageFile(pixels, exif, icc_profile)
+        return ImageFile(pixels, exif, icc_profile, image.format)
     if image.mode == "F":
-        raise ImageError(f"{path}: floating-point image; pass the array to Restorer in Python")
-    transparent = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
+        raise ImageError(
+            f"{opened.name}: floating-point image; pass the array to Restorer in Python"
+        )
+    name, transparent = image.format, "transparency" in image.info
     if image.mode not in _DIRECT or transparent:
+        transparent = transparent or image.mode in ("PA", "La", "RGBa")
         if image.mode in _OTHER_COLOURS:
             icc_profile = None
         base = "L" if image.mode in ("1", "L", "La") else "RGB"
         image = image.convert(base + "A" * transparent)
-    return ImageFile(np.asarray(image), exif, icc_profile)
+    return ImageFile(np.asarray(image), exif, icc_profile, name)
 
 
 def _bits_per_channel(image: Image.Image) -> int:
@@ -236,76 +141,97 @@ def _tiff_tag(image: Image.Image, tag: int) -> Any:
     return directory.get(tag)
 
 
-def _exif_of(image: Image.Image) -> bytes | None:
-    if image.format == "TIFF":
-        # Copied tag by tag: where strips lie and how they are packed would lie about the new file.
-        directory, described = image.tag_v2, Image.Exif()  # type: ignore[attr-defined]
-        for tag in set(_DESCRIPTIVE_TAGS) & set(directory):
-            is_pointer = tag in _SUB_DIRECTORIES
-            described[tag] = image.getexif().get_ifd(tag) if is_pointer else directory[tag]
-        return described.tobytes() if len(described) else None
-    block = image.info.get("exif") or image.getexif().tobytes()
-    if not block:
-        return None
-    return bytes(block) if block.startswith(_EXIF_PREFIX) else _EXIF_PREFIX + bytes(block)
-
-
 @explained(OutputError)
 def write_image(
     path: str | os.PathLike[str],
     pixels: NDArray[Any],
     like: ImageFile | None = None,
     overwrite: bool = False,
+    quality: int | None = None,
 ) -> None:
     """Write an image, as `ImageFile.pixels`, in the format of the path's suffix, whole or not at
-    all: JPEG at quality 95 without chroma subsampling, WebP lossless. The file carries the EXIF
-    block and colour profile of ``like``. OutputError says why one cannot be written."""
+    all: JPEG at quality 95 without chroma subsampling, WebP and JPEG XL lossless, AVIF at 90; where
+    a quality is given, from 1 to 100, at that. The file carries the EXIF block and colour profile
+    of ``like``. OutputError says why one cannot be written."""
     path = Path(path)
     require_new(path, overwrite)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise OutputError(f"cannot write {path}: use one of {', '.join(SUFFIXES)}")
-    kind = _kind(pixels)
-    if kind not in _FORMATS[suffix].holds:
-        raise OutputError(f"cannot write {path}: {suffix} does not hold {kind}; use .png")
-    options = dict(_FORMATS[suffix].options)
-    if like is not None and like.exif:
-        options["exif"] = like.exif
-    if like is not None and like.icc_profile:
-        options["icc_profile"] = like.icc_profile
+    write_whole(path, encoded(path, pixels, like, quality))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    LOG.info("%s: %d bytes written", path, len(content))
+
+
+def encoded(
+    path: Path, pixels: NDArray[Any], like: ImageFile | None = None, quality: int | None = None
+) -> bytes:
+    """What `write_image` writes; ``path`` says the format, and errors name it."""
+    require_held(path, pixels)
+    form, exif = FORMATS[path.suffix.lower()], like.exif if like is not None else None
+    icc_profile = like.icc_profile if like is not None else None
+    options = form.save_options(quality)
+    if exif:
+        options["exif"] = exif
+    if icc_profile:
+        options["icc_profile"] = icc_profile
     # Into memory first: what an encoder raises is then of the pixels, and not of the disk.
-    encoded = io.BytesIO()
+    file = io.BytesIO()
     try:
-        Image.fromarray(pixels).save(encoded, _FORMATS[suffix].name, **options)
+        if kind_of(pixels) not in DEEP_COLOURS:
+            picture = Image.fromarray(pixels)
+            if form.name == "JXL":
+                require("pillow_jxl", "JPEG XL")
+                picture = _without_profile(picture, icc_profile)
+            picture.save(file, form.name, **options)
+        elif form.name == "PNG":
+            file.write(deep_png(pixels, exif, icc_profile))
+        else:
+            TiffPages(file).add(pixels, exif, icc_profile)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise OutputError(f"cannot write {path}: {error}; try .png") from error
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
+    return file.getvalue()
 
 
-def _kind(pixels: NDArray[Any]) -> str:
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    bits = {np.dtype(np.uint8): "", np.dtype(np.uint16): "16-bit "}.get(pixels.dtype)
-    name = {1: "gray", 2: "gray with alpha", 3: "RGB", 4: "RGBA"}.get(channels)
-    if bits is None or name is None or pixels.ndim not in (2, 3):
-        return f"a {pixels.dtype} array of shape {pixels.shape}"
-    return bits + name
+def require_held(path: Path, pixels: NDArray[Any]) -> None:
+    """Refuse pixels that the format of a path's suffix does not hold."""
+    suffix, kind = path.suffix.lower(), kind_of(pixels)
+    if suffix not in FORMATS:
+        raise OutputError(f"cannot write {path}: use one of {', '.join(FORMATS)}")
+    if kind not in FORMATS[suffix].holds:
+        raise OutputError(f"cannot write {path}: {suffix} does not hold {kind}; use .png")
+
+
+def _without_profile(picture: Image.Image, icc_profile: bytes | None) -> Image.Image:
+    """The picture in sRGB, as Pillow's plugin writes no profile into JPEG XL."""
+    if not icc_profile or picture.mode not in ("RGB", "RGBA"):
+        return picture
+    found = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+    if "sRGB" in (name := ImageCms.getProfileDescription(found)) or "RGB_D65_SRG" in name:
+        return picture
+    srgb = ImageCms.createProfile("sRGB")
+    turned = ImageCms.profileToProfile(picture, found, srgb, outputMode=picture.mode)
+    return picture if turned is None else turned
 
 
 def upright_rgb(image: ImageFile) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 as a viewer shows it: orientation applied, alpha dropped."""
-    pixels = image.pixels
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    picture = Image.fromarray(pixels)
+    picture = Image.fromarray(to_eight_bits(image.pixels))
     if image.exif:
         picture = _turned(picture, image.exif)
     return np.asarray(picture.convert("RGB"))
 
 
+def to_eight_bits(pixels: NDArray[Any]) -> NDArray[Any]:
+    """uint16 as uint8, anything else as it is."""
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+
+
 def _turned(picture: Image.Image, exif: bytes) -> Image.Image:
     try:
-        with _WITHOUT_WARNINGS:
+        with WITHOUT_WARNINGS:
             picture.getexif().load(exif)
             return ImageOps.exif_transpose(picture)
     except Exception:  # a block that cannot be parsed turns nothing; Pillow raises nearly anything
@@ -322,12 +248,12 @@ def find_images(
     for spec in specs:
         path = Path(spec)
         if path.is_dir():
-            matches = sorted(file for file in path.iterdir() if _is_image(file, suffixes))
+            matches = sorted(file for file in path.iterdir() if is_image(file, suffixes))
         elif path.exists():  # before patterns: a[1].png may be a file's name
             matches = [path]
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(spec), recursive=True))]
-            matches = [match for match in matches if _is_image(match, suffixes)]
+            matches = [match for match in matches if is_image(match, suffixes)]
         if not matches:
             known = ", ".join(suffixes)
             raise ImageError(f"{spec}: no such file, and no {what} ({known}) there")
@@ -335,6 +261,6 @@ def find_images(
     return list(dict.fromkeys(found))  # a file may be named and match a pattern too
 
 
-def _is_image(path: Path, suffixes: Sequence[str]) -> bool:
+def is_image(path: Path, suffixes: Sequence[str]) -> bool:
     """By name: a file of a known suffix, not a hidden one."""
     return path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")

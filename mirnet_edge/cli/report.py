@@ -1,0 +1,89 @@
+"""What is said of the files of a run: a line as each is done, and a summary, also of a run that is
+cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mirnet_edge.cli.console import err, fail, print_json_line, say
+from mirnet_edge.cli.jobs import Job
+from mirnet_edge.cli.sources import WHY, LeftOut
+
+Result = dict[str, Any]
+"""Of a job, as ``--json`` prints it."""
+
+
+class Report:
+    """Prints, as lines of text or of JSON, and counts.
+
+    Args:
+        jobs: how many there are.
+        as_json: print an object a line on standard output, each at once.
+        quiet: print errors alone, and JSON where that is asked for.
+        piped: standard output is a picture's; lines go to standard error.
+    """
+
+    def __init__(self, jobs: int, as_json: bool, quiet: bool, piped: bool) -> None:
+        self._jobs, self._as_json, self._quiet = jobs, as_json, quiet
+        self._say: Callable[[str], None] = err().print if piped else say
+        self.restored = self.skipped = self.failed = self._left_out = 0
+
+    def left_out(self, entries: Sequence[LeftOut], lines: Sequence[str]) -> None:
+        """Say what is not restored, and why."""
+        self._left_out = len(entries)
+        if not self._quiet:
+            for line in lines:
+                err().print(line)
+        for entry in entries:
+            self._print_json(
+                {"input": entry.spec, "left_out": str(entry.path), "reason": WHY[entry.kind]}
+            )
+
+    def done(self, job: Job, result: Result, line: str) -> None:
+        """Say that a file was restored."""
+        self.restored += 1
+        if not self._as_json and not self._quiet:
+            self._say(line)
+        self._print_json({**_named(job), **result})
+
+    def was_there(self, job: Job) -> None:
+        """Count a result that an earlier run made."""
+        self.skipped += 1
+        self._print_json({**_named(job), "skipped": True})
+
+    def failure(self, job: Job, message: str, said: bool = False) -> None:
+        """Say that a file was not restored; ``said`` where the user has been told."""
+        named = job.name in message or str(job.target) in message
+        message = message if named else f"{job.name}: {message}"
+        self.failed += 1
+        if not said:
+            fail(message)
+        self._print_json({**_named(job), "error": message})
+
+    def summary(self, interrupted: bool) -> None:
+        """Say how it ended."""
+        counts = {"restored": self.restored, "skipped": self.skipped, "failed": self.failed}
+        self._print_json(
+            {
+                "summary": {
+                    **counts,
+                    "left_out": self._left_out,
+                    "of": self._jobs,
+                    "interrupted": interrupted,
+                }
+            }
+        )
+        if self._as_json or self._quiet or not (self._jobs > 1 or self.skipped):
+            return
+        there = f", {self.skipped} were there" if self.skipped else ""
+        failed = f", {self.failed} failed" if self.failed else ""
+        self._say(f"{self.restored} of {self._jobs} restored{there}{failed}")
+
+    def _print_json(self, value: Result) -> None:
+        if self._as_json:
+            print_json_line(value)
+
+
+def _named(job: Job) -> Result:
+    return {"input": job.name, "output": str(job.target)}
