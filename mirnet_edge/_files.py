@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ from mirnet_edge.errors import MirnetEdgeError, OutputError
 if sys.platform != "win32":
     import fcntl
 
+log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parent
 _MOST_JSON_BYTES = 64 << 20  # the card of a network of 1,000 layers has 0.4 MB
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp(\..*)?")
@@ -127,6 +129,7 @@ def make_folder(folder: Path) -> None:
 def move_into_place(source: Path, target: Path) -> None:
     """Let a file that is written have its final name, within one file system, so that no power cut
     leaves that name with less than the whole."""
+    log.debug("%s is whole", target)
     # Without, file systems write the name first, and seconds later what it stands for.
     with source.open("rb") as file:
         os.fsync(file.fileno())
@@ -200,6 +203,7 @@ def _remove_abandoned(folder: Path) -> None:
                 try:
                     if _lock(file, wait=False):
                         (folder / name).unlink()
+                        log.info("%s, which a killed run left, is removed", folder / name)
                 finally:
                     os.close(file)
 

@@ -66,6 +66,7 @@ def open_engine(
             "lists them)"
         )
     suffix = path.suffix.lower()
+    log.info("opening %s (threads %s, provider %s)", path, threads or "all", provider or "any")
     # Each engine is imported where it is chosen: the device has no torch, a workstation no
     # TensorRT, and both take seconds to load.
     if suffix == ".onnx":

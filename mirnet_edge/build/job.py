@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,9 @@ from mirnet_edge.trt.layer_info import read_layers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class BuildJob:
         plain = engine.with_name(f"{engine.stem}.fp16{engine.suffix}")
         fp16 = self.float_engine(plain, replace(settings, precision="fp16"))
         wanted = self._with_pairs(wanted)
+        log.info("building %s, %s", wanted.engine, wanted.settings.precision)
         with work_folder(engine) as folder:
             card = self._judged(self._built(wanted, folder), fp16.measured, plain)
             place(folder / process.PLAN, engine, card)
@@ -161,6 +166,7 @@ class BuildJob:
         with suppress(EngineError, OSError):
             card = EngineCard.load(card_path(wanted.engine))
             if card.key == wanted.key and card.engine_sha256 == file_sha256(wanted.engine):
+                log.info("%s is there already, of the same graph and settings", wanted.engine)
                 return card
         require_new(wanted.engine, self.overwrite)
         return None

@@ -26,7 +26,7 @@ from mirnet_edge.frames.formats import SUFFIXES as SUFFIXES
 from mirnet_edge.frames.opened import WITHOUT_WARNINGS, Opened, Source, opened, reading
 from mirnet_edge.frames.tiff_pages import TiffPages
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _GRAY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _DIRECT = ("L", "LA", "RGB", "RGBA")
 _OTHER_COLOURS = ("CMYK", "LAB")
@@ -162,7 +162,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    LOG.info("%s: %d bytes written", path, len(content))
+    log.info("%s: %d bytes written", path, len(content))
 
 
 def encoded(

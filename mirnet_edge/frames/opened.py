@@ -23,7 +23,7 @@ from mirnet_edge.frames.formats import FORMATS
 from mirnet_edge.frames.jpeg_xl import JxlFacts, jxl_facts
 from mirnet_edge.limits import how_to_lift, limit
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _COPIES = 3
 """Of an image's pixels while it is read: as decoded, as bytes on their way to NumPy, as array."""
 _OPENING = threading.Lock()
@@ -85,7 +85,7 @@ def opened(source: Source, max_pixels: int | None = None) -> Iterator[Opened]:
         if facts := jxl_facts(file):
             _require_readable(facts, name, size_bytes, max_pixels)
         image = ends.enter_context(_open(file))
-        LOG.debug("%s: %s, %s, %s", name, image.format, image.mode, image.size)
+        log.debug("%s: %s, %s, %s", name, image.format, image.mode, image.size)
         found = Opened(image, file, name, size_bytes, max_pixels)
         found.require_room()
         yield found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections import defaultdict
@@ -35,6 +36,7 @@ from mirnet_edge.model.layers import Network
 from mirnet_edge.model.support import local_support_px
 from mirnet_edge.model.tensor_files import METADATA_KEY, read_tensors, some_of
 
+log = logging.getLogger(__name__)
 MOST_SCALE = 8
 
 
@@ -83,6 +85,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
             f"{path}: its weights are not those that were written: the file was damaged, or "
             "changed by hand; copy it again"
         )
+    log.info("%s: task %s, scale %d", path, network.facts.task, scale)
     return network
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from mirnet_edge.quantize.calibration.sources import Source
 
+log = logging.getLogger(__name__)
 DENOISING_SIGMA = 25.0
 """Of the noise added to the bundled clean images for a denoiser: the middle of what it is trained
 for (`workstation.tasks.denoise`)."""
@@ -131,6 +133,7 @@ def quantize_onnx(
         progress=progress,
     )
     _require_layers(found.plan)
+    log.info("%s: %d groups of layers were weighed", output, len(found.plan.groups))
     _describe(found.proto, found.plan)
     with ExitStack() as stack:  # all three or none, the graph last, which the others are of
         graph, ranges, plan = map(stack.enter_context, map(atomic_path, paths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from mirnet_edge.frames.pixel_formats import PixelFormat
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 """Before a camera is opened again; twice as long each time that this fails."""
+log = logging.getLogger(__name__)
 RATE_TOLERANCE = 0.02
 """Cameras tell 30 where they give 29.97."""
 _SWAPPED = {3: (2, 1, 0), 4: (2, 1, 0, 3)}
@@ -98,6 +100,7 @@ def open_camera(what: int | str | Camera, pixels: PixelFormat | None, reconnect:
                         raise
                     time.sleep(min(FIRST_WAIT_S * 2**tried, LONGEST_WAIT_S))
                     tried += 1
+                    log.info("%s stopped; connecting again, time %d", _name(camera), tried)
                     try:
                         current[0] = _opened(camera, pixels)
                         break

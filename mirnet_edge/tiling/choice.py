@@ -3,6 +3,7 @@ are cut into it."""
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ from mirnet_edge.facts import ModelFacts, SizeRule
 from mirnet_edge.tiling.even import even_tile
 from mirnet_edge.tiling.geometry import Tiling
 
+log = logging.getLogger(__name__)
 AUTO_MEMORY_BYTES = 192 * 2**20
 AUTO_TILE_PX = (128, 1024)
 AUTO_STEP_PX = 32
@@ -122,6 +124,7 @@ class Cut:
         if chosen != "auto":
             return cls(facts, chosen, halo, blend, fixed is not None)
         side = auto_tile(facts, halo, blend, memory_limit)
+        log.info("tiles of %d pixels, halo %d, by the memory at hand", side, halo)
         whole_px = int(side * side * (WHOLE if memory_limit is None else 1))
         return cls(facts, (side, side), halo, blend, whole_px=whole_px, is_automatic=True)
 

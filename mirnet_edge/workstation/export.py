@@ -34,6 +34,7 @@ from mirnet_edge.model.layers import Network
 if TYPE_CHECKING:
     import onnx
 
+log = logging.getLogger(__name__)
 OPSETS = (17, 18)
 IR_VERSION = 8  # of opset 17; newer ones shut out older runtimes for nothing
 TOLERANCE = 1e-4
@@ -125,6 +126,7 @@ def export_onnx(
     facts = replace(facts, bytes_per_pixel=round(peak_bytes / (height * width)))
     _describe(proto, facts, size)
     nodes = len(proto.graph.node)
+    log.info("%s: %d nodes, %d bytes a pixel at most", path, nodes, facts.bytes_per_pixel)
     if half_weights:
         store_half(proto)
     with atomic_path(path) as temporary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation.curve import Point
 from mirnet_edge.workstation.settings import TrainSettings
 
+log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_FORMAT = 2
 MAY_DIFFER = ("steps", "minutes")
@@ -74,6 +76,7 @@ class TrainState:
         torch.save(content, saved)
         with atomic_path(folder / CHECKPOINT) as temporary:
             temporary.write_bytes(saved.getbuffer())
+        log.info("%s: step %d is saved", folder / CHECKPOINT, self.step)
         with atomic_path(folder / "curve.json") as temporary:
             temporary.write_text(json.dumps(curve, indent=1))
 
