@@ -14,6 +14,7 @@ import os
 import platform
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,20 +121,16 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 def kill_restores(seed: int, kills: int) -> Record:
-    """Restore a folder in runs that are ended at random moments; the last one is let alone, and
-    what is then there is what an undisturbed run makes."""
-    import numpy as np
-    from PIL import Image
+    """Restore a folder of all kinds in runs that are ended at random moments; the last one is let
+    alone, and what is then there is what an undisturbed run makes."""
+    import soak_inputs
 
     draw = random.Random(f"kills {seed}")
     done, wrong = 0, []
     with tempfile.TemporaryDirectory() as name:
         given, once, again = (Path(name) / part for part in ("given", "once", "again"))
-        given.mkdir()
-        for index in range(PICTURES):
-            pixels = np.random.default_rng(seed + index).integers(0, 256, (80, 96, 3), np.uint8)
-            Image.fromarray(pixels).save(given / f"{index}.png")
-        base = [sys.executable, "-m", "mirnet_edge", "restore", str(given), "--compare"]
+        soak_inputs.make_album(given, seed, PICTURES)
+        base = [sys.executable, "-m", "mirnet_edge", "restore", str(given), "-r", "--compare"]
         base += ["--threads", "1", "--skip-existing"]
         subprocess.run([*base, "-o", f"{once}/"], env=ENVIRONMENT, capture_output=True, check=True)
         while done < kills:
@@ -153,15 +150,17 @@ def kill_restores(seed: int, kills: int) -> Record:
             if draw.random() < 0.3:  # from the start again
                 subprocess.run([*base, "-o", f"{again}/"], env=ENVIRONMENT, capture_output=True)
                 wrong += _differences(once, again, seed)
-                for path in again.iterdir():
-                    path.unlink()
+                shutil.rmtree(again)
         subprocess.run([*base, "-o", f"{again}/"], env=ENVIRONMENT, capture_output=True)
         wrong += _differences(once, again, seed)
     return {"kills": done, "violations": wrong}
 
 
 def _differences(once: Path, again: Path, seed: int) -> list[Record]:
-    contents = [{path.name: path.read_bytes() for path in way.iterdir()} for way in (once, again)]
+    contents = [
+        {str(path.relative_to(way)): path.read_bytes() for path in way.rglob("*") if path.is_file()}
+        for way in (once, again)
+    ]
     if contents[0] == contents[1]:
         return []
     differ = {

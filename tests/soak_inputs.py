@@ -23,7 +23,14 @@ from PIL import Image
 
 import mirnet_edge as me
 from mirnet_edge.engines.card import EngineCard, card_path
-from mirnet_edge.frames.images import read_image, upright_rgb, write_image
+from mirnet_edge.frames.images import (
+    encoded,
+    read_image,
+    read_picture,
+    upright_rgb,
+    write_image,
+)
+from mirnet_edge.frames.moving import encoded_animation, encoded_pages, open_moving
 from mirnet_edge.graph.file import load_graph
 from mirnet_edge.graph.sealed import sealed
 from mirnet_edge.model.config import MIRNetV2Config
@@ -72,12 +79,69 @@ def picture(name: str, mode: str = "RGB", **options: Any) -> Kind:
         file = io.BytesIO()
         exif = Image.Exif()
         exif[0x0112], exif[0x010E] = 6, "a picture"
+        if name == "JXL":
+            import pillow_jxl  # noqa: F401  # registers it
         if name in ("JPEG", "PNG", "WEBP", "TIFF"):
             options.setdefault("exif", exif.tobytes())
         Image.fromarray(pixels).convert(mode).save(file, name, **options)
         return file.getvalue()
 
     return Kind(f"a.{name.lower()}", make, restore_image)
+
+
+def moving(name: str, suffix: str, mode: str = "RGB", **options: Any) -> Kind:
+    """Files of several pictures."""
+
+    def make() -> bytes:
+        pixels = np.random.default_rng(0).integers(0, 256, (3, 19, 23, 4), np.uint8)
+        first, *others = (Image.fromarray(frame).convert(mode) for frame in pixels)
+        file = io.BytesIO()
+        first.save(file, name, save_all=True, append_images=others, **options)
+        return file.getvalue()
+
+    return Kind(f"a.{suffix}", make, restore_moving)
+
+
+def deep(suffix: str) -> Kind:
+    """Images of 16 bits a colour channel."""
+
+    def make() -> bytes:
+        pixels = np.random.default_rng(0).integers(0, 65536, (19, 23, 4), np.uint16)
+        return encoded(Path(f"a.{suffix}"), pixels)
+
+    return Kind(f"a.{suffix}", make, restore_image)
+
+
+def restore_moving(path: Path) -> None:
+    """What the command line does with a file that may hold several pictures."""
+    if read_picture(path) is not None:
+        return
+    with open_moving(path) as found:
+        if found.count * found.width * found.height > SMALL_PX:
+            return
+        pictures = list(found)
+        if found.is_paged:
+            encoded_pages(path, pictures)
+        else:
+            encoded_animation(path.with_suffix(".png"), [one.pixels for one in pictures], found)
+
+
+def make_album(folder: Path, seed: int, pictures: int) -> None:
+    """Make a folder of folders with pictures of all kinds; every second one a plain PNG."""
+    draw = np.random.default_rng(seed)
+    for index in range(pictures):
+        place = folder / str(index % 3)
+        place.mkdir(parents=True, exist_ok=True)
+        frames = draw.integers(0, 256, (3, 60, 72, 3), np.uint8)
+        if index % 2 == 0:
+            Image.fromarray(frames[0]).save(place / f"{index}.png")
+        elif index % 8 == 1:
+            wide = draw.integers(0, 65536, (60, 72, 3), np.uint16)
+            write_image(place / f"{index}.png", wide)
+        else:
+            suffix = {3: "gif", 5: "tif", 7: "webp"}[index % 8]
+            first, *others = map(Image.fromarray, frames)
+            first.save(place / f"{index}.{suffix}", save_all=True, append_images=others)
 
 
 def restore_image(path: Path) -> None:
@@ -156,6 +220,15 @@ KINDS = {
     "gif": picture("GIF", "P"),
     "ppm": picture("PPM"),
     "tga": picture("TGA"),
+    "avif": picture("AVIF"),
+    "jxl": picture("JXL"),
+    "png-colour16": deep("png"),
+    "png-colour16-deep": replace(deep("png"), repair=with_checksums),
+    "tiff-colour16": deep("tif"),
+    "gif-moving": moving("GIF", "gif", "P", duration=50, loop=0),
+    "webp-moving": moving("WEBP", "webp", "RGBA", duration=50),
+    "apng": replace(moving("PNG", "png", "RGBA", duration=50), repair=with_checksums),
+    "tiff-pages": moving("TIFF", "tif"),
     "eps": picture("EPS"),
     "checkpoint": checkpoint(legacy=False),
     "checkpoint-legacy": checkpoint(legacy=True),
