@@ -87,7 +87,9 @@ def is_damaged(path: str | os.PathLike[str]) -> bool:
     """Whether a file that is there is empty, or no image, or not a whole one."""
     try:
         with opened(path) as file:
-            file.image.load()
+            for number in range(file.frames):
+                file.image.seek(number)
+                file.image.load()
     except (ImageError, MemoryError, FileNotFoundError, PermissionError):
         return False
     except Exception:  # as in `reading`
