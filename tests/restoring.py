@@ -22,7 +22,7 @@ class Restored(Outcome):
     @property
     def json(self) -> list[dict[str, Any]]:
         """Of the lines those of files."""
-        return [line for line in self.lines if not {"summary", "left_out"} & line.keys()]
+        return [line for line in self.lines if not {"summary", "ignored"} & line.keys()]
 
     @property
     def summary(self) -> dict[str, Any]:

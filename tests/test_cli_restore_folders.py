@@ -56,7 +56,7 @@ def test_results_within_an_input_are_no_input(suffix: str, album: Path, restore:
     again = restore(album, *options)
     assert (again.summary["restored"], again.summary["skipped"]) == (0, 4)
     assert names(album) == before
-    left = [line["left_out"] for line in again.lines if "left_out" in line]
+    left = [line["ignored"] for line in again.lines if "ignored" in line]
     assert "in/new" in left
 
 
@@ -81,7 +81,7 @@ def test_results_beside_inputs_are_known_by_their_suffix(album: Path, restore: R
     before = names(album)
     outcome = restore(album, "-r", "--suffix", "-clean", "--overwrite", "--json")
     assert (outcome.summary["restored"], names(album)) == (4, before)
-    reasons = {line["reason"] for line in outcome.lines if "left_out" in line}
+    reasons = {line["reason"] for line in outcome.lines if "ignored" in line}
     assert "by its name the result of an earlier run" in reasons
 
 
@@ -230,9 +230,9 @@ def test_json_is_a_line_a_file(album: Path, restore: Restore) -> None:
     Path("in/bad.png").write_text("hello")
     outcome = restore(album, "-r", "-o", "new", "--json")
     assert outcome.code == 1
-    summary = {"restored": 4, "skipped": 0, "failed": 1, "left_out": 3, "of": 5}
+    summary = {"restored": 4, "skipped": 0, "failed": 1, "ignored": 3, "of": 5}
     assert outcome.summary == {**summary, "interrupted": False}
-    assert {line["reason"] for line in outcome.lines if "left_out" in line} == {
+    assert {line["reason"] for line in outcome.lines if "ignored" in line} == {
         "no suffix of a picture or video",
         "a link to a file that is not there",
         "a link to a folder, which may lead back",

@@ -101,7 +101,7 @@ def test_one_that_fails_does_not_stop_the_others(restore: Restore, tmp_path: Pat
     outcome = restore("a.mp4", "b.mp4")
     assert outcome.code == 1
     assert outcome.errors[0].startswith("a.mp4: cannot be read as a video: it has no index")
-    assert outcome.out.splitlines()[-1] == "1 of 2 restored"
+    assert outcome.out.splitlines()[-1] == "1 of 2 restored, 1 failed"
     assert names(tmp_path) == ["a.mp4", "b.mp4", "b_restored.mp4"]
 
 

@@ -27,17 +27,17 @@ class Report:
     def __init__(self, jobs: int, as_json: bool, quiet: bool, piped: bool) -> None:
         self._jobs, self._as_json, self._quiet = jobs, as_json, quiet
         self._say: Callable[[str], None] = err().print if piped else say
-        self.restored = self.skipped = self.failed = self._left_out = 0
+        self.restored = self.skipped = self.failed = self._ignored = 0
 
     def left_out(self, entries: Sequence[LeftOut], lines: Sequence[str]) -> None:
         """Say what is not restored, and why."""
-        self._left_out = len(entries)
+        self._ignored = len(entries)
         if not self._quiet:
             for line in lines:
                 err().print(line)
         for entry in entries:
             self._print_json(
-                {"input": entry.spec, "left_out": str(entry.path), "reason": WHY[entry.kind]}
+                {"input": entry.spec, "ignored": str(entry.path), "reason": WHY[entry.kind]}
             )
 
     def done(self, job: Job, result: Result, line: str) -> None:
@@ -68,7 +68,7 @@ class Report:
             {
                 "summary": {
                     **counts,
-                    "left_out": self._left_out,
+                    "ignored": self._ignored,
                     "of": self._jobs,
                     "interrupted": interrupted,
                 }
