@@ -82,8 +82,14 @@ def fuzz_apart(kind: str, seed: int, inputs: int) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         command = [*CHILD, kind, str(seed), str(inputs), folder]
         try:
+            # In the folder: odd arguments may name files.
             done = subprocess.run(
-                command, env=ENVIRONMENT, capture_output=True, text=True, timeout=BATCH_S
+                command,
+                env=ENVIRONMENT,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=BATCH_S,
             )
             if done.returncode == 0:
                 found: Record = json.loads(done.stdout.splitlines()[-1])
@@ -91,7 +97,8 @@ def fuzz_apart(kind: str, seed: int, inputs: int) -> Record:
             wrong = f"exit code {done.returncode}: {done.stderr[-300:]}"
         except subprocess.TimeoutExpired:
             wrong = f"more than {BATCH_S:g} s"
-        for path in Path(folder).iterdir():  # the last input is still there
+        # The last input is still there.
+        for path in filter(Path.is_file, Path(folder).iterdir()):
             keep(kind, path.read_bytes())
         return {
             "read": 0,
@@ -105,7 +112,7 @@ def fuzz_all(seed: int, inputs: int) -> list[Record]:
     with tempfile.TemporaryDirectory() as folder:
         command = [*CHILD, "all", str(seed), str(inputs), folder]
         done = subprocess.run(
-            command, env=ENVIRONMENT, capture_output=True, text=True, timeout=BATCH_S
+            command, env=ENVIRONMENT, cwd=folder, capture_output=True, text=True, timeout=BATCH_S
         )
         if done.returncode:
             wrong = f"exit code {done.returncode}: {done.stderr[-1000:]}"
