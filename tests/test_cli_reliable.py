@@ -15,6 +15,7 @@ import pytest
 from command_line import COMMAND, ENVIRONMENT, finish, start
 from restoring import Restore, load, names, noise, save
 from restoring import restore as restore
+from soak_inputs import make_album
 
 from mirnet_edge.cli import main
 
@@ -134,16 +135,14 @@ def test_killed_runs_and_one_more_leave_what_an_undisturbed_run_does(
     tiny_onnx: Path, tmp_path: Path
 ) -> None:
     given, once, again = (tmp_path / name for name in ("given", "once", "again"))
-    given.mkdir()
-    for index in range(12):
-        save(given / f"{index:02}.png", noise(90, 100 + index, 3))
-    base = [*COMMAND, "restore", given, "-m", tiny_onnx, "--threads", "1", "--compare"]
+    make_album(given, 0, 12)
+    base = [*COMMAND, "restore", given, "-r", "-m", tiny_onnx, "--threads", "1", "--compare"]
     assert finish(start([*base, "-o", f"{once}/"], "")).code == 0
     for moment in range(KILLED_AT_RANDOM):
         process = start([*base, "-o", f"{again}/", "--skip-existing"], "")
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
-            if again.is_dir() and len(list(again.iterdir())) > 5 * moment:
+            if again.is_dir() and len(list(again.rglob("*.*"))) > 5 * moment:
                 break
         time.sleep(0.003 * moment)
         process.kill()
