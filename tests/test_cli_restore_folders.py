@@ -16,6 +16,8 @@ from PIL import Image
 from restoring import Restore, load, names, noise, save
 from restoring import restore as restore
 
+from mirnet_edge.cli import cli
+
 
 @pytest.fixture
 def album(restore: Restore) -> Path:
@@ -253,6 +255,9 @@ def test_verbose_prints_what_the_package_logs(restore: Restore) -> None:
     before = list(logging.getLogger("mirnet_edge").handlers)
     assert restore("a.png").err == ""
     outcome = restore("a.png", "--overwrite", "-v")
+    cli.main(["-v", "info", "edge-s-denoise"], standalone_mode=False)
+    assert logging.getLogger("mirnet_edge").level == logging.INFO
+    logging.getLogger("mirnet_edge").setLevel(logging.NOTSET)
     assert "info: engine_choice: opening " in outcome.err
     assert "info: frames.images: a_restored.png: " in outcome.err
     assert "debug:" not in outcome.err
@@ -262,8 +267,8 @@ def test_verbose_prints_what_the_package_logs(restore: Restore) -> None:
 
 
 def test_every_command_has_both(capfd: pytest.CaptureFixture[str]) -> None:
-    for command in ("restore", "models", "doctor"):
-        outcome = run(capfd, command, "--help")
+    for command in (["restore"], ["models"], ["doctor"], []):
+        outcome = run(capfd, *command, "--help")
         assert "--verbose" in outcome.out
         assert "--quiet" in outcome.out
 

@@ -163,3 +163,25 @@ def test_pages(shape: tuple[int, ...], dtype: Any, tmp_path: Path) -> None:
         ]
         assert lenses == ["50 mm", "80 mm"]
         assert tiff.pages[0].iccprofile == srgb()
+
+
+def test_jpeg_xl_takes_no_profile_and_gets_its_colours(tmp_path: Path) -> None:
+    """Of a profile whose red is green."""
+    swapped = srgb().replace("sRGB".encode("utf-16-be"), "odd!".encode("utf-16-be"))
+    swapped = swapped.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    pixels = np.full((5, 7, 3), [255, 0, 0], np.uint8)
+    write_image(tmp_path / "a.jxl", pixels, like=ImageFile(pixels, icc_profile=swapped))
+    np.testing.assert_allclose(read_image(tmp_path / "a.jxl").pixels[2, 3], [0, 255, 0], atol=3)
+    write_image(tmp_path / "b.jxl", pixels, like=ImageFile(pixels, icc_profile=srgb()))
+    np.testing.assert_array_equal(read_image(tmp_path / "b.jxl").pixels, pixels)
+
+
+def test_a_jpeg_xl_bomb_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pillow_jxl.JpegXLImagePlugin as plugin
+
+    monkeypatch.setenv("MIRNET_EDGE_MAX_PIXELS_PER_BYTE", "100")
+    monkeypatch.setattr(plugin, "Decoder", None)  # whoever calls it fails otherwise
+    black = np.zeros((6000, 6000), np.uint8)
+    (tmp_path / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(black, effort=1))
+    size = (tmp_path / "a.jxl").stat().st_size
+    assert f"6000x6000 pixels in {size:,} bytes are made to fill" in refusal(tmp_path / "a.jxl")

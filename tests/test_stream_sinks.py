@@ -104,6 +104,7 @@ def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     [
         *(pixels(5, 7), pixels(5, 7, 2), pixels(5, 7, 3), pixels(5, 7, 4)),
         *(pixels(5, 7, 1), pixels(5, 7, dtype=np.uint16), pixels(5, 7, 1, dtype=np.uint16)),
+        *(pixels(5, 7, 3, dtype=np.uint16), pixels(5, 7, 4, dtype=np.uint16)),
     ],
     ids=lambda frame: f"{frame.dtype}-{frame.shape}",
 )
@@ -114,7 +115,7 @@ def test_what_png_holds_comes_back(frame: np.ndarray, tmp_path: Path) -> None:
     assert found.dtype == frame.dtype
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_what_png_does_not_hold_is_refused(dtype: Any, tmp_path: Path) -> None:
     message = rf"^frame 0: cannot write .*: a frame of {np.dtype(dtype)}, shape \(5, 7, 3\); PNG"
     with pytest.raises(OutputError, match=message):

@@ -55,6 +55,9 @@ def cli() -> None:
     """MIRNet image restoration on edge devices."""
 
 
+with_verbosity(cli)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage, 130
     interrupted, 143 terminated."""

@@ -205,7 +205,7 @@ def _gif_frame(frame: NDArray[np.uint8]) -> Image.Image:
         indices = np.array(picture)
         indices[frame[..., 3] < _OPAQUE // 2 + 1] = _GIF_CLEAR
         palette = picture.getpalette() or []
-        picture = Image.fromarray(indices, "L")
+        picture = Image.fromarray(indices)
         picture.putpalette([*palette, *[0] * (768 - len(palette))])
         picture.info["transparency"] = _GIF_CLEAR
     return picture

@@ -63,8 +63,7 @@ def frames_done(folder: str | os.PathLike[str]) -> int:
 
 
 def _image_folder(name: str, pixels: PixelFormat | None, resume: bool) -> Sink:
-    """PNG files named by the frame's number, of uint8 or gray uint16; none is replaced that is
-    whole."""
+    """PNG files named by the frame's number, of uint8 or uint16; none is replaced that is whole."""
     folder = Path(name)
     is_file = folder.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES)
     if (is_file and not folder.is_dir()) or "://" in name or "appsrc" in name:
@@ -91,11 +90,10 @@ def _image_folder(name: str, pixels: PixelFormat | None, resume: bool) -> Sink:
     def write(frame: StreamFrame) -> None:
         path = folder / f"{frame.index:06}.png"
         image = _picture(frame.image, pixels)
-        channels = image.shape[2] if image.ndim == 3 else 1
-        if image.dtype != np.uint8 and not (image.dtype == np.uint16 and channels == 1):
+        if image.dtype not in (np.uint8, np.uint16):
             raise OutputError(
                 f"cannot write {path}: a frame of {image.dtype}, shape {image.shape}; PNG files "
-                "are of uint8, or uint16 if gray; convert it in a callable, and give that"
+                "are of uint8 or uint16; convert it in a callable, and give that"
             )
         write_image(path, image, overwrite=resume)
 
