@@ -3,6 +3,7 @@ that is asked for."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from broken_networks import write_broken
+from command_line import run
 from device_frames import OnDevice, Write, frame_of
 from device_frames import network as network
 from device_frames import write as write
 from fake_gpu import FakeGpu
+from PIL import Image
 
 import mirnet_edge as me
 from mirnet_edge.frames.pixel_formats import pixel_format
@@ -153,6 +156,19 @@ def test_no_more_is_launched_copied_or_allocated_for_it(
             restore(frame)
             done.append((gpu.launches - launches, gpu.made == made))
     assert done[0] == done[1] == (restore.timings.tiles, True)
+
+
+def test_the_command_line_writes_no_such_picture(
+    trt: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, given = write_broken(tmp_path), tmp_path / "in"
+    given.mkdir()
+    Image.fromarray(dark_frame()).save(given / "a.png")
+    Image.fromarray(np.full((75, 90, 3), 200, np.uint8)).save(given / "b.png")
+    outcome = run(capfd, "restore", given, "-m", path, "-o", f"{tmp_path / 'out'}/", "--halo", 4)
+    assert outcome.code == 1
+    assert re.search(RAISED, " ".join(outcome.err.split())), outcome.err
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["b_restored.png"]
 
 
 def test_there_are_three_choices() -> None:

@@ -84,6 +84,8 @@ class Restorers:
     def __init__(self, models: Sequence[str], restoring: dict[str, Any], given: bool) -> None:
         from mirnet_edge.restore import Restorer
 
+        # A picture with black places is no picture, on a GPU either.
+        restoring = {**restoring, "nan": "raise"}
         self._models, self._restoring, self._given = models, restoring, given
         self._ends = ExitStack()
         self.still: Restorer = self._ends.enter_context(Restorer(models, **restoring))
