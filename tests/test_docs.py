@@ -128,3 +128,12 @@ def test_names_that_share_a_description_each_have_it(site: Path) -> None:
     reference = page(site, "reference.html")
     assert "threads, provider" not in reference
     assert reference.count("see <code>open_engine</code>.") == 2
+
+
+def test_every_place_of_the_package_is_described() -> None:
+    inside = (DOCS / "inside.md").read_text(encoding="utf-8")
+    folders = [path.parent.name for path in Path(me.__file__).parent.glob("*/__init__.py")]
+    assert len(folders) > 15
+    assert [name for name in folders if f"`{name}/`" not in inside] == []
+    outside = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name in inside]
+    assert {"kernels", "examples", "docs", "tests", "benchmarks"} <= set(outside)
