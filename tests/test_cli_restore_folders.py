@@ -262,6 +262,7 @@ def test_verbose_prints_what_the_package_logs(restore: Restore) -> None:
     assert "info: frames.images: a_restored.png: " in outcome.err
     assert "debug:" not in outcome.err
     assert "debug: frames.opened: a.png: PNG, RGB" in restore("a.png", "--overwrite", "-vv").err
+    assert "a_restored.png was there" in restore("a.png", "--skip-existing", "-v").err
     assert restore("a.png", "--overwrite").err == "", "the setting of one run is not the next's"
     assert logging.getLogger("mirnet_edge").handlers == before
 

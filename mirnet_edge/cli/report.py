@@ -3,6 +3,7 @@ cut short."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from mirnet_edge.cli.console import err, fail, print_json_line, say
 from mirnet_edge.cli.jobs import Job
 from mirnet_edge.cli.sources import WHY, LeftOut
 
+log = logging.getLogger(__name__)
 Result = dict[str, Any]
 """Of a job, as ``--json`` prints it."""
 
@@ -50,6 +52,7 @@ class Report:
     def was_there(self, job: Job) -> None:
         """Count a result that an earlier run made."""
         self.skipped += 1
+        log.info("%s was there", job.target)
         self._print_json({**_named(job), "skipped": True})
 
     def failure(self, job: Job, message: str, said: bool = False) -> None:

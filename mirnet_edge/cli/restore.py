@@ -217,5 +217,5 @@ def _run_videos(
             report.failure(job, message_of(error))
         else:
             report.done(job, result, video_line(job, result))
-            if not quiet:
+            if not (quiet or is_quiet()):
                 print_video(job, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from mirnet_edge.stream.video.parts import Part, Parts
 from mirnet_edge.stream.video.pictures import Array, Pictures
 from mirnet_edge.stream.video.reader import Decoded, VideoReader
 
+log = logging.getLogger(__name__)
 FRAMES_OF_A_PART = 120
 COMPARE = ".compare"
 FramesDone = Callable[[int, "int | None"], None]
@@ -245,6 +247,7 @@ class VideoJob:
                 error.args = (f"{self.reader.name}, behind its first {had} frames: {error}",)
                 raise
         lost = self.reader.lost
+        log.info("%s: part %d of %d frames is finished", self.target, number, written)
         self.parts.add(
             Part(
                 frames=written,
