@@ -45,6 +45,7 @@ LIVE = ["starlette>=0.40", "anyio>=4", "uvicorn>=0.30", "websockets>=13"]
 PHOTOS = ["imagecodecs>=2025.3.30", "tifffile>=2025.5.10", "pillow-jxl-plugin>=1.3"]
 """16 bits a colour channel in PNG and TIFF, and JPEG XL. Not in the core: imagecodecs is a wheel of
 26 MB, on a Jetson's Python 3.10 of 42. tifffile and imagecodecs of 2025 are the last for it."""
+SERVE = ["starlette>=0.40", "anyio>=4", "uvicorn>=0.30", "prometheus-client>=0.20"]
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=5",
@@ -55,6 +56,8 @@ TEST = [
     "httpx2>=2; python_version >= '3.11'",
     "httpx>=0.27; python_version < '3.11'",
     "playwright>=1.45",
+    # A client of the service; from 2.70 on it wants an older ml-dtypes than onnx brings.
+    "tritonclient[http]>=2.58,<2.70",
 ]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
@@ -92,9 +95,10 @@ setup(
         "video": VIDEO,
         "live": LIVE + VIDEO,
         "photos": PHOTOS,
+        "serve": SERVE,
         "docs": DOCS,
-        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS,
-        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + DOCS + CHECK,
+        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE,
+        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + DOCS + CHECK,
     },
     entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.__main__:run"]},
     classifiers=[

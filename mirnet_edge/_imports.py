@@ -29,6 +29,7 @@ EXTRA_OF_PACKAGE = {
     "anyio": "live",
     "uvicorn": "live",
     "websockets": "live",
+    "prometheus_client": "serve",
 }
 
 SETTINGS_OF_PACKAGE = {

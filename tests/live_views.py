@@ -104,7 +104,8 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 @contextlib.contextmanager
 def served(app: Any) -> Iterator[str]:
     """The address of a server of an app, in a thread."""
-    from mirnet_edge.live.server import listening, page_server
+    from mirnet_edge.access import listening
+    from mirnet_edge.live.server import page_server
 
     server = page_server(app)
     with listening("127.0.0.1", 0) as at:

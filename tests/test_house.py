@@ -19,7 +19,7 @@ ROWS = (
     ("__main__", "", "cli"),
     ("workstation",),
     ("build", "quantize"),
-    ("live",),
+    ("live", "serve"),
     ("restore", "engine_choice", "bench"),
     ("device", "host"),
     ("stream",),
@@ -40,12 +40,13 @@ ROWS = (
             "system",
             "limits",
             "deadline",
+            "access",
         ),
         *("_arguments", "_caches", "_files", "_imports", "_typed", "_version"),
     ),
 )
 """Places from the door to the ground; "" is the package's own ``__init__``."""
-MOST_PLACES, MOST_FLOORS, LONGEST_FILE = 36, 12, 400
+MOST_PLACES, MOST_FLOORS, LONGEST_FILE = 38, 12, 400
 Modules = dict[str, Path]
 
 

@@ -18,11 +18,13 @@ from command_line import run as command
 from live_views import HEIGHT, WIDTH, Scene, until, view_of
 
 import mirnet_edge as me
-from mirnet_edge.cli.live import address, is_loopback
+from mirnet_edge.cli.live import address
 from mirnet_edge.live import window
 from mirnet_edge.live.window import TITLE, divided, play_in_window, window_library, window_size
 
 pytest.importorskip("starlette", reason="the extra live is not installed")
+
+from mirnet_edge.access import is_loopback
 
 
 def test_it_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ pytest.importorskip(
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from mirnet_edge.access import COOKIE, listening
 from mirnet_edge.live import server as server_module
-from mirnet_edge.live.access import COOKIE
-from mirnet_edge.live.server import listening, live_app
+from mirnet_edge.live.server import live_app
 
 TOKEN, GUARDED = "open-sesame", "ws://edge:8090/frames"
 LOCAL, FRAMES = "http://127.0.0.1:8090", "ws://127.0.0.1:8090/frames"

@@ -35,12 +35,12 @@ WORKSTATION = {
     *("workstation.tasks.camera", "workstation.tasks.codec", "workstation.validation"),
 }
 """The modules that may import torch, and that no other module may import when it is loaded."""
-PAGE = {"live.access", "live.server"}
+PAGE = {"access", "live.server", "serve.app", "serve.asking", "serve.measures", "serve.server"}
 """Those that may import a web framework; the same holds for them."""
 LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "numpy")
 NOT_ON_A_DEVICE = (
     *("torch", "onnx", "onnxscript", "onnxsim", "skimage", "matplotlib", "safetensors"),
-    *("cv2", "av", "starlette", "anyio", "uvicorn", "websockets"),
+    *("cv2", "av", "starlette", "anyio", "uvicorn", "websockets", "prometheus_client"),
 )
 DISTRIBUTION_OF_MODULE = {
     "PIL": "pillow",
@@ -49,6 +49,7 @@ DISTRIBUTION_OF_MODULE = {
     "cv2": "opencv-python-headless",
     "cuda": "cuda-bindings",
     "pillow_jxl": "pillow-jxl-plugin",
+    "prometheus_client": "prometheus-client",
 }
 """Where the name differs."""
 
@@ -249,7 +250,7 @@ def test_every_device_module_loads_where_there_is_no_torch() -> None:
 # Requirements
 
 
-EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "VIDEO", "LIVE", "PHOTOS")
+EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "VIDEO", "LIVE", "PHOTOS", "SERVE")
 
 
 @cache
@@ -299,7 +300,7 @@ def test_every_declared_package_is_imported() -> None:
     """A requirement that nothing needs is one more download, and one more thing to break."""
     imported = {distribution(found.top_level) for found in third_party()}
     assert requirements()["CORE"] <= imported
-    for extra in ("GRAPH", "TRAIN", "VIDEO", "LIVE", "PHOTOS"):
+    for extra in ("GRAPH", "TRAIN", "VIDEO", "LIVE", "PHOTOS", "SERVE"):
         assert requirements()[extra] <= imported
 
 

@@ -20,6 +20,7 @@ from mirnet_edge.cli.inspect import doctor, gst_path, info, models
 from mirnet_edge.cli.live import live, play
 from mirnet_edge.cli.logs import logs_shown, with_verbosity
 from mirnet_edge.cli.restore import restore
+from mirnet_edge.cli.serve import serve
 from mirnet_edge.cli.train import train
 from mirnet_edge.cli.train_estimator import train_noise_level
 from mirnet_edge.cli.tune import tune
@@ -31,6 +32,7 @@ COMMANDS = (
     demo,
     live,
     play,
+    serve,
     export,
     quantize,
     build,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import socket
 from pathlib import Path
@@ -68,7 +67,8 @@ def live(source: str, host: str, port: int, token: str | None, **options: Any) -
     require("starlette", purpose)
     require("uvicorn", purpose)
     require("websockets", purpose)  # uvicorn finds it by itself, and without it speaks no WebSocket
-    from mirnet_edge.live.server import listening, live_app, serve
+    from mirnet_edge.access import is_loopback, listening
+    from mirnet_edge.live.server import live_app, serve
 
     if token is not None and len(token) < LEAST_TOKEN:
         raise click.UsageError(f"--token: need {LEAST_TOKEN} characters or more")
@@ -123,14 +123,6 @@ def _opened(
         restoring=restoring,
         timeout_s=timeout,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on that address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def address(host: str, port: int, token: str | None) -> str:

@@ -27,6 +27,7 @@ DISTRIBUTIONS = {  # of the packages of extras, where they are not named like th
     "onnx_ir": ("onnx-ir",),
     "cuda": ("cuda-bindings",),
     "pillow_jxl": ("pillow-jxl-plugin",),
+    "prometheus_client": ("prometheus-client",),
 }
 USE_OF_EXTRA = {
     "train": "used on a workstation to train, evaluate and export",
@@ -35,6 +36,7 @@ USE_OF_EXTRA = {
     "video": "used to read and write videos and cameras",
     "live": "used to show a source in a browser",
     "photos": "used for 16 bits a colour channel and JPEG XL",
+    "serve": "used to serve models over HTTP",
 }
 
 

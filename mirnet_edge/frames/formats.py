@@ -24,6 +24,7 @@ class Format:
         name: Pillow's.
         holds: kinds of pixels (see `kind_of`) that it takes.
         options: of Pillow's save.
+        quick: what is added to them where time matters more than bytes.
         lossy: what replaces them where a quality is asked for; None where a format has none.
         moves: whether it holds several frames with durations.
     """
@@ -31,27 +32,34 @@ class Format:
     name: str
     holds: tuple[str, ...] = _ANYTHING
     options: dict[str, Any] = field(default_factory=dict)
+    quick: dict[str, Any] = field(default_factory=dict)
     lossy: dict[str, Any] | None = None
     moves: bool = False
 
-    def save_options(self, quality: int | None) -> dict[str, Any]:
+    def save_options(self, quality: int | None, quick: bool = False) -> dict[str, Any]:
         """Options of Pillow's save; ``quality`` from 1 to 100, None for the format's default."""
         if quality is None or self.lossy is None:
-            return dict(self.options)
+            return {**self.options, **(self.quick if quick else {})}
         return {**self.lossy, "quality": quality}
 
 
 _FULL_COLOUR = {"subsampling": "4:4:4"}
-_JPEG = Format("JPEG", ("gray", "RGB"), {"quality": 95, **_FULL_COLOUR}, _FULL_COLOUR)
-_PNG = Format("PNG", moves=True)
+_JPEG = Format("JPEG", ("gray", "RGB"), {"quality": 95, **_FULL_COLOUR}, lossy=_FULL_COLOUR)
+# Of a photo in a quarter of the time, and a fifth larger.
+_PNG = Format("PNG", quick={"compress_level": 1}, moves=True)
 # Uncompressed: through libtiff, Pillow loses the EXIF sub-directories that cameras write.
 _TIFF = Format("TIFF", (*_COLOURS, "16-bit gray", "16-bit RGB", "16-bit RGBA"))
 _WEBP = Format(
-    "WEBP", ("gray", "RGB", "RGBA"), {"lossless": True, "exact": True}, {"exact": True}, moves=True
+    "WEBP",
+    ("gray", "RGB", "RGBA"),
+    {"lossless": True, "exact": True},
+    quick={"method": 0},  # in two fifths of the time, and a third larger
+    lossy={"exact": True},
+    moves=True,
 )
 # Never exact, as Pillow writes no RGB into it.
-_AVIF = Format("AVIF", _COLOURS, {"quality": 90, **_FULL_COLOUR}, _FULL_COLOUR, moves=True)
-_JXL = Format("JXL", (*_COLOURS, "16-bit gray"), {"lossless": True}, {})
+_AVIF = Format("AVIF", _COLOURS, {"quality": 90, **_FULL_COLOUR}, lossy=_FULL_COLOUR, moves=True)
+_JXL = Format("JXL", (*_COLOURS, "16-bit gray"), {"lossless": True}, lossy={})
 FORMATS = {
     ".png": _PNG,
     ".jpg": _JPEG,

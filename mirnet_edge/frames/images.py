@@ -168,13 +168,18 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def encoded(
-    path: Path, pixels: NDArray[Any], like: ImageFile | None = None, quality: int | None = None
+    path: Path,
+    pixels: NDArray[Any],
+    like: ImageFile | None = None,
+    quality: int | None = None,
+    quick: bool = False,
 ) -> bytes:
-    """What `write_image` writes; ``path`` says the format, and errors name it."""
+    """What `write_image` writes; ``path`` says the format, and errors name it. With ``quick`` it
+    takes less time and more bytes."""
     require_held(path, pixels)
     form, exif = FORMATS[path.suffix.lower()], like.exif if like is not None else None
     icc_profile = like.icc_profile if like is not None else None
-    options = form.save_options(quality)
+    options = form.save_options(quality, quick)
     if exif:
         options["exif"] = exif
     if icc_profile:

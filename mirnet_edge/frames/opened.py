@@ -79,7 +79,7 @@ def opened(source: Source, max_pixels: int | None = None) -> Iterator[Opened]:
         if isinstance(source, (str, os.PathLike)):
             file, name = ends.enter_context(open_regular(source)), str(source)
         else:
-            file, name = source, "standard input"
+            file, name = source, _name_of(source)
         size_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
         if facts := jxl_facts(file):
@@ -94,8 +94,7 @@ def opened(source: Source, max_pixels: int | None = None) -> Iterator[Opened]:
 @contextmanager
 def reading(source: Source) -> Iterator[None]:
     """Translate what reading an image file raises into an `ImageError` that names the file."""
-    named = isinstance(source, (str, os.PathLike))
-    name = str(source) if named else "standard input"
+    named, name = isinstance(source, (str, os.PathLike)), _name_of(source)
     try:
         yield
     except (ImageError, MissingDependencyError):
@@ -107,6 +106,20 @@ def reading(source: Source) -> Iterator[None]:
         raise ImageError(f"{name}: {size} bytes in no image format that Pillow reads") from error
     except Exception as error:  # Pillow's plugins raise nearly anything for damaged files
         raise ImageError(f"{name}: cannot be read: {error}") from error
+
+
+def size_of(source: BinaryIO) -> tuple[int, int]:
+    """Read (height, width) of an image file in memory, and nothing of its pixels; raises what
+    `reading` translates."""
+    with WITHOUT_WARNINGS, _open(source) as image:
+        return image.height, image.width
+
+
+def _name_of(source: Source) -> str:
+    """What errors call it: of bytes in memory their ``name``, if whoever has them gave one."""
+    if isinstance(source, (str, os.PathLike)):
+        return str(source)
+    return str(getattr(source, "name", "standard input"))
 
 
 class _WithoutWarnings:

@@ -23,8 +23,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from mirnet_edge.access import Access, App
 from mirnet_edge.errors import ConfigError, MirnetEdgeError
-from mirnet_edge.live.access import Access, App
 from mirnet_edge.live.view import LiveView
 
 PAGE = Path(__file__).with_name("page")
@@ -33,6 +33,14 @@ STATE_S = 0.5
 MOST_VIEWERS, TOO_MANY = 8, 1013
 """Each waits for frames in a thread of its own; 1013 is the WebSocket's "try again later"."""
 MOST_PX = 1280
+PUBLIC = ("/live.css",)
+"""What the page that asks for the token needs."""
+ASKS = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1"><title>mirnet-edge live</title>
+<link rel="stylesheet" href="/live.css"><body class="asks"><form action="/" class="card">
+<h1>mirnet-edge live</h1><p>{why}</p>
+<label>Token <input name="token" type="password" autocomplete="off" autofocus required></label>
+<button class="primary">Open the view</button></form></body></html>"""
 
 
 def live_app(view: LiveView, token: str | None = None, most_px: int = MOST_PX) -> App:
@@ -55,7 +63,7 @@ def live_app(view: LiveView, token: str | None = None, most_px: int = MOST_PX) -
         Route("/snapshots/{name}", _kept(view)),
         WebSocketRoute("/frames", viewers.serve),
     ]
-    return Access(Starlette(routes=routes), token)
+    return Access(Starlette(routes=routes), token, public=PUBLIC, asks=ASKS)
 
 
 def _file(path: Path) -> Any:
@@ -187,22 +195,6 @@ class Viewers:
             self._packed = known
             self._view.note_shown(1000 * (time.monotonic() - began))
         return pair.number, known[2]
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 takes one that is free.
-
-    Raises:
-        ConfigError: it cannot be had.
-    """
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=kind)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another "
-            "--port, or the --host of an address of this machine"
-        ) from error
 
 
 def page_server(app: App) -> uvicorn.Server:
