@@ -128,7 +128,7 @@ async def no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"there is no {request.url.path!r:.80}; GET /openapi.json says what there is"
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         message = f"{request.method[:20]} is not for {request.url.path!r:.80}; need {allowed}"
     return answer_of(request, Refusal(error.status_code, message, error.headers))
 
