@@ -28,6 +28,8 @@ from typing import Any
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 ARGUMENTS = "arguments"
+REQUESTS, SERVICE_S = "requests", 60.0
+"""Of the service: requests at random, and 64 clients for so many seconds."""
 BATCH, BATCH_S, INPUT_S, INPUT_BYTES = 100, 300.0, 10.0, 1 << 30
 CHILD = (sys.executable, str(Path(__file__).resolve()), "--child")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
@@ -37,6 +39,8 @@ Record = dict[str, Any]
 
 def fuzz(kind: str, seed: int, inputs: int, folder: Path) -> Record:
     """Feed one kind, in this process: how many were read and refused, and what went wrong."""
+    if kind == REQUESTS:
+        return fuzz_service(seed, inputs)
     import soak_inputs
 
     from mirnet_edge.errors import MirnetEdgeError
@@ -69,6 +73,19 @@ def fuzz(kind: str, seed: int, inputs: int, folder: Path) -> Record:
             if kind != ARGUMENTS:
                 keep(kind, (folder / soak_inputs.KINDS[kind].name).read_bytes())
     return found
+
+
+def fuzz_service(seed: int, inputs: int) -> Record:
+    """Send requests to the service."""
+    import soak_requests
+
+    try:
+        return {**soak_requests.fuzz_requests(seed, inputs), "violations": []}
+    except Exception as error:  # with the request, in Hypothesis's notes
+        notes = "\n".join(getattr(error, "__notes__", ()))
+        wrong = f"{type(error).__name__}: {str(error)[:300]}\n{notes[:1000]}"
+        found = {"kind": REQUESTS, "seed": seed, "wrong": wrong}
+        return {"read": 0, "refused": 0, "violations": [found]}
 
 
 def keep(kind: str, content: bytes) -> None:
@@ -208,6 +225,21 @@ def stream_frames(frames: int) -> Record:
     return {"frames": frames, "violations": wrong}
 
 
+def load_service(seconds: float) -> Record:
+    """Let 64 clients ask the service without a pause: nothing but answers and "come again", and
+    memory as it was."""
+    import serving
+    import soak_service
+
+    with serving.served_apart() as (address, process):
+        found = soak_service.load(address, process.pid, seconds)
+    wrong = [f"statuses {found.statuses}"] * (not {200, 503} >= found.statuses.keys())
+    wrong += [f"grown by {found.grown_bytes:,}"] * (found.grown_bytes > 8 << 20)
+    wrong += found.odd[:3]
+    counts = {"answered": found.statuses[200], "come again": found.statuses[503]}
+    return {**counts, "violations": [{"kind": "service", "seed": 0, "wrong": w} for w in wrong]}
+
+
 def main() -> int:
     """Run for some minutes; 1 where anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -236,7 +268,8 @@ def main() -> int:
     record["versions"]["python"] = platform.python_version()
     options.record.parent.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + 60 * options.minutes
-    for kind in cycle([*soak_inputs.KINDS, ARGUMENTS, "kills", "frames", *soak_frames.KINDS]):
+    others = (ARGUMENTS, REQUESTS, "kills", "frames", "service", *soak_frames.KINDS)
+    for kind in cycle([*soak_inputs.KINDS, *others]):
         seed = record["next_seed"].get(kind, 0)
         if kind == "kills":
             found, step = kill_restores(seed, 10), PICTURES
@@ -244,6 +277,8 @@ def main() -> int:
             found, step = stream_frames(50_000), 1
         elif kind in soak_frames.KINDS:
             found, step = soak_frames.in_campaign(kind), 1
+        elif kind == "service":
+            found, step = load_service(SERVICE_S), 1
         else:
             found, step = fuzz_apart(kind, seed, BATCH), BATCH
         record["next_seed"][kind] = seed + step

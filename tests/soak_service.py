@@ -1,7 +1,9 @@
 """The service under load: as a process with a fake engine, and clients that come without a pause.
 
 ``python tests/soak_service.py --seconds 60`` measures 64 clients for a minute, with an engine that
-does nothing and with one of 20 ms, and prints the figures.
+does nothing and with one of 20 ms, and prints the figures. With ``--model x.engine --side 256`` it
+measures that model with frames of 256 x 256 pixels, one after the other and in batches of
+``--batch``.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -53,7 +56,9 @@ class Load:
         }
 
 
-async def _client(address: str, head: bytes, body: bytes, found: Load, until: float) -> None:
+async def _client(
+    address: str, head: bytes, body: bytes, found: Load, until: float, is_same: bool
+) -> None:
     host, port = urlsplit(address).hostname, urlsplit(address).port
     reader, writer = await asyncio.open_connection(host, port)
     while time.monotonic() < until:
@@ -66,7 +71,7 @@ async def _client(address: str, head: bytes, body: bytes, found: Load, until: fl
         found.statuses[status] += 1
         if status == 200:
             found.seconds.append(time.monotonic() - began)
-            if content != body:
+            if is_same and content != body:
                 found.odd.append(f"200 with {length} bytes that are not the frame's")
         elif "retry-after: " not in answer or b'"error"' not in content:
             found.odd.append(f"{status}: {content[:100]!r}")
@@ -78,42 +83,61 @@ async def _client(address: str, head: bytes, body: bytes, found: Load, until: fl
         await writer.wait_closed()
 
 
-async def _clients(address: str, count: int, seconds: float, found: Load) -> None:
-    body = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8).tobytes()
+async def _clients(
+    address: str, count: int, seconds: float, found: Load, side: int, is_same: bool
+) -> None:
+    body = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8).tobytes()
     head = (
         f"POST /restore HTTP/1.1\r\nhost: {urlsplit(address).netloc}\r\n"
-        f"frame-shape: {SIDE},{SIDE},3\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"frame-shape: {side},{side},3\r\ncontent-length: {len(body)}\r\n\r\n"
     ).encode()
     until = time.monotonic() + seconds
-    await asyncio.gather(*(_client(address, head, body, found, until) for _ in range(count)))
+    clients = (_client(address, head, body, found, until, is_same) for _ in range(count))
+    await asyncio.gather(*clients)
 
 
-def load(address: str, server_id: int, seconds: float, clients: int = 64) -> Load:
-    """Ask a server by many clients at once, each again as soon as it is answered."""
+def load(
+    address: str,
+    server_id: int,
+    seconds: float,
+    clients: int = 64,
+    side: int = SIDE,
+    is_same: bool = True,
+) -> Load:
+    """Ask a server by many clients at once, each again as soon as it is answered; where frames come
+    back as they were, what does not is odd."""
     found, server = Load(), psutil.Process(server_id)
-    asyncio.run(_clients(address, clients, seconds / 5, found))
+    asyncio.run(_clients(address, clients, seconds / 5, found, side, is_same))
     before = server.memory_info().rss
-    asyncio.run(_clients(address, clients, seconds * 4 / 5, found))
+    asyncio.run(_clients(address, clients, seconds * 4 / 5, found, side, is_same))
     found.grown_bytes = server.memory_info().rss - before
     return found
 
 
-def _serve(engine_ms: float, threads: int, queue: int, grace_s: int) -> None:
-    """Serve a fake engine on a free port, and say at which address."""
-    from serving import models, service, slowly
+def _serve(options: argparse.Namespace) -> None:
+    """Serve an engine on a free port, and say at which address."""
+    from serving import service, slowly
 
     from mirnet_edge.access import listening
     from mirnet_edge.engines.fake import FakeEngine
+    from mirnet_edge.serve.models import Models, ModelSpec
     from mirnet_edge.serve.server import serve
 
-    engine = FakeEngine(slowly(engine_ms / 1000) if engine_ms else None)
-    engine.shapes = _Forgetful()
+    # As the command line has it: uvicorn raises the signal again when all is done.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    engine = options.model
+    if not engine:
+        engine = FakeEngine(slowly(options.engine_ms / 1000) if options.engine_ms else None)
+        engine.shapes = _Forgetful()
+    spec = ModelSpec("model", engine)
+    threads = max(options.threads, options.batch)
     with (
         listening("127.0.0.1", 0) as at,
-        service(models(fake=engine), threads=threads, queue=queue) as made,
+        contextlib.closing(Models([spec], seats=threads, batch=options.batch)) as opened,
+        service(opened, threads=threads, queue=options.queue) as made,
     ):
         print(f"http://127.0.0.1:{at.getsockname()[1]}", flush=True)
-        serve(made, at, grace_s=grace_s)
+        serve(made, at, grace_s=options.grace)
 
 
 class _Forgetful(list[tuple[int, ...]]):
@@ -131,17 +155,26 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--queue", type=int, default=QUEUE)
     parser.add_argument("--grace", type=int, default=30)
+    parser.add_argument("--model", default="")
+    parser.add_argument("--side", type=int, default=SIDE)
+    parser.add_argument("--batch", type=int, default=1)
     options = parser.parse_args()
     if options.seconds is None:
-        _serve(options.engine_ms, options.threads, options.queue, options.grace)
+        _serve(options)
         return 0
     from serving import served_apart
 
+    ways = [("--engine-ms", 0.0), ("--engine-ms", 20.0)]
+    if options.model:
+        # Twice, in turn: what else the machine does is then seen.
+        ways = [("--model", options.model, "--batch", n) for n in (1, options.batch)] * 2
     wrong = 0
-    for engine_ms in (0.0, 20.0):
-        with served_apart("--engine-ms", engine_ms) as (address, process):
-            found = load(address, process.pid, options.seconds)
-        print(json.dumps({"engine_ms": engine_ms, **found.summary(), "odd": found.odd[:5]}))
+    for way in ways:
+        with served_apart(*way, "--queue", options.queue) as (address, process):
+            is_same = not options.model
+            found = load(address, process.pid, options.seconds, 64, options.side, is_same)
+        told = {" ".join(map(str, way)): round(found.statuses[200] / options.seconds, 1)}
+        print(json.dumps({"a second": told, **found.summary(), "odd": found.odd[:5]}), flush=True)
         wrong += bool(found.odd) or not {200, 503} >= found.statuses.keys()
     return 1 if wrong else 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import LOCAL, TOKEN, binary, models, noise, served, service
+from serving import LOCAL, TOKEN, binary, noise, served, service
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
@@ -204,7 +204,7 @@ def test_triton_tells_what_is_wrong(triton: Any, asked: Any) -> None:
         asked.infer("none", inputs)
     with pytest.raises(InferenceServerException, match="need one of auto, tile"):
         asked.infer("inverts", inputs, parameters={"statistics": "stream"})
-    with pytest.raises(InferenceServerException, match="channels last|must be transposed"):
+    with pytest.raises(InferenceServerException, match="must be transposed"):
         asked.infer("inverts", tensor(triton, noise(3, 20, 20)))
     with pytest.raises(InferenceServerException, match="content-encoding 'gzip'"):
         asked.infer("inverts", inputs, request_compression_algorithm="gzip")

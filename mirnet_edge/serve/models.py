@@ -150,9 +150,7 @@ class ServedModel:
             self._statistics, options = self._shared_options(restoring)
             stays = works_on_device(engine) and batch == 1
             self.shared = None if stays else SharedEngine(engine, batch)
-            self._all = [
-                Seat(self.shared or engine, options) for _ in range(1 if stays else seats)
-            ]
+            self._all = [Seat(self.shared or engine, options) for _ in range(1 if stays else seats)]
             self._free: queue.LifoQueue[Seat] = queue.LifoQueue()
             for seat in self._all:
                 self._free.put(seat)
