@@ -10,6 +10,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Timer
 from types import ModuleType
 from typing import Any
 
@@ -149,3 +150,23 @@ def test_zero_copy_on_a_gpu(name: str, tmp_path: Path) -> None:
     said = run(name, engine)
     assert "480, 640, 3" in said
     assert said.strip().endswith("True")
+
+
+def test_service_client_waits_its_turn(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
+    from serving import NOISY, models, served, service
+
+    from mirnet_edge.engines.fake import FakeEngine
+
+    pixels, source = scene(0), tmp_path / "in.png"
+    Image.fromarray(pixels).save(source)
+    with service(models(asks=FakeEngine(facts=NOISY)), threads=1, queue=0) as made:
+        made.work._job_s = 1.0
+        with served(made) as address:
+            place = made.work.enter()
+            later = Timer(0.5, place.leave)
+            later.start()
+            said = run("service_client.py", address, source, tmp_path / "out.png")
+            later.join()
+    assert re.match(r"200 \d+\.\d\d decode;dur=", said)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), pixels)

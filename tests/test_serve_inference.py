@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from serving import LOCAL, TOKEN, binary, noise, served, service
+from serving import LOCAL, NOISY, TOKEN, binary, noise, served, service
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
@@ -16,6 +20,7 @@ pytest.importorskip("prometheus_client", reason="the extra serve is not installe
 from starlette.testclient import TestClient
 
 import mirnet_edge as me
+from mirnet_edge.engines.fake import FakeEngine
 
 INFER = "/v2/models/inverts/infer"
 
@@ -222,3 +227,16 @@ def test_triton_with_a_token(triton: Any) -> None:
         bearer = {"authorization": f"Bearer {TOKEN}"}
         assert client.infer("inverts", inputs, headers=bearer).as_numpy("restored") is not None
         client.close()
+
+
+def test_the_page_of_the_service_shows_a_client_that_works(triton: Any) -> None:
+    page = Path(__file__).parents[1] / "docs" / "service.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    named = models(**{"edge-s-denoise": FakeEngine(facts=NOISY)})
+    with service(named) as made, served(made) as address:
+        assert '"127.0.0.1:8091"' in code
+        code = code.replace("127.0.0.1:8091", address.removeprefix("http://"))
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "(270, 480, 3)\n"), done.stderr

@@ -315,7 +315,7 @@ def test_load() -> None:
     assert found.odd == []
     assert found.statuses.keys() == {200, 503}
     done = found.statuses[200]
-    assert done > 50
+    assert done > 20
     # Who is let in waits for those in front, 6 at most, and not for 64 clients.
     assert found.p(99) / 1000 < 4 * 6 * seconds / done + 0.2, found.summary()
     assert found.grown_bytes < 12 << 20
