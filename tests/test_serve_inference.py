@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import LOCAL, NOISY, TOKEN, binary, noise, served, service
+from serving import LOCAL, NOISY, TOKEN, binary, models, noise, served, service
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
@@ -231,7 +231,7 @@ def test_triton_with_a_token(triton: Any) -> None:
 
 def test_the_page_of_the_service_shows_a_client_that_works(triton: Any) -> None:
     page = Path(__file__).parents[1] / "docs" / "service.md"
-    (code,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    (code,) = re.findall(r"``` \{.python\}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     named = models(**{"edge-s-denoise": FakeEngine(facts=NOISY)})
     with service(named) as made, served(made) as address:
         assert '"127.0.0.1:8091"' in code
