@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from contextlib import closing
 from typing import Any
@@ -60,21 +59,19 @@ listen_options = option_group(
 @work_options
 @limit_options
 @end_options
-@click.option("--log", is_flag=True, help="A line a request on standard error.")
 @tiling_options
 def serve(
     models: tuple[str, ...],
     host: str,
     port: int,
     token: str | None,
-    log: bool,
     **options: Any,
 ) -> None:
     """Restore pictures that come by HTTP.
 
     POST a PNG, JPEG or WebP to /restore, or raw pixels; or speak the inference protocol V2, which
-    Triton, KServe and MLServer share, at /v2. GET / is a page of all there is. SIGTERM and Ctrl-C
-    end it when what was begun is done.
+    Triton, KServe and MLServer share, at /v2. GET / is a page of all there is. With -v each request
+    is a line on standard error. SIGTERM and Ctrl-C end it when what was begun is done.
     """
     from mirnet_edge._imports import require
 
@@ -86,9 +83,6 @@ def serve(
         raise click.UsageError(f"--token: need {LEAST_TOKEN} characters or more")
     made_up = token is None and not is_loopback(host)
     token = secrets.token_urlsafe(16) if made_up else token
-    if log:
-        logging.basicConfig(format="%(asctime)s %(message)s")
-        logging.getLogger("mirnet_edge.serve").setLevel(logging.INFO)
     with listening(host, port) as at:
         say(f"loading {', '.join(models)}")
         _serve(models, at, token, told=address(host, at.getsockname()[1], None), made_up=made_up,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -113,7 +114,7 @@ def _refusal_for(error: Exception, number: str) -> Refusal:
         if refusal.status >= 500:
             log.error("%s: %s", number, error)
         return refusal
-    log.error("%s", number, exc_info=error)
+    log.error("%s: %s", number, "".join(traceback.format_exception(error)))
     return Refusal(500, f"unexpected {type(error).__name__}; the log of the service says where")
 
 
