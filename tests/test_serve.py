@@ -3,7 +3,9 @@ itself, and who may ask."""
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,7 +69,7 @@ def test_a_jpeg_comes_back_as_jpeg_with_what_it_held(client: TestClient) -> None
     answer = client.post("/restore", content=given, headers={"content-type": "image/jpeg"})
     assert answer.headers["content-type"] == "image/jpeg"
     assert np.abs(255 - pixels_of(given).astype(int) - pixels_of(answer.content)).max() <= 6
-    kept = Image.open(__import__("io").BytesIO(answer.content)).getexif()
+    kept = Image.open(io.BytesIO(answer.content)).getexif()
     assert (kept[0x0112], kept[0x010E]) == (6, "a picture")
 
 
@@ -78,6 +80,18 @@ def test_16_bits_stay_16_bits(client: TestClient) -> None:
     refused = client.post("/restore", content=file_of(pixels), headers={"accept": "image/jpeg"})
     assert refused.status_code == 406
     assert "does not hold 16-bit gray" in refused.json()["error"]
+
+
+def test_16_bits_of_colour(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    codecs = pytest.importorskip("imagecodecs", reason="the extra photos is not installed")
+    pixels = noise(9, 13, 3, dtype=np.uint16)
+    given = bytes(codecs.png_encode(pixels))
+    answer = client.post("/restore", content=given)
+    assert np.array_equal(codecs.png_decode(answer.content), 65535 - pixels)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    without = client.post("/restore", content=given)
+    assert without.status_code == 501
+    assert 'pip install "mirnet-edge[photos]"' in without.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ PICTURES = [
     ("a bomb", png_of(65000, 65000), {}, 413, "65000x65000 pixels, and at most 4,096"),
     ("one row too wide", png_of(4097, 1), {}, 413, "4097x1 pixels"),
     ("no width", png_of(0, 8), {}, 422, "the body"),
-    ("16 bits of colour", png_of(8, 8, 16), {}, 422, "16 bits a colour channel"),
+    ("16 bits of colour", png_of(8, 8, 16), {}, 422, "cannot be read"),
     ("an animation", animation("WEBP"), {}, 422, "3 frames"),
     ("too many bytes", PNG + bytes(20_000), {}, 413, "at most|more than the 20,000"),
     ("packed", PNG, {"content-encoding": "gzip"}, 415, "content-encoding 'gzip'"),
