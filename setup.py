@@ -38,6 +38,7 @@ TENSORRT = [
 ]
 """On a Jetson (aarch64) TensorRT comes with JetPack. cuda-bindings is for NVRTC alone;
 where it finds none, nvcc compiles the kernels."""
+OPENVINO = ["openvino>=2025.1"]
 VIDEO = ["opencv-python-headless>=4.8", "av>=16.0.1"]
 """OpenCV for cameras, PyAV for files; its wheels carry FFmpeg. Version 18, which can write that a
 video is shown turned, is not there for Python 3.10."""
@@ -92,13 +93,14 @@ setup(
         "graph": GRAPH,
         "train": TRAIN + GRAPH,
         "tensorrt": TENSORRT + GRAPH,
+        "openvino": OPENVINO + GRAPH,
         "video": VIDEO,
         "live": LIVE + VIDEO,
         "photos": PHOTOS,
         "serve": SERVE,
         "docs": DOCS,
-        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE,
-        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + DOCS + CHECK,
+        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + OPENVINO,
+        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + OPENVINO + DOCS + CHECK,
     },
     entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.__main__:run"]},
     classifiers=[

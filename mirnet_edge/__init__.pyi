@@ -10,6 +10,7 @@ from mirnet_edge.engine_choice import open_engine as open_engine
 from mirnet_edge.engines.card import EngineCard as EngineCard
 from mirnet_edge.engines.fake import FakeEngine as FakeEngine
 from mirnet_edge.engines.onnx_engine import OnnxEngine as OnnxEngine
+from mirnet_edge.engines.openvino_engine import OpenVINOEngine as OpenVINOEngine
 from mirnet_edge.engines.protocol import Engine as Engine
 from mirnet_edge.engines.torch_engine import TorchEngine as TorchEngine
 from mirnet_edge.errors import BuildError as BuildError

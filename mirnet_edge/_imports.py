@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from mirnet_edge.errors import MissingDependencyError
@@ -19,6 +22,7 @@ EXTRA_OF_PACKAGE = {
     "onnxsim": "train",
     "tensorrt": "tensorrt",
     "pycuda": "tensorrt",
+    "openvino": "openvino",
     "cuda": "tensorrt",
     "cv2": "video",
     "av": "video",
@@ -39,6 +43,13 @@ SETTINGS_OF_PACKAGE = {
 }
 """Environment variables that are set before a package is imported, where the user set none."""
 
+KEPT_FROM_PACKAGE = {
+    # It reports each import to its maker, and writes an identity into the user's home, unless this
+    # package is missing, without which it runs as well.
+    "openvino": ("openvino_telemetry",),
+}
+"""Packages that are not there while another is imported, where nothing imported them before."""
+
 
 def require(package: str, purpose: str) -> ModuleType:
     """Import ``package`` (a dotted module path) and return it.
@@ -50,7 +61,8 @@ def require(package: str, purpose: str) -> ModuleType:
     for name, value in SETTINGS_OF_PACKAGE.get(package, {}).items():
         os.environ.setdefault(name, value)
     try:
-        return importlib.import_module(package)
+        with _without(KEPT_FROM_PACKAGE.get(package, ())):
+            return importlib.import_module(package)
     except ModuleNotFoundError as error:
         top_level = package.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top_level:
@@ -61,3 +73,16 @@ def require(package: str, purpose: str) -> ModuleType:
             f"{purpose} needs the package {top_level!r}, which is not installed. "
             f'Install it with: pip install "{name}"'
         ) from error
+
+
+@contextmanager
+def _without(packages: tuple[str, ...]) -> Iterator[None]:
+    """Have these packages missing meanwhile."""
+    hidden = [name for name in packages if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # what makes an import fail
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)

@@ -223,7 +223,8 @@ def _measured(
         package = "tensorrt"
     else:
         # Not isinstance, for which torch would have to be there.
-        package = "torch" if type(engine).__name__ == "TorchEngine" else "onnxruntime"
+        packages = {"TorchEngine": "torch", "OpenVINOEngine": "openvino"}
+        package = packages.get(type(engine).__name__, "onnxruntime")
     versions[package] = str(require(package, "running the model").__version__)
     return {
         "model": os.fspath(model),

@@ -44,13 +44,14 @@ def open_engine(
 ) -> Engine:
     """The engine for a model file or a bundled model's name.
 
-    ``.onnx`` runs on ONNX Runtime, a checkpoint (``.pth``, ``.pt``, ``.safetensors``) on PyTorch, a
-    plan (``.engine``, ``.plan``) with its card on TensorRT.
+    ``.onnx`` runs on ONNX Runtime, or on OpenVINO where that is installed and faster on this CPU
+    (see `engines.cpu_trial`, which tries it once), a checkpoint (``.pth``, ``.pt``,
+    ``.safetensors``) on PyTorch, a plan (``.engine``, ``.plan``) with its card on TensorRT.
 
     Args:
         threads: CPU threads; None takes all this process may use.
-        provider: ONNX Runtime execution provider, e.g. "CPUExecutionProvider"; None takes the
-            best there is.
+        provider: ONNX Runtime execution provider, e.g. "CPUExecutionProvider", or "OpenVINO",
+            "OpenVINO-FP32", "-BF16", "-FP16"; None takes the best there is.
 
     Raises:
         EngineError: no such file or model, or one that cannot be loaded.
@@ -70,9 +71,7 @@ def open_engine(
     # Each engine is imported where it is chosen: the device has no torch, a workstation no
     # TensorRT, and both take seconds to load.
     if suffix == ".onnx":
-        from mirnet_edge.engines.onnx_engine import OnnxEngine
-
-        return OnnxEngine(path, threads=threads, provider=provider)
+        return _open_graph(path, threads, provider)
     if suffix in CHECKPOINT_SUFFIXES:
         require("torch", f"running {path.name}")
         from mirnet_edge.engines.torch_engine import TorchEngine
@@ -85,6 +84,19 @@ def open_engine(
         return TensorRTEngine(path)
     suffixes = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
     raise EngineError(f"{path}: an engine is made from one of {suffixes}")
+
+
+def _open_graph(path: Path, threads: int | None, provider: str | None) -> Engine:
+    """Open a graph on a provider; without one on a GPU where ONNX Runtime has one that starts, else
+    on what is the fastest on this CPU."""
+    from mirnet_edge.engines.cpu_trial import fastest_engine, is_wanted, open_openvino
+    from mirnet_edge.engines.onnx_engine import OnnxEngine, starts_on_cpu
+
+    if provider is not None and provider.partition("-")[0] == "OpenVINO":
+        return open_openvino(path, threads, provider)
+    if provider is None and is_wanted() and starts_on_cpu():
+        return fastest_engine(path, threads)
+    return OnnxEngine(path, threads=threads, provider=provider)
 
 
 class EngineChoice:

@@ -96,6 +96,7 @@ class Timings:
         noise: the level that the network was told, in units of 1/255; None where it asks for none.
         nonfinite: how many of the engine's values were NaN or infinite where they were stored; see
             ``nan`` of `Restorer`.
+        precision: in which the engine computes, "BF16"; "" where it tells none.
     """
 
     tiles: int = 0
@@ -106,6 +107,7 @@ class Timings:
     samples: int = 0
     noise: float | None = None
     nonfinite: int = 0
+    precision: str = ""
 
     @property
     def total_ms(self) -> float:

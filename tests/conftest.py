@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,6 +29,9 @@ from mirnet_edge.facts import SizeRule
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.model.config import PRESETS, Config, MIRNetConfig, MIRNetV2Config
 
+# The machine decides which engine is the fastest, by trials of seconds: tests that are about it ask
+# for it.
+os.environ.setdefault("MIRNET_EDGE_CPU_ENGINE", "onnxruntime")
 # A shell ignores it for what it starts in the background, where tests of Ctrl-C would then wait.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from mirnet_edge.build import build_engine
 from mirnet_edge.bundled import PHOTO
 from mirnet_edge.engines.card import BESIDE, Kind, card_path, kind_path
+from mirnet_edge.engines.cpu_trial import CPU_PROVIDER, is_wanted
 from mirnet_edge.engines.onnx_engine import PREFERRED_PROVIDERS
+from mirnet_edge.engines.openvino_engine import PROVIDER, cpu_precisions
 from mirnet_edge.errors import MirnetEdgeError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frames.images import read_image
@@ -118,6 +120,7 @@ class Scene:
         whole = facts.size_rule.padded(facts.scale * size[0]), facts.scale * size[1]
         fits = tile_bytes(facts, whole) < psutil.virtual_memory().available // 2
         way: dict[str, Any] = {"tile": None} if fits else {"statistics": "frame"}
+        way["provider"] = "CPUExecutionProvider"  # in FP32, whatever is faster here
         with Restorer(model, **way, **options) as restore:
             reference = np.array(restore(given))
         return cls(facts, frame, given, reference, options)
@@ -169,7 +172,8 @@ class Backend(Protocol):
 
 
 class Portable:
-    """The portable engine: tiles, threads, and the providers of this ONNX Runtime."""
+    """Engines of a graph: tiles, threads, the providers of this ONNX Runtime, and the precisions
+    of OpenVINO where that is installed. The first is what a `Restorer` takes by itself."""
 
     def __init__(self, model: Path, scene: Scene) -> None:
         self._model, self._scene, self.tiles = model, scene, scene.tiles
@@ -180,7 +184,10 @@ class Portable:
             "tile": list(self.tiles),
             "statistics": MODES,
             "threads": [cores // 2**n for n in range(1, cores.bit_length())],
-            "provider": [name for name in PREFERRED_PROVIDERS if name in there][1:],
+            "provider": [
+                *[name for name in PREFERRED_PROVIDERS if name in there][1:],
+                *_openvino(),
+            ],
         }
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
@@ -194,6 +201,13 @@ class Portable:
             **self._scene.options,
         ) as restore:
             return self._scene.measure(restore)
+
+
+def _openvino() -> list[str]:
+    """Names of what OpenVINO offers beside ONNX Runtime; none where it may not be chosen."""
+    if not is_wanted():
+        return []
+    return [CPU_PROVIDER, *(f"{PROVIDER}-{precision}" for precision in cpu_precisions())]
 
 
 class TensorRT:

@@ -290,6 +290,7 @@ tiling_options = option_group(
                  "the host's for the automatic tile of others."),
     click.option("--threads", type=click.IntRange(1, MOST_THREADS),
                  help="CPU threads; all by default."),
-    click.option("--provider", help="ONNX Runtime execution provider."),
+    click.option("--provider", help="ONNX Runtime execution provider, or OpenVINO, OpenVINO-FP32, "
+                 "OpenVINO-BF16, OpenVINO-FP16; the fastest here by default."),
 )  # fmt: skip
 """Of every command that opens an engine and cuts frames into tiles; named as by `Restorer`."""

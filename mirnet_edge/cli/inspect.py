@@ -75,7 +75,8 @@ def _describe(path: Path) -> dict[str, Any]:
         with closing(OnnxEngine(path)) as engine:
             size = "{}x{}".format(*engine.fixed_size) if engine.fixed_size else "any"
         precision = _precision_of_graph(path)
-        return {"kind": "ONNX", "input_size": size, "precision": precision, **asdict(engine.facts)}
+        told = {"kind": "ONNX", "input_size": size, "precision": precision, **_on_this_cpu(path)}
+        return {**told, **asdict(engine.facts)}
     if path.suffix.lower() in CHECKPOINT_SUFFIXES:
         require("torch", f"reading {path.name}")
         from mirnet_edge.model.checkpoints import load_model
@@ -100,6 +101,16 @@ def _describe(path: Path) -> dict[str, Any]:
         }
     known = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
     raise MirnetEdgeError(f"{path}: not one of {known}")
+
+
+def _on_this_cpu(path: Path) -> dict[str, str]:
+    """What the graph runs on here, where that was tried."""
+    from mirnet_edge.engines.cpu_trial import is_wanted, kept_trial
+
+    if not is_wanted():
+        return {}
+    trial = kept_trial(path)
+    return {"on_this_cpu": trial.told if trial else "not tried yet; the first run tries it"}
 
 
 def _precision_of_graph(path: Path) -> str:

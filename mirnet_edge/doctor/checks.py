@@ -33,6 +33,7 @@ USE_OF_EXTRA = {
     "train": "used on a workstation to train, evaluate and export",
     "graph": "used to rewrite and quantize graphs, to export and to build",
     "tensorrt": "used to run engines on an NVIDIA GPU",
+    "openvino": "used to run models on a CPU, faster than ONNX Runtime on many",
     "video": "used to read and write videos and cameras",
     "live": "used to show a source in a browser",
     "photos": "used for 16 bits a colour channel and JPEG XL",

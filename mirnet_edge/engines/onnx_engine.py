@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,6 +29,25 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg, SessionOptions
 
 Maker = Callable[["ModelProto"], "ModelProto"]
+
+
+class Named(Protocol):
+    """An output of a graph."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class GraphSession(Protocol):
+    """What runs a graph, as ONNX Runtime's session does."""
+
+    def get_outputs(self) -> Sequence[Named]:
+        """Name what the graph computes."""
+
+    def run(self, output_names: Sequence[str], feeds: dict[str, Tiles]) -> Sequence[Any]:
+        """Compute these outputs."""
+
+
 # Best first. TensorRT's provider is left out: it would build an engine for minutes at load, with
 # none of the checks of our own.
 PREFERRED_PROVIDERS = (
@@ -164,6 +183,13 @@ class OnnxEngine:
         self._session = self._statistics = None
 
 
+def starts_on_cpu() -> bool:
+    """Whether this ONNX Runtime has no GPU to begin with."""
+    there = require("onnxruntime", "running .onnx files").get_available_providers()
+    preferred = next(name for name in PREFERRED_PROVIDERS if name in there)
+    return preferred == "CPUExecutionProvider"
+
+
 def _open_session(
     ort: ModuleType, options: SessionOptions, provider: str, model: str | bytes
 ) -> InferenceSession:
@@ -178,21 +204,27 @@ def _open_session(
 
 
 class OnnxStatistics:
-    """Runs the gather and the apply graph of an exported file; a `StatisticsEngine`."""
+    """Runs the gather and the apply graph of an exported file, on ONNX Runtime or what else
+    ``runtime`` names; a `StatisticsEngine`."""
 
-    def __init__(self, path: Path, open_session: Callable[[bytes], InferenceSession]) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        open_session: Callable[[bytes], GraphSession],
+        runtime: str = "ONNX Runtime",
+    ) -> None:
+        self._path, self._runtime = path, runtime
         self._proto = load_graph(path)
         graph = self._proto.graph
         self._image, self._restored = graph.input[0].name, graph.output[0].name
         self.pools = pools_of(self._proto)
         self._open_session = open_session
-        self._sessions: dict[Maker, InferenceSession] = {}
+        self._sessions: dict[Maker, GraphSession] = {}
 
     def gather(
         self, tiles: Tiles, region: Weights, statistics: Statistics | None
     ) -> tuple[Tiles, Partial]:
-        """Do as `engines.protocol.StatisticsEngine.gather`; where ONNX Runtime fails, it is an
+        """Do as `engines.protocol.StatisticsEngine.gather`; where the runtime fails, it is an
         `EngineError`."""
         # With ``own`` 1 the graph multiplies the given vectors by 0: anything finite will do.
         shapes = [(1, pool.channels, 1, 1) for pool in self.pools]
@@ -219,7 +251,7 @@ class OnnxStatistics:
             outputs = session.run(names, {self._image: tiles, **sides, **given})
         except Exception as error:
             raise EngineError(
-                f"{self._path.name}: ONNX Runtime failed with frame statistics on tiles of shape "
-                f"{tiles.shape}: {first_line(error)}"
+                f"{self._path.name}: {self._runtime} failed with frame statistics on tiles of "
+                f"shape {tiles.shape}: {first_line(error)}"
             ) from error
         return dict(zip(names, outputs))

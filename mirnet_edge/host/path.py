@@ -160,8 +160,9 @@ class HostPath:
         )
         self._latencies.add(pre=pre, engine=engine, post=post, total=total_ms)
         counts = tiles.passes, tiles.samples
+        precision = str(getattr(self._engine, "precision", ""))
         self.timings = Timings(
-            len(tiles.cover), pre, engine, post, *counts, level, nonfinite=tiles.nonfinite
+            len(tiles.cover), pre, engine, post, *counts, level, tiles.nonfinite, precision
         )
 
 

@@ -1,0 +1,254 @@
+"""The fastest engine of a CPU: OpenVINO, in a precision that the CPU has; and the same given a
+frame's pooled vectors."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mirnet_edge._imports import require
+from mirnet_edge.engines.onnx_engine import OnnxStatistics
+from mirnet_edge.engines.protocol import Tiles
+from mirnet_edge.errors import EngineError, GraphError, first_line
+from mirnet_edge.facts import ModelFacts
+from mirnet_edge.graph.sealed import check_onnx
+from mirnet_edge.system import checked_threads
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel, Model
+
+PROVIDER = "OpenVINO"
+PRECISIONS = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
+"""As OpenVINO names them. Layers between Q/DQ pairs are INT8 with any of them."""
+
+
+@cache
+def cpu_precisions() -> tuple[str, ...]:
+    """The precisions of `PRECISIONS` in which OpenVINO computes on this CPU, FP32 first.
+
+    FP16 is left out where there are BF16 instructions: of what OpenVINO has for both, it was the
+    slower one (a Xeon with AVX-512 FP16 and no AMX: 833 and 750 ms for what takes 457 in FP32).
+    """
+    capable = _core(_library()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    low = [name for name in ("BF16", "FP16") if name in capable]
+    return ("FP32", *low[:1])
+
+
+class OpenVINOEngine:
+    """Runs an exported ``.onnx`` file on the CPU.
+
+    Args:
+        path: a graph with one (N, C, H, W) float32 input and one such output.
+        threads: CPU threads; None takes all this process may use.
+        precision: "FP32", "BF16" or "FP16", of activations and weights; what goes in and comes out
+            is float32.
+
+    Attributes:
+        facts: what the file says of itself.
+        fixed_size: (height, width) where the graph's input is of fixed size, else None.
+        precision: in use.
+        provider: as `open_engine` takes it, e.g. "OpenVINO-BF16".
+
+    Raises:
+        EngineError: no such file, a corrupt one, another signature, a precision that this CPU does
+            not compute in.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        precision: str = "FP32",
+    ) -> None:
+        self._model: _OpenModel | None = None
+        self._statistics: OnnxStatistics | None = None
+        ov = _library()
+        self.path = path = Path(path)
+        if not path.is_file():
+            raise EngineError(f"{path}: no such file")
+        if precision not in cpu_precisions():
+            raise EngineError(
+                f"precision {precision!r}: OpenVINO computes on this CPU in "
+                f"{', '.join(cpu_precisions())}"
+            )
+        self._options = _options(checked_threads(threads), precision)
+        try:
+            check_onnx(path)
+        except GraphError as error:
+            raise EngineError(str(error)) from error
+        try:
+            graph = _read(ov, path)
+            self.facts = ModelFacts.from_metadata(_metadata(graph))
+            self._input_shape = self._check_signature(graph)
+            self._model = _OpenModel(ov, graph, self._options)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                f"{path}: OpenVINO {ov.__version__} cannot load it ({_reason(error)}). "
+                "If the file is damaged, export it again."
+            ) from error
+        self.precision, self.provider = precision, f"{PROVIDER}-{precision}"
+        height, width = self._input_shape[2:]
+        fixed = isinstance(height, int) and isinstance(width, int)
+        self.fixed_size: tuple[int, int] | None = (height, width) if fixed else None
+
+    def _check_signature(self, graph: Model) -> tuple[Any, ...]:
+        """The input's shape, with names of ours for what is open."""
+        ends = (*graph.inputs, *graph.outputs)
+        if len(graph.inputs) != 1 or len(graph.outputs) != 1 or _rank(graph.inputs[0]) != 4:
+            names = ", ".join(f"{_name(end)}{end.partial_shape.to_string()}" for end in ends)
+            raise EngineError(
+                f"{self.path}: needs one (N, C, H, W) input and one output, but has {names}"
+            )
+        given = graph.inputs[0]
+        if given.element_type.get_type_name() != "f32":
+            raise EngineError(f"{self.path}: input is {given.element_type}; need float32")
+        open_sides = ("batch", "channels", "height", "width")
+        shape = tuple(
+            name if side.is_dynamic else side.get_length()
+            for side, name in zip(given.partial_shape, open_sides)
+        )
+        if shape[0] not in ("batch", 1):
+            raise EngineError(
+                f"{self.path}: takes batches of {shape[0]}; tiles are run one by one, so export it "
+                "with batch 1"
+            )
+        return shape
+
+    def run(self, tiles: Tiles) -> Tiles:
+        """Restore (N, in_planes, H, W) float32 in [0, 1] to (N, out_channels, H, W), not clamped.
+
+        Raises:
+            EngineError: closed, or OpenVINO refuses the shape or runs out of memory.
+        """
+        model = self._require_model()
+        try:
+            result: Tiles = model.run(model.names, {model.inputs[0]: tiles})[0]
+        except EngineError as error:
+            raise EngineError(
+                f"{self.path.name}: OpenVINO failed on tiles of shape {tiles.shape} (the graph "
+                f"takes {self._input_shape}): {error}"
+            ) from error
+        return result
+
+    @property
+    def statistics(self) -> OnnxStatistics:
+        """What restores tiles with the statistics of their frame; made of the file when first
+        asked for.
+
+        Raises:
+            EngineError: closed.
+            GraphError: the graph's pools are not known.
+            MissingDependencyError: onnx or onnx_ir is not installed.
+        """
+        self._require_model()
+        if self._statistics is None:
+            self._statistics = OnnxStatistics(self.path, self._open, PROVIDER)
+        return self._statistics
+
+    def _open(self, content: bytes) -> _OpenModel:
+        ov = _library()
+        return _OpenModel(ov, _core(ov).read_model(content), self._options)
+
+    def _require_model(self) -> _OpenModel:
+        if self._model is None:
+            raise EngineError("this engine is closed; open it again")
+        return self._model
+
+    def close(self) -> None:
+        """Free the models. A second call does nothing."""
+        self._model = self._statistics = None
+
+
+class _OpenModel:
+    """A graph compiled for the CPU, run like a session of ONNX Runtime's.
+
+    Several threads may run it: each run has the model's buffers for itself.
+    """
+
+    def __init__(self, ov: ModuleType, graph: Model, options: dict[str, Any]) -> None:
+        compiled: CompiledModel = _core(ov).compile_model(graph, "CPU", options)
+        self.inputs = [_name(end) for end in compiled.inputs]
+        self.names = [_name(end) for end in compiled.outputs]
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+
+    def get_outputs(self) -> list[_Output]:
+        """Name what the graph computes."""
+        return [_Output(name) for name in self.names]
+
+    def run(self, output_names: Sequence[str], feeds: dict[str, Tiles]) -> list[Tiles]:
+        """Compute these outputs, in memory of their own; an `EngineError` where it fails."""
+        # OpenVINO reads whatever it is given as float32, without gaps; it must be so.
+        given = {n: np.ascontiguousarray(feeds[n], np.float32) for n in self.inputs}
+        try:
+            with self._lock:
+                found = self._request.infer(given, share_inputs=True)
+                return [found[self.names.index(name)] for name in output_names]
+        except Exception as error:
+            raise EngineError(_reason(error)) from error
+
+
+class _Output:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _library() -> ModuleType:
+    return require("openvino", "the OpenVINO engine")
+
+
+@cache
+def _core(ov: ModuleType) -> Any:
+    """One for all: it holds plugins and no models."""
+    return ov.Core()
+
+
+def _options(threads: int, precision: str) -> dict[str, Any]:
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        # All threads on one tile.
+        "NUM_STREAMS": 1,
+        # Bound to cores, threads would wait for whatever else runs on theirs.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _read(ov: ModuleType, path: Path) -> Model:
+    """By the frontend of ONNX alone: `Core.read_model` lets what a file holds choose among seven,
+    whatever its name."""
+    frontend = ov.frontend.FrontEndManager().load_by_framework("onnx")
+    graph: Model = frontend.convert(frontend.load(os.fspath(path)))
+    return graph
+
+
+def _metadata(graph: Model) -> dict[str, str]:
+    """What the file says of itself."""
+    info = graph.get_rt_info()
+    found = info["framework"] if "framework" in info.keys() else {}  # noqa: SIM118  # no dict
+    return {name: value.astype(str) for name, value in found.items()}
+
+
+def _rank(end: Any) -> int | None:
+    rank = end.partial_shape.rank
+    return None if rank.is_dynamic else int(rank.get_length())
+
+
+def _name(end: Any) -> str:
+    return min(end.names) if end.names else "unnamed"
+
+
+def _reason(error: Exception) -> str:
+    """The line of OpenVINO's that says most: the first ones name its own source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from", "FrontEnd API"))]
+    return told[-1] if told else first_line(error)
