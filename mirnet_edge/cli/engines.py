@@ -105,10 +105,17 @@ def build(onnx: str, engine: Path, workspace: int | None, as_json: bool, **optio
 @click.argument("onnx")
 @click.argument("output", type=click.Path(path_type=Path))
 @calibration_options
+@click.option(
+    "--device",
+    type=click.Choice(["tensorrt", "cpu"]),
+    default="tensorrt",
+    help="What it is for: an engine of TensorRT, or the CPU, with finer pairs.",
+)
 @json_option
 def quantize(onnx: str, output: Path, as_json: bool, **options: Any) -> None:
     """Write OUTPUT, a copy of the graph ONNX (a file or a bundled model's name) whose layers are
-    INT8 where that costs little. `build --precision int8` does it by itself."""
+    INT8 where that costs little. `build --precision int8` does it by itself; `--device cpu` writes
+    what OpenVINO runs the fastest."""
     from mirnet_edge.bundled import bundled_model
     from mirnet_edge.quantize import quantize_onnx
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,13 @@ from mirnet_edge.graph.sealed import check_onnx
 from mirnet_edge.system import checked_threads
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Model
+    from openvino import InferRequest, Model
 
 PROVIDER = "OpenVINO"
 PRECISIONS = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
 """As OpenVINO names them. Layers between Q/DQ pairs are INT8 with any of them."""
+
+SHAPES_KEPT = 4
 
 
 @cache
@@ -171,15 +173,21 @@ class OpenVINOEngine:
 class _OpenModel:
     """A graph compiled for the CPU, run like a session of ONNX Runtime's.
 
-    Several threads may run it: each run has the model's buffers for itself.
+    Several threads may run it: each run has the model's buffers for itself. A graph with Q/DQ pairs
+    is compiled for each shape that comes, and the last few are kept: of open size, OpenVINO 2026.4
+    computes some wrongly (an INT8 convolution, to which the mean of its own output is added).
     """
 
     def __init__(self, ov: ModuleType, graph: Model, options: dict[str, Any]) -> None:
-        compiled: CompiledModel = _core(ov).compile_model(graph, "CPU", options)
-        self.inputs = [_name(end) for end in compiled.inputs]
-        self.names = [_name(end) for end in compiled.outputs]
-        self._request = compiled.create_infer_request()
+        self._compile = partial(_core(ov).compile_model, device_name="CPU", config=options)
+        self.inputs = [_name(end) for end in graph.inputs]
+        self.names = [_name(end) for end in graph.outputs]
         self._lock = threading.Lock()
+        self._requests: dict[tuple[Any, ...], InferRequest] = {}
+        quantized = any(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
+        self._graph = graph if quantized and graph.is_dynamic() else None
+        if self._graph is None:
+            self._requests[()] = self._compile(graph).create_infer_request()
 
     def get_outputs(self) -> list[_Output]:
         """Name what the graph computes."""
@@ -191,10 +199,25 @@ class _OpenModel:
         given = {n: np.ascontiguousarray(feeds[n], np.float32) for n in self.inputs}
         try:
             with self._lock:
-                found = self._request.infer(given, share_inputs=True)
+                found = self._request_for(given).infer(given, share_inputs=True)
                 return [found[self.names.index(name)] for name in output_names]
         except Exception as error:
             raise EngineError(_reason(error)) from error
+
+    def _request_for(self, given: dict[str, Tiles]) -> InferRequest:
+        if self._graph is None:
+            return self._requests[()]
+        shapes = tuple(values.shape for values in given.values())
+        # Taken out and put in last: the first is then the one that was not used for longest.
+        request = self._requests.pop(shapes, None)
+        if request is None:
+            graph = self._graph.clone()
+            graph.reshape({name: list(values.shape) for name, values in given.items()})
+            request = self._compile(graph).create_infer_request()
+        self._requests[shapes] = request
+        while len(self._requests) > SHAPES_KEPT:
+            del self._requests[next(iter(self._requests))]
+        return request
 
 
 class _Output:

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.errors import CalibrationError, GraphError
@@ -18,6 +18,7 @@ from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import has_qdq, load_graph, read_facts, save_graph
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.quantize.calibration import CalibrationSet
+from mirnet_edge.quantize.for_cpu import quantized_for_cpu
 from mirnet_edge.quantize.plan import QuantizationPlan
 from mirnet_edge.quantize.ranges import METHODS
 from mirnet_edge.quantize.recorded import quantized_graph
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mirnet_edge.quantize.calibration.sources import Source
 
 log = logging.getLogger(__name__)
+Device = Literal["tensorrt", "cpu"]
 DENOISING_SIGMA = 25.0
 """Of the noise added to the bundled clean images for a denoiser: the middle of what it is trained
 for (`workstation.tasks.denoise`)."""
@@ -71,6 +73,7 @@ def quantize_onnx(
     budget_db: float = 0.1,
     sigma: float | None = None,
     tile: tuple[int, int] | None = None,
+    device: Device = "tensorrt",
     progress: StageProgress | None = None,
     overwrite: bool = True,
 ) -> QuantizeReport:
@@ -95,6 +98,10 @@ def quantize_onnx(
             50 where it is told the level), else none.
         tile: (height, width) of the graph that is written; None takes 256 for both, or the next
             that the network takes.
+        device: "tensorrt" writes a graph for `build_engine`; "cpu" one for OpenVINO and ONNX
+            Runtime, of open sizes and with its pools, by finer pairs (see `for_cpu`), always
+            measured. ``tile`` is then that of the calibration alone, and the method percentile
+            where it is "auto".
         progress: called with (step, done, total).
 
     Raises:
@@ -107,7 +114,7 @@ def quantize_onnx(
     output = Path(output)
     ranges_path, plan_path = (Path(f"{output}.{kind}.json") for kind in ("ranges", "plan"))
     paths = (output, ranges_path, plan_path)
-    _check(output, method, budget_db)
+    _check(output, method, budget_db, device)
     # Before the minutes of measuring, not after them.
     for path in paths:
         require_new(path, overwrite)
@@ -122,16 +129,25 @@ def quantize_onnx(
         raise GraphError(
             f"tile {tile[0]}x{tile[1]}: this network takes {facts.size_rule}; the next is {near}"
         )
-    found = quantized_graph(
-        original,
-        rewritten_for_tensorrt(original, 1, tile),
-        # Called to measure only: a record needs no images.
-        lambda: open_images(facts, tile, calibration, sigma),
-        use_record=calibration is None and sigma is None,
-        method=method,
-        budget_db=budget_db,
-        progress=progress,
-    )
+    if device == "cpu":
+        found = quantized_for_cpu(
+            original,
+            open_images(facts, tile, calibration, sigma),
+            methods=("percentile",) if method == "auto" else (method,),
+            budget_db=budget_db,
+            progress=progress,
+        )
+    else:
+        found = quantized_graph(
+            original,
+            rewritten_for_tensorrt(original, 1, tile),
+            # Called to measure only: a record needs no images.
+            lambda: open_images(facts, tile, calibration, sigma),
+            use_record=calibration is None and sigma is None,
+            method=method,
+            budget_db=budget_db,
+            progress=progress,
+        )
     _require_layers(found.plan)
     log.info("%s: %d groups of layers were weighed", output, len(found.plan.groups))
     _describe(found.proto, found.plan)
@@ -152,7 +168,9 @@ def quantize_onnx(
     )
 
 
-def _check(output: Path, method: str, budget_db: float) -> None:
+def _check(output: Path, method: str, budget_db: float, device: str) -> None:
+    if device not in get_args(Device):
+        raise GraphError(f"device {device!r}: use one of {', '.join(get_args(Device))}")
     if output.suffix.lower() != ".onnx":
         raise GraphError(f"{output}: the name must end in .onnx")
     if method not in (*METHODS, "auto"):

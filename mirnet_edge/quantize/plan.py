@@ -98,6 +98,8 @@ def make_plan(
     methods: Sequence[str] = METHODS,
     budget_db: float = 0.1,
     progress: StageProgress | None = None,
+    names: Sequence[str] | None = None,
+    asymmetric: bool = False,
 ) -> tuple[QuantizationPlan, Ranges, ModelProto]:
     """Choose ranges and layers, and quantize.
 
@@ -107,6 +109,8 @@ def make_plan(
     Args:
         proto: float32, with all shapes known for tiles of this size.
         tiles, targets: (N, C, H, W); targets None where there are no clean tiles.
+        names: of the convolutions to choose from; None takes `qdq.candidates`.
+        asymmetric: see `insert_qdq`.
 
     Returns:
         The plan, the ranges, and the graph with Q/DQ pairs.
@@ -115,7 +119,7 @@ def make_plan(
         CalibrationError: tiles or targets that cannot be.
         GraphError: no convolution can be quantized, or the graph does not run.
     """
-    names = candidates(proto)
+    names = candidates(proto) if names is None else names
     if not names:
         raise GraphError(
             "no convolution of this network gains from INT8: all are the first or last one, below "
@@ -129,9 +133,10 @@ def make_plan(
     for method in methods:
         report = partial(step, f"ranges, {method}")
         found[method] = collect_ranges(proto, judge.tiles, method, read, report)
-        losses[method] = judge.loss(insert_qdq(proto, found[method], names)).mean_db
+        all_int8 = insert_qdq(proto, found[method], names, asymmetric)
+        losses[method] = judge.loss(all_int8).mean_db
     ranges = found[min(losses, key=losses.__getitem__)]
-    quantized = insert_qdq(proto, ranges, names)
+    quantized = insert_qdq(proto, ranges, names, asymmetric)
     macs = sum(macs_of(proto).values())
     groups = groups_of(proto, names)
     # Each group is run on these tiles alone: with large networks, one tile must do.

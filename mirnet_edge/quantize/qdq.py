@@ -4,6 +4,7 @@ Every quantized convolution reads Q-DQ of its activation, with one scale for the
 its float weights, with one scale for each output channel; both symmetric. What it writes stays
 float, so that the activation function behind it is fused before the next pair:
 ``Q-DQ-Conv-LeakyRelu-Q-DQ``. Biases stay float. Nodes that are not quantized read float tensors.
+Pairs for a CPU are finer (see `for_cpu`).
 """
 
 from __future__ import annotations
@@ -73,15 +74,15 @@ LEFT_OUT: dict[str, Callable[[NodeProto, _Surroundings], bool]] = {
 """Which convolutions stay in floating point, by the reason."""
 
 
-def candidates(proto: ModelProto) -> list[str]:
-    """Names of the convolutions that may be quantized, in the graph's order: those that no rule of
-    `LEFT_OUT` is for. All shapes of the graph are known (see `graph.file.with_shape`)."""
+def candidates(proto: ModelProto, rules: Collection[str] = LEFT_OUT.keys()) -> list[str]:
+    """Names of the convolutions that may be quantized, in the graph's order: those that none of
+    these rules of `LEFT_OUT` is for. All shapes of the graph are known (see
+    `graph.file.with_shape`)."""
     around = _Surroundings.of(proto)
     return [
         node.name
         for node in proto.graph.node
-        if node.op_type in CONVOLUTIONS
-        and not any(leaves_out(node, around) for leaves_out in LEFT_OUT.values())
+        if node.op_type in CONVOLUTIONS and not any(LEFT_OUT[rule](node, around) for rule in rules)
     ]
 
 
@@ -108,8 +109,11 @@ def _channels(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> tuple[int,
     return first // attribute_of(node, "group", 1), second
 
 
-def insert_qdq(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> ModelProto:
-    """A copy in which the named convolutions are quantized to INT8.
+def insert_qdq(
+    proto: ModelProto, ranges: Ranges, nodes: Collection[str], asymmetric: bool = False
+) -> ModelProto:
+    """A copy in which the named convolutions are quantized to INT8; activations, where
+    ``asymmetric``, to uint8 with a zero point, between the ends of what was measured.
 
     Placed by ONNX Runtime's ``QDQQuantizer`` with the ranges given. One pair for each tensor serves
     all its quantized readers. The graph is float32, of opset 17 or later, with all shapes known.
@@ -137,7 +141,7 @@ def insert_qdq(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> Mod
     if not nodes:
         return quantized
     try:
-        quantized = _quantized(quantized, ranges, nodes)
+        quantized = _quantized(quantized, ranges, nodes, asymmetric)
     except Exception as error:
         raise GraphError(f"ONNX Runtime cannot insert Q/DQ pairs: {first_line(error)}") from error
     # The quantizer leaves marks of its own: its name, and a note that shapes are known.
@@ -148,29 +152,34 @@ def insert_qdq(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> Mod
     return keep_pairs(quantized, nodes)
 
 
-def _quantized(proto: ModelProto, ranges: Ranges, nodes: Collection[str]) -> ModelProto:
+def _quantized(
+    proto: ModelProto, ranges: Ranges, nodes: Collection[str], asymmetric: bool
+) -> ModelProto:
     """With pairs before all readers of each tensor; changes ``proto``."""
     quantization = require("onnxruntime.quantization", "quantizing graphs")
-    calibrate, int8 = quantization.calibrate, quantization.QuantType.QInt8
+    calibrate, types = quantization.calibrate, quantization.QuantType
     # All shapes are known: no inference through a file.
     quantization.quant_utils.add_infer_metadata(proto)
     values = {
-        name: calibrate.TensorData(lowest=np.float32(-found.amax), highest=np.float32(found.amax))
-        for name, found in ranges.tensors.items()
+        name: calibrate.TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in (
+            (name, found.clip if asymmetric else (-found.amax, found.amax))
+            for name, found in ranges.tensors.items()
+        )
     }
     with _quiet():
         quantizer = quantization.qdq_quantizer.QDQQuantizer(
             proto,
             per_channel=True,
             reduce_range=False,
-            weight_qType=int8,
-            activation_qType=int8,
+            weight_qType=types.QInt8,
+            activation_qType=types.QUInt8 if asymmetric else types.QInt8,
             tensors_range=calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, values),
             nodes_to_quantize=list(nodes),
             nodes_to_exclude=[],
             op_types_to_quantize=list(CONVOLUTIONS),
             extra_options={
-                "ActivationSymmetric": True,
+                "ActivationSymmetric": not asymmetric,
                 "WeightSymmetric": True,
                 "AddQDQPairToWeight": True,  # TensorRT 8.6 reads no stored INT8 weights
                 "QuantizeBias": False,

@@ -60,6 +60,11 @@ class TensorRange:
     minimum: float
     maximum: float
 
+    @property
+    def clip(self) -> tuple[float, float]:
+        """The least interval that has zero, and all of what was measured that amax leaves."""
+        return max(min(self.minimum, 0.0), -self.amax), min(max(self.maximum, 0.0), self.amax)
+
 
 @dataclass(frozen=True)
 class Ranges:
