@@ -250,7 +250,7 @@ def test_every_device_module_loads_where_there_is_no_torch() -> None:
 # Requirements
 
 
-EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "VIDEO", "LIVE", "PHOTOS", "SERVE")
+EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "OPENVINO", "VIDEO", "LIVE", "PHOTOS", "SERVE")
 
 
 @cache
@@ -300,7 +300,7 @@ def test_every_declared_package_is_imported() -> None:
     """A requirement that nothing needs is one more download, and one more thing to break."""
     imported = {distribution(found.top_level) for found in third_party()}
     assert requirements()["CORE"] <= imported
-    for extra in ("GRAPH", "TRAIN", "VIDEO", "LIVE", "PHOTOS", "SERVE"):
+    for extra in ("GRAPH", "TRAIN", "OPENVINO", "VIDEO", "LIVE", "PHOTOS", "SERVE"):
         assert requirements()[extra] <= imported
 
 
