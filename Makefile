@@ -7,6 +7,7 @@
 # make sanitize
 #              every kernel under compute-sanitizer's four tools, on a GPU
 # make bench   benchmarks of the portable engine, recorded in benchmarks/results
+#              SETS="--sets folder" measures PSNR on the CPU's engines too
 # make bench-gpu GPU_RESULTS=folder
 #              engines beside their peers, the runtime and its kernels, on this machine's GPU, for
 #              half an hour. Needs PyTorch with CUDA and the extra tensorrt in .venv
@@ -47,9 +48,14 @@ soak: $(VENV)/.dev
 sanitize: $(VENV)/.dev
 	$(BIN)/python tests/sanitize.py build/sanitize.json
 
+# What runs by itself is the portable engine, which these records are of; cpu.py names its engines.
+bench: export MIRNET_EDGE_CPU_ENGINE = onnxruntime
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=benchmarks/results/portable.json
 	$(BIN)/python benchmarks/video.py benchmarks/results/video.json
+	mkdir -p build/cpu
+	$(BIN)/mirnet-edge quantize edge-s-denoise build/cpu/int8.onnx --device cpu --budget-db 0.05
+	$(BIN)/python benchmarks/cpu.py benchmarks/results/cpu.json --int8 edge-s-denoise=build/cpu/int8.onnx $(SETS)
 
 # What cannot be built, or is not there, is a row of the record that says so; the others go on.
 bench-gpu:

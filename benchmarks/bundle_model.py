@@ -43,7 +43,7 @@ DATA = {
 
 def measure(onnx: Path, sets: Path) -> list[dict[str, Any]]:
     """Figures of the exported graph on all sets of its task, whole frames, seed 0."""
-    with me.Restorer(onnx, tile=None) as restorer:
+    with me.Restorer(onnx, tile=None, provider="CPUExecutionProvider") as restorer:
         rows = card_figures(restorer, sets)
     for row in rows:
         if row.note:  # a card without SSIM, or without a codec, would leave holes in tables
