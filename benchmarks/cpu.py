@@ -119,10 +119,10 @@ def race(model: str, given: argparse.Namespace, int8: str | None) -> list[dict[s
     finally:
         for form in forms:
             form.end()
-    return [row_of(form, forms[0], given.sets) for form in forms]
+    return [row_of(form, forms[0]) for form in forms]
 
 
-def row_of(form: Form, portable: Form, sets: Path | None) -> dict[str, Any]:
+def row_of(form: Form, portable: Form) -> dict[str, Any]:
     """Of one engine."""
     row: dict[str, Any] = {"engine": form.name, "provider": form.provider}
     for kind in ("wall_ms", "cpu_ms"):
@@ -133,16 +133,14 @@ def row_of(form: Form, portable: Form, sets: Path | None) -> dict[str, Any]:
     ours, theirs = (median(turn["cpu_ms"] for turn in one.turns) for one in (form, portable))
     row["cpu_of_portable"] = round(ours / theirs, 3)
     row["memory_mb"] = round(form.turns[-1]["memory_mb"])
-    if sets is not None:
-        row["psnr_db"] = quality(form, portable.model, sets)
     return row
 
 
-def quality(form: Form, model: str, sets: Path) -> float:
+def quality(file: str, provider: str, model: str, sets: Path) -> float:
     """PSNR of the task, by ``mirnet-edge evaluate``."""
     asked = [str(sets / part) if (sets / part).exists() else part for part in TASKS[model]]
-    command = [sys.executable, "-m", "mirnet_edge", "evaluate", form.model, *asked, *QUICK]
-    command += ["--provider", form.provider]
+    command = [sys.executable, "-m", "mirnet_edge", "evaluate", file, *asked, *QUICK]
+    command += ["--provider", provider]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return round(float(json.loads(done.stdout)["mean"]["restored"]["psnr"]), 4)
 
@@ -164,22 +162,39 @@ def main() -> None:
         print(table(json.loads(given.record.read_text("utf-8"))))
         return
     int8 = dict(pair.split("=", 1) for pair in given.int8)
+    record = described(given)
+    for model in given.models:
+        record["models"][model] = race(model, given, int8.get(model))
+        save(record, given.record)
+    record["load"].append(round(os.getloadavg()[0], 1))
+    save(record, given.record)
+    for model in given.models if given.sets else ():
+        for row in record["models"][model]:
+            file = int8[model] if "INT8" in row["engine"] else model
+            row["psnr_db"] = quality(file, row["provider"], model, given.sets)
+            save(record, given.record)
+
+
+def described(given: argparse.Namespace) -> dict[str, Any]:
+    """A record of nothing yet."""
     cpu = Path("/proc/cpuinfo")
     flags = cpu.read_text("utf-8").split() if cpu.exists() else []
-    record = {
+    packages = ("mirnet-edge", "onnxruntime", "openvino", "numpy")
+    return {
         "cpu": cpu_name(),
         "instructions": [flag for flag in FLAGS if flag in flags],
         "cores": usable_cores(),
         "tile": given.tile,
         "rounds": given.rounds,
         "load": [round(os.getloadavg()[0], 1)],
-        "versions": {
-            name: version(name) for name in ("mirnet-edge", "onnxruntime", "openvino", "numpy")
-        },
-        "models": {model: race(model, given, int8.get(model)) for model in given.models},
+        "versions": {name: version(name) for name in packages},
+        "models": {},
     }
-    record["load"].append(round(os.getloadavg()[0], 1))
-    with atomic_path(given.record) as temporary:
+
+
+def save(record: dict[str, Any], path: Path) -> None:
+    """Write it, as far as it is."""
+    with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -190,6 +190,18 @@ def test_an_engine_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch)
         cpu_trial.trial_of(Path("nothing.onnx"), None)
 
 
+def test_without_memory_for_all_nothing_else_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory:
+        available = 1000
+
+    monkeypatch.setattr(cpu_trial, "virtual_memory", Memory)
+    model = bundled_model(MODEL)
+    assert model is not None
+    trial = cpu_trial.trial_of(model.onnx, None)
+    assert trial.told == f"{CPU_PROVIDER}; its tile is too large to try others beside it"
+    assert isinstance(me.open_engine(MODEL), me.OnnxEngine)
+
+
 def test_a_whole_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     model = bundled_model(MODEL)
     assert model is not None

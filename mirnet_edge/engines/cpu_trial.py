@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from psutil import virtual_memory
 
 from mirnet_edge._caches import read_cached, write_cached
 from mirnet_edge._files import file_sha256
@@ -42,6 +43,7 @@ from mirnet_edge.frames.images import read_image
 from mirnet_edge.frames.noise import add_gaussian_noise
 from mirnet_edge.metrics import psnr
 from mirnet_edge.system import checked_threads, cpu_name
+from mirnet_edge.tiling.choice import tile_bytes
 
 SWITCH = "MIRNET_EDGE_CPU_ENGINE"
 """An environment variable: "auto" tries, "onnxruntime" and "openvino" do not."""
@@ -85,6 +87,8 @@ class CpuTrial:
     @property
     def told(self) -> str:
         """The answer in words."""
+        if len(self.tried) == 1:
+            return f"{self.provider}; its tile is too large to try others beside it"
         times = {row.provider: row for row in self.tried}
         best, portable = times[self.provider], self.tried[0]
         if best is portable or best.ms is None or portable.ms is None:
@@ -196,6 +200,9 @@ def measure(path: Path, threads: int) -> CpuTrial:
         stack.callback(portable.close)
         facts, rule = portable.facts, portable.facts.size_rule
         tile = portable.fixed_size or (rule.padded(TILE_PX), rule.padded(TILE_PX))
+        if (1 + len(cpu_precisions())) * tile_bytes(facts, tile) > virtual_memory().available:
+            # All are open at once. Only a graph of one large size can be so.
+            return CpuTrial(CPU_PROVIDER, tile, (Tried(CPU_PROVIDER),))
         tiles = photo_tile(facts, tile)
         reference = portable.run(tiles).copy()
         rows: dict[str, Tried] = {CPU_PROVIDER: Tried(CPU_PROVIDER, psnr_db=200.0)}

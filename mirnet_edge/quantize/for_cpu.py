@@ -13,6 +13,7 @@ The graph keeps its open size, and its pools: none of it is rewritten for Tensor
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from mirnet_edge.graph.session import TileSession
 from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.plan import make_plan
 from mirnet_edge.quantize.qdq import LEFT_OUT, candidates, inputs_of, insert_qdq
+from mirnet_edge.quantize.ranges.histogram import PERCENTILE
+from mirnet_edge.quantize.ranges.observe import grouped
 from mirnet_edge.quantize.recorded import QuantizedGraph
 
 if TYPE_CHECKING:
@@ -89,27 +92,29 @@ def quantized_for_cpu(
 
 def channel_peaks(
     sized: ModelProto,
-    names: Collection[str],
+    names: Sequence[str],
     tiles: NDArray[np.float32],
     step: Callable[[int], None] = lambda _: None,
 ) -> dict[str, NDArray[np.float32]]:
-    """The largest magnitude of each channel of these tensors, the mean over tiles."""
+    """How tall each channel of these tensors is: the `PERCENTILE` of its magnitudes, the mean over
+    tiles. By the largest magnitude instead, smoothing lost more than it gained: all convolutions of
+    edge-s-denoise 0.40 dB."""
     helper = require("onnx.helper", "quantizing graphs")
-    measured = copy.deepcopy(sized)
-    graph = measured.graph
-    del graph.output[:]
-    for name in names:
-        size, peak = f"{name}/size", f"{name}/peak"
-        graph.node.append(helper.make_node("Abs", [name], [size]))
-        graph.node.append(helper.make_node("ReduceMax", [size], [peak], axes=[2, 3], keepdims=0))
-        graph.output.append(helper.make_tensor_value_info(peak, 1, None))
-    session = TileSession(measured)
-    sums: dict[str, NDArray[np.float32]] = {}
-    for done, tile in enumerate(tiles, 1):
-        for name, found in zip(names, session.run(tile)):
-            sums[name] = sums.get(name, 0) + found[0] / len(tiles)
-        step(done)
-    return sums
+    peaks = {name: np.zeros(0, np.float32) for name in names}
+    for done, group in enumerate(groups := grouped(sized, names), 1):
+        shown = copy.deepcopy(sized)
+        del shown.graph.output[:]
+        shown.graph.output.extend(helper.make_tensor_value_info(n, 1, None) for n in group)
+        session = TileSession(shown)
+        for tile in tiles:
+            for name, found in zip(group, session.run(tile)):
+                size = np.abs(found[0]).reshape(found.shape[1], -1)
+                # The one of that rank, without sorting all.
+                rank = min(math.ceil(PERCENTILE / 100 * size.shape[1]), size.shape[1]) - 1
+                tall = np.partition(size, rank, axis=1)[:, rank] / np.float32(len(tiles))
+                peaks[name] = peaks[name] + tall if peaks[name].size else tall
+        step(len(tiles) * done // len(groups))
+    return peaks
 
 
 def smoothed(
