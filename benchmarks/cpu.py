@@ -185,7 +185,7 @@ def described(given: argparse.Namespace) -> dict[str, Any]:
         "instructions": [flag for flag in FLAGS if flag in flags],
         "cores": usable_cores(),
         "tile": given.tile,
-        "rounds": given.rounds,
+        "rounds": dict.fromkeys(given.models, given.rounds),
         "load": [round(os.getloadavg()[0], 1)],
         "versions": {name: version(name) for name in packages},
         "models": {},
@@ -214,13 +214,13 @@ def table(record: dict[str, Any]) -> str:
                 f"{row['of_portable']:.2f} | {row['cpu_of_portable']:.2f} | {lost} | "
                 f"{row['memory_mb']} |"
             )
-    versions, (before, after) = record["versions"], record["load"]
-    tile = record["tile"]
+    versions, tile = record["versions"], record["tile"]
+    load, rounds = (sorted(set(found)) for found in (record["load"], record["rounds"].values()))
     lines.append(
         f"\nOne {tile}x{tile} tile, {record['cores']} cores of {record['cpu']} "
-        f"({', '.join(record['instructions'])}), medians of {record['rounds']} turns, load of the "
-        f"machine {before} to {after}; OpenVINO {versions['openvino']}, ONNX Runtime "
-        f"{versions['onnxruntime']}."
+        f"({', '.join(record['instructions'])}), medians of {rounds[0]} to {rounds[-1]} "
+        f"turns, load of the machine {load[0]} to {load[-1]}; OpenVINO {versions['openvino']}, "
+        f"ONNX Runtime {versions['onnxruntime']}."
     )
     return "\n".join(lines)
 
