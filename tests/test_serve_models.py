@@ -265,6 +265,7 @@ def test_frames_stay_on_the_device(trt: Any, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: stays.restore(frame, Options()).pixels, range(2)))
     assert all(np.array_equal(one, expected) for one in found)
+    assert stays._all[0].restorer("auto", None)._nan == "raise"
     stays.close()
     together = served(plan, seats=2, batch=2)
     with ThreadPoolExecutor(2) as pool:

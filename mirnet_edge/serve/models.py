@@ -161,9 +161,12 @@ class ServedModel:
         """The mode of statistics where a request names none, and options of further Restorers."""
         mode, tuned = restoring.get("statistics", "auto"), self._opened.tuned
         options = {
-            name: value
-            for name, value in restoring.items()
-            if name not in ("statistics", "threads", "provider", "tuned")
+            "nan": "raise",  # a client that gets a picture believes it
+            **{
+                name: value
+                for name, value in restoring.items()
+                if name not in ("statistics", "threads", "provider", "tuned")
+            },
         }
         if tuned is not None:
             mode = tuned.statistics if mode == "auto" else mode
