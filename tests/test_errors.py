@@ -35,6 +35,7 @@ FOREIGN = {
     ("cli/live.py", "UsageError"),
     ("cli/jobs.py", "UsageError"),
     ("cli/restore.py", "UsageError"),
+    ("cli/serve.py", "UsageError"),
     ("cli/train.py", "UsageError"),
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property
     ("device/device_array.py", "BufferError"),  # what DLPack expects of an exporter
