@@ -1,6 +1,6 @@
 // Stands in for CUDA when g++ compiles a kernel for the host: put it before the kernel's source.
-// Blocks and threads are run one after another, so kernels that synchronize or share memory within
-// a block cannot be run this way.
+// Blocks and threads are run one after another; kernels that synchronize or share memory within a
+// block are run by host_block.h.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,8 @@ struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct dim3 { unsigned x, y, z; };
 
-static dim3 gridDim, blockDim, blockIdx, threadIdx;
+static dim3 gridDim, blockDim, blockIdx;
+static thread_local dim3 threadIdx;
 
 // binary16 in software, since not every g++ has _Float16: the conversions are those of the
 // hardware, to nearest with ties to even.

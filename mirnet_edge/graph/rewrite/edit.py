@@ -29,6 +29,8 @@ Changes = Iterator["dict[Value, Value]"]
 class GraphEditor:
     """One ONNX graph, opset 17, held as an ``onnx_ir.Model``; its first input is (N, C, H, W)."""
 
+    OWN_DOMAIN = "mirnet_edge"
+
     def __init__(self, proto: ModelProto) -> None:
         self._ir = require("onnx_ir", "rewriting graphs")
         # onnx_ir infers no shapes without onnxscript, so onnx does before the graph is taken in.
@@ -115,6 +117,26 @@ class GraphEditor:
         node.outputs[0].name = name
         self._graph.insert_before(before, node)
         return node.outputs[0]
+
+    def own(
+        self, before: Node, kind: str, inputs: Sequence[Value], names: Sequence[str], **attributes: Any
+    ) -> list[Value]:
+        """The outputs, by these names, of a new node of an operator of our own, put in front of
+        ``before``. No other runtime than a TensorRT that has our plugins knows one."""
+        names = [self._unique(name) for name in names]
+        node: Node = self._ir.node(
+            kind,
+            list(inputs),
+            attributes=attributes,
+            name=names[0],
+            domain=self.OWN_DOMAIN,
+            num_outputs=len(names),
+        )
+        for value, name in zip(node.outputs, names):
+            value.name = name
+        self._graph.insert_before(before, node)
+        self._model.opset_imports[self.OWN_DOMAIN] = 1
+        return list(node.outputs)
 
     def reduce(self, before: Node, kind: str, value: Value, name: str) -> Value:
         """The output of a new reduction over height and width."""

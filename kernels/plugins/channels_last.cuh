@@ -1,0 +1,45 @@
+// What the plugins' kernels share: how features lie, and how a block adds up columns.
+//
+// Features are channels last, (N, H, W, C) of __half, what TensorRT calls kHWC8 (kDHWC8 of three
+// axes has the same bytes): the channels of a position are *octets* of 8, 16 bytes, which a thread
+// moves in one instruction. C is a multiple of 8 wherever a kernel adds over positions; at the two
+// ends, where planes become channels and channels planes, those that fill the last octet are zero.
+//
+// All arithmetic is in FP32, in registers: a map is read as __half and written as __half, and no
+// map of floats ever lies in memory.
+#pragma once
+
+#include "../frame.cuh"
+
+typedef Vector<__half, 8> Octet;
+
+enum { most_channels = 512, sum_threads = 512 };
+
+// out[c] = sum over k of weights[k] * rows[k * columns + c], for c < columns; weights of nullptr
+// are ones. All threads of a block call it together; `columns` is at most blockDim.x, `scratch` has
+// blockDim.x floats. A thread adds every blockDim.x / columns-th row of its column, in order, and
+// the threads' sums are added in order: the same rows always give the same bits.
+__device__ __forceinline__ void column_sums(const float* rows, const float* weights, int count,
+                                            int columns, float* scratch, float* out) {
+    const int thread = static_cast<int>(threadIdx.x);
+    const int parts = static_cast<int>(blockDim.x) / columns;
+    const int column = thread % columns;
+    const int part = thread / columns;
+    float sum = 0.0f;
+    if (part < parts) {
+#pragma unroll 8
+        for (int k = part; k < count; k += parts) {
+            const float value = rows[static_cast<size_t>(k) * columns + column];
+            sum = weights == nullptr ? sum + value : fmaf(weights[k], value, sum);
+        }
+    }
+    scratch[thread] = sum;
+    __syncthreads();
+    if (thread < columns) {
+        float total = 0.0f;
+#pragma unroll 4
+        for (int k = 0; k < parts; ++k) total += scratch[k * columns + thread];
+        out[thread] = total;
+    }
+    __syncthreads();
+}

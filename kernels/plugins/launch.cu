@@ -1,0 +1,104 @@
+// The plugins' kernels, and the grids they are launched in.
+#include "launch.h"
+
+#include "fusion_gate.cuh"
+#include "gated_sum.cuh"
+#include "residual_sum.cuh"
+#include "shuffles.cuh"
+
+namespace mirnet {
+namespace {
+
+bool in_octets(Maps const& maps) {
+    return maps.channels % 8 == 0 && maps.channels <= most_channels && maps.images > 0;
+}
+
+int blocks_of(int items, int threads) { return (items + threads - 1) / threads; }
+
+}  // namespace
+
+cudaError_t queue_residual_sum(Maps maps, void const* branch, void const* skip, void* out,
+                               float* partials, int rows, float slope, cudaStream_t stream) {
+    if (!in_octets(maps)) return cudaErrorInvalidValue;
+    int const octets = maps.channels / 8;
+    long long const positions = static_cast<long long>(maps.height) * maps.width;
+    int const threads = sum_threads / octets * octets;
+    residual_sum<<<dim3(rows, maps.images), threads, 0, stream>>>(
+        static_cast<__half const*>(branch), static_cast<__half const*>(skip),
+        static_cast<__half*>(out), partials, positions * octets, octets, slope,
+        1.0f / static_cast<float>(positions));
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_fusion_gate(int images, int channels, int small_channels, int squeezed,
+                              int large_rows, int small_rows, float const* const* inputs,
+                              float* gate, float* mean, float slope, cudaStream_t stream) {
+    if (max(max(channels, small_channels), squeezed) > most_channels) return cudaErrorInvalidValue;
+    fusion_gate<<<images, sum_threads, 0, stream>>>(inputs[0], inputs[1], inputs[2], inputs[3],
+                                                    inputs[4], gate, mean, large_rows, small_rows,
+                                                    channels, small_channels, squeezed, slope);
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_gated_sum(Maps maps, void const* x, void const* small, float const* gate,
+                            void* out, cudaStream_t stream) {
+    if (!in_octets(maps) || maps.height % 2 != 0 || maps.width % 2 != 0) {
+        return cudaErrorInvalidValue;
+    }
+    int const octets = maps.channels / 8;
+    int const height = maps.height / 2;
+    int const width = maps.width / 2;
+    dim3 const grid(blocks_of((width + 1) * octets, 256), height + 1, maps.images);
+    gated_sum<<<grid, 256, 0, stream>>>(static_cast<__half const*>(x),
+                                        static_cast<__half const*>(small), gate,
+                                        static_cast<__half*>(out), height, width, octets);
+    return cudaPeekAtLastError();
+}
+
+namespace {
+
+template <typename Value, int side>
+cudaError_t queue_unshuffle_of(Maps image, void const* pixels, void* blocks, cudaStream_t stream) {
+    int const height = image.height / side;
+    int const width = image.width / side;
+    int const octets = (image.channels * side * side + 7) / 8;
+    dim3 const grid(blocks_of(width, 128), height, image.images);
+    unshuffle<Value, side><<<grid, 128, 0, stream>>>(static_cast<Value const*>(pixels),
+                                                     static_cast<__half*>(blocks), image.channels,
+                                                     height, width, octets);
+    return cudaPeekAtLastError();
+}
+
+template <typename Value, int side>
+cudaError_t queue_shuffle_add_of(Maps image, void const* pixels, void const* blocks, void* out,
+                                 int channels, cudaStream_t stream) {
+    int const height = image.height / side;
+    int const width = image.width / side;
+    int const octets = (channels * side * side + 7) / 8;
+    dim3 const grid(blocks_of(width, 128), height, image.images);
+    shuffle_add<Value, side><<<grid, 128, 0, stream>>>(
+        static_cast<__half const*>(blocks), static_cast<Value const*>(pixels),
+        static_cast<Value*>(out), image.channels, channels, height, width, octets);
+    return cudaPeekAtLastError();
+}
+
+}  // namespace
+
+cudaError_t queue_unshuffle(Maps image, void const* pixels, bool half, void* blocks, int side,
+                            cudaStream_t stream) {
+    if (side != 2 && side != 4) return cudaErrorInvalidValue;
+    auto const queue = half ? (side == 2 ? queue_unshuffle_of<__half, 2> : queue_unshuffle_of<__half, 4>)
+                            : (side == 2 ? queue_unshuffle_of<float, 2> : queue_unshuffle_of<float, 4>);
+    return queue(image, pixels, blocks, stream);
+}
+
+cudaError_t queue_shuffle_add(Maps image, void const* pixels, bool half, void const* blocks,
+                              void* out, int channels, int side, cudaStream_t stream) {
+    if (side != 2 && side != 4) return cudaErrorInvalidValue;
+    auto const queue =
+        half ? (side == 2 ? queue_shuffle_add_of<__half, 2> : queue_shuffle_add_of<__half, 4>)
+             : (side == 2 ? queue_shuffle_add_of<float, 2> : queue_shuffle_add_of<float, 4>);
+    return queue(image, pixels, blocks, out, channels, stream);
+}
+
+}  // namespace mirnet

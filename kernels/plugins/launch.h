@@ -1,0 +1,29 @@
+// The plugins' kernels as functions of the host: each picks its grid and queues itself.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace mirnet {
+
+struct Maps {
+    int images, channels, height, width;
+};
+
+// Pointers are of the device; `maps` are the sizes of a kernel's first map. The kernel's file says
+// what each argument is. All give cudaSuccess, cudaErrorInvalidValue for sizes that a kernel cannot
+// have, or what the launch gave.
+cudaError_t queue_residual_sum(Maps maps, void const* branch, void const* skip, void* out,
+                               float* partials, int rows, float slope, cudaStream_t stream);
+cudaError_t queue_fusion_gate(int images, int channels, int small_channels, int squeezed,
+                              int large_rows, int small_rows, float const* const* inputs,
+                              float* gate, float* mean, float slope, cudaStream_t stream);
+cudaError_t queue_gated_sum(Maps maps, void const* x, void const* small, float const* gate,
+                            void* out, cudaStream_t stream);
+cudaError_t queue_unshuffle(Maps image, void const* pixels, bool half, void* blocks, int side,
+                            cudaStream_t stream);
+cudaError_t queue_shuffle_add(Maps image, void const* pixels, bool half, void const* blocks,
+                              void* out, int channels, int side, cudaStream_t stream);
+
+}  // namespace mirnet

@@ -1,0 +1,186 @@
+// The five operations that a graph for TensorRT may have: tensors, shapes, and which kernel runs.
+#include "operations.h"
+
+#include "launch.h"
+
+namespace mirnet {
+namespace {
+
+bool is_linear(PluginTensorDesc const& tensor) { return tensor.format == TensorFormat::kLINEAR; }
+
+bool is_vector(PluginTensorDesc const& tensor) {
+    return is_linear(tensor) && tensor.type == DataType::kFLOAT;
+}
+
+bool is_map(PluginTensorDesc const& tensor) {
+    return tensor.format == TensorFormat::kHWC8 && tensor.type == DataType::kHALF;
+}
+
+// An image of FP16 or FP32; the second of two has the type of the first.
+bool is_image(PluginTensorDesc const& tensor) {
+    return is_linear(tensor) &&
+           (tensor.type == DataType::kFLOAT || tensor.type == DataType::kHALF);
+}
+
+Maps maps_of(PluginTensorDesc const& tensor) {
+    auto const& sides = tensor.dims.d;
+    return {static_cast<int>(sides[0]), static_cast<int>(sides[1]), static_cast<int>(sides[2]),
+            static_cast<int>(sides[3])};
+}
+
+int side_of(PluginTensorDesc const& tensor, int axis) {
+    return static_cast<int>(tensor.dims.d[axis]);
+}
+
+DimsExprs shape_of(std::initializer_list<nvinfer1::IDimensionExpr const*> sides) {
+    DimsExprs shape;
+    shape.nbDims = 0;
+    for (auto const* side : sides) shape.d[shape.nbDims++] = side;
+    return shape;
+}
+
+nvinfer1::IDimensionExpr const* times(IExprBuilder& builder, nvinfer1::IDimensionExpr const* side,
+                                      int factor) {
+    return builder.operation(nvinfer1::DimensionOperation::kPROD, *side, *builder.constant(factor));
+}
+
+nvinfer1::IDimensionExpr const* divided_by(IExprBuilder& builder,
+                                           nvinfer1::IDimensionExpr const* side, int divisor) {
+    auto const division = nvinfer1::DimensionOperation::kFLOOR_DIV;
+    return builder.operation(division, *side, *builder.constant(divisor));
+}
+
+cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream); }
+
+// (branch, skip) -> (out, partials); rows of partials.
+Operation residual_sum() {
+    return {"MirnetResidualSum",
+            {"rows"},
+            {"slope"},
+            2,
+            2,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at < 3 ? is_map(tensors[at]) : is_vector(tensors[at]);
+            },
+            [](int output) { return output == 0; },
+            [](Attributes const& attributes, int output, DimsExprs const* in,
+               IExprBuilder& builder) {
+                if (output == 0) return in[0];
+                return shape_of({in[0].d[0], builder.constant(attributes.whole[0]), in[0].d[1]});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_residual_sum(
+                    maps_of(in[0]), from[0], from[1], to[0], static_cast<float*>(to[1]),
+                    attributes.whole[0], attributes.real[0], stream_of(stream)));
+            }};
+}
+
+// (large, small, mix, squeeze, expand) -> (gate (N, C, 1, 1), mean (N, 1, C)).
+Operation fusion_gate() {
+    return {"MirnetFusionGate",
+            {},
+            {"slope"},
+            5,
+            2,
+            [](int at, PluginTensorDesc const* tensors) { return is_vector(tensors[at]); },
+            [](int) { return false; },
+            [](Attributes const&, int output, DimsExprs const* in, IExprBuilder& builder) {
+                auto const* one = builder.constant(1);
+                auto const* channels = in[0].d[2];
+                return output == 0 ? shape_of({in[0].d[0], channels, one, one})
+                                   : shape_of({in[0].d[0], one, channels});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                float const* inputs[5];
+                for (int i = 0; i < 5; ++i) inputs[i] = static_cast<float const*>(from[i]);
+                return static_cast<int>(queue_fusion_gate(
+                    side_of(in[0], 0), side_of(in[0], 2), side_of(in[1], 2), side_of(in[3], 1),
+                    side_of(in[0], 1), side_of(in[1], 1), inputs, static_cast<float*>(to[0]),
+                    static_cast<float*>(to[1]), attributes.real[0], stream_of(stream)));
+            }};
+}
+
+// (x, small, gate) -> out.
+Operation gated_sum() {
+    return {"MirnetGatedSum",
+            {},
+            {},
+            3,
+            1,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at == 2 ? is_vector(tensors[at]) : is_map(tensors[at]);
+            },
+            [](int) { return true; },
+            [](Attributes const&, int, DimsExprs const* in, IExprBuilder&) { return in[0]; },
+            [](Attributes const&, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_gated_sum(maps_of(in[0]), from[0], from[1],
+                                                        static_cast<float const*>(from[2]), to[0],
+                                                        stream_of(stream)));
+            }};
+}
+
+// (image) -> (blocks).
+Operation unshuffle() {
+    return {"MirnetUnshuffle",
+            {"side"},
+            {},
+            1,
+            1,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at == 0 ? is_image(tensors[at]) : is_map(tensors[at]);
+            },
+            [](int) { return true; },
+            [](Attributes const& attributes, int, DimsExprs const* in, IExprBuilder& builder) {
+                int const side = attributes.whole[0];
+                return shape_of({in[0].d[0], times(builder, in[0].d[1], side * side),
+                                 divided_by(builder, in[0].d[2], side),
+                                 divided_by(builder, in[0].d[3], side)});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                bool const half = in[0].type == DataType::kHALF;
+                return static_cast<int>(queue_unshuffle(maps_of(in[0]), from[0], half, to[0],
+                                                        attributes.whole[0], stream_of(stream)));
+            }};
+}
+
+// (image, blocks) -> out.
+Operation shuffle_add() {
+    return {"MirnetShuffleAdd",
+            {"side"},
+            {},
+            2,
+            1,
+            [](int at, PluginTensorDesc const* tensors) {
+                if (at == 1) return is_map(tensors[at]);
+                return is_image(tensors[at]) && tensors[at].type == tensors[0].type;
+            },
+            [](int) { return true; },
+            [](Attributes const& attributes, int, DimsExprs const* in, IExprBuilder& builder) {
+                int const side = attributes.whole[0];
+                return shape_of({in[0].d[0], divided_by(builder, in[1].d[1], side * side),
+                                 in[0].d[2], in[0].d[3]});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                int const side = attributes.whole[0];
+                bool const half = in[0].type == DataType::kHALF;
+                int const channels = side_of(in[1], 1) / (side * side);
+                return static_cast<int>(queue_shuffle_add(maps_of(in[0]), from[0], half, from[1],
+                                                          to[0], channels, side,
+                                                          stream_of(stream)));
+            }};
+}
+
+}  // namespace
+
+std::vector<Operation> const& operations() {
+    static std::vector<Operation> const all = {residual_sum(), fusion_gate(), gated_sum(),
+                                               unshuffle(), shuffle_add()};
+    return all;
+}
+
+}  // namespace mirnet

@@ -1,0 +1,77 @@
+"""The plugins' kernels in NumPy: what each computes, in double precision, rounded once.
+
+Maps are (N, C, H, W), as graphs have them; `channels_last` lays them as the kernels read them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernel_twins.rows import Array
+
+OCTET = 8
+
+
+def channels_last(maps: Array) -> Array:
+    """(N, C, H, W) to (N, H, W, C rounded up to octets) of zeros beyond."""
+    images, channels, height, width = maps.shape
+    out = np.zeros((images, height, width, -(-channels // OCTET) * OCTET), maps.dtype)
+    out[..., :channels] = maps.transpose(0, 2, 3, 1)
+    return out
+
+
+def channels_first(maps: Array, channels: int) -> Array:
+    return np.ascontiguousarray(maps[..., :channels].transpose(0, 3, 1, 2))
+
+
+def leaky(values: Array, slope: float) -> Array:
+    return np.where(values > 0, values, np.float32(slope).astype(np.float64) * values)
+
+
+def residual_sum(branch: Array, skip: Array, slope: float) -> tuple[Array, Array]:
+    """The sum, and its mean over the frame (N, C)."""
+    total = leaky(branch.astype(np.float64), slope) + skip
+    return total, total.mean((2, 3))
+
+
+def fusion_gate(
+    large: Array, small: Array, mix: Array, squeeze: Array, expand: Array, slope: float
+) -> tuple[Array, Array]:
+    """The gate and the fused mean, (N, C) each, of rows (N, rows, C) that add up to means."""
+    first = large.astype(np.float64).sum(1)
+    second = small.astype(np.float64).sum(1) @ mix.astype(np.float64)
+    vector = leaky((first + second) @ squeeze.astype(np.float64), slope)
+    gate = 1 / (1 + np.exp(-(vector @ expand.astype(np.float64))))
+    return gate, second + gate * (first - second)
+
+
+def doubled(maps: Array) -> Array:
+    """Bilinear, corners not aligned."""
+    for axis in (2, 3):
+        size = maps.shape[axis]
+        at = (np.arange(2 * size) + 0.5) / 2 - 0.5
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape([-1 if i == axis else 1 for i in range(4)])
+        before, after = (maps.take(np.clip(i, 0, size - 1), axis) for i in (low, low + 1))
+        maps = (1 - share) * before + share * after
+    return maps
+
+
+def gated_sum(x: Array, small: Array, gate: Array) -> Array:
+    u = doubled(small.astype(np.float64))
+    result: Array = u + gate.reshape(*gate.shape[:2], 1, 1).astype(np.float64) * (x - u)
+    return result
+
+
+def unshuffle(image: Array, side: int) -> Array:
+    images, planes, height, width = image.shape
+    blocks = image.reshape(images, planes, height // side, side, width // side, side)
+    return blocks.transpose(0, 1, 3, 5, 2, 4).reshape(
+        images, planes * side**2, height // side, width // side
+    )
+
+
+def shuffle(blocks: Array, side: int) -> Array:
+    images, channels, height, width = blocks.shape
+    pixels = blocks.reshape(images, channels // side**2, side, side, height, width)
+    return pixels.transpose(0, 1, 4, 2, 5, 3).reshape(images, -1, height * side, width * side)

@@ -1,0 +1,57 @@
+// The plugins' kernels as host functions, in the grids and blocks that they are given.
+#include "host_block.h"
+
+#include "plugins/fusion_gate.cuh"
+#include "plugins/gated_sum.cuh"
+#include "plugins/residual_sum.cuh"
+#include "plugins/shuffles.cuh"
+
+extern "C" void host_residual_sum(const __half* branch, const __half* skip, __half* out,
+                                  float* partials, int images, long long positions, int octets,
+                                  int rows, int threads, float slope) {
+    launch_blocks(residual_sum, {static_cast<unsigned>(rows), static_cast<unsigned>(images), 1},
+                  static_cast<unsigned>(threads), branch, skip, out, partials, positions * octets,
+                  octets, slope, 1.0f / static_cast<float>(positions));
+}
+
+extern "C" void host_fusion_gate(const float* large, const float* small, const float* mix,
+                                 const float* squeeze, const float* expand, float* gate,
+                                 float* mean, int images, int large_rows, int small_rows,
+                                 int channels, int small_channels, int squeezed, int threads,
+                                 float slope) {
+    launch_blocks(fusion_gate, {static_cast<unsigned>(images), 1, 1},
+                  static_cast<unsigned>(threads), large, small, mix, squeeze, expand, gate, mean,
+                  large_rows, small_rows, channels, small_channels, squeezed, slope);
+}
+
+extern "C" void host_gated_sum(const __half* x, const __half* small, const float* gate,
+                               __half* out, int images, int height, int width, int octets) {
+    const unsigned blocks = static_cast<unsigned>((width + 1) * octets + 6) / 7;
+    launch(gated_sum, {blocks, static_cast<unsigned>(height + 1), static_cast<unsigned>(images)},
+           {7, 1, 1}, x, small, gate, out, height, width, octets);
+}
+
+template <typename Value, int side>
+static void run_shuffles(const Value* image, __half* blocks, const __half* added, Value* out,
+                         int images, int planes, int channels, int height, int width) {
+    const dim3 grid = {static_cast<unsigned>(width + 4) / 5, static_cast<unsigned>(height),
+                       static_cast<unsigned>(images)};
+    const int octets = (planes * side * side + 7) / 8;
+    launch(unshuffle<Value, side>, grid, {5, 1, 1}, image, blocks, planes, height, width, octets);
+    const int added_octets = (channels * side * side + 7) / 8;
+    launch(shuffle_add<Value, side>, grid, {5, 1, 1}, added, image, out, planes, channels, height,
+           width, added_octets);
+}
+
+#define SHUFFLES(name, Value, side)                                                             \
+    extern "C" void host_shuffles_##name(const Value* image, __half* blocks,                    \
+                                         const __half* added, Value* out, int images,           \
+                                         int planes, int channels, int height, int width) {     \
+        run_shuffles<Value, side>(image, blocks, added, out, images, planes, channels, height,  \
+                                  width);                                                       \
+    }
+
+SHUFFLES(f16_2, __half, 2)
+SHUFFLES(f16_4, __half, 4)
+SHUFFLES(f32_2, float, 2)
+SHUFFLES(f32_4, float, 4)

@@ -1,0 +1,156 @@
+"""The plugins' kernels, run on the host, against their NumPy twins."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kernel_host
+import numpy as np
+import pytest
+from kernel_host import HOST_SOURCES, KERNELS, in_memory, pointer
+from kernel_twins import fusions as twins
+
+from mirnet_edge._files import atomic_path
+
+SLOPE = 0.2
+
+
+def compile_library(library: Path) -> None:
+    flags = "-std=c++17 -O1 -fno-strict-aliasing -ffp-contract=off -shared -fPIC -Wall -Wextra"
+    flags += " -fsanitize=undefined -Werror -Wno-unknown-pragmas -pthread"
+    folders = [f"-I{HOST_SOURCES}", f"-I{KERNELS}"]
+    with atomic_path(library) as temporary:
+        source = HOST_SOURCES / "plugin_launchers.cpp"
+        command = ["g++", *flags.split(), *folders, "-o", temporary, source]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+
+@functools.cache
+def compiled() -> ctypes.CDLL:
+    assert kernel_host.made_once is not None
+    return ctypes.CDLL(str(kernel_host.made_once("plugin_kernels.so", compile_library)))
+
+
+@pytest.fixture
+def library(capfd: pytest.CaptureFixture[str]) -> Iterator[ctypes.CDLL]:
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed: the kernels cannot be compiled for the host")
+    yield compiled()
+    report = capfd.readouterr().err
+    assert "runtime error" not in report, report
+
+
+def halves(random: np.random.Generator, *shape: int) -> Any:
+    return random.normal(0, 2, shape).astype(np.float16)
+
+
+def filled(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Memory of a result, aligned, of what no result is."""
+    return in_memory(np.full(shape, -1000, dtype))
+
+
+def assert_near(actual: Any, expected: Any, tolerance: float) -> None:
+    worst = np.abs(actual.astype(np.float64) - expected).max()
+    scale = max(1.0, np.abs(expected).max())
+    assert worst <= tolerance * scale, f"{worst} of {scale}"
+
+
+HALF = 2.0**-11
+"""Of the largest value: what rounding to FP16 may cost."""
+
+
+@pytest.mark.parametrize("channels", [8, 24, 64])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 9)])
+@pytest.mark.parametrize(("images", "rows"), [(1, 1), (2, 5)])
+def test_residual_sum(
+    library: ctypes.CDLL, channels: int, size: tuple[int, int], images: int, rows: int
+) -> None:
+    random = np.random.default_rng(1)
+    branch, skip = (halves(random, images, channels, *size) for _ in range(2))
+    octets = channels // 8
+    # Fewer threads than positions, so that they go round, with the last round not whole.
+    threads = max(channels, 3 * octets)
+    arrays = [in_memory(twins.channels_last(a)) for a in (branch, skip)]
+    out = filled((images, *size, channels), np.float16)
+    partials = filled((images, rows, channels), np.float32)
+    library.host_residual_sum(
+        *map(pointer, (*arrays, out, partials)),
+        images,
+        ctypes.c_longlong(size[0] * size[1]),
+        octets,
+        rows,
+        threads,
+        ctypes.c_float(SLOPE),
+    )
+    total, mean = twins.residual_sum(branch, skip, SLOPE)
+    assert_near(twins.channels_first(out, channels), total, HALF)
+    assert_near(partials.sum(1), mean, 1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(8, 8, 1), (32, 64, 4), (40, 20, 7)])
+@pytest.mark.parametrize("images", [1, 2])
+def test_fusion_gate(library: ctypes.CDLL, sizes: tuple[int, int, int], images: int) -> None:
+    random = np.random.default_rng(2)
+    channels, small_channels, squeezed = sizes
+    rows, small_rows = 9, 1
+    large = random.normal(0, 0.3, (images, rows, channels)).astype(np.float32)
+    small = random.normal(0, 1, (images, small_rows, small_channels)).astype(np.float32)
+    tables = [
+        random.normal(0, 0.5, shape).astype(np.float32)
+        for shape in ((small_channels, channels), (channels, squeezed), (squeezed, channels))
+    ]
+    gate, mean = (filled((images, channels), np.float32) for _ in range(2))
+    threads = max(sizes) + 3
+    library.host_fusion_gate(
+        *map(pointer, (large, small, *tables, gate, mean)),
+        *(images, rows, small_rows, *sizes, threads),
+        ctypes.c_float(SLOPE),
+    )
+    for actual, expected in zip((gate, mean), twins.fusion_gate(large, small, *tables, SLOPE)):
+        assert_near(actual, expected, 1e-5)
+
+
+@pytest.mark.parametrize("channels", [8, 24])
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 1), (5, 6)])
+def test_gated_sum(library: ctypes.CDLL, channels: int, size: tuple[int, int]) -> None:
+    random = np.random.default_rng(3)
+    height, width = size
+    x = halves(random, 2, channels, 2 * height, 2 * width)
+    small = halves(random, 2, channels, height, width)
+    gate = in_memory(random.random((2, channels), np.float32))
+    arrays = [in_memory(twins.channels_last(a)) for a in (x, small)]
+    out = filled((2, 2 * height, 2 * width, channels), np.float16)
+    library.host_gated_sum(
+        *map(pointer, (*arrays, gate, out)), 2, height, width, channels // 8
+    )
+    expected = twins.gated_sum(x, small, gate)
+    assert_near(twins.channels_first(out, channels), expected, HALF)
+
+
+@pytest.mark.parametrize("value", ["f16", "f32"])
+@pytest.mark.parametrize("side", [2, 4])
+@pytest.mark.parametrize(("planes", "channels"), [(4, 3), (3, 3), (1, 1)])
+def test_shuffles(
+    library: ctypes.CDLL, value: str, side: int, planes: int, channels: int
+) -> None:
+    random = np.random.default_rng(4)
+    height, width = 3, 7
+    dtype = np.float16 if value == "f16" else np.float32
+    image = in_memory(random.random((2, planes, side * height, side * width)).astype(dtype))
+    added = halves(random, 2, channels * side**2, height, width)
+    blocks = filled((2, height, width, -(-planes * side**2 // 8) * 8), np.float16)
+    out = filled((2, channels, side * height, side * width), dtype)
+    last = in_memory(twins.channels_last(added))
+    function = getattr(library, f"host_shuffles_{value}_{side}")
+    function(*map(pointer, (image, blocks, last, out)), 2, planes, channels, height, width)
+    expected = twins.channels_last(twins.unshuffle(image, side).astype(np.float16))
+    np.testing.assert_array_equal(blocks, expected)
+    total = twins.shuffle(added, side).astype(np.float32) + image[:, :channels].astype(np.float32)
+    np.testing.assert_array_equal(out, total.astype(dtype))
