@@ -1,0 +1,71 @@
+"""Graphs with operators of ours, run by onnx's reference evaluator with their NumPy twins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from kernel_twins import fusions as twins
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+DOMAIN = "mirnet_edge"
+
+
+class MirnetResidualSum(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, branch: Any, skip: Any, rows: int, slope: float) -> Any:
+        total, mean = twins.residual_sum(branch, skip, slope)
+        # Rows that add up to the mean, no two alike.
+        shares = np.arange(1, rows + 1) / (rows * (rows + 1) / 2)
+        return total.astype(np.float32), (mean[:, None] * shares[:, None]).astype(np.float32)
+
+
+class MirnetFusionGate(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, *arrays: Any, slope: float) -> Any:
+        gate, mean = twins.fusion_gate(*arrays, slope)
+        return gate[..., None, None].astype(np.float32), mean[:, None].astype(np.float32)
+
+
+class MirnetGatedSum(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, x: Any, small: Any, gate: Any) -> Any:
+        return (twins.gated_sum(x, small, gate[..., 0, 0]).astype(np.float32),)
+
+
+class MirnetUnshuffle(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, image: Any, side: int) -> Any:
+        return (twins.unshuffle(image, side),)
+
+
+class MirnetShuffleAdd(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, image: Any, blocks: Any, side: int) -> Any:
+        pixels = twins.shuffle(blocks, side)
+        return (pixels + image[:, : pixels.shape[1]],)
+
+
+OPERATORS = [
+    MirnetResidualSum,
+    MirnetFusionGate,
+    MirnetGatedSum,
+    MirnetUnshuffle,
+    MirnetShuffleAdd,
+]
+
+
+def evaluated(proto: ModelProto, *inputs: Any) -> Any:
+    """The first output of a graph."""
+    names = [value.name for value in proto.graph.input]
+    runner = ReferenceEvaluator(proto, new_ops=OPERATORS)
+    return runner.run(None, dict(zip(names, inputs)))[0]
