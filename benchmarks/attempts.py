@@ -30,7 +30,13 @@ from mirnet_edge.build.graphs import open_source, typed_for_tensorrt
 from mirnet_edge.build.plugins import build_plugins
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.graph.pooling import apply_graph
-from mirnet_edge.graph.rewrite.plugins import FUSIONS, GROUPS, INPUT, OUTPUT, with_plugins
+from mirnet_edge.graph.rewrite.plugins import (
+    BLOCKS,
+    FUSIONS,
+    INPUT,
+    OUTPUT,
+    with_plugins,
+)
 from mirnet_edge.trt.layer_info import read_layers
 from mirnet_edge.trt.network import BuildLimits, NetworkSource, build_plan, inspect_plan
 from mirnet_edge.trt.plugins import load_library
@@ -50,11 +56,14 @@ class Attempt:
     apply: bool = False
 
 
-PLAIN, ALL = Attempt(), Attempt(GROUPS)
+PLAIN, ALL = Attempt(), Attempt((FUSIONS, INPUT, OUTPUT))
+BLOCKED = Attempt((FUSIONS, INPUT, OUTPUT, BLOCKS))
 ATTEMPTS = {
     "plain": PLAIN,
     "all": ALL,
+    "blocks": BLOCKED,
     "fusions": Attempt((FUSIONS,)),
+    "blocks-3": replace(BLOCKED, level=3),
     "all-3": replace(ALL, level=3),
     "apply-all": replace(ALL, apply=True),
     "input": Attempt((INPUT,)),

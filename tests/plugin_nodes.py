@@ -15,14 +15,27 @@ if TYPE_CHECKING:
 DOMAIN = "mirnet_edge"
 
 
+def with_rows(total: Any, mean: Any, rows: int) -> Any:
+    """The sum, and rows that add up to the mean, no two alike."""
+    shares = np.arange(1, rows + 1) / (rows * (rows + 1) / 2)
+    return total.astype(np.float32), (mean[:, None] * shares[:, None]).astype(np.float32)
+
+
 class MirnetResidualSum(OpRun):
     op_domain = DOMAIN
 
     def _run(self, branch: Any, skip: Any, rows: int, slope: float) -> Any:
-        total, mean = twins.residual_sum(branch, skip, slope)
-        # Rows that add up to the mean, no two alike.
-        shares = np.arange(1, rows + 1) / (rows * (rows + 1) / 2)
-        return total.astype(np.float32), (mean[:, None] * shares[:, None]).astype(np.float32)
+        return with_rows(*twins.residual_sum(branch, skip, slope), rows)
+
+
+class MirnetResidualBlock(OpRun):
+    op_domain = DOMAIN
+
+    def _run(
+        self, x: Any, first: Any, second: Any, rows: int, slope: float, last_slope: float
+    ) -> Any:
+        made = twins.residual_block(x, first, second, slope, last_slope, half=False)
+        return with_rows(*made, rows)
 
 
 class MirnetFusionGate(OpRun):
@@ -57,6 +70,7 @@ class MirnetShuffleAdd(OpRun):
 
 OPERATORS = [
     MirnetResidualSum,
+    MirnetResidualBlock,
     MirnetFusionGate,
     MirnetGatedSum,
     MirnetUnshuffle,

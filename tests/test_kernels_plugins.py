@@ -94,6 +94,31 @@ def test_residual_sum(
     assert_near(partials.sum(1), mean, 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("size", "images", "rows"),
+    [((5, 33), 1, 1), pytest.param((18, 61), 2, 4, marks=pytest.mark.slow)],
+)
+def test_residual_block(
+    library: ctypes.CDLL, size: tuple[int, int], images: int, rows: int
+) -> None:
+    random = np.random.default_rng(5)
+    x = random.normal(0, 1, (images, 32, *size)).astype(np.float16)
+    weights = [random.normal(0, 0.1, (9, 32, 32)).astype(np.float32) for _ in range(2)]
+    array = in_memory(twins.channels_last(x))
+    out = filled((images, *size, 32), np.float16)
+    partials = filled((images, rows, 32), np.float32)
+    library.host_residual_block(
+        *map(pointer, (array, *weights, out, partials)),
+        *(images, *size, rows),
+        ctypes.c_float(SLOPE),
+        ctypes.c_float(0.1),
+    )
+    total, mean = twins.residual_block(x, *weights, SLOPE, 0.1)
+    # Values of the map between that lie next to the middle of two FP16 numbers round either way.
+    assert_near(twins.channels_first(out, 32), total, 2 * HALF)
+    assert_near(partials.sum(1), mean, 1e-5)
+
+
 @pytest.mark.parametrize("sizes", [(8, 8, 1), (32, 64, 4), (40, 20, 7)])
 @pytest.mark.parametrize("images", [1, 2])
 def test_fusion_gate(library: ctypes.CDLL, sizes: tuple[int, int, int], images: int) -> None:

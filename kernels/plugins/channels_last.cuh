@@ -15,6 +15,11 @@ typedef Vector<__half, 8> Octet;
 
 enum { most_channels = 512, sum_threads = 512 };
 
+// Shared memory of the size that a kernel is launched with.
+#ifdef __CUDACC__
+#define SHARED_HALVES(name) extern __shared__ __align__(16) __half name[]
+#endif
+
 // out[c] = sum over k of weights[k] * rows[k * columns + c], for c < columns; weights of nullptr
 // are ones. All threads of a block call it together; `columns` is at most blockDim.x, `scratch` has
 // blockDim.x floats. A thread adds every blockDim.x / columns-th row of its column, in order, and

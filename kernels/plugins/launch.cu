@@ -3,6 +3,7 @@
 
 #include "fusion_gate.cuh"
 #include "gated_sum.cuh"
+#include "residual_block.cuh"
 #include "residual_sum.cuh"
 #include "shuffles.cuh"
 
@@ -27,6 +28,20 @@ cudaError_t queue_residual_sum(Maps maps, void const* branch, void const* skip, 
         static_cast<__half const*>(branch), static_cast<__half const*>(skip),
         static_cast<__half*>(out), partials, positions * octets, octets, slope,
         1.0f / static_cast<float>(positions));
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_residual_block(Maps maps, void const* x, float const* weights_1,
+                                 float const* weights_2, void* out, float* partials, int rows,
+                                 float slope_1, float slope_2, cudaStream_t stream) {
+    if (maps.channels != block::channels) return cudaErrorInvalidValue;
+    cudaError_t const allowed = cudaFuncSetAttribute(
+        residual_block, cudaFuncAttributeMaxDynamicSharedMemorySize, block::shared_bytes);
+    if (allowed != cudaSuccess) return allowed;
+    float const scale = 1.0f / (static_cast<float>(maps.height) * static_cast<float>(maps.width));
+    residual_block<<<dim3(rows, maps.images), block::threads, block::shared_bytes, stream>>>(
+        static_cast<__half const*>(x), weights_1, weights_2, static_cast<__half*>(out), partials,
+        maps.height, maps.width, slope_1, slope_2, scale);
     return cudaPeekAtLastError();
 }
 

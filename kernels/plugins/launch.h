@@ -16,6 +16,9 @@ struct Maps {
 // have, or what the launch gave.
 cudaError_t queue_residual_sum(Maps maps, void const* branch, void const* skip, void* out,
                                float* partials, int rows, float slope, cudaStream_t stream);
+cudaError_t queue_residual_block(Maps maps, void const* x, float const* weights_1,
+                                 float const* weights_2, void* out, float* partials, int rows,
+                                 float slope_1, float slope_2, cudaStream_t stream);
 cudaError_t queue_fusion_gate(int images, int channels, int small_channels, int squeezed,
                               int large_rows, int small_rows, float const* const* inputs,
                               float* gate, float* mean, float slope, cudaStream_t stream);

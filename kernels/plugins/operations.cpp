@@ -1,4 +1,4 @@
-// The five operations that a graph for TensorRT may have: tensors, shapes, and which kernel runs.
+// The six operations that a graph for TensorRT may have: tensors, shapes, and which kernel runs.
 #include "operations.h"
 
 #include "launch.h"
@@ -73,6 +73,32 @@ Operation residual_sum() {
                 return static_cast<int>(queue_residual_sum(
                     maps_of(in[0]), from[0], from[1], to[0], static_cast<float*>(to[1]),
                     attributes.whole[0], attributes.real[0], stream_of(stream)));
+            }};
+}
+
+// (x, weights_1, weights_2) -> (out, partials); rows of partials.
+Operation residual_block() {
+    return {"MirnetResidualBlock",
+            {"rows"},
+            {"slope", "last_slope"},
+            3,
+            2,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at == 0 || at == 3 ? is_map(tensors[at]) : is_vector(tensors[at]);
+            },
+            [](int output) { return output == 0; },
+            [](Attributes const& attributes, int output, DimsExprs const* in,
+               IExprBuilder& builder) {
+                if (output == 0) return in[0];
+                return shape_of({in[0].d[0], builder.constant(attributes.whole[0]), in[0].d[1]});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_residual_block(
+                    maps_of(in[0]), from[0], static_cast<float const*>(from[1]),
+                    static_cast<float const*>(from[2]), to[0], static_cast<float*>(to[1]),
+                    attributes.whole[0], attributes.real[0], attributes.real[1],
+                    stream_of(stream)));
             }};
 }
 
@@ -178,7 +204,7 @@ Operation shuffle_add() {
 }  // namespace
 
 std::vector<Operation> const& operations() {
-    static std::vector<Operation> const all = {residual_sum(), fusion_gate(), gated_sum(),
+    static std::vector<Operation> const all = {residual_sum(), residual_block(), fusion_gate(), gated_sum(),
                                                unshuffle(), shuffle_add()};
     return all;
 }

@@ -34,6 +34,25 @@ def residual_sum(branch: Array, skip: Array, slope: float) -> tuple[Array, Array
     return total, total.mean((2, 3))
 
 
+def convolved(maps: Array, weights: Array) -> Array:
+    """3 x 3, zeros beyond the border; weights (9, out, in), the row of the tap first."""
+    height, width = maps.shape[2:]
+    padded = np.pad(maps, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    parts = [padded[:, :, t // 3 : t // 3 + height, t % 3 : t % 3 + width] for t in range(9)]
+    result: Array = sum(np.einsum("oi,niyx->noyx", w, p) for w, p in zip(weights, parts))
+    return result
+
+
+def residual_block(
+    x: Array, first: Array, second: Array, slope: float, last_slope: float, half: bool = True
+) -> tuple[Array, Array]:
+    """The block's output and its mean; with ``half`` what FP16 holds is rounded to it."""
+    rounded = (lambda a: a.astype(np.float16).astype(np.float64)) if half else np.float64
+    between = leaky(convolved(x.astype(np.float64), rounded(first)), slope)
+    branch = convolved(rounded(between), rounded(second))
+    return residual_sum(branch, x, last_slope)
+
+
 def fusion_gate(
     large: Array, small: Array, mix: Array, squeeze: Array, expand: Array, slope: float
 ) -> tuple[Array, Array]:

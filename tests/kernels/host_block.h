@@ -38,6 +38,64 @@ static Barrier block_barrier;
 
 inline void __syncthreads() { block_barrier.wait(); }
 
+// What lanes of a warp show each other (tensor_cores.cuh).
+struct Warp {
+    Barrier barrier;
+    const __half* rows[32];
+    unsigned first[32][4], second[32][2];
+};
+static Warp block_warps[32];
+
+inline Warp& own_warp() { return block_warps[threadIdx.x / 32]; }
+
+inline void load_fragments(const __half* row, unsigned (&words)[4]) {
+    Warp& warp = own_warp();
+    const unsigned lane = threadIdx.x % 32;
+    warp.rows[lane] = row;
+    warp.barrier.wait();
+    for (unsigned i = 0; i < 4; ++i)
+        std::memcpy(&words[i], warp.rows[8 * i + lane / 4] + lane % 4 * 2, sizeof words[i]);
+    warp.barrier.wait();
+}
+
+// Value 0 or 1 of a word of two.
+inline float value_of(unsigned word, unsigned index) {
+    return __half2float(__half{static_cast<std::uint16_t>(word >> 16 * index)});
+}
+
+inline void multiply_add(const unsigned (&a)[4], unsigned b0, unsigned b1, float (&sum)[4]) {
+    Warp& warp = own_warp();
+    const unsigned lane = threadIdx.x % 32;
+    std::copy(a, a + 4, warp.first[lane]);
+    warp.second[lane][0] = b0;
+    warp.second[lane][1] = b1;
+    warp.barrier.wait();
+    for (unsigned i = 0; i < 4; ++i) {
+        // Row lane / 4 or 8 below, column 2 (lane % 4) or the next.
+        const unsigned column = lane % 4 * 2 + i % 2;
+        double total = sum[i];
+        for (unsigned k = 0; k < 16; ++k) {
+            const unsigned pair = k % 8 / 2;
+            const unsigned left = warp.first[lane / 4 * 4 + pair][k / 8 * 2 + i / 2];
+            const unsigned right = warp.second[column * 4 + pair][k / 8];
+            total += static_cast<double>(value_of(left, k % 2)) * value_of(right, k % 2);
+        }
+        sum[i] = static_cast<float>(total);
+    }
+    warp.barrier.wait();
+}
+
+inline void copy_async(__half* shared, const __half* global, bool inside) {
+    static const __half zeros[8] = {};
+    std::memcpy(shared, inside ? global : zeros, 16);
+}
+
+inline void end_group() {}
+inline void wait_for_older_groups() {}
+
+// Shared memory of the size that a kernel is launched with, at most.
+#define SHARED_HALVES(name) alignas(16) static __half name[1 << 17]
+
 // Of blocks of one axis.
 template <typename... Parameters, typename... Arguments>
 void launch_blocks(void (*kernel)(Parameters...), dim3 grid, unsigned threads,
@@ -45,6 +103,8 @@ void launch_blocks(void (*kernel)(Parameters...), dim3 grid, unsigned threads,
     gridDim = grid;
     blockDim = {threads, 1, 1};
     block_barrier.reset(threads);
+    for (unsigned first = 0; first < threads; first += 32)
+        block_warps[first / 32].barrier.reset(std::min(threads - first, 32u));
     for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
         for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
             for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {

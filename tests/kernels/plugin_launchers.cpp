@@ -3,6 +3,7 @@
 
 #include "plugins/fusion_gate.cuh"
 #include "plugins/gated_sum.cuh"
+#include "plugins/residual_block.cuh"
 #include "plugins/residual_sum.cuh"
 #include "plugins/shuffles.cuh"
 
@@ -12,6 +13,16 @@ extern "C" void host_residual_sum(const __half* branch, const __half* skip, __ha
     launch_blocks(residual_sum, {static_cast<unsigned>(rows), static_cast<unsigned>(images), 1},
                   static_cast<unsigned>(threads), branch, skip, out, partials, positions * octets,
                   octets, slope, 1.0f / static_cast<float>(positions));
+}
+
+extern "C" void host_residual_block(const __half* x, const float* weights_1,
+                                    const float* weights_2, __half* out, float* partials,
+                                    int images, int height, int width, int rows, float slope_1,
+                                    float slope_2) {
+    launch_blocks(residual_block, {static_cast<unsigned>(rows), static_cast<unsigned>(images), 1},
+                  static_cast<unsigned>(block::threads), x, weights_1, weights_2, out, partials,
+                  height, width, slope_1, slope_2,
+                  1.0f / static_cast<float>(height * width));
 }
 
 extern "C" void host_fusion_gate(const float* large, const float* small, const float* mix,

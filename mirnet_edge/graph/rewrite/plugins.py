@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -38,10 +38,14 @@ SIDES = (2, 4)
 ROWS = 264
 """Blocks of threads of a residual sum, each with its row of partial sums: two for each of an H100's
 132 multiprocessors, which is what runs there at once. Any number is correct."""
-FUSIONS, INPUT, OUTPUT = "fusions", "input", "output"
-GROUPS = (FUSIONS, INPUT, OUTPUT)
+BLOCK_CHANNELS, BLOCK_ROWS = 32, 132
+"""Of a residual block in one kernel: what it has shared memory for, and its blocks of threads, one
+for each multiprocessor of an H100."""
+FUSIONS, INPUT, OUTPUT, BLOCKS = "fusions", "input", "output", "blocks"
+GROUPS = (FUSIONS, INPUT, OUTPUT, BLOCKS)
 """What may be asked for by itself, to be measured: selective kernel fusion with the residual sums
-in front of it, and the two ends of the network."""
+in front of it, the two ends of the network, and residual blocks with both convolutions (of those in
+front of a fusion)."""
 
 
 def with_plugins(
@@ -57,10 +61,12 @@ def with_plugins(
         The graph, whose nodes of ours no shape is inferred of, and how many of each there are.
     """
     editor = GraphEditor(proto)
-    passes = {FUSIONS: fusions, INPUT: unshuffled_input, OUTPUT: shuffled_output}
-    for group in GROUPS:
-        if group in groups:
-            editor.apply(passes[group])
+    if FUSIONS in groups:
+        editor.apply(lambda editor: fusions(editor, BLOCKS in groups))
+    if INPUT in groups:
+        editor.apply(unshuffled_input)
+    if OUTPUT in groups:
+        editor.apply(shuffled_output)
     counts: dict[str, int] = {}
     for node in editor.nodes():
         if node.domain == editor.OWN_DOMAIN:
@@ -92,7 +98,7 @@ class _GateWeights:
     slope: float
 
 
-def fusions(editor: GraphEditor) -> Changes:
+def fusions(editor: GraphEditor, blocks: bool = False) -> Changes:
     """Selective kernel fusion: one pass for each sum that it takes means of, one small kernel for
     the gates, one pass for doubling and the weighted sum."""
     found = [f for node in editor.nodes("Add") if (f := _fusion(editor, node)) is not None]
@@ -107,7 +113,7 @@ def fusions(editor: GraphEditor) -> Changes:
         if weights is not None:
             for value in (fusion.large, weights.source):
                 if value not in rows and value not in made:
-                    changed |= _residual_sum(editor, value, rows)
+                    changed |= _residual_sum(editor, value, rows, blocks)
             if fusion.large in rows and weights.source in rows:
                 gate, mean = _gate(editor, before, fusion, weights, rows)
                 rows[fusion.total] = mean
@@ -137,10 +143,10 @@ def _gate(
 
 
 def _residual_sum(
-    editor: GraphEditor, value: Value, rows: dict[Value, Value]
+    editor: GraphEditor, value: Value, rows: dict[Value, Value], blocks: bool
 ) -> dict[Value, Value]:
-    """Replace leaky(a) + b by the operator that gives its partial sums too; nothing where ``value``
-    is no such sum."""
+    """Replace leaky(a) + b by the operator that gives its partial sums too, with ``blocks`` the
+    convolutions that make a of b as well; nothing where ``value`` is no such sum."""
     add = value.producer()
     if add is None or add.op_type != "Add" or not _in_octets(editor, value):
         return {}
@@ -153,12 +159,49 @@ def _residual_sum(
             continue
         names = [f"{add.name}/residual_sum", f"{add.name}/residual_sum/rows"]
         slope = attribute(leaky, "alpha", 0.01)
-        total, partials = editor.own(
-            add, "MirnetResidualSum", inputs, names, rows=ROWS, slope=slope
-        )
-        rows[value] = partials
+        made = _residual_block(editor, add, *inputs, slope, names) if blocks else None
+        if made is None:
+            kind = "MirnetResidualSum"
+            made = editor.own(add, kind, inputs, names, rows=ROWS, slope=slope)
+        total, rows[value] = made
         return {value: total}
     return {}
+
+
+def _residual_block(
+    editor: GraphEditor, add: Node, branch: Value, skip: Value, last_slope: float, names: list[str]
+) -> list[Value] | None:
+    """The whole block in one operator, where ``branch`` is made of ``skip`` by two convolutions
+    that it has room for."""
+    second = branch.producer()
+    leaky = source_of(second, "LeakyRelu") if _is_block_conv(editor, second) else None
+    first = None if leaky is None else source_of(leaky, "Conv")
+    if leaky is None or not _is_block_conv(editor, first) or input_of(first) is not skip:
+        return None
+    alone = [editor.only_use(value) for value in (first.outputs[0], leaky.outputs[0], branch)]
+    if None in alone:
+        return None
+    tables = []
+    for conv in (first, second):
+        weight = editor.array(conv.inputs[1]) if conv is not None else None
+        if weight is None:
+            return None
+        # (out, in, 3, 3) to (tap, out, in).
+        taps = weight.transpose(2, 3, 0, 1).reshape(9, *weight.shape[:2])
+        tables.append(editor.constant(f"{add.name}/taps", taps))
+    slopes = {"slope": attribute(leaky, "alpha", 0.01), "last_slope": last_slope}
+    inputs = [skip, *tables]
+    return editor.own(add, "MirnetResidualBlock", inputs, names, rows=BLOCK_ROWS, **slopes)
+
+
+def _is_block_conv(editor: GraphEditor, node: Node | None) -> TypeGuard[Node]:
+    return (
+        is_plain_conv(node)
+        and list(attribute(node, "kernel_shape", [0])) == [3, 3]
+        and set(attribute(node, "strides", [1])) == {1}
+        and list(attribute(node, "pads", [0])) == [1] * 4
+        and editor.dims(input_of(node, 1))[:2] == (BLOCK_CHANNELS, BLOCK_CHANNELS)
+    )
 
 
 def _in_octets(editor: GraphEditor, value: Value) -> bool:
