@@ -29,14 +29,14 @@ import numpy as np
 from mirnet_edge.build.graphs import open_source, typed_for_tensorrt
 from mirnet_edge.build.plugins import build_plugins
 from mirnet_edge.bundled import bundled_model
-from mirnet_edge.graph.pooling import apply_graph
-from mirnet_edge.graph.rewrite.plugins import (
+from mirnet_edge.graph.operators import (
     BLOCKS,
     FUSIONS,
     INPUT,
     OUTPUT,
     with_plugins,
 )
+from mirnet_edge.graph.pooling import apply_graph
 from mirnet_edge.trt.layer_info import read_layers
 from mirnet_edge.trt.network import BuildLimits, NetworkSource, build_plan, inspect_plan
 from mirnet_edge.trt.plugins import load_library
@@ -193,10 +193,16 @@ def layers_of(folder: Path, name: str, times_ms: dict[str, float]) -> dict[str, 
     """By kind of layer, how many and how long; each layer goes to a file."""
     layers = read_layers((folder / f"{name}.layers.json").read_text())
     listed = [
-        {"ms": round(times_ms.get(layer.name, 0.0), 4), "kind": layer.kind, "mb": layer.bytes_moved / 1e6,
-         "precision": layer.precision, "name": layer.name[:160], "tactic": layer.tactic[:90]}
+        {
+            "ms": round(times_ms.get(layer.name, 0.0), 4),
+            "kind": layer.kind,
+            "mb": layer.bytes_moved / 1e6,
+            "precision": layer.precision,
+            "name": layer.name[:160],
+            "tactic": layer.tactic[:90],
+        }
         for layer in layers
-    ]  # fmt: skip
+    ]
     (folder / f"{name}.times.json").write_text(json.dumps(listed, indent=0))
     kinds: dict[str, list[float]] = {}
     for item in listed:
@@ -245,7 +251,8 @@ def run(folder: Path, model: str, include: Path | None, names: list[str], limit_
     began = time.monotonic()
     target = find_target()
     code = target.device["compute_capability"].replace(".", "")
-    preparing = subprocess.Popen([sys.executable, __file__, str(folder), "--step", "prepare", "--model", model])  # fmt: skip
+    arguments = (str(folder), "--model", model, "--step")
+    preparing = subprocess.Popen([sys.executable, __file__, *arguments, "prepare"])
     rows: list[dict[str, Any]] = []
     if any(ATTEMPTS[name].groups for name in names):
         build_plugins(folder / LIBRARY, trt.__version__, [code], include)
@@ -255,8 +262,7 @@ def run(folder: Path, model: str, include: Path | None, names: list[str], limit_
         left = limit_s - (time.monotonic() - began)
         error = "the time was over"
         if left > 20:
-            arguments = (str(folder), "--step", "build", "--model", model, "--only", name)
-            error = child(*arguments, limit_s=left)
+            error = child(*arguments, "build", "--only", name, limit_s=left)
         built += [] if error else [name]
         rows += [{"name": name, "error": error}] if error else []
         print(f"{name}: {error or 'built'} after {time.monotonic() - began:.0f} s", flush=True)
@@ -273,9 +279,9 @@ def run(folder: Path, model: str, include: Path | None, names: list[str], limit_
             print(f"{row['name']:10} {row['error']}")
             continue
         times = row["graph_ms"]
-        print(f"{row['name']:10} level {row['level']}  {times['p50']:.3f} ms ({times['p10']:.3f} to "
-              f"{times['p90']:.3f})  {row.get('psnr_vs_fp32_db', '-')} dB, max "
-              f"{row.get('max_error', '-')}  {row['kinds']}")  # fmt: skip
+        spread = f"({times['p10']:.3f} to {times['p90']:.3f})"
+        error = f"{row.get('psnr_vs_fp32_db', '-')} dB, max {row.get('max_error', '-')}"
+        print(f"{row['name']:10} {times['p50']:.3f} ms {spread}  {error}  {row['kinds']}")
 
 
 if __name__ == "__main__":

@@ -152,9 +152,7 @@ def test_gated_sum(library: ctypes.CDLL, channels: int, size: tuple[int, int]) -
     gate = in_memory(random.random((2, channels), np.float32))
     arrays = [in_memory(twins.channels_last(a)) for a in (x, small)]
     out = filled((2, 2 * height, 2 * width, channels), np.float16)
-    library.host_gated_sum(
-        *map(pointer, (*arrays, gate, out)), 2, height, width, channels // 8
-    )
+    library.host_gated_sum(*map(pointer, (*arrays, gate, out)), 2, height, width, channels // 8)
     expected = twins.gated_sum(x, small, gate)
     assert_near(twins.channels_first(out, channels), expected, HALF)
 
@@ -162,9 +160,7 @@ def test_gated_sum(library: ctypes.CDLL, channels: int, size: tuple[int, int]) -
 @pytest.mark.parametrize("value", ["f16", "f32"])
 @pytest.mark.parametrize("side", [2, 4])
 @pytest.mark.parametrize(("planes", "channels"), [(4, 3), (3, 3), (1, 1)])
-def test_shuffles(
-    library: ctypes.CDLL, value: str, side: int, planes: int, channels: int
-) -> None:
+def test_shuffles(library: ctypes.CDLL, value: str, side: int, planes: int, channels: int) -> None:
     random = np.random.default_rng(4)
     height, width = 3, 7
     dtype = np.float16 if value == "f16" else np.float32

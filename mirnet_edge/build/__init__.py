@@ -12,6 +12,7 @@ from mirnet_edge.build.calibration import Calibration
 from mirnet_edge.build.frame import available_bytes, build_for_frame
 from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import BuildJob
+from mirnet_edge.build.operators import usable_library
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import find_target
 from mirnet_edge.bundled import bundled_model
@@ -44,6 +45,7 @@ def build_engine(
     sigma: float | None = None,
     io: IoType = "float32",
     rewrite: bool = True,
+    plugins: bool = False,
     statistics: bool = False,
     force: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
@@ -77,6 +79,8 @@ def build_engine(
         sigma: of noise added to calibration frames that are clean, in units of 1/255.
         io: type of the engine's input and output.
         rewrite: False builds the graph as it was exported, to compare with.
+        plugins: use our TensorRT plugins in an FP16 engine, where ``mirnet-edge build-plugins`` has
+            built their library for this TensorRT; where there is none, the card notes it.
         statistics: build ``NAME.apply.engine`` and ``NAME.gather.engine`` as well, which restore
             tiles with the statistics of their whole frame (see `graph.pooling`).
         force: keep an INT8 engine that is not faster than FP16 or costs more than the budget.
@@ -111,6 +115,7 @@ def build_engine(
         method=method,
         budget_db=budget_db,
         sigma=sigma,
+        plugins=plugins,
     )
     bundled = bundled_model(os.fspath(onnx))
     path = Path(engine)
@@ -126,7 +131,8 @@ def build_engine(
     def build(settings: Settings, notes: list[str]) -> EngineCard:
         source = open_source(model, settings.tile, batch, rewrite)
         tiles = Calibration(source, settings, calibration, statistics, progress, [*notes])
-        job = BuildJob(source, target, tiles, cache, force, overwrite, progress)
+        library = usable_library(settings, target)
+        job = BuildJob(source, target, tiles, cache, force, overwrite, progress, library)
         beside = job.wanted_beside(path, settings) if statistics else []
         build_plain = job.int8_engine if precision == "int8" else job.float_engine
         card = build_plain(path, settings)

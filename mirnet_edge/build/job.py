@@ -26,6 +26,7 @@ from mirnet_edge.build.graphs import (
     typed_for_tensorrt,
     without_qdq,
 )
+from mirnet_edge.build.operators import note_on, weak_graph
 from mirnet_edge.build.origins import with_origins
 from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.build.settings import Settings
@@ -38,6 +39,7 @@ from mirnet_edge.graph.pooling import pools_of
 from mirnet_edge.interrupts import interrupts_deferred
 from mirnet_edge.pooling.vectors import Pool
 from mirnet_edge.trt.layer_info import read_layers
+from mirnet_edge.trt.plugins import sources_sha256
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -75,6 +77,7 @@ class BuildJob:
     force: bool
     overwrite: bool
     progress: StageProgress | None
+    plugins: Path | None = None
     # How many attempts TensorRT has refused: a refusal takes minutes, and the engines beside the
     # plain one have the same pairs.
     _refused: int = field(default=0, init=False)
@@ -155,6 +158,8 @@ class BuildJob:
             decisive |= self.calibration.decisive()
         if kind != "plain":
             decisive["kind"] = kind
+        if self.plugins is not None:
+            decisive["plugins"] = sources_sha256()
         graph, target = graph_sha256(keyed), self.target.identity
         decided = {"graph": graph, "settings": decisive, "target": target}
         key = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
@@ -217,8 +222,9 @@ class BuildJob:
         """Build in the folder, prove, measure; the card of what lies there."""
         settings, tiles = wanted.settings, self.calibration.tiles
         graph = typed_for_tensorrt(proto, settings.precision, settings.io)
+        weak = weak_graph(proto, self.plugins)
         (folder / process.STRONG).write_bytes(graph.strong.SerializeToString())
-        (folder / process.WEAK).write_bytes(proto.SerializeToString())
+        (folder / process.WEAK).write_bytes(weak.proto.SerializeToString())
         if tiles is not None:
             np.save(folder / process.TILES, tiles.tiles)
             if wanted.kind == "apply":
@@ -228,15 +234,18 @@ class BuildJob:
         BuildRequest(
             precision=settings.precision,
             islands=sorted(graph.islands),
-            halves=sorted(graph.halves),
+            halves=sorted(graph.halves | weak.halves),
             half_io=images if settings.io == "float16" else [],
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
+            plugins=str(self.plugins) if weak.operators else None,
         ).save(folder)
         answer = process.run_build(folder, self.progress)
-        layers = with_origins(read_layers(answer.layers), proto)
+        layers = with_origins(read_layers(answer.layers), weak.proto)
         notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
+        notes += note_on(settings, self.plugins, weak)
+        used = {"plugins": weak.operators} if answer.plugins else {}
         measured = self._measured(answer, folder)
         return EngineCard(
             key=wanted.key,
@@ -253,7 +262,7 @@ class BuildJob:
             outputs=answer.outputs,
             layers=layers,
             activation_bytes=answer.activation_bytes,
-            options=settings.options(),
+            options={**settings.options(), **used},
             versions=self.target.versions,
             device=self.target.device,
             measured=measured,

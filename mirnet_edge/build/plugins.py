@@ -101,7 +101,8 @@ def build_plugins(
     except OSError as error:
         raise OutputError(f"cannot make {output.parent}: {error.strerror}") from error
     with atomic_path(output, mode=0o700) as temporary:
-        command = [compiler, *FLAGS, *codes, f"-I{headers}", "-o", temporary, *sources]
+        files = [str(path) for path in (temporary, *sources)]
+        command = [compiler, *FLAGS, *codes, f"-I{headers}", "-o", *files]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip().splitlines()

@@ -44,7 +44,8 @@ QUOTED_LINES = 3
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build, as `trt.network` takes it. Beside it lie the graphs as `STRONG` and `WEAK`,
+    """What to build, as `trt.network` takes it; ``plugins``, the library whose operators the graph
+    for flags has. Beside it lie the graphs as `STRONG` and `WEAK`,
     the tiles as `TILES`, for an apply graph the pooled vectors of each as `VECTORS`."""
 
     precision: str
@@ -54,6 +55,7 @@ class BuildRequest:
     workspace: int | None
     optimization_level: int | None
     timing_cache: str
+    plugins: str | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into the folder that both processes share."""
@@ -72,6 +74,7 @@ class BuildAnswer:
 
     Attributes:
         layers: JSON of TensorRT's engine inspector.
+        plugins: whether it is of the graph that has our operators.
         enqueue_ms, graph_ms: medians; None where it was not run.
     """
 
@@ -82,6 +85,7 @@ class BuildAnswer:
     activation_bytes: int
     build_seconds: float
     notes: list[str]
+    plugins: bool = False
     enqueue_ms: float | None = None
     graph_ms: float | None = None
 

@@ -33,6 +33,7 @@ class Settings:
     method: str
     budget_db: float
     sigma: float | None
+    plugins: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -57,6 +58,8 @@ class Settings:
         """List what makes an engine another one, beside its graph and target."""
         # The version, as another release may type or rewrite the graph in other ways.
         decisive = {**asdict(self), "version": __version__}
+        # Whose sources, where they are used: see `BuildJob`.
+        del decisive["plugins"]
         if self.precision != "int8":
             for name in ("method", "budget_db", "sigma"):
                 del decisive[name]

@@ -38,6 +38,7 @@ from mirnet_edge.trt.network import (
     has_strong_types,
     inspect_plan,
 )
+from mirnet_edge.trt.plugins import load_library
 
 RUNS = 200  # timed, for medians
 # In the errors of TensorRT 8.6.
@@ -98,6 +99,7 @@ def build(request: BuildRequest, folder: Path, progress: StageProgress) -> Build
         layers=layers,
         build_seconds=seconds,
         notes=list(plan.notes),
+        plugins=request.plugins is not None and not plan.strongly_typed,
         **facts._asdict(),
     )
     progress("measuring", 0, 0)
@@ -109,7 +111,8 @@ def build(request: BuildRequest, folder: Path, progress: StageProgress) -> Build
 
 
 def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: StageProgress) -> Plan:
-    """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags."""
+    """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags,
+    or the graph has our operators, which only the one for flags has."""
     cache = Path(request.timing_cache)
     limits = BuildLimits(request.workspace, request.optimization_level, cache)
     weak = NetworkSource(
@@ -121,6 +124,9 @@ def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: Stage
         half_io=request.half_io,
     )
     strong = dataclasses.replace(weak, onnx=folder / process.STRONG, strongly_typed=True)
+    if request.plugins and has_precision_flags(trt):
+        load_library(trt, Path(request.plugins))
+        return _build_by_flags(trt, weak, limits, progress)
     if not has_strong_types(trt):
         return _build_by_flags(trt, weak, limits, progress)
     try:

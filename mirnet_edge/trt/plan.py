@@ -14,6 +14,7 @@ from mirnet_edge.engines.card import EngineCard, TensorFacts, card_path
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, first_line
 from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.log import Log, lacks_memory
+from mirnet_edge.trt.plugins import HOW, find_library, load_library
 from mirnet_edge.trt.side_tensors import SIDE_TENSOR, place_of
 
 FLOATS = {"FLOAT": "float32", "HALF": "float16"}
@@ -109,6 +110,7 @@ class LoadedPlan(Owner):
     def _deserialize(self, file: PlanFile) -> None:
         # Some releases raise where others return None and log. No variable of a function holds the
         # engine, here and below: a traceback would keep it beyond the runtime that it came from.
+        self._load_plugins(file.card)
         try:
             self.runtime = self.trt.Runtime(self.log.make_logger())
             self.engine = self.runtime.deserialize_cuda_engine(file.plan)
@@ -117,6 +119,21 @@ class LoadedPlan(Owner):
             raise self._not_loaded(file, reason) from error
         if self.engine is None:
             raise self._not_loaded(file, self.log.cause())
+
+    def _load_plugins(self, card: EngineCard | None) -> None:
+        """Those that its card says it needs; of a plan without one, those there are."""
+        version = str(self.trt.__version__)
+        needed = card is not None and bool(card.options.get("plugins"))
+        if card is not None and not needed:
+            return
+        library = find_library(version)
+        if library is not None:
+            load_library(self.trt, library)
+        elif needed:
+            raise EngineError(
+                f"{self.path} was built with mirnet-edge's plugins, of which there is no library "
+                f"for TensorRT {version} here; {HOW}, or build the engine again without them"
+            )
 
     def make_context(self) -> Any:
         """Make an execution context with its own activation memory, or in that given."""

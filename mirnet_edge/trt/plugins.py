@@ -91,9 +91,7 @@ def load_library(trt: ModuleType, path: Path) -> None:
     require_release(path, str(trt.__version__))
     registry = trt.get_plugin_registry()
     if registry.load_library(str(path)) is None:
-        raise EngineError(
-            f"TensorRT {trt.__version__} does not take the plugins of {path}; {HOW}"
-        )
+        raise EngineError(f"TensorRT {trt.__version__} does not take the plugins of {path}; {HOW}")
     _loaded[id(trt)] = path
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Dim = int | str | SymbolicDim | None
 
+OWN_DOMAIN = "mirnet_edge"
+"""Of our operators, which a TensorRT that has our plugins knows and no other runtime."""
 ASSUMED_PX = 256
 """Height and width at which bytes are counted in a graph of open size, or the next that its network
 takes."""
@@ -28,8 +30,6 @@ Changes = Iterator["dict[Value, Value]"]
 
 class GraphEditor:
     """One ONNX graph, opset 17, held as an ``onnx_ir.Model``; its first input is (N, C, H, W)."""
-
-    OWN_DOMAIN = "mirnet_edge"
 
     def __init__(self, proto: ModelProto) -> None:
         self._ir = require("onnx_ir", "rewriting graphs")
@@ -119,7 +119,12 @@ class GraphEditor:
         return node.outputs[0]
 
     def own(
-        self, before: Node, kind: str, inputs: Sequence[Value], names: Sequence[str], **attributes: Any
+        self,
+        before: Node,
+        kind: str,
+        inputs: Sequence[Value],
+        names: Sequence[str],
+        **attributes: Any,
     ) -> list[Value]:
         """The outputs, by these names, of a new node of an operator of our own, put in front of
         ``before``. No other runtime than a TensorRT that has our plugins knows one."""
@@ -129,13 +134,13 @@ class GraphEditor:
             list(inputs),
             attributes=attributes,
             name=names[0],
-            domain=self.OWN_DOMAIN,
+            domain=OWN_DOMAIN,
             num_outputs=len(names),
         )
         for value, name in zip(node.outputs, names):
             value.name = name
         self._graph.insert_before(before, node)
-        self._model.opset_imports[self.OWN_DOMAIN] = 1
+        self._model.opset_imports[OWN_DOMAIN] = 1
         return list(node.outputs)
 
     def reduce(self, before: Node, kind: str, value: Value, name: str) -> Value:

@@ -1,0 +1,98 @@
+"""Residual blocks by our operators, which give what the mean over the frame is made of too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeGuard
+
+from mirnet_edge.graph.rewrite.edit import (
+    GraphEditor,
+    attribute,
+    input_of,
+    is_plain_conv,
+    source_of,
+)
+
+if TYPE_CHECKING:
+    from onnx_ir import Node, Value
+
+OCTET = 8
+"""Channels that a thread moves at once."""
+MOST_CHANNELS = 512
+ROWS = 264
+"""Blocks of threads of a residual sum, each with its row of partial sums: two for each of an H100's
+132 multiprocessors, which is what runs there at once. Any number is correct."""
+BLOCK_CHANNELS, BLOCK_ROWS = 32, 132
+"""Of a residual block in one kernel: what it has shared memory for, and its blocks of threads, one
+for each multiprocessor of an H100."""
+
+
+def in_octets(editor: GraphEditor, value: Value) -> bool:
+    """Whether a map's channels are whole octets, and no more than a block of threads adds up."""
+    dims = editor.dims(value)
+    return len(dims) == 4 and dims[1] % OCTET == 0 and dims[1] <= MOST_CHANNELS
+
+
+def residual_sum(
+    editor: GraphEditor, value: Value, rows: dict[Value, Value], whole_blocks: bool
+) -> dict[Value, Value]:
+    """Replace leaky(a) + b by the operator that gives its partial sums too, with ``whole_blocks``
+    the convolutions that make a of b as well; nothing where ``value`` is no such sum."""
+    add = value.producer()
+    if add is None or add.op_type != "Add" or not in_octets(editor, value):
+        return {}
+    for index in (0, 1):
+        leaky = source_of(add, "LeakyRelu", index)
+        if leaky is None or editor.only_use(leaky.outputs[0]) is not add:
+            continue
+        branch, skip = input_of(leaky), input_of(add, 1 - index)
+        if not editor.dims(branch) == editor.dims(skip) == editor.dims(value):
+            continue
+        names = [f"{add.name}/residual_sum", f"{add.name}/residual_sum/rows"]
+        slope = attribute(leaky, "alpha", 0.01)
+        made = None
+        if whole_blocks:
+            made = _residual_block(editor, add, branch, skip, slope, names)
+        if made is None:
+            kind, inputs = "MirnetResidualSum", [branch, skip]
+            made = editor.own(add, kind, inputs, names, rows=ROWS, slope=slope)
+        total, rows[value] = made
+        return {value: total}
+    return {}
+
+
+def _residual_block(
+    editor: GraphEditor, add: Node, branch: Value, skip: Value, last_slope: float, names: list[str]
+) -> list[Value] | None:
+    """The whole block in one operator, where ``branch`` is made of ``skip`` by two convolutions
+    that it has room for."""
+    second = branch.producer()
+    if not _is_block_conv(second, editor):
+        return None
+    leaky = source_of(second, "LeakyRelu")
+    first = None if leaky is None else source_of(leaky, "Conv")
+    if leaky is None or not _is_block_conv(first, editor) or input_of(first) is not skip:
+        return None
+    inner = (first.outputs[0], leaky.outputs[0], branch)
+    weights = [editor.array(conv.inputs[1]) for conv in (first, second)]
+    if any(editor.only_use(value) is None for value in inner):
+        return None
+    tables = []
+    for weight in weights:
+        if weight is None:
+            return None
+        # (out, in, 3, 3) to (tap, out, in).
+        taps = weight.transpose(2, 3, 0, 1).reshape(9, *weight.shape[:2])
+        tables.append(editor.constant(f"{add.name}/taps", taps))
+    slopes = {"slope": attribute(leaky, "alpha", 0.01), "last_slope": last_slope}
+    inputs = [skip, *tables]
+    return editor.own(add, "MirnetResidualBlock", inputs, names, rows=BLOCK_ROWS, **slopes)
+
+
+def _is_block_conv(node: Node | None, editor: GraphEditor) -> TypeGuard[Node]:
+    return (
+        is_plain_conv(node)
+        and list(attribute(node, "kernel_shape", [0])) == [3, 3]
+        and set(attribute(node, "strides", [1])) == {1}
+        and list(attribute(node, "pads", [0])) == [1] * 4
+        and editor.dims(input_of(node, 1))[:2] == (BLOCK_CHANNELS, BLOCK_CHANNELS)
+    )
