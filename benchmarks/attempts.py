@@ -49,11 +49,13 @@ LIBRARY, REFERENCE, TILE = "plugins.so", "reference.npy", "tile.npy"
 @dataclass(frozen=True)
 class Attempt:
     """An engine: which of our operators are put into its graph (`GROUPS`), TensorRT's optimization
-    level, and whether pooled vectors are given (apply) instead of computed."""
+    level, whether pooled vectors are given (apply) instead of computed, and streams beside the
+    main one."""
 
     groups: tuple[str, ...] = ()
     level: int = 1
     apply: bool = False
+    streams: int | None = None
 
 
 PLAIN, ALL = Attempt(), Attempt((FUSIONS, INPUT, OUTPUT))
@@ -64,6 +66,7 @@ ATTEMPTS = {
     "blocks": BLOCKED,
     "fusions": Attempt((FUSIONS,)),
     "blocks-3": replace(BLOCKED, level=3),
+    "blocks-streams": replace(BLOCKED, streams=3),
     "all-3": replace(ALL, level=3),
     "apply-all": replace(ALL, apply=True),
     "input": Attempt((INPUT,)),
@@ -126,7 +129,8 @@ def build(folder: Path, model: str, name: str) -> None:
         halves=typed.halves | (convolutions - there),
         half_io=[proto.graph.input[0].name, proto.graph.output[0].name],
     )
-    limits = BuildLimits(None, attempt.level, folder / "timing.cache")
+    cache = folder / "timing.cache"
+    limits = BuildLimits(None, attempt.level, cache, aux_streams=attempt.streams)
     began = time.monotonic()
     try:
         plan = build_plan(trt, network, limits)

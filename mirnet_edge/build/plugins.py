@@ -10,9 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mirnet_edge._files import atomic_path
+from mirnet_edge._imports import require
+from mirnet_edge.build.target import find_target
 from mirnet_edge.cuda.compiler import TOOLKIT
 from mirnet_edge.errors import BuildError, MissingDependencyError, OutputError
-from mirnet_edge.trt.plugins import SOURCES, release_of, require_release, sources_folder
+from mirnet_edge.trt.plugins import (
+    SOURCES,
+    default_path,
+    release_of,
+    require_release,
+    sources_folder,
+)
 
 HEADER, VERSION_HEADER = "NvInfer.h", "NvInferVersion.h"
 FOLDERS = (
@@ -69,6 +77,26 @@ def _release_of_headers(folder: Path) -> tuple[int, int]:
     # 10.x defines the first names by others: TRT_MAJOR_ENTERPRISE.
     numbers = dict(re.findall(r"#define (?:NV_TENSORRT|TRT)_(MAJOR|MINOR)\w* (\d+)", text))
     return int(numbers.get("MAJOR", 0)), int(numbers.get("MINOR", 0))
+
+
+def compile_plugins(
+    output: Path | None = None, architectures: Sequence[str] = (), include: Path | None = None
+) -> Path:
+    """Compile the library for the TensorRT that is installed.
+
+    Args:
+        output: file to write; None takes the one that is looked for.
+        architectures: of GPUs, such as "87"; none takes this machine's.
+        include: the folder of TensorRT's headers; None looks for it.
+
+    Raises:
+        DeviceError: no GPU, where its architecture is asked of it.
+        MissingDependencyError, BuildError, OutputError: as `build_plugins`.
+    """
+    version = str(require("tensorrt", "compiling its plugins").__version__)
+    if not architectures:
+        architectures = [find_target().device["compute_capability"].replace(".", "")]
+    return build_plugins(output or default_path(version), version, architectures, include)
 
 
 def build_plugins(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from mirnet_edge._version import __version__
+from mirnet_edge.cli.build_plugins import build_plugins
 from mirnet_edge.cli.completion import with_completion
 from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of, shown
 from mirnet_edge.cli.demo import demo
@@ -36,6 +37,7 @@ COMMANDS = (
     export,
     quantize,
     build,
+    build_plugins,
     tune,
     bench,
     train,

@@ -58,12 +58,13 @@ class NetworkSource:
 
 @dataclass(frozen=True)
 class BuildLimits:
-    """Of a build: bytes of workspace, optimization level (0 to 5), both None for TensorRT's own;
-    and the file of the timing cache, None for no cache."""
+    """Of a build: bytes of workspace, optimization level (0 to 5), streams beside the main one, all
+    None for TensorRT's own; and the file of the timing cache, None for no cache."""
 
     workspace: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
+    aux_streams: int | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ class _PlanBuilder:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limits.workspace)
         if limits.optimization_level is not None:
             config.builder_optimization_level = limits.optimization_level
+        if limits.aux_streams is not None:
+            config.max_aux_streams = limits.aux_streams
 
     def _set_precision(self) -> None:
         """Flags and types for a release, or a fallback, without strong types."""
