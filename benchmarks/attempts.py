@@ -62,20 +62,18 @@ PLAIN, ALL = Attempt(), Attempt((FUSIONS, INPUT, OUTPUT))
 BLOCKED = Attempt((FUSIONS, INPUT, OUTPUT, BLOCKS))
 ATTEMPTS = {
     "plain": PLAIN,
-    "all": ALL,
     "blocks": BLOCKED,
-    "fusions": Attempt((FUSIONS,)),
+    "all": ALL,
     "blocks-3": replace(BLOCKED, level=3),
     "blocks-streams": replace(BLOCKED, streams=3),
-    "all-3": replace(ALL, level=3),
+    "fusions": Attempt((FUSIONS,)),
     "apply-all": replace(ALL, apply=True),
+    "plain-3": replace(PLAIN, level=3),
     "input": Attempt((INPUT,)),
     "output": Attempt((OUTPUT,)),
-    "plain-3": replace(PLAIN, level=3),
     "apply": replace(PLAIN, apply=True),
-    "all-2": replace(ALL, level=2),
-    "all-4": replace(ALL, level=4),
-    "all-5": replace(ALL, level=5),
+    "all-3": replace(ALL, level=3),
+    "blocks-5": replace(BLOCKED, level=5),
     "plain-5": replace(PLAIN, level=5),
 }
 
