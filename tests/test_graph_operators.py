@@ -1,0 +1,158 @@
+"""Graphs with operators of ours compute what they computed without, and only where they may."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from plugin_nodes import DOMAIN, evaluated
+
+from mirnet_edge.bundled import bundled_model
+from mirnet_edge.graph.file import load_graph, with_shape
+from mirnet_edge.graph.operators import (
+    BLOCKS,
+    FUSIONS,
+    GROUPS,
+    INPUT,
+    OUTPUT,
+    with_plugins,
+)
+from mirnet_edge.graph.pooling import apply_graph
+from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
+
+BATCH, SIZE = 2, (24, 40)
+FUSED = {"MirnetResidualSum": 12, "MirnetFusionGate": 8, "MirnetGatedSum": 8}
+BLOCKED = {**FUSED, "MirnetResidualSum": 8, "MirnetResidualBlock": 4}
+COUNTS: dict[tuple[str, ...], dict[str, int]] = {
+    (): {},
+    (FUSIONS,): FUSED,
+    (INPUT,): {"MirnetUnshuffle": 1},
+    (OUTPUT,): {"MirnetShuffleAdd": 1},
+    (BLOCKS,): {},
+    GROUPS: {**BLOCKED, "MirnetUnshuffle": 1, "MirnetShuffleAdd": 1},
+}
+
+
+@functools.cache
+def exported(model: str = "edge-s-denoise") -> Any:
+    bundled = bundled_model(model)
+    assert bundled is not None
+    return load_graph(bundled.onnx)
+
+
+def rewritten(proto: Any) -> Any:
+    return rewritten_for_tensorrt(proto, BATCH, SIZE)
+
+
+def image(planes: int = 4) -> Any:
+    return np.random.default_rng(0).random((BATCH, planes, *SIZE), np.float32)
+
+
+@pytest.mark.parametrize("groups", COUNTS, ids="+".join)
+def test_the_graph_computes_the_same(groups: tuple[str, ...]) -> None:
+    proto, counts = with_plugins(rewritten(exported()), groups)
+    assert counts == COUNTS[groups]
+    plain = with_shape(exported(), BATCH, *SIZE).SerializeToString()
+    session = onnxruntime.InferenceSession(plain, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"input": image()})
+    # One of its means off by a percent is 1e-3.
+    np.testing.assert_allclose(evaluated(proto, image()), expected, rtol=0, atol=1e-5)
+
+
+def test_a_graph_without_operators_is_as_it_came() -> None:
+    proto = rewritten(exported())
+    assert with_plugins(proto, ())[0] is proto
+
+
+def test_what_stays_of_the_graph() -> None:
+    plain = rewritten(exported())
+    proto, counts = with_plugins(plain, GROUPS)
+    names = [[v.name for v in (*g.graph.input, *g.graph.output)] for g in (plain, proto)]
+    assert names[0] == names[1] == ["input", "output"]
+    assert proto.metadata_props == plain.metadata_props
+    kinds = {node.op_type for node in proto.graph.node if node.domain != DOMAIN}
+    # No pass over a map is left but convolutions, and what TensorRT fuses into them.
+    assert kinds == {"Conv", "LeakyRelu", "Add"}
+    assert {opset.domain for opset in proto.opset_import} == {"", DOMAIN}
+    names_of = [node.name for node in proto.graph.node]
+    assert len(names_of) == len(set(names_of))
+    onnx.checker.check_model(proto)
+    assert sum(counts.values()) == 30
+
+
+def test_given_vectors_leave_no_gate_to_compute() -> None:
+    proto = rewritten_for_tensorrt(apply_graph(with_shape(exported(), 1, *SIZE)), 1, SIZE)
+    assert with_plugins(proto, (FUSIONS,))[1] == {"MirnetGatedSum": 8}
+
+
+def changed(change: Callable[[Any], None]) -> dict[str, int]:
+    """The operators of a graph that was changed after its rewrite."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(rewritten(exported()))
+    change(proto.graph)
+    return with_plugins(with_shape(proto, BATCH, *SIZE), GROUPS)[1]
+
+
+def readers(graph: Any, name: str) -> list[Any]:
+    return [node for node in graph.node if name in node.input]
+
+
+def writer(graph: Any, name: str) -> Any:
+    return next(node for node in graph.node if name in node.output)
+
+
+def first_gate(graph: Any) -> list[Any]:
+    """Sum of means, convolution, activation, convolution, sigmoid of the first fusion."""
+    chain = [next(node for node in graph.node if node.op_type == "Sigmoid")]
+    while chain[0].op_type != "Add":
+        chain.insert(0, writer(graph, chain[0].input[0]))
+    return chain
+
+
+def test_a_gate_of_another_mean_stays() -> None:
+    def change(graph: Any) -> None:
+        total = first_gate(graph)[0]
+        total.input[0] = total.input[1]
+
+    # The fusion that reads what this one makes has no mean of it.
+    found = changed(change)
+    assert found["MirnetFusionGate"] == 6
+    assert found["MirnetGatedSum"] == 8
+
+
+def test_a_sum_whose_branch_others_read_stays() -> None:
+    def change(graph: Any) -> None:
+        leaky = next(n for n in graph.node if readers(graph, n.output[0])[0].op_type == "Add"
+                     and n.op_type == "LeakyRelu")  # fmt: skip
+        target = next(n for n in reversed(graph.node) if n.op_type == "Add"
+                      and writer(graph, n.input[0]).op_type == "Conv")  # fmt: skip
+        same = [v for v in graph.value_info if v.name == leaky.output[0]]
+        assert same[0].type.tensor_type.shape.dim[1].dim_value == 32
+        target.input[1] = leaky.output[0]
+
+    found = changed(change)
+    assert found["MirnetResidualBlock"] == 3
+    assert found["MirnetResidualSum"] == 8
+    assert found["MirnetFusionGate"] == 7
+
+
+@pytest.mark.parametrize(("name", "value"), [("mode", b"DCR"), ("blocksize", None)])
+def test_another_shuffle_stays(name: str, value: bytes | None) -> None:
+    def change(graph: Any) -> None:
+        shuffle = next(node for node in graph.node if node.op_type == "DepthToSpace")
+        for attribute in shuffle.attribute:
+            if attribute.name == name and value is not None:
+                attribute.s = value
+        if value is None:  # a sum with other planes than the image's first
+            cut = next(node for node in graph.node if node.op_type == "Slice")
+            for index, bound in ((1, 1), (2, 4)):
+                new = onnx.numpy_helper.from_array(np.array([bound]), f"bound.{index}")
+                graph.initializer.append(new)
+                cut.input[index] = new.name
+
+    assert "MirnetShuffleAdd" not in changed(change)
