@@ -23,7 +23,7 @@ SLOPE = 0.2
 
 def compile_library(library: Path) -> None:
     flags = "-std=c++17 -O1 -fno-strict-aliasing -ffp-contract=off -shared -fPIC -Wall -Wextra"
-    flags += " -fsanitize=undefined -Werror -Wno-unknown-pragmas -pthread"
+    flags += " -fsanitize=undefined -Werror -Wno-unknown-pragmas"
     folders = [f"-I{HOST_SOURCES}", f"-I{KERNELS}"]
     with atomic_path(library) as temporary:
         source = HOST_SOURCES / "plugin_launchers.cpp"

@@ -1,10 +1,10 @@
-// Stands in for CUDA, as host_cuda.h does, where the threads of a block wait for each other: they
-// are threads of the host, and blocks are run one after another.
+// Stands in for CUDA, as host_cuda.h does, where the threads of a block wait for each other: each has
+// a stack of its own, and runs until it waits. Blocks are run one after another.
 #pragma once
 
-#include <condition_variable>
-#include <mutex>
-#include <thread>
+#include <ucontext.h>
+
+#include <memory>
 #include <vector>
 
 #include "host_cuda.h"
@@ -12,24 +12,22 @@
 // One block runs at a time, so what all its threads share may be static.
 #define __shared__ static
 
+static ucontext_t scheduler;
+static ucontext_t* running;
+
 class Barrier {
   public:
     void reset(unsigned threads) { threads_ = threads; }
     void wait() {
-        std::unique_lock<std::mutex> lock(mutex_);
         const unsigned long turn = turn_;
         if (++waiting_ == threads_) {
             waiting_ = 0;
             ++turn_;
-            all_.notify_all();
-        } else {
-            all_.wait(lock, [&] { return turn != turn_; });
         }
+        while (turn == turn_) swapcontext(running, &scheduler);
     }
 
   private:
-    std::mutex mutex_;
-    std::condition_variable all_;
     unsigned threads_ = 0, waiting_ = 0;
     unsigned long turn_ = 0;
 };
@@ -96,6 +94,43 @@ inline void wait_for_older_groups() {}
 // Shared memory of the size that a kernel is launched with, at most.
 #define SHARED_HALVES(name) alignas(16) static __half name[1 << 17]
 
+// What a thread of the block that runs does.
+static void (*work_of)(void*);
+static void* arguments_of;
+
+inline void run_thread() { work_of(arguments_of); }
+
+template <typename Work>
+void run_block(unsigned threads, Work& work) {
+    constexpr std::size_t stack = 1 << 16;
+    const std::unique_ptr<char[]> stacks(new char[threads * stack]);
+    std::vector<ucontext_t> contexts(threads);
+    std::vector<bool> done(threads, false);
+    auto finished = [&](unsigned thread) { done[thread] = true; };
+    auto whole = [&] {
+        work();
+        finished(threadIdx.x);
+    };
+    work_of = [](void* of) { (*static_cast<decltype(whole)*>(of))(); };
+    arguments_of = &whole;
+    for (unsigned thread = 0; thread < threads; ++thread) {
+        getcontext(&contexts[thread]);
+        contexts[thread].uc_stack = {stacks.get() + thread * stack, 0, stack};
+        contexts[thread].uc_link = &scheduler;
+        makecontext(&contexts[thread], run_thread, 0);
+    }
+    for (bool left = true; left;) {
+        left = false;
+        for (unsigned thread = 0; thread < threads; ++thread) {
+            if (done[thread]) continue;
+            threadIdx = {thread, 0, 0};
+            running = &contexts[thread];
+            swapcontext(&scheduler, running);
+            left = left || !done[thread];
+        }
+    }
+}
+
 // Of blocks of one axis.
 template <typename... Parameters, typename... Arguments>
 void launch_blocks(void (*kernel)(Parameters...), dim3 grid, unsigned threads,
@@ -105,15 +140,8 @@ void launch_blocks(void (*kernel)(Parameters...), dim3 grid, unsigned threads,
     block_barrier.reset(threads);
     for (unsigned first = 0; first < threads; first += 32)
         block_warps[first / 32].barrier.reset(std::min(threads - first, 32u));
+    auto work = [=] { kernel(arguments...); };
     for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
         for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
-            for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
-                std::vector<std::thread> block;
-                for (unsigned thread = 0; thread < threads; ++thread)
-                    block.emplace_back([=] {
-                        threadIdx = {thread, 0, 0};
-                        kernel(arguments...);
-                    });
-                for (std::thread& thread : block) thread.join();
-            }
+            for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(threads, work);
 }

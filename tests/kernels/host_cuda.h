@@ -24,8 +24,7 @@ struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct dim3 { unsigned x, y, z; };
 
-static dim3 gridDim, blockDim, blockIdx;
-static thread_local dim3 threadIdx;
+static dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 // binary16 in software, since not every g++ has _Float16: the conversions are those of the
 // hardware, to nearest with ties to even.
