@@ -244,7 +244,7 @@ class BuildJob:
         answer = process.run_build(folder, self.progress)
         layers = with_origins(read_layers(answer.layers), weak.proto)
         notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
-        notes += note_on(settings, self.plugins, weak)
+        notes += note_on(settings, self.plugins, weak, answer.plugins)
         used = {"plugins": weak.operators} if answer.plugins else {}
         measured = self._measured(answer, folder)
         return EngineCard(

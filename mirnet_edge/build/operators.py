@@ -51,12 +51,14 @@ def weak_graph(proto: ModelProto, library: Path | None) -> WeakGraph:
     return WeakGraph(made, operators, frozenset(new))
 
 
-def note_on(settings: Settings, library: Path | None, graph: WeakGraph) -> list[str]:
+def note_on(settings: Settings, library: Path | None, graph: WeakGraph, used: bool) -> list[str]:
     """Say what a card must where plugins were wanted and are not used."""
-    if not settings.plugins or graph.operators:
+    if not settings.plugins or used:
         return []
+    if graph.operators:
+        return ["built without plugins: this TensorRT takes precision from types, they from flags"]
     if settings.precision != "fp16":
         return [f"built without plugins: they are for FP16, not {settings.precision}"]
     if library is None:
-        return [f"built without plugins, which cost time: there is no library of them; {HOW}"]
+        return [f"built without plugins, which costs time: there is no library of them; {HOW}"]
     return ["built without plugins: the graph has nothing that they replace"]

@@ -195,9 +195,22 @@ class GraphEditor:
         proto: ModelProto = self._ir.to_proto(self._model)
         # Shapes that were stored are of values that may be gone, or of another meaning.
         del proto.graph.value_info[:]
+        if OWN_DOMAIN in self._model.opset_imports:
+            self._tell_shapes(proto)
         del proto.metadata_props[:]
         proto.metadata_props.extend(self._metadata)
         return proto
+
+    def _tell_shapes(self, proto: ModelProto) -> None:
+        """Store the shapes that are known: of an operator of our own nobody infers any."""
+        helper = require("onnx.helper", "rewriting graphs")
+        floats = int(self._ir.DataType.FLOAT)
+        ends = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+        for node in proto.graph.node:
+            for name in node.output:
+                if name in self._dims and name not in ends:
+                    told = helper.make_tensor_value_info(name, floats, self._dims[name])
+                    proto.graph.value_info.append(told)
 
     def _unique(self, name: str) -> str:
         found, count = name, 1

@@ -1,0 +1,115 @@
+"""Builds with plugins, on a TensorRT that builds nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from build_sandbox import Sandbox
+
+from mirnet_edge.build import worker
+from mirnet_edge.bundled import bundled_model
+from mirnet_edge.errors import EngineError
+from mirnet_edge.graph.rewrite.edit import OWN_DOMAIN
+
+OPERATORS = {
+    "MirnetUnshuffle": 1,
+    "MirnetResidualSum": 12,
+    "MirnetFusionGate": 8,
+    "MirnetGatedSum": 8,
+    "MirnetShuffleAdd": 1,
+}
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    return Sandbox(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A library that is there; what of it was loaded."""
+    path, loaded = tmp_path / "plugins.so", []
+    path.write_bytes(b"")
+    monkeypatch.setenv("MIRNET_EDGE_PLUGINS", str(path))
+    monkeypatch.setattr(worker, "load_library", lambda _, path: loaded.append(path))
+    return loaded
+
+
+def graph_of(sandbox: Sandbox) -> Any:
+    """What TensorRT was given."""
+    plan = json.loads(sandbox.engine.read_bytes())
+    return onnx.load_from_string(base64.b64decode(plan["onnx"])).graph
+
+
+def test_none_unless_asked_for(sandbox: Sandbox, library: list[Path]) -> None:
+    card = sandbox.build()
+    assert not library
+    assert "plugins" not in card.options
+    assert card.notes == ()
+
+
+def test_a_note_where_there_is_no_library(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIRNET_EDGE_PLUGINS", "none")
+    card = sandbox.build(plugins=True)
+    assert card.notes[0].startswith("built without plugins, which costs time: there is no library")
+    assert "mirnet-edge build-plugins" in card.notes[0]
+
+
+def test_a_note_where_they_do_not_serve(sandbox: Sandbox, library: list[Path]) -> None:
+    card = sandbox.build(plugins=True)
+    assert card.notes == ("built without plugins: the graph has nothing that they replace",)
+    card = sandbox.build(plugins=True, precision="fp32")
+    assert card.notes == ("built without plugins: they are for FP16, not fp32",)
+    assert not library
+
+
+def test_a_named_library_must_be_there(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MIRNET_EDGE_PLUGINS", str(tmp_path / "gone.so"))
+    with pytest.raises(EngineError, match=r"gone\.so: no such file"):
+        sandbox.build(plugins=True)
+
+
+def test_operators_go_into_the_graph_for_flags(
+    sandbox: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = bundled_model("edge-s-denoise")
+    assert bundled is not None
+    sandbox.onnx = bundled.onnx
+    # ONNX Runtime, on which the fake runs its plans, has none of our operators.
+    monkeypatch.setattr(worker, "measured", lambda built, _: built)
+    card = sandbox.build(plugins=True, tile=(24, 32))
+    assert card.options["plugins"] == OPERATORS
+    assert [path.name for path in library] == ["plugins.so"]
+    graph = graph_of(sandbox)
+    assert sum(node.domain == OWN_DOMAIN for node in graph.node) == sum(OPERATORS.values())
+    convolutions = {layer.name for layer in card.layers if layer.precision == "FP16"}
+    assert any(name.endswith("/of_blocks") for name in convolutions)
+    # The same again builds nothing; without plugins it is another engine.
+    sandbox.build(plugins=True, tile=(24, 32))
+    assert not sandbox.built
+    assert "plugins" not in sandbox.build(tile=(24, 32)).options
+    assert sandbox.built
+
+
+def test_a_tensorrt_without_flags_builds_without(
+    sandbox: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.release("11.4.0")
+    bundled = bundled_model("edge-s-denoise")
+    assert bundled is not None
+    sandbox.onnx = bundled.onnx
+    monkeypatch.setattr(worker, "measured", lambda built, _: built)
+    card = sandbox.build(plugins=True, tile=(24, 32))
+    assert "plugins" not in card.options
+    assert card.strongly_typed
+    assert not library
+    assert any("this TensorRT takes precision from types" in note for note in card.notes)
