@@ -19,8 +19,13 @@
 // us at 3.0 TB/s; arithmetic 10.9 GMAC. Two convolutions of TensorRT's and residual_sum: 234 MB.
 //
 // Thread mapping: one block of 12 warps a multiprocessor, which goes round the tiles, blockIdx.y is
-// the image; a warp has three rows of 16 pixels by all 32 channels at once.
+// the image; a warp has three rows of 16 pixels by all 32 channels at once
+// (BLOCK_WARPS may be 6, 9 or 18 as well).
 #include "tensor_cores.cuh"
+
+#ifndef BLOCK_WARPS
+#define BLOCK_WARPS 12
+#endif
 
 namespace block {
 enum {
@@ -28,8 +33,8 @@ enum {
     rows = 16, columns = 30,                    // of a tile of out
     between_rows = rows + 2, between_columns = columns + 2,
     x_rows = rows + 4, x_columns = columns + 4,
-    warps = 12, threads = 32 * warps,
-    runs = 3,                                   // of 16 pixels, of a warp
+    warps = BLOCK_WARPS, threads = 32 * warps,
+    runs = 36 / warps,                          // of 16 pixels, of a warp
     x_size = x_rows * x_columns * pitch,
     // The last run's taps read two pixels beyond; what they make is not kept.
     between_size = (between_rows * between_columns + 2) * pitch,
