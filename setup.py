@@ -84,7 +84,7 @@ setup(
     package_dir={"": "."} if EDITABLE else {f"mirnet_edge._{folder}": folder for folder in BESIDE},
     package_data={
         "mirnet_edge": ["py.typed", "*.pyi", "data/*", "models/*/*", "live/page/*"],
-        "mirnet_edge._kernels": ["*.cu", "*.cuh"],
+        "mirnet_edge._kernels": ["*.cu", "*.cuh", "plugins/*"],
         "mirnet_edge._calibration": ["*.webp", "*.json", "*.md"],
         "mirnet_edge._gstreamer": ["python/*.py"],
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeGuard
 
 from mirnet_edge.graph.rewrite.edit import (
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 OCTET = 8
 """Channels that a thread moves at once."""
 MOST_CHANNELS = 512
-ROWS = 264
+MOST_ROWS, OCTETS_A_ROW = 264, 2048
 """Blocks of threads of a residual sum, each with its row of partial sums: two for each of an H100's
-132 multiprocessors, which is what runs there at once. Any number is correct."""
-BLOCK_CHANNELS, BLOCK_ROWS = 32, 132
-"""Of a residual block in one kernel: what it has shared memory for, and its blocks of threads, one
-for each multiprocessor of an H100."""
+132 multiprocessors, which is what runs there at once; fewer where not each thread would have four
+octets. Any number is correct."""
+BLOCK_CHANNELS, BLOCK_TILE, MOST_BLOCK_ROWS = 32, (16, 30), 132
+"""Of a residual block in one kernel: what it has shared memory for, the pixels it makes at once,
+and its blocks of threads, one for each multiprocessor of an H100."""
 
 
 def in_octets(editor: GraphEditor, value: Value) -> bool:
@@ -54,7 +56,9 @@ def residual_sum(
             made = _residual_block(editor, add, branch, skip, slope, names)
         if made is None:
             kind, inputs = "MirnetResidualSum", [branch, skip]
-            made = editor.own(add, kind, inputs, names, rows=ROWS, slope=slope)
+            octets = math.prod(editor.dims(value)[1:]) // OCTET
+            rows_of = min(-(-octets // OCTETS_A_ROW), MOST_ROWS)
+            made = editor.own(add, kind, inputs, names, rows=rows_of, slope=slope)
         total, rows[value] = made
         return {value: total}
     return {}
@@ -83,9 +87,11 @@ def _residual_block(
         # (out, in, 3, 3) to (tap, out, in).
         taps = weight.transpose(2, 3, 0, 1).reshape(9, *weight.shape[:2])
         tables.append(editor.constant(f"{add.name}/taps", taps))
+    sides = zip(editor.dims(skip)[2:], BLOCK_TILE)
+    rows = min(math.prod(-(-side // tile) for side, tile in sides), MOST_BLOCK_ROWS)
     slopes = {"slope": attribute(leaky, "alpha", 0.01), "last_slope": last_slope}
     inputs = [skip, *tables]
-    return editor.own(add, "MirnetResidualBlock", inputs, names, rows=BLOCK_ROWS, **slopes)
+    return editor.own(add, "MirnetResidualBlock", inputs, names, rows=rows, **slopes)
 
 
 def _is_block_conv(node: Node | None, editor: GraphEditor) -> TypeGuard[Node]:
