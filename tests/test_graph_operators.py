@@ -39,14 +39,22 @@ COUNTS: dict[tuple[str, ...], dict[str, int]] = {
 
 
 @functools.cache
-def exported(model: str = "edge-s-denoise") -> Any:
-    bundled = bundled_model(model)
+def exported() -> Any:
+    bundled = bundled_model("edge-s-denoise")
     assert bundled is not None
     return load_graph(bundled.onnx)
 
 
-def rewritten(proto: Any) -> Any:
-    return rewritten_for_tensorrt(proto, BATCH, SIZE)
+@functools.cache
+def rewritten() -> Any:
+    return rewritten_for_tensorrt(exported(), BATCH, SIZE)
+
+
+@functools.cache
+def expected() -> Any:
+    plain = with_shape(exported(), BATCH, *SIZE).SerializeToString()
+    session = onnxruntime.InferenceSession(plain, providers=["CPUExecutionProvider"])
+    return session.run(None, {"input": image()})[0]
 
 
 def image(planes: int = 4) -> Any:
@@ -55,22 +63,19 @@ def image(planes: int = 4) -> Any:
 
 @pytest.mark.parametrize("groups", COUNTS, ids="+".join)
 def test_the_graph_computes_the_same(groups: tuple[str, ...]) -> None:
-    proto, counts = with_plugins(rewritten(exported()), groups)
+    proto, counts = with_plugins(rewritten(), groups)
     assert counts == COUNTS[groups]
-    plain = with_shape(exported(), BATCH, *SIZE).SerializeToString()
-    session = onnxruntime.InferenceSession(plain, providers=["CPUExecutionProvider"])
-    (expected,) = session.run(None, {"input": image()})
     # One of its means off by a percent is 1e-3.
-    np.testing.assert_allclose(evaluated(proto, image()), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(evaluated(proto, image()), expected(), rtol=0, atol=1e-5)
 
 
 def test_a_graph_without_operators_is_as_it_came() -> None:
-    proto = rewritten(exported())
+    proto = rewritten()
     assert with_plugins(proto, ())[0] is proto
 
 
 def test_what_stays_of_the_graph() -> None:
-    plain = rewritten(exported())
+    plain = rewritten()
     proto, counts = with_plugins(plain, GROUPS)
     names = [[v.name for v in (*g.graph.input, *g.graph.output)] for g in (plain, proto)]
     assert names[0] == names[1] == ["input", "output"]
@@ -93,7 +98,7 @@ def test_given_vectors_leave_no_gate_to_compute() -> None:
 def changed(change: Callable[[Any], None]) -> dict[str, int]:
     """The operators of a graph that was changed after its rewrite."""
     proto = onnx.ModelProto()
-    proto.CopyFrom(rewritten(exported()))
+    proto.CopyFrom(rewritten())
     change(proto.graph)
     return with_plugins(with_shape(proto, BATCH, *SIZE), GROUPS)[1]
 

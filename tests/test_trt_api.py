@@ -23,7 +23,7 @@ NAMES: dict[str, dict[str, list[str]]] = json.loads(
     (Path(__file__).parent / "tensorrt_names.json").read_text("utf-8")
 )
 """Members by class by release, read from the real bindings."""
-FILES = ("network", "timing_cache", "plan", "batches", "engine", "log")
+FILES = ("network", "timing_cache", "plan", "batches", "engine", "log", "plugins")
 """Of the package ``trt``: where TensorRT's objects are used. Others use ``__version__`` alone."""
 CLASSES = {
     "builder": "Builder",
@@ -39,6 +39,7 @@ CLASSES = {
     "engine": "ICudaEngine",
     "inspector": "EngineInspector",
     "context": "IExecutionContext",
+    "registry": "IPluginRegistry",
 }
 """Of variables and attributes; underscores before a name do not count."""
 VALUES = {"plan", "serialized", "name", "dtype", "layers", "queued", "is_input", "linear", "flag"}
