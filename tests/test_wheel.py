@@ -102,10 +102,10 @@ def test_every_module_is_in_the_wheel(members: set[str]) -> None:
 
 def test_kernels_and_calibration_set_are_in_the_wheel(members: set[str]) -> None:
     for folder, patterns in (
-        ("kernels", ("*.cu", "*.cuh")),
+        ("kernels", ("*.cu", "*.cuh", "plugins/*")),
         ("calibration", ("*.json", "*.webp", "README.md")),
     ):
-        expected = {f"mirnet_edge/_{folder}/{path.name}" for path in _files(folder, *patterns)}
+        expected = {f"mirnet_edge/_{path.relative_to(ROOT)}" for path in _files(folder, *patterns)}
         found = {name for name in members if name.startswith(f"mirnet_edge/_{folder}/")}
         assert found == expected
 
