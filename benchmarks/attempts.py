@@ -1,6 +1,7 @@
 """What makes an engine of a whole frame faster: each attempt built, timed in turns, and compared.
 
 python benchmarks/attempts.py FOLDER [--include DIR] [--minutes N] [--only NAME ...]
+                              [--model MODEL] [--shape BATCHxHEIGHTxWIDTH]
 
 Builds our plugins (against TensorRT's headers in DIR), then one engine an attempt, each in a
 process of its own with one timing cache, in the order of `ATTEMPTS` until the time is over. Then
@@ -41,7 +42,7 @@ from mirnet_edge.trt.layer_info import read_layers
 from mirnet_edge.trt.network import BuildLimits, NetworkSource, build_plan, inspect_plan
 from mirnet_edge.trt.plugins import load_library
 
-FRAME = (1088, 1920)
+FRAME = "1x1088x1920"
 ROUNDS, RUNS, WARM_UP = 24, 10, 20
 LIBRARY, REFERENCE, TILE = "plugins.so", "reference.npy", "tile.npy"
 
@@ -58,6 +59,7 @@ class Attempt:
     streams: int | None = None
 
 
+Shape = tuple[int, int, int]
 PLAIN, ALL = Attempt(), Attempt((FUSIONS, INPUT, OUTPUT))
 BLOCKED = Attempt((FUSIONS, INPUT, OUTPUT, BLOCKS))
 ATTEMPTS = {
@@ -78,7 +80,7 @@ ATTEMPTS = {
 }
 
 
-def prepare(folder: Path, model: str) -> None:
+def prepare(folder: Path, model: str, shape: Shape) -> None:
     """Write a noisy tile of a photo, and what FP32 makes of it."""
     from PIL import Image
 
@@ -86,14 +88,15 @@ def prepare(folder: Path, model: str) -> None:
 
     photo = Path(sys.modules["mirnet_edge"].__file__ or "").parent / "data" / "photo.webp"
     with Image.open(photo) as image:
-        pixels = np.asarray(image.convert("RGB").resize(FRAME[::-1], Image.Resampling.BICUBIC))
+        size = shape[:0:-1]
+        pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
     random = np.random.default_rng(0)
     noisy = pixels / np.float32(255) + random.normal(0, 25 / 255, pixels.shape)
     tile = noisy.clip(0, 1).astype(np.float16).astype(np.float32).transpose(2, 0, 1)[None]
-    source = open_source(path_of(model), FRAME, 1, True)
+    source = open_source(path_of(model), shape[1:], shape[0], True)
     if source.facts.noise_level:
         tile = np.concatenate([tile, np.full_like(tile[:, :1], 0.5)], 1)
-    np.save(folder / TILE, tile)
+    np.save(folder / TILE, np.repeat(tile, shape[0], 0))
     np.save(folder / REFERENCE, TileSession(source.reference).run(tile[0])[0])
 
 
@@ -103,16 +106,16 @@ def path_of(model: str) -> Path:
     return bundled.onnx if bundled else Path(model)
 
 
-def build(folder: Path, model: str, name: str) -> None:
+def build(folder: Path, model: str, shape: Shape, name: str) -> None:
     """Build one attempt; its facts go to a file."""
     import tensorrt as trt
 
     attempt = ATTEMPTS[name]
     if attempt.groups:
         load_library(trt, folder / LIBRARY)
-    source = open_source(path_of(model), FRAME, 1, True)
+    source = open_source(path_of(model), shape[1:], shape[0], True)
     made = apply_graph(source.sized) if attempt.apply else source.proto
-    proto = source.fitted(made, 1)
+    proto = source.fitted(made, shape[0])
     typed = typed_for_tensorrt(proto, "fp16", "float16")
     graph, counts = with_plugins(proto, attempt.groups)
     convolutions = {node.name for node in graph.graph.node if node.op_type == "Conv"}
@@ -229,22 +232,28 @@ def main() -> None:
     parser.add_argument("--include", type=Path)
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--model", default="edge-s-denoise")
+    parser.add_argument("--shape", default=FRAME)
     parser.add_argument("--only", nargs="+", choices=[*ATTEMPTS], default=[*ATTEMPTS])
     parser.add_argument("--step", choices=["prepare", "build", "measure"])
     given = parser.parse_args()
     folder, model = given.folder.resolve(), given.model
+    batch, height, width = map(int, given.shape.split("x"))
+    shape = batch, height, width
     folder.mkdir(parents=True, exist_ok=True)
     if given.step == "prepare":
-        prepare(folder, model)
+        prepare(folder, model, shape)
     elif given.step == "build":
-        build(folder, model, given.only[0])
+        build(folder, model, shape, given.only[0])
     elif given.step == "measure":
         (folder / "rows.json").write_text(json.dumps(measure(folder, given.only)))
     else:
-        run(folder, model, given.include, given.only, 60 * given.minutes)
+        asked = ("--model", model, "--shape", given.shape)
+        run(folder, asked, given.include, given.only, 60 * given.minutes)
 
 
-def run(folder: Path, model: str, include: Path | None, names: list[str], limit_s: float) -> None:
+def run(
+    folder: Path, asked: tuple[str, ...], include: Path | None, names: list[str], limit_s: float
+) -> None:
     """Prepare, build while there is time, measure, print."""
     import tensorrt as trt
 
@@ -253,7 +262,7 @@ def run(folder: Path, model: str, include: Path | None, names: list[str], limit_
     began = time.monotonic()
     target = find_target()
     code = target.device["compute_capability"].replace(".", "")
-    arguments = (str(folder), "--model", model, "--step")
+    arguments = (str(folder), *asked, "--step")
     preparing = subprocess.Popen([sys.executable, __file__, *arguments, "prepare"])
     rows: list[dict[str, Any]] = []
     if any(ATTEMPTS[name].groups for name in names):
@@ -274,7 +283,7 @@ def run(folder: Path, model: str, include: Path | None, names: list[str], limit_
         rows.append({"name": "measure", "error": error})
     else:
         rows = json.loads((folder / "rows.json").read_text()) + rows
-    record = {"gpu": gpu_state.facts(), "versions": target.versions, "model": model, "rows": rows}
+    record = {"gpu": gpu_state.facts(), "versions": target.versions, "asked": asked, "rows": rows}
     (folder / "attempts.json").write_text(json.dumps(record, indent=1) + "\n")
     for row in rows:
         if "error" in row:
