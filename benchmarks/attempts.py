@@ -107,8 +107,11 @@ def path_of(model: str) -> Path:
 
 
 def build(folder: Path, model: str, shape: Shape, name: str) -> None:
-    """Build one attempt; its facts go to a file."""
+    """Build one attempt, and run it, as one that fails would fail all that are measured with it;
+    its facts go to a file."""
     import tensorrt as trt
+
+    from mirnet_edge.trt.engine import TensorRTEngine
 
     attempt = ATTEMPTS[name]
     if attempt.groups:
@@ -142,6 +145,8 @@ def build(folder: Path, model: str, shape: Shape, name: str) -> None:
     (folder / f"{name}.engine").write_bytes(plan.serialized)
     (folder / f"{name}.layers.json").write_text(layers)
     said = {"build_s": round(time.monotonic() - began, 1), "operators": counts}
+    with TensorRTEngine(folder / f"{name}.engine", trust=True) as engine:
+        engine.measure(3)
     said |= {"activation_bytes": facts.activation_bytes}
     (folder / f"{name}.facts.json").write_text(json.dumps(said))
 
