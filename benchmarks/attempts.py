@@ -4,8 +4,8 @@ python benchmarks/attempts.py FOLDER [--include DIR] [--minutes N] [--only NAME 
                               [--model MODEL] [--shape BATCHxHEIGHTxWIDTH]
 
 Builds our plugins (against TensorRT's headers in DIR), then one engine an attempt, each in a
-process of its own with one timing cache, in the order of `ATTEMPTS` until the time is over. Then
-all engines run in turns, some runs of each in a round, so that clocks and temperature are the same
+process of its own, on as many GPUs as there are, in the order of `ATTEMPTS` until the time is over.
+Then all engines run in turns on the first GPU, some runs of each in a round, so that clocks and temperature are the same
 for all; each is compared with ONNX Runtime in FP32 on the CPU. FOLDER gets `attempts.json`, and of
 each engine its layers with their times. An attempt that fails is a row that says why.
 
@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,6 +46,7 @@ from mirnet_edge.trt.plugins import load_library
 
 FRAME = "1x1088x1920"
 ROUNDS, RUNS, WARM_UP = 24, 10, 20
+LEAST_BUILD_S = 20
 LIBRARY, REFERENCE, TILE = "plugins.so", "reference.npy", "tile.npy"
 
 
@@ -133,7 +136,8 @@ def build(folder: Path, model: str, shape: Shape, name: str) -> None:
         halves=typed.halves | (convolutions - there),
         half_io=[proto.graph.input[0].name, proto.graph.output[0].name],
     )
-    cache = folder / "timing.cache"
+    # Of one GPU, so that attempts which are built side by side do not wait for each other.
+    cache = folder / f"timing-{os.environ.get('CUDA_VISIBLE_DEVICES', '0')}.cache"
     limits = BuildLimits(None, attempt.level, cache, aux_streams=attempt.streams)
     began = time.monotonic()
     try:
@@ -221,11 +225,13 @@ def layers_of(folder: Path, name: str, times_ms: dict[str, float]) -> dict[str, 
     return {"kinds": {kind: [len(ms), round(sum(ms), 3)] for kind, ms in ranked}}
 
 
-def child(*arguments: str, limit_s: float) -> str:
+def child(*arguments: str, limit_s: float, gpu: int = 0) -> str:
     """Run this file in a process of its own; what went wrong, "" for nothing."""
+    limits: dict[str, Any] = {"timeout": max(limit_s, 1), "capture_output": True, "text": True}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
     try:
         command = [sys.executable, __file__, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=max(limit_s, 1))
+        done = subprocess.run(command, env=environment, **limits)
     except subprocess.TimeoutExpired:
         return f"not done after {limit_s:.0f} s"
     return "" if done.returncode == 0 else (done.stderr.strip() or f"rc {done.returncode}")[-500:]
@@ -269,19 +275,26 @@ def run(
     code = target.device["compute_capability"].replace(".", "")
     arguments = (str(folder), *asked, "--step")
     preparing = subprocess.Popen([sys.executable, __file__, *arguments, "prepare"])
-    rows: list[dict[str, Any]] = []
     if any(ATTEMPTS[name].groups for name in names):
         build_plugins(folder / LIBRARY, trt.__version__, [code], include)
     print(f"plugins after {time.monotonic() - began:.0f} s", flush=True)
-    built = []
-    for name in names:
-        left = limit_s - (time.monotonic() - began)
-        error = "the time was over"
-        if left > 20:
-            error = child(*arguments, "build", "--only", name, limit_s=left)
-        built += [] if error else [name]
-        rows += [{"name": name, "error": error}] if error else []
-        print(f"{name}: {error or 'built'} after {time.monotonic() - began:.0f} s", flush=True)
+    waiting, errors = list(names), {}
+
+    def build_in_turn(gpu: int) -> None:
+        while waiting:
+            name = waiting.pop(0)
+            left = limit_s - (time.monotonic() - began)
+            errors[name] = "the time was over"
+            if left > LEAST_BUILD_S:
+                step = (*arguments, "build", "--only", name)
+                errors[name] = child(*step, limit_s=left, gpu=gpu)
+            said = f"{name}: {errors[name] or 'built'} after {time.monotonic() - began:.0f} s"
+            print(said, flush=True)
+
+    with ThreadPoolExecutor(gpu_state.count()) as pool:
+        list(pool.map(build_in_turn, range(gpu_state.count())))
+    built = [name for name in names if not errors[name]]
+    rows = [{"name": name, "error": errors[name]} for name in names if errors[name]]
     preparing.wait()
     error = child(str(folder), "--step", "measure", "--only", *built, limit_s=240)
     if error:
