@@ -5,9 +5,10 @@ python benchmarks/attempts.py FOLDER [--include DIR] [--minutes N] [--only NAME 
 
 Builds our plugins (against TensorRT's headers in DIR), then one engine an attempt, each in a
 process of its own, on as many GPUs as there are, in the order of `ATTEMPTS` until the time is over.
-Then all engines run in turns on the first GPU, some runs of each in a round, so that clocks and temperature are the same
-for all; each is compared with ONNX Runtime in FP32 on the CPU. FOLDER gets `attempts.json`, and of
-each engine its layers with their times. An attempt that fails is a row that says why.
+Then all engines run in turns on the first GPU, some runs of each in a round, so that clocks and
+temperature are the same for all; each is compared with ONNX Runtime in FP32 on the CPU. FOLDER gets
+`attempts.json`, and of each engine its layers with their times. An attempt that fails is a row that
+says why.
 
 The peer in PyTorch: benchmarks/peers.py torch-max-autotune edge-s 1x1088x1920 FOLDER --forms 1
 """
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--model", default="edge-s-denoise")
     parser.add_argument("--shape", default=FRAME)
+    parser.add_argument("--gpus", type=int, default=gpu_state.count())
     parser.add_argument("--only", nargs="+", choices=[*ATTEMPTS], default=[*ATTEMPTS])
     parser.add_argument("--step", choices=["prepare", "build", "measure"])
     given = parser.parse_args()
@@ -259,11 +261,16 @@ def main() -> None:
         (folder / "rows.json").write_text(json.dumps(measure(folder, given.only)))
     else:
         asked = ("--model", model, "--shape", given.shape)
-        run(folder, asked, given.include, given.only, 60 * given.minutes)
+        run(folder, asked, given.include, given.only, 60 * given.minutes, given.gpus)
 
 
 def run(
-    folder: Path, asked: tuple[str, ...], include: Path | None, names: list[str], limit_s: float
+    folder: Path,
+    asked: tuple[str, ...],
+    include: Path | None,
+    names: list[str],
+    limit_s: float,
+    gpus: int,
 ) -> None:
     """Prepare, build while there is time, measure, print."""
     import tensorrt as trt
@@ -291,8 +298,8 @@ def run(
             said = f"{name}: {errors[name] or 'built'} after {time.monotonic() - began:.0f} s"
             print(said, flush=True)
 
-    with ThreadPoolExecutor(gpu_state.count()) as pool:
-        list(pool.map(build_in_turn, range(gpu_state.count())))
+    with ThreadPoolExecutor(gpus) as pool:
+        list(pool.map(build_in_turn, range(gpus)))
     built = [name for name in names if not errors[name]]
     rows = [{"name": name, "error": errors[name]} for name in names if errors[name]]
     preparing.wait()
