@@ -67,7 +67,7 @@ def find_library(version: str) -> Path | None:
     if named:
         if not Path(named).is_file():
             raise EngineError(f"{VARIABLE}={named}: no such file; {HOW}")
-        return Path(named)
+        return Path(named).resolve()
     path = default_path(version)
     try:
         read_cached(path)  # or others may have written it
