@@ -1,4 +1,4 @@
-"""The plugins' kernels, run on the host, against their NumPy twins."""
+"""The plugins' kernels, run on the host and on a GPU, against their NumPy twins."""
 
 from __future__ import annotations
 
@@ -32,17 +32,31 @@ def compile_library(library: Path) -> None:
         assert result.returncode == 0, result.stderr
 
 
+def compile_for_gpu(library: Path) -> None:
+    flags = ["-std=c++17", "-O3", "--fmad=false", "-shared", "-Xcompiler", "-fPIC", "-arch=native"]
+    sources = [HOST_SOURCES / "plugin_queues.cu", KERNELS / "plugins" / "launch.cu"]
+    with atomic_path(library) as temporary:
+        command = ["nvcc", *flags, f"-I{KERNELS}", "-o", temporary, *sources]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+
 @functools.cache
-def compiled() -> ctypes.CDLL:
+def compiled(where: str) -> ctypes.CDLL:
     assert kernel_host.made_once is not None
-    return ctypes.CDLL(str(kernel_host.made_once("plugin_kernels.so", compile_library)))
+    compile_there = compile_for_gpu if where == "gpu" else compile_library
+    return ctypes.CDLL(str(kernel_host.made_once(f"plugin_kernels_{where}.so", compile_there)))
 
 
-@pytest.fixture
-def library(capfd: pytest.CaptureFixture[str]) -> Iterator[ctypes.CDLL]:
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed: the kernels cannot be compiled for the host")
-    yield compiled()
+@pytest.fixture(params=["host", pytest.param("gpu", marks=[pytest.mark.gpu, pytest.mark.slow])])
+def library(
+    request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
+) -> Iterator[ctypes.CDLL]:
+    """Functions on arrays of the host."""
+    compiler = "nvcc" if request.param == "gpu" else "g++"
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed: the kernels cannot be compiled")
+    yield compiled(request.param)
     report = capfd.readouterr().err
     assert "runtime error" not in report, report
 

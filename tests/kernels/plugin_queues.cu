@@ -1,0 +1,117 @@
+// The functions of plugin_launchers.cpp on a GPU: arrays of the host go there in allocations of
+// their size, the plugin's own function queues the kernel in its own grid, and results come back.
+#include <cuda_fp16.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "plugins/launch.h"
+
+static void require(cudaError_t code) {
+    if (code == cudaSuccess) return;
+    std::fprintf(stderr, "runtime error: %s\n", cudaGetErrorString(code));
+    std::abort();
+}
+
+template <typename Value>
+class Copied {
+  public:
+    Copied(Value* host, size_t count) : host_(host), bytes_(count * sizeof(Value)) {
+        require(cudaMalloc(&device_, bytes_));
+        require(cudaMemcpy(device_, host, bytes_, cudaMemcpyHostToDevice));
+    }
+    ~Copied() { cudaFree(device_); }
+    operator Value*() const { return static_cast<Value*>(device_); }
+    void take() { require(cudaMemcpy(host_, device_, bytes_, cudaMemcpyDeviceToHost)); }
+
+  private:
+    Value* host_;
+    size_t bytes_;
+    void* device_ = nullptr;
+};
+
+static size_t times(size_t first, int second, int third = 1) {
+    return first * static_cast<size_t>(second) * static_cast<size_t>(third);
+}
+
+extern "C" void host_residual_sum(__half* branch, __half* skip, __half* out, float* partials,
+                                  int images, long long positions, int octets, int rows, int,
+                                  float slope) {
+    const size_t size = times(static_cast<size_t>(positions), images, 8 * octets);
+    Copied<__half> a(branch, size), b(skip, size), c(out, size);
+    Copied<float> sums(partials, times(images, rows, 8 * octets));
+    const mirnet::Maps maps{images, 8 * octets, static_cast<int>(positions), 1};
+    require(mirnet::queue_residual_sum(maps, a, b, c, sums, rows, slope, nullptr));
+    c.take();
+    sums.take();
+}
+
+extern "C" void host_residual_block(__half* x, float* weights_1, float* weights_2, __half* out,
+                                    float* partials, int images, int height, int width, int rows,
+                                    float slope_1, float slope_2) {
+    const size_t size = times(images, height, width) * 32;
+    Copied<__half> a(x, size), c(out, size);
+    Copied<float> first(weights_1, 9 * 32 * 32), second(weights_2, 9 * 32 * 32);
+    Copied<float> sums(partials, times(images, rows, 32));
+    const mirnet::Maps maps{images, 32, height, width};
+    require(mirnet::queue_residual_block(maps, a, first, second, c, sums, rows, slope_1, slope_2,
+                                         nullptr));
+    c.take();
+    sums.take();
+}
+
+extern "C" void host_fusion_gate(float* large, float* small, float* mix, float* squeeze,
+                                 float* expand, float* gate, float* mean, int images,
+                                 int large_rows, int small_rows, int channels, int small_channels,
+                                 int squeezed, int, float slope) {
+    Copied<float> a(large, times(images, large_rows, channels));
+    Copied<float> b(small, times(images, small_rows, small_channels));
+    Copied<float> c(mix, times(small_channels, channels));
+    Copied<float> d(squeeze, times(channels, squeezed)), e(expand, times(squeezed, channels));
+    Copied<float> f(gate, times(images, channels)), g(mean, times(images, channels));
+    const float* inputs[5] = {a, b, c, d, e};
+    require(mirnet::queue_fusion_gate(images, channels, small_channels, squeezed, large_rows,
+                                      small_rows, inputs, f, g, slope, nullptr));
+    f.take();
+    g.take();
+}
+
+extern "C" void host_gated_sum(__half* x, __half* small, float* gate, __half* out, int images,
+                               int height, int width, int octets) {
+    const size_t size = times(times(images, height, width), 8 * octets);
+    Copied<__half> a(x, 4 * size), b(small, size), c(out, 4 * size);
+    Copied<float> weights(gate, times(images, 8 * octets));
+    const mirnet::Maps maps{images, 8 * octets, 2 * height, 2 * width};
+    require(mirnet::queue_gated_sum(maps, a, b, weights, c, nullptr));
+    c.take();
+}
+
+template <typename Value, int side>
+static void run_shuffles(Value* image, __half* blocks, __half* added, Value* out, int images,
+                         int planes, int channels, int height, int width) {
+    const size_t positions = times(images, height, width);
+    const int square = side * side;
+    Copied<Value> a(image, times(positions, planes, square));
+    Copied<Value> d(out, times(positions, channels, square));
+    Copied<__half> b(blocks, times(positions, (planes * square + 7) / 8 * 8));
+    Copied<__half> c(added, times(positions, (channels * square + 7) / 8 * 8));
+    const mirnet::Maps maps{images, planes, side * height, side * width};
+    const bool half = sizeof(Value) == 2;
+    require(mirnet::queue_unshuffle(maps, a, half, b, side, nullptr));
+    require(mirnet::queue_shuffle_add(maps, a, half, c, d, channels, side, nullptr));
+    b.take();
+    d.take();
+}
+
+#define SHUFFLES(name, Value, side)                                                               \
+    extern "C" void host_shuffles_##name(Value* image, __half* blocks, __half* added, Value* out, \
+                                         int images, int planes, int channels, int height,        \
+                                         int width) {                                             \
+        run_shuffles<Value, side>(image, blocks, added, out, images, planes, channels, height,    \
+                                  width);                                                         \
+    }
+
+SHUFFLES(f16_2, __half, 2)
+SHUFFLES(f16_4, __half, 4)
+SHUFFLES(f32_2, float, 2)
+SHUFFLES(f32_4, float, 4)
