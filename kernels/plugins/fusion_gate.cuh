@@ -1,11 +1,12 @@
 // fusion_gate: how selective kernel fusion weighs its first input, of two, channel by channel.
 //
-//   large     (N, large_rows, C) float: rows that add up to the mean of the first input over the frame
-//   small     (N, small_rows, S) float: likewise of the map that the second one is made of, by a 1x1
-//             convolution `mix` and bilinear doubling, which keeps means
+//   large     (N, large_rows, C) float: rows that add up to the mean of the first input over the
+//             frame
+//   small     (N, small_rows, S) float: likewise of the map that the second one is made of, by a
+//             1x1 convolution `mix` and bilinear doubling, which keeps means
 //   mix       (S, C) float: weights of that convolution, transposed
-//   squeeze   (C, Z), expand (Z, C) float: transposed weights of the convolutions that turn the mean
-//             of both inputs' sum into the difference of their logits
+//   squeeze   (C, Z), expand (Z, C) float: transposed weights of the convolutions that turn the
+//             mean of both inputs' sum into the difference of their logits
 //   gate      (N, C) float: 1 / (1 + exp(-logit)), the weight of the first input
 //   mean      (N, C) float: the mean of the fused map over the frame
 //

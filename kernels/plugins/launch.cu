@@ -102,8 +102,9 @@ cudaError_t queue_shuffle_add_of(Maps image, void const* pixels, void const* blo
 cudaError_t queue_unshuffle(Maps image, void const* pixels, bool half, void* blocks, int side,
                             cudaStream_t stream) {
     if (side != 2 && side != 4) return cudaErrorInvalidValue;
-    auto const queue = half ? (side == 2 ? queue_unshuffle_of<__half, 2> : queue_unshuffle_of<__half, 4>)
-                            : (side == 2 ? queue_unshuffle_of<float, 2> : queue_unshuffle_of<float, 4>);
+    auto const queue =
+        half ? (side == 2 ? queue_unshuffle_of<__half, 2> : queue_unshuffle_of<__half, 4>)
+             : (side == 2 ? queue_unshuffle_of<float, 2> : queue_unshuffle_of<float, 4>);
     return queue(image, pixels, blocks, stream);
 }
 

@@ -204,8 +204,8 @@ Operation shuffle_add() {
 }  // namespace
 
 std::vector<Operation> const& operations() {
-    static std::vector<Operation> const all = {residual_sum(), residual_block(), fusion_gate(), gated_sum(),
-                                               unshuffle(), shuffle_add()};
+    static std::vector<Operation> const all = {residual_sum(), residual_block(), fusion_gate(),
+                                               gated_sum(), unshuffle(), shuffle_add()};
     return all;
 }
 

@@ -1,4 +1,5 @@
-// What a plugin is to TensorRT beside its kernel: a row of a table, which plugin.h turns into classes.
+// What a plugin is to TensorRT beside its kernel: a row of a table, which plugin.cpp turns into
+// classes.
 #pragma once
 
 #include <NvInfer.h>

@@ -15,8 +15,8 @@
 // convolution, 7 % of the second. A pixel takes 80 bytes of shared memory, 64 and 16 that keep eight
 // neighbours in different banks. The next tile of x arrives while one is worked on.
 //
-// Bytes: 4 an element and 42 % of halo, which the second level cache has: at 32 x 544 x 960 67 MB, 22
-// us at 3.0 TB/s; arithmetic 10.9 GMAC. Two convolutions of TensorRT's and residual_sum: 234 MB.
+// Bytes: 4 an element and 42 % of halo, which the second level cache has: at 32 x 544 x 960 67 MB,
+// 22 us at 3.0 TB/s; arithmetic 10.9 GMAC. Two convolutions of TensorRT's and residual_sum: 234 MB.
 //
 // Thread mapping: one block of 12 warps a multiprocessor, which goes round the tiles, blockIdx.y is
 // the image; a warp has three rows of 16 pixels by all 32 channels at once

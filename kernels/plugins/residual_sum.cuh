@@ -1,4 +1,5 @@
-// residual_sum: out = leaky(branch) + skip, and what its mean over the frame is made of, in one pass.
+// residual_sum: out = leaky(branch) + skip, and what its mean over the frame is made of, in one
+// pass.
 //
 //   branch, skip, out   (N, positions, C) __half, channels last; C = 8 * octets
 //   partials            (N, gridDim.x, C) float: sums of out, before it is rounded, over the

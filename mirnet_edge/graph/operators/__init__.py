@@ -24,7 +24,7 @@ GROUPS = (FUSIONS, INPUT, OUTPUT, BLOCKS)
 in front of it; the two ends of the network; and with the fusions, residual blocks with both their
 convolutions."""
 DEFAULT_GROUPS = (FUSIONS, INPUT, OUTPUT)
-"""What pays, as measured (benchmarks/NOTES.md)."""
+"""What is put in unless asked otherwise; whole blocks are to be measured first."""
 
 
 def with_plugins(
