@@ -1,5 +1,5 @@
-// Times each kernel of the plugins by itself at edge-s's shapes of a 1088 x 1920 frame, and compares
-// the residual block with plain convolutions. No TensorRT is needed.
+// Times each kernel of the plugins by itself at edge-s's shapes of a 1088 x 1920 frame, and
+// compares the residual block with plain convolutions. No TensorRT is needed.
 //
 //   nvcc -std=c++17 -O3 --fmad=false -arch=native -I kernels/plugins -o plugin_kernels
 //       benchmarks/plugin_kernels.cu kernels/plugins/launch.cu && ./plugin_kernels

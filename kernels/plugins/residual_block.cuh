@@ -12,8 +12,8 @@
 // A tile is 16 x 30 pixels of out, made of 18 x 32 of the map between, made of 20 x 34 of x: the
 // widths are such that the map between is whole rows of 16 pixels, the rows of the tensor cores'
 // matrices; its taps are the same rows, shifted. Arithmetic beyond the least: 20 % of the first
-// convolution, 7 % of the second. A pixel takes 80 bytes of shared memory, 64 and 16 that keep eight
-// neighbours in different banks. The next tile of x arrives while one is worked on.
+// convolution, 7 % of the second. A pixel takes 80 bytes of shared memory, 64 and 16 that keep
+// eight neighbours in different banks. The next tile of x arrives while one is worked on.
 //
 // Bytes: 4 an element and 42 % of halo, which the second level cache has: at 32 x 544 x 960 67 MB,
 // 22 us at 3.0 TB/s; arithmetic 10.9 GMAC. Two convolutions of TensorRT's and residual_sum: 234 MB.

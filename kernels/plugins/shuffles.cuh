@@ -13,8 +13,8 @@
 // us at 3.0 TB/s); shuffle_add reads blocks and image and writes the output (42 MB, 14 us).
 // TensorRT 8.6 pads 4 planes to 8 channels at full size, and shuffles, slices and adds in turn.
 //
-// Thread mapping: a thread has one block of pixels, whose columns it moves in pairs: neighbours in x
-// move neighbouring words of each plane. blockIdx.x and threadIdx.x are the columns of blocks,
+// Thread mapping: a thread has one block of pixels, whose columns it moves in pairs: neighbours in
+// x move neighbouring words of each plane. blockIdx.x and threadIdx.x are the columns of blocks,
 // blockIdx.y the row, blockIdx.z the image; `side` is even.
 #include "channels_last.cuh"
 

@@ -1,5 +1,5 @@
-// Stands in for CUDA, as host_cuda.h does, where the threads of a block wait for each other: each has
-// a stack of its own, and runs until it waits. Blocks are run one after another.
+// Stands in for CUDA, as host_cuda.h does, where the threads of a block wait for each other: each
+// has a stack of its own, and runs until it waits. Blocks are run one after another.
 #pragma once
 
 #include <ucontext.h>
