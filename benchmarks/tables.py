@@ -16,6 +16,7 @@ import torch
 from compared_table import markdown as all_compared
 from compared_table import published_table
 from cost import multiply_accumulates
+from cpu import table as all_cpu
 from gpu_tables import RESULTS, gpu_table
 from markdown_tables import markdown
 from summary_table import PUBLISHED, quality, summary_table
@@ -27,6 +28,7 @@ from mirnet_edge.model.create import create_model
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO = RESULTS / "video.json"
 PORTABLE = RESULTS / "portable.json"
+CPU = RESULTS / "cpu.json"
 
 
 ABOUT = {
@@ -136,6 +138,11 @@ def _random_network(info: dict[str, Any], network: str) -> dict[str, Any]:
     return dict(found["psnr_against_untiled_db"])
 
 
+def cpu_table() -> str:
+    """The engines of a CPU beside the portable one, from the record."""
+    return all_cpu(json.loads(CPU.read_text(encoding="utf-8"))) + "\n"
+
+
 def compared_tables() -> str:
     """Other systems beside ours by one protocol, from the records; what was published alone where
     there is none."""
@@ -193,6 +200,7 @@ TABLES = {
     "presets": presets_table,
     "models": models_table,
     "portable": portable_table,
+    "cpu": cpu_table,
     "video": video_table,
     "gpu": gpu_table,
     "compared": compared_tables,
