@@ -2,324 +2,172 @@
 that are there for them see it.
 
 ``python tests/mutants.py --count 200`` draws so many by a seed, as many of each module, after
-those that lived once (`mutants_known.NAMED`). Of each module's tests those run that reach the line,
-then all of them. A survivor wants a test, or a reason in `mutants_known.REASONS`. What was tried is
-kept in a record; a run goes on where the last one ended.
+those that lived once (`mutants_known.NAMED`). A survivor wants a test, or a reason in
+`mutants_known.REASONS`. What was tried is kept in a record; a run goes on where the last one ended.
 
-Each mutant is run in a fork of this process, which has imported the libraries already: that takes
-a second where a new process takes ten.
+All tests are collected once. Each mutant is tried in a fork of that process, where the code of the
+live functions is exchanged, by those of its module's tests that reach the line, the cheapest
+first: a tenth of a second where a new process takes ten. What runs at import is not drawn.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import compileall
 import hashlib
 import json
+import math
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from importlib import import_module
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from mutants_known import NAMED, REASONS, TESTS
+import psutil
+from mutants_known import REASONS, TESTS
+from mutants_made import ROOT, Mutant, drawn_mutants, exchange, named_mutants
 
-ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("mirnet_edge", "kernels", "calibration", "gstreamer", "tests", "benchmarks")
-HEAVY = ("numpy", "torch", "onnx", "onnxruntime", "onnx_ir", "PIL.Image", "click", "rich.console",
-         "psutil", "cv2", "av", "safetensors.torch", "pytest")  # fmt: skip
-LEAST_LIMIT_S = 20.0
-SLOWER = 6
-"""A run is given so many times what its tests took without a mutant."""
+LEAST_LIMIT_S, SLOWER = 5.0, 6
+"""A run is given these seconds, and so many times what its tests took without a mutant."""
+STUCK_S = 40.0
+MOST_S = 20.0
 CAUGHT, LIVED, ENDLESS = "caught", "lived", "endless"
-Change = Callable[[], None]
-
-SWAPS: dict[type[ast.AST], type[ast.AST]] = {
-    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt},
-    **{ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
-    **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
-    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult},
-}
-TWINS = {"any": "all", "min": "max", "ceil": "floor", "up": "down", "Exception": "BaseException"}
-TWINS |= {twin: name for name, twin in TWINS.items()}
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A module with one thing wrong: which line, what is said of it, and the whole source."""
-
-    module: str
-    line: int
-    said: str
-    source: str
-
-
-# What can be wrong
-
-
-def mutations(tree: ast.AST) -> Iterator[tuple[ast.AST, Change]]:
-    """Nodes of a tree that can be changed in place, each with its change. Messages of errors,
-    annotations and decorators stay."""
-    for node in _executed(tree):
-        yield from ((node, change) for change in _changes(node))
-
-
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list", "type_comment"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, (ast.Raise, ast.JoinedStr, ast.Assert)):
-                continue
-            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-                continue
-            if isinstance(child, ast.AST):
-                yield child
-                yield from _executed(child)
-
-
-def _changes(node: ast.AST) -> Iterator[Change]:
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        yield lambda: node.ops.__setitem__(0, _swapped(node.ops[0]))
-    elif isinstance(node, (ast.BoolOp, ast.BinOp)) and type(node.op) in SWAPS:
-        yield lambda: setattr(node, "op", _swapped(node.op))
-        if isinstance(node, ast.BoolOp):
-            for index in range(len(node.values)):
-                yield lambda index=index: node.values.pop(index) and None  # type: ignore[misc]
-    elif isinstance(node, (ast.If, ast.IfExp)):
-        yield lambda: setattr(node, "test", ast.UnaryOp(ast.Not(), node.test))
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield lambda: setattr(node, "operand", ast.UnaryOp(ast.Not(), node.operand))
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, bool):
-        yield lambda: setattr(node, "value", _other(node.value))
-    elif isinstance(node, ast.Return) and node.value is not None:
-        yield lambda: setattr(node, "value", ast.Constant(None))
-    elif isinstance(node, (ast.Name, ast.Attribute)):
-        field = "id" if isinstance(node, ast.Name) else "attr"
-        if (twin := TWINS.get(getattr(node, field))) is not None:
-            yield lambda: setattr(node, field, twin)
-    elif _is_effect(node):
-        yield lambda: _empty(node)
-
-
-def _swapped(operator: ast.AST) -> Any:
-    return SWAPS[type(operator)]()
-
-
-def _other(value: object) -> object:
-    return not value if isinstance(value, bool) else value + 1  # type: ignore[operator]
-
-
-def _is_effect(node: ast.AST) -> bool:
-    """Whether it is a statement that can be left out without an unbound name."""
-    if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Call)
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    kept = (ast.Attribute, ast.Subscript)
-    return isinstance(node, ast.AugAssign) or any(isinstance(target, kept) for target in targets)
-
-
-def _empty(node: ast.AST) -> None:
-    """Make a statement one that does nothing."""
-    for name in node._fields:
-        delattr(node, name)
-    node.__class__, node.value = ast.Expr, ast.Constant(...)  # type: ignore[attr-defined]
-
-
-def mutant_of(module: str, source: str, number: int) -> Mutant:
-    """The mutant of this number."""
-    tree = ast.parse(source)
-    node, change = list(mutations(tree))[number]
-    line = node.lineno  # type: ignore[attr-defined]
-    where = _function_at(tree, line)
-    shown = _statement_at(tree, line, node)
-    before = ast.unparse(shown).partition("\n")[0]
-    change()
-    ast.fix_missing_locations(tree)
-    after = ast.unparse(shown).partition("\n")[0]
-    return Mutant(module, line, f"{where}: {before} -> {after}", ast.unparse(tree))
-
-
-def _function_at(tree: ast.AST, line: int) -> str:
-    inner = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    return ".".join(node.name for node in sorted(inner, key=lambda node: node.lineno)) or "module"
-
-
-def _statement_at(tree: ast.AST, line: int, node: ast.AST) -> ast.AST:
-    """The smallest statement around a node, of one line if it may be."""
-    around = [
-        part
-        for part in ast.walk(tree)
-        if isinstance(part, ast.stmt) and any(below is node for below in ast.walk(part))
-    ]
-    return min(around, key=lambda part: (part.end_lineno or 0) - part.lineno, default=node)
-
-
-def named_mutants() -> list[Mutant]:
-    """Those that lived once."""
-    found = []
-    for module, name, old, new in NAMED:
-        source = (ROOT / "mirnet_edge" / module).read_text("utf-8")
-        if source.count(old) != 1:
-            raise LookupError(f"{module}: {name}: {old!r} is there {source.count(old)} times")
-        line = source[: source.index(old)].count("\n") + 1
-        found.append(Mutant(module, line, f"named: {name}", source.replace(old, new)))
-    return found
-
-
-def drawn_mutants(modules: Iterable[str], count: int, seed: int) -> Iterator[Mutant]:
-    """So many in all, as many of each module as of the others, or all that it has."""
-    chosen = list(modules)
-    for index, module in enumerate(chosen):
-        source = (ROOT / "mirnet_edge" / module).read_text("utf-8")
-        share = (count * (index + 1)) // len(chosen) - (count * index) // len(chosen)
-        total = sum(1 for _ in mutations(ast.parse(source)))
-        draw = random.Random(f"{seed} {module}")
-        for number in sorted(draw.sample(range(total), min(share, total))):
-            yield mutant_of(module, source, number)
-
+UNREACHED, BROKEN = "not reached", "could not be tried"
 
 # Running tests
 
 
-class Workshop:
-    """A copy of the project in a folder, in which one module at a time is made wrong."""
+class Hunt:
+    """A plugin of pytest that, in place of running the tests once, tries mutants by them."""
 
-    def __init__(self, folder: Path, root: Path = ROOT) -> None:
-        self.folder = folder
-        for name in COPIED:
-            if (root / name).exists():
-                ignored = shutil.ignore_patterns("__pycache__", "results")
-                shutil.copytree(root / name, folder / name, ignore=ignored)
-        for name in ("pyproject.toml", "setup.py", "README.md"):
-            if (root / name).exists():
-                shutil.copy(root / name, folder)
-        compileall.compile_dir(folder / "mirnet_edge", quiet=2)
-        self._module = ""
-        self._times: dict[str, float] = {}
-        self._reached: dict[str, list[str]] = {}
+    def __init__(self, mutants: list[Mutant], told: Callable[[Mutant, str], bool], dear_s: float):
+        self._mutants, self._told, self._dear_s = mutants, told, dear_s
+        self._folder = Path(tempfile.mkdtemp())
 
-    def enter(self, module: str, tests: list[str]) -> bool:
-        """Run the tests of a module as it is, to learn which of them reach which line; whether they
-        pass."""
-        self._module, self._files = module, [f"tests/{name}" for name in tests]
-        watch = _Watch(self.folder / "mirnet_edge" / module, self.folder / "watched.json")
-        if self._run(self._files, 600.0, watch) != LIVED:
-            return False
-        told = json.loads((self.folder / "watched.json").read_text("utf-8"))
-        self._times, self._reached = told["times"], told["lines"]
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """Try all mutants; what is told of each says whether to go on."""
+        # Made before the forks, so that they share what tests export and compile once.
+        session.config._tmp_path_factory.getbasetemp()
+        for module in dict.fromkeys(mutant.module for mutant in self._mutants):
+            names = TESTS[module].split()
+            items = [item for item in session.items if item.path.name in names]
+            watch = _Watch(ROOT / "mirnet_edge" / module, self._folder / "watched.json")
+            self._forked(lambda items=items, watch=watch: watch.run(items), 1e9)  # type: ignore[misc]
+            known = json.loads((self._folder / "watched.json").read_text("utf-8"))
+            for name in known["failed"]:
+                print(f"{module}: fails, or is too dear, without any mutant: {name}", flush=True)
+            for mutant in (mutant for mutant in self._mutants if mutant.module == module):
+                if not self._told(mutant, self._verdict(mutant, items, known)):
+                    return True
         return True
 
-    def verdict(self, mutant: Mutant) -> str:
-        """Whether the tests see a mutant."""
-        path = self.folder / "mirnet_edge" / mutant.module
-        whole = path.read_text("utf-8")
-        shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
-        try:
-            path.write_text(mutant.source, "utf-8")
-            near = self._reached.get(str(mutant.line), [])
-            for tests in (near, self._files):
-                names = [name for name in tests if name]
-                if "" in tests or not names:  # run at import
-                    names = self._files
-                taken_s = sum(self._times.get(name, 0.0) for name in names)
-                if names is self._files:
-                    taken_s = sum(self._times.values())
-                found = self._run(names, max(LEAST_LIMIT_S, SLOWER * taken_s), None)
-                if found != LIVED or names is self._files:
-                    return found
-            return LIVED
-        finally:
-            path.write_text(whole, "utf-8")
+    def _verdict(self, mutant: Mutant, items: list[Any], known: Any) -> str:
+        times: dict[str, float] = known["times"]
+        near = {name for line in mutant.lines for name in known["lines"].get(str(line), ())}
+        near = {name for name in near if times.get(name, math.inf) <= self._dear_s}
+        chosen = [item for item in items if item.nodeid in near]
+        if not chosen:
+            return UNREACHED
+        chosen.sort(key=lambda item: times[item.nodeid])
+        limit_s = LEAST_LIMIT_S + SLOWER * sum(times[name] for name in near)
+        return self._forked(lambda: _run_wrong(mutant, chosen), limit_s)
 
-    def _run(self, names: list[str], limit_s: float, watch: _Watch | None) -> str:
+    def _forked(self, work: Callable[[], int], limit_s: float) -> str:
         process = os.fork()
         if process == 0:
             code = 70
             try:
-                code = self._run_here(names, watch)
+                os.setsid()
+                log = os.open(self._folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                # ONNX Runtime's threads wait by spinning, which a busy machine cannot afford.
+                os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
+                signal.setitimer(signal.ITIMER_PROF, min(limit_s, 1e6))  # of processors' time
+                code = work()
             except BaseException:
                 traceback.print_exc()
             finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
                 os._exit(code)
-        ends = time.monotonic() + limit_s
-        while time.monotonic() < ends:
-            ended, status = os.waitpid(process, os.WNOHANG)
-            if ended:
-                return CAUGHT if os.waitstatus_to_exitcode(status) else LIVED
-            time.sleep(0.02)
-        os.killpg(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        return ENDLESS
+        return _outcome(process)
 
-    def _run_here(self, names: list[str], watch: _Watch | None) -> int:
-        """In the forked process."""
-        os.setsid()
-        log = os.open(self.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(log, stream)
-        os.chdir(self.folder)
-        places = [str(self.folder), str(self.folder / "tests")]
-        sys.path[:] = [*places, *(place for place in sys.path if place != str(ROOT / "tests"))]
-        os.environ["PYTHONPATH"] = os.pathsep.join(places)
-        sys.dont_write_bytecode = watch is None
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        import pytest
 
-        options = ["-x", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider",
-                   "-p", "no:randomly", "--basetemp", str(self.folder / "pytest")]  # fmt: skip
-        plugins = [] if watch is None else [watch]
-        if watch is not None:
-            watch.start()
-        code = int(pytest.main([*options, *names], plugins=plugins))
-        if watch is not None:
-            watch.write()
-        return code
+def _outcome(process: int) -> str:
+    """Wait for a forked process; end it where it waits for ever."""
+    taken_s, moved = 0.0, time.monotonic()
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return {0: LIVED, -signal.SIGPROF: ENDLESS, 70: BROKEN}.get(code, CAUGHT)
+        with suppress(psutil.Error):
+            first = psutil.Process(process)
+            now_s = sum(sum(each.cpu_times()[:4]) for each in (first, *first.children(True)))
+            if now_s > taken_s:
+                taken_s, moved = now_s, time.monotonic()
+        if time.monotonic() - moved > STUCK_S:
+            break
+        time.sleep(0.05)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return ENDLESS
+
+
+def _run_wrong(mutant: Mutant, items: list[Any]) -> int:
+    """In a forked process: run tests with a mutant until one fails."""
+    if not exchange(mutant):
+        raise LookupError(f"no live function of {mutant.module} is that of {mutant.said}")
+    for item, after in zip_longest(items, items[1:]):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        if item.session.testsfailed:
+            return 1
+    return 0
+
+
+class _Dear(Exception):
+    """A test takes too long to be of use."""
 
 
 class _Watch:
-    """A plugin of pytest: how long each test takes, and which lines of a module it reaches."""
+    """How long each test takes, and which lines of a module it reaches."""
 
     def __init__(self, module: Path, told: Path) -> None:
         self._module, self._told = module, told
-        self._times: dict[str, float] = {}
 
-    def start(self) -> None:
+    def run(self, items: list[Any]) -> int:
+        """In a forked process: run tests, and write down what was seen."""
         import coverage
 
-        self._coverage = coverage.Coverage(
-            data_file=None, include=[str(self._module)], config_file=False
-        )
-        self._coverage.start()
+        def stop(*_: object) -> None:
+            raise _Dear
 
-    def pytest_runtest_setup(self, item: Any) -> None:
-        self._coverage.switch_context(item.nodeid)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        taken = self._times.get(report.nodeid, 0.0) + report.duration
-        self._times[report.nodeid] = taken
-
-    def write(self) -> None:
-        self._coverage.stop()
-        data = self._coverage.get_data()
-        lines = data.contexts_by_lineno(str(self._module))
-        self._told.write_text(json.dumps({"times": self._times, "lines": lines}), "utf-8")
+        signal.signal(signal.SIGPROF, stop)
+        watch = coverage.Coverage(data_file=None, include=[str(self._module)], config_file=False)
+        watch.start()
+        times, failed = {}, []
+        for item, after in zip_longest(items, items[1:]):
+            watch.switch_context(item.nodeid)
+            began_s, failures = time.process_time(), item.session.testsfailed
+            signal.setitimer(signal.ITIMER_PROF, MOST_S)
+            with suppress(_Dear):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            if item.session.testsfailed > failures or time.process_time() - began_s > MOST_S:
+                failed.append(item.nodeid)
+            else:
+                times[item.nodeid] = time.process_time() - began_s
+        watch.stop()
+        lines = watch.get_data().contexts_by_lineno(str(self._module))
+        found = {"times": times, "lines": lines, "failed": failed}
+        self._told.write_text(json.dumps(found), "utf-8")
+        return 0
 
 
 # The command
@@ -331,6 +179,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="drawn in all, beside the named")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e9, help="after which to stop")
+    parser.add_argument("--dear", type=float, default=5.0, help="leave out tests of more seconds")
     parser.add_argument("--record", type=Path, default=ROOT / "build" / "mutants.json")
     parser.add_argument("modules", nargs="*", default=list(TESTS))
     options = parser.parse_args()
@@ -338,39 +187,37 @@ def main() -> int:
     ends = time.monotonic() + 60 * options.minutes
     record = json.loads(options.record.read_text("utf-8")) if options.record.exists() else {}
     options.record.parent.mkdir(parents=True, exist_ok=True)
+    # The draw of a module is the same whichever others are asked for.
     mutants = [*named_mutants(), *drawn_mutants(options.modules, options.count, options.seed)]
     mutants = [mutant for mutant in mutants if mutant.module in options.modules]
     left = [mutant for mutant in mutants if key_of(mutant) not in record]
-    with tempfile.TemporaryDirectory() as folder:
-        if left:
-            for name in HEAVY:
-                import_module(name)
-            workshop = Workshop(Path(folder))
-        for module in dict.fromkeys(mutant.module for mutant in left):
-            if time.monotonic() > ends:
-                break
-            if not workshop.enter(module, TESTS[module].split()):
-                print(f"{module}: its tests fail without any mutant", flush=True)
-                print((Path(folder) / "log").read_text("utf-8")[-2000:], flush=True)
-                continue
-            for mutant in (mutant for mutant in left if mutant.module == module):
-                if time.monotonic() > ends:
-                    break
-                record[key_of(mutant)] = found = workshop.verdict(mutant)
-                print(f"{found}: {module}:{mutant.line}: {mutant.said}", flush=True)
-                options.record.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+    def told(mutant: Mutant, found: str) -> bool:
+        record[key_of(mutant)] = found
+        print(f"{found}: {mutant.module}:{mutant.lines[0]}: {mutant.said}", flush=True)
+        options.record.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        return time.monotonic() < ends
+
+    if left:
+        import pytest
+
+        sys.path.insert(0, str(ROOT))  # before an installed one
+        names = {name for mutant in left for name in TESTS[mutant.module].split()}
+        files = [str(ROOT / "tests" / name) for name in sorted(names)]
+        arguments = ["-s", "-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+        pytest.main([*arguments, *files], plugins=[Hunt(left, told, options.dear)])
     return report(mutants, record)
 
 
 def report(mutants: list[Mutant], record: dict[str, str]) -> int:
     """Print what became of mutants."""
     found = [(mutant, record.get(key_of(mutant), "not tried")) for mutant in mutants]
-    lived = [mutant for mutant, verdict in found if verdict == LIVED]
+    lived = [mutant for mutant, verdict in found if verdict in (LIVED, UNREACHED, BROKEN)]
     without = [mutant for mutant in lived if (mutant.module, mutant.said) not in REASONS]
     print("\nlived without a reason:" if without else "")
     for mutant in without:
-        print(f"  {mutant.module}:{mutant.line}: {mutant.said}")
-    counts = {verdict: sum(1 for _, each in found if each == verdict) for _, verdict in found}
+        print(f"  {mutant.module}:{mutant.lines[0]}: {mutant.said}")
+    counts = dict(Counter(verdict for _, verdict in found))
     print(f"{len(mutants)} mutants: {counts}; {len(without)} lived without a reason")
     return 1 if without else 0
 

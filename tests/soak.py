@@ -1,4 +1,5 @@
-"""The campaign: damaged files, odd arguments, kills, frames without end, for as long as asked.
+"""The campaign: damaged files, odd arguments, kills, faults, frames without end, for as long as
+asked.
 
 ``python tests/soak.py --minutes 5`` goes on where the last run ended, by the record that it writes:
 seeds, counts, versions, and what went wrong. Inputs that did are kept in ``tests/corpus``, whence
@@ -14,8 +15,6 @@ import os
 import platform
 import random
 import resource
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,15 +24,20 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import soak_kills
+from soak_jobs import JOB
+
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
-ARGUMENTS = "arguments"
-REQUESTS, SERVICE_S = "requests", 60.0
+ARGUMENTS, FRAMES = "arguments", "frames"
+KILLED = {f"kills of {name}": job for name, job in JOB.items()}
+FAILED = {f"faults of {name}": job for name, job in JOB.items()}
+REQUESTS, SERVICE, SERVICE_S = "requests", "service", 60.0
 """Of the service: requests at random, and 64 clients for so many seconds."""
 BATCH, BATCH_S, INPUT_S, INPUT_BYTES = 100, 300.0, 10.0, 1 << 30
 CHILD = (sys.executable, str(Path(__file__).resolve()), "--child")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
-PACKAGES = ("numpy", "onnxruntime", "pillow", "torch", "onnx", "safetensors")
+PACKAGES = ("numpy", "onnxruntime", "pillow", "av", "torch", "onnx", "safetensors")
 Record = dict[str, Any]
 
 
@@ -95,15 +99,17 @@ def keep(kind: str, content: bytes) -> None:
 
 
 def fuzz_apart(kind: str, seed: int, inputs: int) -> Record:
-    """`fuzz` in a process of its own, whose end in any way is found too."""
+    """`fuzz` in a process of its own, whose end in any way is found too; in a folder of its own, as
+    a name among the arguments may become a file."""
+    import soak_inputs
+
     with tempfile.TemporaryDirectory() as folder:
         command = [*CHILD, kind, str(seed), str(inputs), folder]
         try:
-            # In the folder: odd arguments may name files.
             done = subprocess.run(
                 command,
-                env=ENVIRONMENT,
                 cwd=folder,
+                env=ENVIRONMENT,
                 capture_output=True,
                 text=True,
                 timeout=BATCH_S,
@@ -114,9 +120,9 @@ def fuzz_apart(kind: str, seed: int, inputs: int) -> Record:
             wrong = f"exit code {done.returncode}: {done.stderr[-300:]}"
         except subprocess.TimeoutExpired:
             wrong = f"more than {BATCH_S:g} s"
-        # The last input is still there.
-        for path in filter(Path.is_file, Path(folder).iterdir()):
-            keep(kind, path.read_bytes())
+        if kind in soak_inputs.KINDS:
+            for path in Path(folder).glob(soak_inputs.KINDS[kind].name):  # the last is still there
+                keep(kind, path.read_bytes())
         return {
             "read": 0,
             "refused": 0,
@@ -129,68 +135,13 @@ def fuzz_all(seed: int, inputs: int) -> list[Record]:
     with tempfile.TemporaryDirectory() as folder:
         command = [*CHILD, "all", str(seed), str(inputs), folder]
         done = subprocess.run(
-            command, env=ENVIRONMENT, cwd=folder, capture_output=True, text=True, timeout=BATCH_S
+            command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=BATCH_S
         )
         if done.returncode:
             wrong = f"exit code {done.returncode}: {done.stderr[-1000:]}"
             return [{"violations": [{"kind": "all", "seed": seed, "wrong": wrong}]}]
         found: list[Record] = [json.loads(line) for line in done.stdout.splitlines()]
         return found
-
-
-# Kills
-
-PICTURES = 8
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-
-
-def kill_restores(seed: int, kills: int) -> Record:
-    """Restore a folder of all kinds in runs that are ended at random moments; the last one is let
-    alone, and what is then there is what an undisturbed run makes."""
-    import soak_inputs
-
-    draw = random.Random(f"kills {seed}")
-    done, wrong = 0, []
-    with tempfile.TemporaryDirectory() as name:
-        given, once, again = (Path(name) / part for part in ("given", "once", "again"))
-        soak_inputs.make_album(given, seed, PICTURES)
-        base = [sys.executable, "-m", "mirnet_edge", "restore", str(given), "-r", "--compare"]
-        base += ["--threads", "1", "--skip-existing"]
-        subprocess.run([*base, "-o", f"{once}/"], env=ENVIRONMENT, capture_output=True, check=True)
-        while done < kills:
-            process = subprocess.Popen(
-                [*base, "-o", f"{again}/"],
-                env=ENVIRONMENT,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            time.sleep(draw.uniform(0.3, 2.5))
-            process.send_signal(draw.choice(SIGNALS))
-            _, said = process.communicate(timeout=60)
-            done += 1
-            if "Traceback" in said:
-                wrong.append({"kind": "kills", "seed": seed, "wrong": said[-300:]})
-            if draw.random() < 0.3:  # from the start again
-                subprocess.run([*base, "-o", f"{again}/"], env=ENVIRONMENT, capture_output=True)
-                wrong += _differences(once, again, seed)
-                shutil.rmtree(again)
-        subprocess.run([*base, "-o", f"{again}/"], env=ENVIRONMENT, capture_output=True)
-        wrong += _differences(once, again, seed)
-    return {"kills": done, "violations": wrong}
-
-
-def _differences(once: Path, again: Path, seed: int) -> list[Record]:
-    contents = [
-        {str(path.relative_to(way)): path.read_bytes() for path in way.rglob("*") if path.is_file()}
-        for way in (once, again)
-    ]
-    if contents[0] == contents[1]:
-        return []
-    differ = {
-        name for name in contents[0] | contents[1] if contents[0].get(name) != contents[1].get(name)
-    }
-    return [{"kind": "kills", "seed": seed, "wrong": f"differ: {sorted(differ)}"}]
 
 
 # Frames without end
@@ -245,6 +196,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--record", type=Path, default=HERE.parent / "build" / "soak.json")
+    parser.add_argument("--only", nargs="+", metavar="KIND", help="as the record calls them")
+    parser.add_argument("--frames", type=int, default=50_000, help="of one turn without end")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -268,16 +221,19 @@ def main() -> int:
     record["versions"]["python"] = platform.python_version()
     options.record.parent.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + 60 * options.minutes
-    others = (ARGUMENTS, REQUESTS, "kills", "frames", "service", *soak_frames.KINDS)
-    for kind in cycle([*soak_inputs.KINDS, *others]):
+    others = (ARGUMENTS, REQUESTS, *KILLED, *FAILED, FRAMES, SERVICE, *soak_frames.KINDS)
+    kinds = [*soak_inputs.KINDS, *others]
+    for kind in cycle(options.only or kinds):
         seed = record["next_seed"].get(kind, 0)
-        if kind == "kills":
-            found, step = kill_restores(seed, 10), PICTURES
-        elif kind == "frames":
-            found, step = stream_frames(50_000), 1
+        if kind in KILLED:
+            found, step = soak_kills.kill(job := KILLED[kind], seed, job.kills), 1
+        elif kind in FAILED:
+            found, step = soak_kills.fail(FAILED[kind], seed), 1
+        elif kind == FRAMES:
+            found, step = stream_frames(options.frames), 1
         elif kind in soak_frames.KINDS:
             found, step = soak_frames.in_campaign(kind), 1
-        elif kind == "service":
+        elif kind == SERVICE:
             found, step = load_service(SERVICE_S), 1
         else:
             found, step = fuzz_apart(kind, seed, BATCH), BATCH

@@ -6,11 +6,13 @@ from __future__ import annotations
 import io
 import math
 import random
+import shutil
 import struct
 import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import safetensors.torch
 import torch
 from fake_tensorrt import write_plan
 from PIL import Image
+from video_jobs import restore
+from video_samples import make_video
 
 import mirnet_edge as me
 from mirnet_edge.engines.card import EngineCard, card_path
@@ -188,6 +192,30 @@ def onnx_file(seal: bool) -> Kind:
     return Kind("a.onnx", make, read)
 
 
+def video(name: str, **options: Any) -> Kind:
+    """A video with sound, in a container of FFmpeg's."""
+
+    def make() -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            return make_video(path, frames=6, size=(32, 32), **options).read_bytes()
+
+    return Kind(name, make, restore_video)
+
+
+def restore_video(path: Path) -> None:
+    """What the command line does with a video, and what a stream does."""
+    target = path.with_name(f"out{path.suffix}")
+    target.unlink(missing_ok=True)
+    try:
+        restore(path, target, part_frames=4, anew=True)
+    finally:
+        shutil.rmtree(path.with_name(f".{target.name}.parts"), ignore_errors=True)
+    with me.Restorer(me.FakeEngine()) as restorer, restorer.stream(path) as frames:
+        for _ in islice(frames, 20):
+            pass
+
+
 def _card() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         return card_path(write_plan(Path(folder))).read_bytes()
@@ -230,6 +258,11 @@ KINDS = {
     "apng": replace(moving("PNG", "png", "RGBA", duration=50), repair=with_checksums),
     "tiff-pages": moving("TIFF", "tif"),
     "eps": picture("EPS"),
+    "mp4": video("a.mp4", audio=True, container={"movflags": "faststart"}),
+    "mkv": video("a.mkv", audio=True, turn=90),
+    "webm": video("a.webm", codec="libvpx-vp9", options={"cpu-used": "8"}),
+    "avi": video("a.avi", codec="mpeg4"),
+    "ts": video("a.ts"),
     "checkpoint": checkpoint(legacy=False),
     "checkpoint-legacy": checkpoint(legacy=True),
     "safetensors": Kind("a.safetensors", _safetensors, me.load_model),

@@ -1,0 +1,167 @@
+"""What the campaign kills and lets fail: every command that writes, what it reads, and by what its
+results are compared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "mirnet_edge")
+BUILD = """
+import sys
+from pathlib import Path
+import pytest
+from build_sandbox import Sandbox
+folder = Path(sys.argv[1])
+folder.mkdir(exist_ok=True)
+for name in ("net.onnx",):
+    (folder / name).unlink(missing_ok=True)
+(folder / "shim" / "tensorrt.py").unlink(missing_ok=True)
+(folder / "shim").rmdir() if (folder / "shim").exists() else None
+sandbox = Sandbox(folder, pytest.MonkeyPatch(), own_process=True)
+sandbox.release("10.3.0")
+sandbox.build(overwrite=True)
+"""
+TUNE = """
+import os, sys
+os.environ["MIRNET_EDGE_CACHE"] = sys.argv[1]
+from mirnet_edge.build import trials
+trials.MEASURE_S, trials.LEAST_TILE_PX = 0.05, 0
+from mirnet_edge.cli import main
+sys.exit(main(["tune", "edge-s-denoise", "--frame", "61x40", "--psnr-db", "20", "--minutes", "0"]))
+"""
+
+
+def pictures(folder: Path, seed: int) -> None:
+    """Eight of noise."""
+    import numpy as np
+    from PIL import Image
+
+    (folder / "pictures").mkdir()
+    for index in range(8):
+        pixels = np.random.default_rng(seed + index).integers(0, 256, (80, 96, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{index}.png")
+
+
+def album(folder: Path, seed: int) -> None:
+    """Folders with pictures of all kinds."""
+    from soak_inputs import make_album
+
+    make_album(folder / "album", seed, 8)
+
+
+def video_of_parts(folder: Path, seed: int) -> None:
+    """Long enough for two whole parts and some of a third."""
+    from video_samples import make_video
+
+    make_video(folder / "in.mp4", frames=300, audio=True, options={"preset": "ultrafast"})
+
+
+def weights(folder: Path, seed: int) -> None:
+    """Of a tiny network."""
+    import mirnet_edge as me
+    from mirnet_edge.model.config import MIRNetV2Config
+
+    config = MIRNetV2Config(channels=(8, 12, 16), groups=(1,), n_mrb=1)
+    me.save_model(me.create_model(config, seed=seed), folder / "net.safetensors", task="denoise")
+
+
+def graph(folder: Path, seed: int) -> None:
+    """With convolutions that are worth quantizing."""
+    import build_sandbox
+    import onnx
+
+    import mirnet_edge as me
+
+    proto = build_sandbox.exported_network()
+    facts = me.ModelFacts(task="denoise", size_multiple=4, min_size_px=8)
+    onnx.helper.set_model_props(proto, facts.to_metadata())
+    onnx.save(proto, folder / "wide.onnx")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that writes into a folder.
+
+    Attributes:
+        command: of (folder of what it reads, folder that it writes to).
+        reads: what makes what it reads, of (folder, seed).
+        weigh: what a file is compared by: its name and bytes to anything; None leaves it out.
+        grows: files have their final names before their final contents, as a checkpoint's.
+        kills: in one turn; fewer where a run takes long.
+    """
+
+    name: str
+    command: Callable[[Path, Path], list[str]]
+    reads: tuple[Callable[[Path, int], None], ...] = ()
+    weigh: Callable[[Path], object] = Path.read_bytes
+    environment: dict[str, str] = field(default_factory=dict)
+    grows: bool = False
+    kills: int = 5
+
+
+def restored(given: Path, to: Path) -> list[str]:
+    options = ["-r", "--compare", "--threads", "1", "--skip-existing"]
+    return [*COMMAND, "restore", f"{given}/album", *options, "-o", f"{to}/"]
+
+
+def video(given: Path, to: Path) -> list[str]:
+    options = ["--threads", "1", "--skip-existing"]
+    return [*COMMAND, "restore", f"{given}/in.mp4", *options, "-o", f"{to}/out.mp4"]
+
+
+def exported(given: Path, to: Path) -> list[str]:
+    return [*COMMAND, "export", f"{given}/net.safetensors", f"{to}/net.onnx", "--overwrite"]
+
+
+def quantized(given: Path, to: Path) -> list[str]:
+    options = ["--calibration", f"{given}/pictures", "--method", "minmax", "--tile", "20x28"]
+    options += ["--budget-db", "3", "--overwrite"]
+    return [*COMMAND, "quantize", f"{given}/wide.onnx", f"{to}/int8.onnx", *options]
+
+
+def trained(given: Path, to: Path) -> list[str]:
+    options = "--preset edge-xs --task gaussian --steps 40 --batch 1 --patch-px 16 --warmup 2"
+    options += " --rescale 1 --checkpoint-minutes 0.001 --device cpu"
+    return [*COMMAND, "train", "--data", f"{given}/pictures", "-o", str(to), *options.split()]
+
+
+def _weights(path: Path) -> object:
+    """Of a training, whose log tells times: the weights alone."""
+    if path.suffix != ".safetensors":
+        return None
+    from mirnet_edge import load_model
+
+    return load_model(path).facts.weights_sha256
+
+
+def _built(path: Path) -> object:
+    """Of a build, whose card tells times: the plan beside a card that is its own."""
+    from mirnet_edge._files import file_sha256
+    from mirnet_edge.engines.card import EngineCard, card_path
+
+    if path.name != "net.engine":
+        return None
+    card = EngineCard.load(card_path(path))
+    return card.engine_sha256 == file_sha256(path), card.precision, card.tile
+
+
+def _tuned(path: Path) -> object:
+    """Of an answer, which tells times: that it can be read."""
+    from mirnet_edge.engines.tuned import Tuned
+
+    return Tuned.load(path).frame if path.suffix == ".json" else None
+
+
+JOBS = (
+    Job("restore", restored, (album,), kills=10),
+    Job("video", video, (video_of_parts,)),
+    Job("export", exported, (weights,), kills=2),
+    Job("quantize", quantized, (pictures, graph)),
+    Job("train", trained, (pictures,), _weights, grows=True),
+    Job("build", lambda _, to: [sys.executable, "-c", BUILD, str(to)], weigh=_built),
+    Job("tune", lambda _, to: [sys.executable, "-c", TUNE, str(to)], weigh=_tuned),
+)
+JOB = {job.name: job for job in JOBS}
