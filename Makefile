@@ -2,10 +2,16 @@
 # make test    install everything and run every check
 # make check   format, lint, types
 # make quick   the tests that take less than a few seconds each
-# make soak    damaged files, odd arguments, kills, frames without end, for MINUTES=5 minutes; goes on
-#              where the last run ended, by the record build/soak.json
 # make sanitize
 #              every kernel under compute-sanitizer's four tools, on a GPU
+# make soak    damaged files, odd arguments, kills, faults, frames without end, for MINUTES=5 minutes;
+#              goes on where the last run ended, by the record build/soak.json
+# make mutants COUNT=200
+#              one thing wrong at a time in the modules that must not be wrong, and what no test saw;
+#              goes on where the last run ended, by the record build/mutants.json
+# make bounds  the tests with the oldest versions that setup.py allows; BOUNDS="--instead torch==2.13.0"
+#              where PyTorch's own index cannot be reached
+# make audit   known vulnerabilities of what the package stands on
 # make bench   benchmarks of the portable engine, recorded in benchmarks/results
 #              SETS="--sets folder" measures PSNR on the CPU's engines too
 # make bench-gpu GPU_RESULTS=folder
@@ -19,7 +25,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py mirnet_edge/_version.py
 
-.PHONY: demo test check format quick soak sanitize bench bench-gpu tables docs clean
+.PHONY: demo test check format quick soak mutants bounds audit sanitize bench bench-gpu tables docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/mirnet-edge demo
@@ -47,6 +53,16 @@ soak: $(VENV)/.dev
 
 sanitize: $(VENV)/.dev
 	$(BIN)/python tests/sanitize.py build/sanitize.json
+
+COUNT ?= 200
+mutants: $(VENV)/.campaign
+	$(BIN)/python tests/mutants.py --count $(COUNT)
+
+bounds: $(VENV)/.campaign
+	$(BIN)/python tests/bounds.py build/bounds $(BOUNDS)
+
+audit: $(VENV)/.campaign
+	$(BIN)/python tests/audit.py
 
 # What runs by itself is the portable engine, which these records are of; cpu.py names its engines.
 bench: export MIRNET_EDGE_CPU_ENGINE = onnxruntime
@@ -82,6 +98,10 @@ $(VENV)/.run: $(VENV)/bin/python $(SOURCES)
 $(VENV)/.dev: $(VENV)/bin/python $(SOURCES) constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@ $(VENV)/.run
+
+$(VENV)/.campaign: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[campaign]"
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

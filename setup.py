@@ -15,17 +15,17 @@ exec((ROOT / "mirnet_edge" / "_version.py").read_text(encoding="utf-8"), VERSION
 
 CORE = [
     "numpy>=1.26",
-    "onnxruntime>=1.17",
+    "onnxruntime>=1.18",
     "pillow>=11.3",
     "click>=8.2",
     "rich>=13.4",
     "psutil>=5.9",
 ]
-GRAPH = ["onnx>=1.17", "onnx-ir>=0.1.12"]
+GRAPH = ["onnx>=1.18", "onnx-ir>=0.1.16"]
 """Rewriting and quantizing graphs, on any machine; exporting and building do it too."""
 TRAIN = [
     "torch>=2.9",
-    "onnxscript>=0.5",
+    "onnxscript>=0.6",
     "onnxsim>=0.4.36",
     "safetensors>=0.4.3",
     "scikit-image>=0.22",
@@ -62,6 +62,8 @@ TEST = [
 ]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 CHECK = ["ruff==0.17.6", "mypy>=1.15"]
+CAMPAIGN = ["coverage>=7.6", "uv>=0.8", "pip-audit>=2.7"]
+"""For `make mutants`, `make bounds` and `make audit`."""
 
 BESIDE = ("kernels", "calibration", "gstreamer")
 """Folders beside the package that lie below it when it is installed."""
@@ -101,6 +103,7 @@ setup(
         "docs": DOCS,
         "test": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + OPENVINO,
         "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + OPENVINO + DOCS + CHECK,
+        "campaign": CAMPAIGN,
     },
     entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.__main__:run"]},
     classifiers=[

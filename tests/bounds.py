@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STANDS_ON = (
     *("test_cli*.py", "test_doctor.py", "test_public.py", "test_house.py", "test_bundled.py"),
     *("test_engines*.py", "test_restore.py", "test_workstation_export.py"),
-    *("test_frames_*.py", "test_metrics.py", "test_model*.py", "test_graph_*.py"),
+    *("test_frames_*.py", "test_model*.py", "test_graph_*.py"),
     *("test_quantize.py", "test_quantize_qdq.py", "test_quantize_ranges.py"),
     *("test_quantize_recorded.py", "test_stream*.py", "test_live.py", "test_live_cli.py"),
     *("test_live_server.py", "test_workstation_train.py", "test_workstation_evaluate.py"),

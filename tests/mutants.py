@@ -36,7 +36,7 @@ from mutants_made import ROOT, Mutant, drawn_mutants, exchange, named_mutants
 
 LEAST_LIMIT_S, SLOWER = 5.0, 6
 """A run is given these seconds, and so many times what its tests took without a mutant."""
-STUCK_S = 40.0
+STUCK_S = 20.0
 MOST_S = 20.0
 CAUGHT, LIVED, ENDLESS = "caught", "lived", "endless"
 UNREACHED, BROKEN = "not reached", "could not be tried"
@@ -114,7 +114,7 @@ def _outcome(process: int) -> str:
                 taken_s, moved = now_s, time.monotonic()
         if time.monotonic() - moved > STUCK_S:
             break
-        time.sleep(0.05)
+        time.sleep(0.1)
     os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
     return ENDLESS

@@ -80,7 +80,7 @@ def _changes(node: ast.AST) -> Iterator[Change]:
         yield lambda: setattr(node, "operand", ast.UnaryOp(ast.Not(), node.operand))
     elif isinstance(node, ast.Constant) and type(node.value) in (int, bool):
         yield lambda: setattr(node, "value", _other(node.value))
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and not _is_nothing(node.value):
         yield lambda: setattr(node, "value", ast.Constant(None))
     elif isinstance(node, (ast.Name, ast.Attribute)):
         field = "id" if isinstance(node, ast.Name) else "attr"
@@ -96,6 +96,10 @@ def _swapped(operator: ast.AST) -> Any:
 
 def _other(value: object) -> object:
     return not value if isinstance(value, bool) else value + 1  # type: ignore[operator]
+
+
+def _is_nothing(value: ast.expr | None) -> bool:
+    return value is None or (isinstance(value, ast.Constant) and value.value is None)
 
 
 def _is_effect(node: ast.AST) -> bool:
@@ -225,7 +229,8 @@ def exchange(mutant: Mutant) -> int:
     places = {_key(code): place for place, code in parts_of(whole)}
     new, changed = dict(parts_of(mutant.code)), 0
     for function in gc.get_objects():
-        if isinstance(function, FunctionType) and function.__code__.co_filename == str(path):
+        # Not `isinstance`, which wakes lazy modules up.
+        if type(function) is FunctionType and function.__code__.co_filename == str(path):
             place = places.get(_key(function.__code__))
             if place in new and new[place] != function.__code__:
                 function.__code__ = new[place]

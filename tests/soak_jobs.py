@@ -10,16 +10,12 @@ from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "mirnet_edge")
 BUILD = """
-import sys
+import shutil, sys
 from pathlib import Path
 import pytest
 from build_sandbox import Sandbox
 folder = Path(sys.argv[1])
-folder.mkdir(exist_ok=True)
-for name in ("net.onnx",):
-    (folder / name).unlink(missing_ok=True)
-(folder / "shim" / "tensorrt.py").unlink(missing_ok=True)
-(folder / "shim").rmdir() if (folder / "shim").exists() else None
+shutil.rmtree(folder / "shim", ignore_errors=True)
 sandbox = Sandbox(folder, pytest.MonkeyPatch(), own_process=True)
 sandbox.release("10.3.0")
 sandbox.build(overwrite=True)

@@ -42,6 +42,10 @@ def test_a_precision_that_no_convolution_got_is_an_error() -> None:
         prove_precision([*layers, convolution("c", "FP16")], "int8", quantized={"a", "b"})
 
 
+def test_where_none_was_asked_none_is_wider() -> None:
+    assert prove_precision([convolution("a", "FP16")], "int8", quantized=()) == []
+
+
 def test_layers_that_do_not_tell_are_noted() -> None:
     for layers in ([], [convolution("a", "unknown")]):
         assert "does not tell" in prove_precision(layers, "fp16")[0]

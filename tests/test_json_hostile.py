@@ -197,3 +197,18 @@ def test_a_dataclass_is_read_with_its_types() -> None:
 def test_what_is_wrong_is_said_with_its_place(name: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         dataclass_of(Outer, {**WHOLE, name: value})
+
+
+@dataclass(frozen=True)
+class Numbers:
+    whole: int = 0
+    any_number: float = 0.0
+
+
+@pytest.mark.parametrize("name", ["whole", "any_number"])
+def test_the_first_number_that_is_too_large(name: str) -> None:
+    assert dataclass_of(Numbers, {name: 2**63 - 1}) == Numbers(**{name: 2**63 - 1})
+    assert dataclass_of(Numbers, {name: 1 - 2**63}) == Numbers(**{name: 1 - 2**63})
+    for given in (2**63, -(2**63)):
+        with pytest.raises(ValueError, match=f"{name} is {given}"):
+            dataclass_of(Numbers, {name: given})

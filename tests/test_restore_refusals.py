@@ -79,6 +79,7 @@ def test_tile_below_the_least_size_is_refused() -> None:
         ({"halo": -5}, "halo=-5"),
         ({"blend": 3}, "blend=3"),
         ({"halo": 1.5}, "whole pixels"),
+        ({"blend": 2.0}, "whole pixels"),
         ({"tile": 64.5}, "whole pixels"),
         ({"tile": (64,)}, "whole pixels"),
         ({"tile": (64, 64, 64)}, "whole pixels"),
@@ -89,6 +90,22 @@ def test_impossible_geometry_shows_before_the_first_frame(
 ) -> None:
     with pytest.raises(me.TilingError, match=message):
         me.Restorer(me.FakeEngine(), **arguments)  # type: ignore[arg-type]
+
+
+def test_an_engine_that_was_opened_here_is_closed_where_the_rest_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Choice:
+        left = ()
+
+        def open(self) -> me.FakeEngine:
+            return engine
+
+    engine = me.FakeEngine()
+    monkeypatch.setattr("mirnet_edge.restore.choice_of", lambda *_: Choice())
+    with pytest.raises(me.TilingError, match="halo=3000"):
+        me.Restorer("net.onnx", halo=3000, tuned=False)
+    assert engine.closed
 
 
 def test_what_cannot_run_is_no_engine() -> None:

@@ -12,14 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from frame_paths import Counted, Delayed, eventually, frame, our_threads, values
 
+from mirnet_edge.errors import StreamError
+from mirnet_edge.stream.cameras import Frames
 from mirnet_edge.stream.frame_stream import FrameStream
+from mirnet_edge.stream.source_clock import SourceClock
+from mirnet_edge.stream.transfer import Transfer
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +122,11 @@ def test_the_interpreter_ends_while_a_source_blocks() -> None:
     code = """
 import queue, numpy as np
 from frame_paths import OneByOne
+from mirnet_edge.errors import StreamError
+from mirnet_edge.stream.cameras import Frames
 from mirnet_edge.stream.frame_stream import FrameStream
+from mirnet_edge.stream.source_clock import SourceClock
+from mirnet_edge.stream.transfer import Transfer
 items = queue.Queue()
 items.put(np.zeros((2, 2, 3)))
 stream = FrameStream(OneByOne(lambda image: image), items)
@@ -158,3 +166,64 @@ def test_closing_at_any_moment_leaves_nothing_behind() -> None:
         assert found == [2 * number for number in pipeline.submitted[: len(found)]]
         assert pipeline.collected == pipeline.submitted
         assert our_threads() == []
+
+
+# What a source that fails leaves
+
+
+class Ended(BaseException):
+    """Ends a program, and is no Exception."""
+
+
+def transfer_of(source: Frames, timeout: float | None = None) -> Transfer:
+    clock = SourceClock(timeout_s=timeout)
+    return Transfer(Delayed(1), source, capacity=2, drop_oldest=False, clock=clock)
+
+
+def failing(error: BaseException) -> Iterator[object]:
+    yield frame(0)
+    raise error
+
+
+def fail_to_close(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_what_is_no_exception_ends_the_stream_too(closing: bool) -> None:
+    """Else the reader would be gone, and the caller wait for ever."""
+    frames: Iterable[object] = [frame(0)] if closing else failing(Ended("now"))
+    source = Frames(frames, lambda: fail_to_close(Ended("now")) if closing else None)
+    transfer = transfer_of(source)
+    assert transfer.take() is not None
+    with pytest.raises(Ended, match="now"):
+        transfer.take()
+    assert transfer.take() is None
+    transfer.close()
+
+
+def test_a_source_that_fails_twice_tells_the_first_reason() -> None:
+    source = Frames(failing(ValueError("first")), lambda: fail_to_close(ValueError("second")))
+    transfer = transfer_of(source)
+    assert transfer.take() is not None
+    with pytest.raises(StreamError, match="frame 1: the source failed: ValueError: first"):
+        transfer.take()
+    transfer.close()
+
+
+def test_a_frame_that_comes_after_its_time_is_not_read() -> None:
+    late = threading.Event()
+
+    def frames() -> Iterator[object]:
+        late.wait(10)
+        yield frame(0)
+
+    transfer = transfer_of(Frames(frames()), timeout=0.1)
+    with pytest.raises(StreamError, match=r"gave nothing for 0\.1 s"):
+        transfer.take()
+    late.set()
+    assert eventually(lambda: our_threads() == [])
+    found = transfer.statistics()
+    assert (found.read, found.restored) == (0, 0)
+    assert transfer.take() is None
+    transfer.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import mirnet_edge as me
-from mirnet_edge.tiling.choice import AUTO_TILE_PX, auto_tile, require_memory
+from mirnet_edge.tiling.choice import AUTO_TILE_PX, WHOLE, Cut, auto_tile, require_memory
 
 
 def facts_of(multiple: int, bytes_per_pixel: int = 200) -> me.ModelFacts:
@@ -37,3 +37,24 @@ def test_a_limit_asks_for_the_least_tile_that_halo_and_blend_allow() -> None:
 def test_a_smaller_tile_is_named_where_there_is_one() -> None:
     with pytest.raises(me.TilingError, match="take a tile of at most 48"):
         require_memory(facts_of(12), (96, 96), int(2.1 * 200 * 59 * 59))
+
+
+def test_a_frame_of_the_most_pixels_is_whole_and_one_more_is_not() -> None:
+    cut = Cut(facts_of(4), (32, 32), halo=4, blend=0, whole_px=48 * 48, is_automatic=True)
+    assert len(cut.tiling(48, 48).cover(48, 48)) == 1
+    assert len(cut.tiling(48, 49).cover(48, 49)) > 1
+
+
+def test_without_a_limit_a_quarter_more_than_a_tile_is_whole() -> None:
+    cut = Cut.of(facts_of(4), "auto", None, halo=16, blend=0)
+    assert cut.tile is not None
+    assert cut.whole_px == int(cut.tile[0] ** 2 * WHOLE)
+    limited = Cut.of(facts_of(4), "auto", None, halo=16, blend=0, memory_limit=10**8)
+    assert limited.tile is not None
+    assert limited.whole_px == limited.tile[0] ** 2
+
+
+def test_the_only_tile_of_an_engine_may_be_asked_for() -> None:
+    assert Cut.of(facts_of(4), (32, 48), (32, 48), halo=4, blend=0).tile == (32, 48)
+    with pytest.raises(me.TilingError, match=r"takes only \(32, 48\)"):
+        Cut.of(facts_of(4), (32, 32), (32, 48), halo=4, blend=0)

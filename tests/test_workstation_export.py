@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+import graph_samples
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +19,7 @@ from mirnet_edge.graph.rewrite import Target, rewrite
 from mirnet_edge.model.config import Config
 from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation import export as export_module
+from mirnet_edge.workstation.export import _simplified
 
 ODD_SIZES = {"open": [(8, 132), (52, 36), (84, 20)], "fixed": [(40, 72)]}
 """The largest preset takes a minute to export; a small one of its kind is among `TINY` below."""
@@ -188,3 +190,14 @@ def test_peak_memory_counts_what_is_alive() -> None:
     proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], [y]))
     assert peak_activation_bytes(proto, 8, 8) == 3 * 8 * 8 * 4
     assert peak_activation_bytes(proto, 16, 8) == 3 * 16 * 8 * 4
+
+
+def test_kernel_sizes_are_told_where_the_exporter_leaves_them_to_the_weight() -> None:
+    proto = graph_samples.network()
+    told = {tensor.name: list(tensor.dims[2:]) for tensor in proto.graph.initializer}
+    assert not any(item.name == "kernel_shape" for n in proto.graph.node for item in n.attribute)
+    convolutions = [n for n in _simplified(proto).graph.node if n.op_type.startswith("Conv")]
+    assert len(convolutions) > 5
+    for node in convolutions:
+        (kernel,) = (list(item.ints) for item in node.attribute if item.name == "kernel_shape")
+        assert kernel == told[node.input[1]], node.name

@@ -215,8 +215,22 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     if not same:
         raise ExportError("onnxsim changed what the graph computes; please report this network")
     _lower_to_17(simplified)
+    _tell_kernels(simplified)
     simplified.ir_version = IR_VERSION
     return simplified
+
+
+def _tell_kernels(proto: onnx.ModelProto) -> None:
+    """Say the kernel size of each convolution, in place: rewrites go by it. ONNX leaves it to the
+    weight, and so do some versions of the exporter (onnxscript 0.6 with onnx-ir 0.1.16)."""
+    onnx = require("onnx", "exporting to ONNX")
+    sizes = {tensor.name: list(tensor.dims[2:]) for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose") or node.input[1] not in sizes:
+            continue
+        if not any(item.name == "kernel_shape" for item in node.attribute):
+            size = sizes[node.input[1]]
+            node.attribute.append(onnx.helper.make_attribute("kernel_shape", size))
 
 
 def _checked(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
