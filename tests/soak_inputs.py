@@ -130,24 +130,6 @@ def restore_moving(path: Path) -> None:
             encoded_animation(path.with_suffix(".png"), [one.pixels for one in pictures], found)
 
 
-def make_album(folder: Path, seed: int, pictures: int) -> None:
-    """Make a folder of folders with pictures of all kinds; every second one a plain PNG."""
-    draw = np.random.default_rng(seed)
-    for index in range(pictures):
-        place = folder / str(index % 3)
-        place.mkdir(parents=True, exist_ok=True)
-        frames = draw.integers(0, 256, (3, 60, 72, 3), np.uint8)
-        if index % 2 == 0:
-            Image.fromarray(frames[0]).save(place / f"{index}.png")
-        elif index % 8 == 1:
-            wide = draw.integers(0, 65536, (60, 72, 3), np.uint16)
-            write_image(place / f"{index}.png", wide)
-        else:
-            suffix = {3: "gif", 5: "tif", 7: "webp"}[index % 8]
-            first, *others = map(Image.fromarray, frames)
-            first.save(place / f"{index}.{suffix}", save_all=True, append_images=others)
-
-
 def restore_image(path: Path) -> None:
     """What the command line does with an image."""
     image = read_image(path)

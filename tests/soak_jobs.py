@@ -42,10 +42,31 @@ def pictures(folder: Path, seed: int) -> None:
 
 
 def album(folder: Path, seed: int) -> None:
-    """Folders with pictures of all kinds."""
-    from soak_inputs import make_album
-
+    """Eight pictures of all kinds in three folders."""
     make_album(folder / "album", seed, 8)
+
+
+def make_album(folder: Path, seed: int, pictures: int) -> None:
+    """Make a folder of folders with pictures of all kinds; every second one a plain PNG."""
+    import numpy as np
+    from PIL import Image
+
+    from mirnet_edge.frames.images import write_image
+
+    draw = np.random.default_rng(seed)
+    for index in range(pictures):
+        place = folder / str(index % 3)
+        place.mkdir(parents=True, exist_ok=True)
+        frames = draw.integers(0, 256, (3, 60, 72, 3), np.uint8)
+        if index % 2 == 0:
+            Image.fromarray(frames[0]).save(place / f"{index}.png")
+        elif index % 8 == 1:
+            wide = draw.integers(0, 65536, (60, 72, 3), np.uint16)
+            write_image(place / f"{index}.png", wide)
+        else:
+            suffix = {3: "gif", 5: "tif", 7: "webp"}[index % 8]
+            first, *others = map(Image.fromarray, frames)
+            first.save(place / f"{index}.{suffix}", save_all=True, append_images=others)
 
 
 def video_of_parts(folder: Path, seed: int) -> None:

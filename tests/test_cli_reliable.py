@@ -15,7 +15,7 @@ import pytest
 from command_line import COMMAND, ENVIRONMENT, finish, start
 from restoring import Restore, load, names, noise, save
 from restoring import restore as restore
-from soak_inputs import make_album
+from soak_jobs import make_album
 
 from mirnet_edge.cli import main
 
