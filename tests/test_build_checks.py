@@ -42,6 +42,11 @@ def test_a_precision_that_no_convolution_got_is_an_error() -> None:
         prove_precision([*layers, convolution("c", "FP16")], "int8", quantized={"a", "b"})
 
 
+def test_a_loss_that_nobody_measured_is_no_reason() -> None:
+    unknown = Measured(2.0, 0.8, None, None, 16, fp16_graph_ms=1.0)
+    assert reasons_against_int8(unknown, 0.1) == []
+
+
 def test_where_none_was_asked_none_is_wider() -> None:
     assert prove_precision([convolution("a", "FP16")], "int8", quantized=()) == []
 

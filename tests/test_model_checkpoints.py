@@ -32,6 +32,7 @@ from mirnet_edge.model.checkpoints import METADATA_KEY, infer_config, weights_sh
 from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config, preset
 from mirnet_edge.model.layers import Network
 from mirnet_edge.model.support import local_support_px
+from mirnet_edge.model.tensor_files import _find_state_dict
 
 GOLDEN = Path(__file__).parent / "golden"
 V1 = [name for name, config in TINY.items() if isinstance(config, MIRNetConfig)]
@@ -277,3 +278,20 @@ def test_infer_config_of_another_network() -> None:
     for tensors in ({}, {"conv_in.weight": torch.zeros(8, 3, 3, 3)}):
         with pytest.raises(ConfigError, match="not a MIRNet or MIRNet-v2"):
             infer_config(tensors)
+
+
+def test_of_several_state_dicts_the_weights_come_before_their_average(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(bytes(4096))
+    one, two = {"a": torch.ones(2)}, {"a": torch.zeros(2)}
+    assert _find_state_dict({"params_ema": two, "params": one}, path)["a"].tolist() == [1, 1]
+    assert _find_state_dict({"params_ema": two}, path)["a"].tolist() == [0, 0]
+
+
+def test_a_prefix_goes_where_all_names_have_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(bytes(4096))
+    tensor = torch.ones(2)
+    assert set(_find_state_dict({"module.a": tensor, "module.b": tensor}, path)) == {"a", "b"}
+    some = {"module.a": tensor, "b": tensor}
+    assert set(_find_state_dict(some, path)) == set(some)

@@ -13,7 +13,15 @@ from onnx import numpy_helper
 
 import mirnet_edge as me
 from mirnet_edge.graph.file import graph_sha256, with_shape
-from mirnet_edge.quantize.qdq import LEFT_OUT, candidates, insert_qdq, keep_pairs, macs_of
+from mirnet_edge.quantize.qdq import (
+    LEFT_OUT,
+    _channels,
+    _Surroundings,
+    candidates,
+    insert_qdq,
+    keep_pairs,
+    macs_of,
+)
 from mirnet_edge.quantize.ranges import Ranges
 
 
@@ -270,3 +278,23 @@ def test_ranges_and_names_that_do_not_fit_are_refused(
 def test_a_quantized_graph_takes_a_size() -> None:
     proto, _, _ = quantized()
     assert with_shape(proto, 1, 20, 28).graph.output[0].name == "output"
+
+
+def test_channels_are_those_of_each_group() -> None:
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=2)
+    assert _channels(node, {"w": (32, 8, 3, 3)}) == (16, 8)
+
+
+def test_who_reads_twice_is_one_reader() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    twice (float[1,4,8,8] x) => (float[1,4,8,8] y)
+    <float[4,4,1,1] w = {0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}>
+    { a = Conv (x, w)
+      b = Mul (a, a)
+      c = Conv (b, w)
+      d = Add (c, a)
+      y = Add (d, c) }"""
+    found = _Surroundings.of(onnx.parser.parse_model(text))
+    assert found.shared == {"a", "c"}
+    alone = text.replace("d = Add (c, a)", "d = Relu (c)")
+    assert _Surroundings.of(onnx.parser.parse_model(alone)).shared == {"c"}

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import soak
 import soak_jobs
 import soak_kills
 from soak_jobs import Job
@@ -23,24 +22,23 @@ for name in os.listdir(sys.argv[1]):
         os.remove(f"{sys.argv[1]}/{name}")
 """
 HALF = """
-import sys, time
-with open(f"{sys.argv[1]}/a", "w", buffering=1) as file:
-    file.write("whole\\n")
-    time.sleep(0.5)
-    file.write("and whole\\n")
+import os, sys
+with open(f"{sys.argv[1]}/a", "w") as file:
+    file.write("half")
+    if "HOME" not in os.environ:
+        sys.exit("no home")
+    file.write(" and whole")
 """
 FORGETS = """
 import os, sys
 if os.listdir(sys.argv[1]):
     sys.exit("no")
+if "HOME" not in os.environ:
+    open(f"{sys.argv[1]}/.a", "w").write("whole")
+    sys.exit("no home")
 open(f"{sys.argv[1]}/a", "w").write("whole")
 """
-HANGS = """
-import os, signal, sys, time
-if os.listdir(sys.argv[1]):
-    signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
-open(f"{sys.argv[1]}/a", "w").write("whole")
-"""
+LEAVES = FORGETS.replace('sys.exit("no")', "pass")
 
 
 def job(code: str) -> Job:
@@ -62,13 +60,16 @@ def test_a_job_that_loses_nothing_passes() -> None:
     assert soak_kills.kill(job(WHOLE), 0, 6) == {"kills": 6, "violations": []}
 
 
-def test_half_files_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    arena_of_half = soak_kills.kill(job(HALF), 0, 6)
-    assert "a is there and differs" in wrong(arena_of_half)
+def test_half_files_are_seen() -> None:
+    assert "a is there and differs" in wrong(soak_kills.fail(job(HALF), 0, ("home",)))
 
 
 def test_a_run_that_does_not_go_on_is_seen() -> None:
-    assert "the next run fails: no" in wrong(soak_kills.kill(job(FORGETS), 0, 4))
+    assert "the next run fails: no" in wrong(soak_kills.fail(job(FORGETS), 0, ("home",)))
+
+
+def test_what_stays_in_the_way_is_seen() -> None:
+    assert "the next run leaves ['.a']" in wrong(soak_kills.fail(job(LEAVES), 0, ("home",)))
 
 
 def test_a_traceback_is_seen_and_its_restart_compared() -> None:
@@ -115,13 +116,3 @@ def test_the_command_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     restoring = soak_jobs.JOB["restore"]
     assert soak_kills.kill(restoring, 0, 2)["violations"] == []
     assert soak_kills.fail(restoring, 0, ("disk", "clock"))["violations"] == []
-
-
-def test_fuzzing_leaves_the_working_folder_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Names among the arguments become files."""
-    monkeypatch.chdir(tmp_path)
-    found = soak.fuzz_apart(soak.ARGUMENTS, seed=0, inputs=40)
-    assert found["violations"] == []
-    assert list(tmp_path.iterdir()) == []
