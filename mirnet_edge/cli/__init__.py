@@ -16,6 +16,7 @@ from mirnet_edge.cli.completion import with_completion
 from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of, shown
 from mirnet_edge.cli.demo import demo
 from mirnet_edge.cli.engines import bench, build, quantize
+from mirnet_edge.cli.estimate import estimate
 from mirnet_edge.cli.evaluate import evaluate
 from mirnet_edge.cli.inspect import doctor, gst_path, info, models
 from mirnet_edge.cli.live import live, play
@@ -40,6 +41,7 @@ COMMANDS = (
     build_plugins,
     tune,
     bench,
+    estimate,
     train,
     train_noise_level,
     evaluate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mirnet_edge._imports import require
@@ -21,6 +22,19 @@ POINTWISE = {
 """Operators that treat each element by itself."""
 
 
+@dataclass(frozen=True)
+class Kernels:
+    """What a runtime launches for a graph.
+
+    Attributes:
+        launches: how many kernels there are.
+        bytes_moved: see `bytes_moved`.
+    """
+
+    launches: int
+    bytes_moved: int
+
+
 def bytes_moved(proto: ModelProto) -> int:
     """Bytes that kernels read and write: each tensor once for every kernel that touches it,
     constants included.
@@ -29,6 +43,12 @@ def bytes_moved(proto: ModelProto) -> int:
     convolution or an element-wise operator hands to one element-wise operator alone stays in
     registers, and both are one kernel. All shapes must be known.
     """
+    return kernels_of(proto).bytes_moved
+
+
+def kernels_of(proto: ModelProto) -> Kernels:
+    """Count the kernels of a graph whose operators are fused as `bytes_moved` says, and the bytes
+    that they move."""
     graph = proto.graph
     sizes = _size_bytes(proto) | {
         tensor.name: math.prod(tensor.dims) * _itemsize(tensor.data_type)
@@ -54,8 +74,11 @@ def bytes_moved(proto: ModelProto) -> int:
         if node.op_type not in VIEWS:
             written = () if fused else node.output
             touched |= {(kernel[index], name) for name in (*node.input, *written)}
-    # A node may leave an input out, which then has the name "".
-    return sum(sizes.get(name, 0) for _, name in touched)
+    return Kernels(
+        launches=len({index for index, _ in touched}),
+        # A node may leave an input out, which then has the name "".
+        bytes_moved=sum(sizes.get(name, 0) for _, name in touched),
+    )
 
 
 def peak_activation_bytes(proto: ModelProto, height: int, width: int) -> int:
