@@ -1,11 +1,11 @@
-"""Make a bundled model from a training run: weights, ONNX graph, measured figures, card, and its
-INT8 ranges and plan in ``calibration/``.
+"""Make a bundled model from a training run: ONNX graph, measured figures, card, and, where asked,
+its INT8 ranges and plan in ``calibration/``.
 
-    python benchmarks/bundle_model.py TRAINING_FOLDER NAME --sets FOLDER_OF_SETS [--graph-alone]
+    python benchmarks/bundle_model.py TRAINING_FOLDER NAME --sets FOLDER_OF_SETS [--record]
 
-Weights are rounded to half precision, and the graph stores them so. Every figure in the card is
-measured here, by the exported graph on the portable engine; the tables of README.md and docs/ are
-made from the card.
+Weights are rounded to half precision, and the graph stores them so; `load_model` reads them there.
+Every figure in the card is measured here, by the exported graph on the portable engine; the tables
+of the documentation are made from the card.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from record_ranges import record
 import mirnet_edge as me
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import MODELS_FOLDER, BundledModel
+from mirnet_edge.model.checkpoints import facts_of
+from mirnet_edge.model.exported import with_differences
 from mirnet_edge.workstation.sets import card_figures
 
 WEIGHTS_LICENCE = "Apache-2.0"
@@ -74,7 +76,7 @@ def initial_weights(
     if sha256 is None:
         return None
     for model in me.bundled_models():
-        if model.card.get("trained_sha256") == sha256:
+        if sha256 in (model.card.get("trained_sha256"), model.card["weights_sha256"]):
             return {"model": model.name, "recipe": model.card["recipe"]}
     if sha256 in earlier:
         recipe = {**earlier[sha256], "initial": initial_weights(earlier[sha256]["data"], earlier)}
@@ -94,9 +96,7 @@ def initial_weights(
     required=True,
     help="Holds cbsd68, set5, set14, polyu, lol_train4.",
 )
-@click.option(
-    "--graph-alone", is_flag=True, help="Without weights for PyTorch, and without INT8 records."
-)
+@click.option("--record", "is_recorded", is_flag=True, help="With a record of INT8 ranges.")
 @click.option(
     "--initial",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -104,27 +104,24 @@ def initial_weights(
     help="Weights that a training began with and that are not bundled.",
 )
 def main(
-    training: Path, name: str, sets: Path, graph_alone: bool, initial: tuple[Path, ...]
+    training: Path, name: str, sets: Path, is_recorded: bool, initial: tuple[Path, ...]
 ) -> None:
     """Bundle the model in TRAINING under NAME."""
     folder = MODELS_FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     network = me.load_model(training / "model.safetensors")
     trained_sha256 = network.facts.weights_sha256
-    network = network.half().float()
-    task, scale = network.facts.task, network.facts.scale
+    network = with_differences(network).half().float()
     facts = network.training_facts
     recipe = {**facts, "data": DATA}
     networks = [me.load_model(path) for path in initial]
     earlier = {each.facts.weights_sha256: dict(each.training_facts) for each in networks}
     if began_with := initial_weights(facts["data"], earlier):
         recipe["initial"] = began_with
-    if not graph_alone:
-        weights = folder / "model.safetensors"
-        me.save_model(network, weights, task=task, training=recipe, scale=scale)
+    network.facts = facts_of(network, network.facts.task, network.facts.scale)
     report = me.export_onnx(network, folder / "model.onnx", half_weights=True)
     card = {
-        "task": task,
+        "task": network.facts.task,
         "preset": network.facts.preset,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "gmac_256": round(multiply_accumulates(network, network.facts.in_planes) / 1e9, 2),
@@ -152,7 +149,7 @@ def main(
     ]
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    if not graph_alone:
+    if is_recorded:
         record(BundledModel(name=name, folder=folder, card=card))
 
 

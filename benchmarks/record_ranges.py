@@ -54,9 +54,9 @@ def record(model: BundledModel) -> None:
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME ...]")
 def main(names: tuple[str, ...]) -> None:
-    """Record the named bundled models, or all that are bundled with their weights."""
-    models = {model.name: model for model in bundled_models() if model.weights is not None}
-    for name in names or models:
+    """Record the named bundled models, or all that have a record."""
+    models = {model.name: model for model in bundled_models()}
+    for name in names or [name for name in models if record_files(name)[0].exists()]:
         if name not in models:
             raise click.BadParameter(f"no bundled model {name!r}; there are {', '.join(models)}")
         record(models[name])

@@ -19,7 +19,7 @@ class BundledModel:
 
     Attributes:
         name: what `Restorer` and `load_model` accept.
-        folder: holds ``model.onnx``, ``card.json``, and of some models ``model.safetensors``.
+        folder: holds ``model.onnx`` and ``card.json``.
         card: task, recipe, data and its licence, measured figures.
     """
 
@@ -29,14 +29,8 @@ class BundledModel:
 
     @property
     def onnx(self) -> Path:
-        """The exported graph, of open height and width."""
+        """The exported graph, of open height and width; `load_model` reads the weights off it."""
         return self.folder / "model.onnx"
-
-    @property
-    def weights(self) -> Path | None:
-        """The checkpoint, as safetensors; None for a model that is bundled as a graph alone."""
-        path = self.folder / "model.safetensors"
-        return path if path.exists() else None
 
 
 def bundled_models() -> list[BundledModel]:

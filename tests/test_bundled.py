@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 import mirnet_edge as me
 from mirnet_edge.bundled import MODELS_FOLDER, BundledModel, bundled_model
 from mirnet_edge.model.checkpoints import weights_sha256
 from mirnet_edge.model.config import PRESETS, TASKS
+from mirnet_edge.quantize.recorded import record_files
 from mirnet_edge.workstation.protocols import Denoising
 
 MODELS = me.bundled_models()
 MOST_BYTES = 20_000_000
 """Of all together."""
-AS_WEIGHTS = [model for model in MODELS if model.weights is not None]
 
 
 @pytest.fixture(params=MODELS, ids=lambda model: model.name)
@@ -45,7 +48,6 @@ def test_graph_and_card_are_of_one_training(model: BundledModel) -> None:
     assert facts.preset in PRESETS
 
 
-@pytest.mark.parametrize("model", AS_WEIGHTS, ids=lambda model: model.name)
 def test_weights_are_those_of_the_graph(model: BundledModel) -> None:
     network = me.load_model(model.name)
     assert weights_sha256(network) == model.card["weights_sha256"]
@@ -53,9 +55,20 @@ def test_weights_are_those_of_the_graph(model: BundledModel) -> None:
     assert sum(p.numel() for p in network.parameters()) == model.card["parameters"]
 
 
-def test_a_model_without_weights_says_so() -> None:
-    with pytest.raises(me.CheckpointError, match="edge-m-x2 is bundled as a graph alone"):
-        me.load_model("edge-m-x2")
+def test_pytorch_does_what_the_graph_does(model: BundledModel) -> None:
+    network = me.load_model(model.name)
+    generator = np.random.default_rng(0)
+    shape = (1, network.facts.in_planes, *[2 * network.facts.size_multiple + 32] * 2)
+    side = network.facts.size_rule.padded(shape[-1])
+    tiles = generator.random((*shape[:2], side, side), dtype=np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(tiles)).numpy()
+    found = me.OnnxEngine(model.onnx).run(tiles)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_there_is_a_record_of_the_default_model() -> None:
+    assert all(path.exists() for path in record_files("edge-s-denoise"))
 
 
 def test_card_tells_recipe_data_licence_and_figures(model: BundledModel) -> None:
@@ -74,24 +87,49 @@ def test_card_tells_recipe_data_licence_and_figures(model: BundledModel) -> None
 
 
 @pytest.mark.parametrize(
-    ("data", "protocol", "noise", "least_db"),
+    ("name", "data", "protocol", "noise", "least_db"),
     [
-        ("cbsd68", "σ 25", "told", 30.1),
-        ("polyu", "pairs", "auto", 37.8),
-        ("photo", "σ 25, gray", "auto", 30.3),
-        ("photo", "σ 25, JPEG q95", "auto", 29.2),
-        ("photo", "σ 15, H.264", "auto", 32.0),
-        ("photo", "clean", "auto", 42.0),
+        ("edge-s-denoise", "cbsd68", "σ 25", "told", 30.4),
+        ("edge-s-denoise", "polyu", "pairs", "auto", 37.8),
+        ("edge-s-denoise", "photo", "σ 25, gray", "auto", 30.3),
+        ("edge-s-denoise", "photo", "σ 25, JPEG q95", "auto", 29.2),
+        ("edge-s-denoise", "photo", "σ 15, H.264", "auto", 32.0),
+        ("edge-s-denoise", "photo", "clean", "auto", 42.0),
+        ("edge-m-denoise", "cbsd68", "σ 25", "told", 30.8),
+        ("edge-m-denoise", "polyu", "pairs", "auto", 37.9),
+        ("edge-m-denoise", "photo", "clean", "auto", 42.0),
+        ("edge-m-x2", "set5", "×2", "", 37.1),
+        ("edge-m-x4", "set5", "×4", "", 31.1),
+        ("edge-m-enhance", "lol_train4", "pairs", "", 22.0),
     ],
 )
-def test_what_the_denoiser_reaches(data: str, protocol: str, noise: str, least_db: float) -> None:
-    model = bundled_model("edge-s-denoise")
-    assert model is not None
-    wanted = (data, protocol, noise)
+def test_what_a_model_reaches(
+    name: str, data: str, protocol: str, noise: str, least_db: float
+) -> None:
+    wanted = (data, protocol, noise, "model")
     figure = next(
-        f for f in model.card["figures"] if (f["data"], f["protocol"], f["noise"]) == wanted
+        f
+        for f in figures_of(name)
+        if (f["data"], f["protocol"], f["noise"], f["method"]) == wanted
     )
     assert figure["restored"]["psnr"] >= least_db
+
+
+def test_low_light_is_above_plain_methods_on_each_picture() -> None:
+    figures = figures_of("edge-m-enhance")
+    plain = [figure["each"] for figure in figures if figure["method"] != "model"]
+    (each,) = (figure["each"] for figure in figures if figure["method"] == "model")
+    assert len(each) == 4
+    assert len(plain) == 2
+    for picture, psnr in each.items():
+        assert psnr > max(other[picture] for other in plain), picture
+
+
+def figures_of(name: str) -> list[dict[str, Any]]:
+    model = bundled_model(name)
+    assert model is not None
+    figures: list[dict[str, Any]] = model.card["figures"]
+    return figures
 
 
 @pytest.mark.parametrize(("sigma", "least_gain_db"), [(15, 7), (25, 10), (50, 13)])

@@ -116,7 +116,7 @@ def test_the_recorded_ranges_of_the_models_are_in_the_wheel(members: set[str]) -
 
 
 def test_models_photo_types_and_licence_are_in_the_wheel(members: set[str]) -> None:
-    for name in ("model.onnx", "model.safetensors", "card.json"):
+    for name in ("model.onnx", "card.json"):
         assert f"{MODEL}/{name}" in members
     for name in (
         "data/photo.webp",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,11 @@ def test_training_starts_from_given_weights(folder: Path, tmp_path: Path) -> Non
     assert torch.equal(
         weights_of(trainer)["conv_out.weight"], loaded.state_dict()["conv_out.weight"]
     )
+
+
+def test_pairs_do_not_validate_what_enlarges(folder: Path, tmp_path: Path) -> None:
+    enlarging = dataclasses.replace(SHORT, task="super-resolution", patch_px=32)
+    shutil.copytree(folder, tmp_path / "good")
+    pairs = f"pairs={folder}:{tmp_path / 'good'}"
+    with pytest.raises(me.ConfigError, match=r"validation set pairs is of pairs, .* enlarges 2 ti"):
+        me.Trainer(enlarging, [folder], tmp_path / "x2", device="cpu", validation=[pairs])

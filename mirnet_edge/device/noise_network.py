@@ -59,13 +59,14 @@ class NoiseNetwork(Owner):
             weights.upload(numbers, stream=stream)
             # Each layer reads one and writes the other; the features of none are larger than crops.
             buffers = [self._own(DeviceBuffer(self.device, size_bytes)) for _ in "ab"]
+            buffers[0].fill(0, stream=stream)  # for `prepare`, which runs before there are crops
             self._outputs = self._own(MirroredBuffer(self.device, (MOST_CROPS,), np.float32))
             stream.synchronize()  # the copy reads the numbers, which go with this call
         self._places = {name: weights.address + 4 * place for name, place in places.items()}
         self.crops, self._features = (buffer.address for buffer in buffers)
 
     def prepare(self, count: int) -> None:
-        """Run so many crops once, whatever they are, so that all that is needed is loaded, and
+        """Run so many crops once, whatever is in them, so that all that is needed is loaded, and
         capture it. Waits."""
         if count in self._graphs:
             return

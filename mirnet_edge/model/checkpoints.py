@@ -32,6 +32,7 @@ from mirnet_edge.model.config import (
     task_of,
 )
 from mirnet_edge.model.create import create_model
+from mirnet_edge.model.exported import read_exported
 from mirnet_edge.model.layers import Network
 from mirnet_edge.model.support import local_support_px
 from mirnet_edge.model.tensor_files import METADATA_KEY, read_tensors, some_of
@@ -60,19 +61,15 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
         ConfigError: there is no such task, or the file says that it was trained for another.
     """
     bundled = bundled_model(os.fspath(path))
-    if bundled and bundled.weights is None:
-        raise CheckpointError(
-            f"{bundled.name} is bundled as a graph alone, {bundled.onnx}; its card says how its "
-            "weights were trained"
-        )
-    path = Path(bundled.weights if bundled and bundled.weights else path)
+    path = bundled.onnx if bundled else Path(path)
     try:
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = read_exported(path) if bundled else read_tensors(path)
         network = _network_of(_config_in(metadata) or infer_config(tensors), tensors)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from (error.__cause__ or error)
     known = str(metadata.get("task", UNKNOWN_TASK))
-    scale, training = metadata.get("scale", 1), metadata.get("training", {})
+    scale = metadata.get("scale", 1)
+    training = bundled.card["recipe"] if bundled else metadata.get("training", {})
     if type(scale) is not int or not 1 <= scale <= MOST_SCALE:
         raise CheckpointError(f"{path}: its metadata says scale {scale!r:.40}; need 1 to 8")
     if not isinstance(training, Mapping):

@@ -125,6 +125,12 @@ class Trainer:
             "pairs": bool(pairs),
         }
         self.validation = read_validation(validation, validation_images)
+        of_pairs = [found.name for found in self.validation if found.is_of_pairs]
+        if of_pairs and self.task.scale > 1:
+            raise ConfigError(
+                f"validation set {of_pairs[0]} is of pairs, which are of one size, but this task "
+                f"enlarges {self.task.scale} times; give its clean images alone, as NAME=FOLDER"
+            )
         if self.validation:
             self.data_facts["validation"] = {found.name: len(found) for found in self.validation}
         network = initial_network(config, settings, initial, say)

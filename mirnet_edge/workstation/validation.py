@@ -26,6 +26,10 @@ Picture = NDArray[np.uint8]
 class ValidationSet:
     """A folder of clean images, tested as a network's task is, or two folders of pairs.
 
+    Attributes:
+        name: of the set, in curves.
+        is_of_pairs: whether degraded pictures were given with the clean ones.
+
     Args:
         named: ``FOLDER``, or ``INPUTS:TARGETS`` for pairs, each with ``NAME=`` before it or not.
         most_images: of them, evenly spread, and of each the middle.
@@ -47,7 +51,7 @@ class ValidationSet:
                 skipped.append(str(error))
         if not self._pictures:
             raise DataError(f"{place}: no image to validate on; {'; '.join(skipped[:3])}")
-        self._is_of_pairs = bool(targets)
+        self.is_of_pairs = bool(targets)
         self._samples: list[Sample] = []
 
     def __len__(self) -> int:
@@ -58,7 +62,7 @@ class ValidationSet:
     ) -> float | None:
         """Mean in dB of the images, as ``network.facts`` say that it is to be tested; None if
         interrupted before the last."""
-        protocol: Protocol = Pairs() if self._is_of_pairs else protocol_for(network.facts)
+        protocol: Protocol = Pairs() if self.is_of_pairs else protocol_for(network.facts)
         scores = []
         for seed, (clean, given) in enumerate(self._pictures):
             # Who sends SIGTERM kills soon after, and the steps since the last point are not saved.

@@ -37,9 +37,9 @@ class Denoise:
     """
 
     sigma: tuple[float, float] = (0.0, 50.0)
-    camera: float = 0.15
-    film: float = 0.3
-    white: float = 0.5
+    camera: float = 0.1
+    film: float = 0.25
+    white: float = 0.6
     gray: float = 0.12
 
     name: ClassVar[str] = "denoise"
@@ -88,7 +88,6 @@ class Denoise:
         offset = torch.randint(16, (2,), device=clean.device, generator=generator)
         flat = draw.chance(0.35)
         worst = torch.where(flat > 0, 75.0, 50.0)
-        worst[: film.stop] = worst[: film.stop].clamp(min=80.0)  # as cameras set it
         quality = worst + (100 - worst) * draw.uniform(0, 1)
         lossy = draw.chance(1.0)
         lossy[camera], lossy[film] = part(camera).chance(0.65), part(film).chance(0.6)
@@ -162,14 +161,14 @@ def _finished(noisy: Tensor, target: Tensor, draw: Draw) -> tuple[Tensor, Tensor
     return results[0].clamp(0, 1), results[1].clamp(0, 1)
 
 
-def grained(clean: Tensor, draw: Draw, most: float = 20.0) -> Tensor:
+def grained(clean: Tensor, draw: Draw, most: float = 30.0) -> Tensor:
     """Noise of pictures whose history nobody knows, of ``most`` / 255 at most: grain of luma,
-    larger blotches of colour, and some luma that is coarser still, as noise reduction and the
+    larger blotches of colour, and some of both that is coarser still, as noise reduction and the
     interpolation of a mosaic leave it; it grows or shrinks with the light.
 
-    The ranges lie around what was measured on half of PolyU's crops: luma like noise that a
-    Gaussian of 0.66 pixels blurred, colour like one of 2.6 pixels and of 0.45 times the strength.
-    Wider ones cost detail: what may be a blotch is smoothed, fine colour above all.
+    The ranges hold what was measured on half of PolyU's crops: luma like noise that a Gaussian of
+    0.66 pixels blurred, colour like one of 2.6 pixels and of 0.45 times the strength, and in luma a
+    part that no single Gaussian explains.
     """
     import torch
 
@@ -180,11 +179,10 @@ def grained(clean: Tensor, draw: Draw, most: float = 20.0) -> Tensor:
         noise = blurred(draw.noise_like(clean), radii, radius=8)
         return noise / noise.square().mean((2, 3), keepdim=True).sqrt().clamp(min=1e-6)
 
-    colour = draw.uniform(1.0, 3.6)
-    noise = blotches(draw.uniform(0.1, 1.0), colour)
-    coarse = 0.3 * draw.uniform(0, 1) ** 2
-    noise = noise + coarse * blotches(draw.uniform(1.5, 3.0), colour)
-    share = draw.uniform(0.2, 1.0)
+    luma, colour = draw.uniform(0.05, 1.1), draw.log_uniform(0.3, 4.0)
+    coarse = 0.5 * draw.uniform(0, 1) ** 2
+    noise = blotches(luma, colour) + coarse * blotches(3 * luma + 0.5, 1.5 * colour)
+    share = draw.log_uniform(0.2, 1.5)
     noise = from_ycc(noise * torch.cat((torch.ones_like(share), share, share), 1))
     tilt = draw.uniform(-0.8, 0.8)
     light = blurred(clean, torch.ones_like(tilt)).mean(1, keepdim=True)
