@@ -108,9 +108,7 @@ def test_what_a_model_reaches(
 ) -> None:
     wanted = (data, protocol, noise, "model")
     figure = next(
-        f
-        for f in figures_of(name)
-        if (f["data"], f["protocol"], f["noise"], f["method"]) == wanted
+        f for f in figures_of(name) if (f["data"], f["protocol"], f["noise"], f["method"]) == wanted
     )
     assert figure["restored"]["psnr"] >= least_db
 

@@ -12,8 +12,8 @@ import torch
 
 import mirnet_edge as me
 from mirnet_edge.model.checkpoints import infer_config
-from mirnet_edge.model.exported import read_exported, with_differences
 from mirnet_edge.model.config import preset
+from mirnet_edge.model.exported import read_exported, with_differences
 
 
 @pytest.mark.parametrize("half", [False, True])

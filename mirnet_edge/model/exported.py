@@ -32,8 +32,8 @@ def with_differences(network: Network) -> Network:
     nothing."""
     for module in network.modules():
         if isinstance(module, SelectiveKernelFusion) and len(module.fcs) == 2:
-            first, second = (gate.weight for gate in module.fcs)
-            first -= second
+            first, second = (next(gate.parameters()) for gate in module.fcs)
+            first.sub_(second)
             second.zero_()
     return network
 
@@ -64,8 +64,9 @@ def read_exported(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _of_blocks(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(out, C, 3 s, 3 s) weights of stride s as (out, C s s, 3, 3) weights after pixel unshuffle."""
+    """(out, C, 3 s, 3 s) weights of stride s as (out, C s s, 3, 3) of a pixel unshuffle."""
     out, channels, size, _ = weight.shape
     s = size // 3
     split = weight.reshape(out, channels, 3, s, 3, s).transpose(0, 1, 3, 5, 2, 4)
-    return split.reshape(out, channels * s * s, 3, 3)
+    blocks: NDArray[np.float32] = split.reshape(out, channels * s * s, 3, 3)
+    return blocks
