@@ -16,9 +16,9 @@ from mirnet_edge.model.config import preset
 from mirnet_edge.model.exported import read_exported, with_differences
 
 
-@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize(
-    ("shuffle", "context", "level"), [(2, False, True), (4, True, False), (1, True, False)]
+    ("shuffle", "context", "level", "half"),
+    [(2, False, True, True), (4, True, False, False), (1, True, False, True)],
 )
 def test_what_was_exported_is_read_back(
     tmp_path: Path, shuffle: int, context: bool, level: bool, half: bool
