@@ -25,6 +25,7 @@ from mirnet_edge.cli.restore import restore
 from mirnet_edge.cli.serve import serve
 from mirnet_edge.cli.train import train
 from mirnet_edge.cli.train_estimator import train_noise_level
+from mirnet_edge.cli.triton import triton
 from mirnet_edge.cli.tune import tune
 from mirnet_edge.cli.workstation import export
 
@@ -35,6 +36,7 @@ COMMANDS = (
     live,
     play,
     serve,
+    triton,
     export,
     quantize,
     build,

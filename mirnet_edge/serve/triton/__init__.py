@@ -1,0 +1,1 @@
+"""Models for a Triton server: its repository, written here, and what runs in it."""
