@@ -14,10 +14,10 @@ from typing import Literal
 from mirnet_edge._files import make_folder
 from mirnet_edge.errors import ConfigError, MirnetEdgeError, OutputError
 from mirnet_edge.serve.models import model_spec
-from mirnet_edge.tiling.choice import Cut
 from mirnet_edge.serve.triton.configs import Placement, frames_config, tiles_config
 from mirnet_edge.serve.triton.settings import FrameSettings
 from mirnet_edge.serve.triton.sources import Content, Io, Source, TilePrecision, read_source
+from mirnet_edge.tiling.choice import Cut
 
 Part = Literal["all", "frames", "tiles"]
 TILES = "-tiles"
