@@ -27,6 +27,7 @@ with open(f"{__file__}i", encoding="utf-8") as _stub:
         if words[:1] == ["from"] and words[1] != "mirnet_edge._version"
     }
 _NEEDS_TORCH = {
+    "engines.compiled.engine",
     "engines.torch_engine",
     "model.checkpoints",
     "model.create",

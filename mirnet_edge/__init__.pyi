@@ -8,6 +8,7 @@ from mirnet_edge.bundled import bundled_models as bundled_models
 from mirnet_edge.device.device_array import DeviceArray as DeviceArray
 from mirnet_edge.engine_choice import open_engine as open_engine
 from mirnet_edge.engines.card import EngineCard as EngineCard
+from mirnet_edge.engines.compiled.engine import CompiledEngine as CompiledEngine
 from mirnet_edge.engines.fake import FakeEngine as FakeEngine
 from mirnet_edge.engines.onnx_engine import OnnxEngine as OnnxEngine
 from mirnet_edge.engines.openvino_engine import OpenVINOEngine as OpenVINOEngine

@@ -18,14 +18,19 @@ from numpy.typing import NDArray
 from mirnet_edge._imports import require
 from mirnet_edge._version import __version__
 from mirnet_edge.engine_choice import open_engine
-from mirnet_edge.engines.protocol import Engine, facts_of_engine, works_on_device
+from mirnet_edge.engines.protocol import (
+    Engine,
+    MeasuredEngine,
+    facts_of_engine,
+    fit_engine,
+    works_on_device,
+)
 from mirnet_edge.errors import EngineError, FrameError
 from mirnet_edge.frame_path import Latency, Percentiles, StageProgress
 from mirnet_edge.frames.pixel_formats import pixel_format
 from mirnet_edge.pooling.passes import Mode, StatisticsSettings
 from mirnet_edge.restore import Restorer
 from mirnet_edge.stream.frame_stream import FrameStream
-from mirnet_edge.trt.engine import TensorRTEngine
 
 DEFAULT_TILE = (256, 256)
 WARM_UP_RUNS = 3
@@ -120,7 +125,8 @@ def bench_engine(
             only = "{}x{}".format(*fixed)
             raise EngineError(f"the engine takes tiles of {only} only; leave out --tile")
         height, width = fixed or tile or DEFAULT_TILE
-        if isinstance(engine, TensorRTEngine):
+        if isinstance(engine, MeasuredEngine):
+            fit_engine(engine, (height, width), steady=True)
             batch, measured = engine.batch, dict(zip(("enqueue", "graph"), engine.measure(runs)))
         else:
             batch, measured = 1, {"run": _calls(engine, (height, width), runs)}
@@ -220,11 +226,14 @@ def _measured(
     if works_on_device(engine):
         facts = engine.stream.device.facts
         device, versions["cuda"] = facts.name, facts.driver_version
-        package = "tensorrt"
-    else:
-        # Not isinstance, for which torch would have to be there.
-        packages = {"TorchEngine": "torch", "OpenVINOEngine": "openvino"}
-        package = packages.get(type(engine).__name__, "onnxruntime")
+    # Not isinstance, for which torch would have to be there.
+    packages = {
+        "TensorRTEngine": "tensorrt",
+        "TorchEngine": "torch",
+        "CompiledEngine": "torch",
+        "OpenVINOEngine": "openvino",
+    }
+    package = packages.get(type(engine).__name__, "onnxruntime")
     versions[package] = str(require(package, "running the model").__version__)
     return {
         "model": os.fspath(model),

@@ -13,6 +13,7 @@ from mirnet_edge._arguments import explained
 from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, card_path
+from mirnet_edge.engines.gpu_there import torch_may_use_gpu
 from mirnet_edge.engines.protocol import DeviceEngine, Engine, works_on_device
 from mirnet_edge.errors import DeviceMemoryError, EngineError, TilingError
 from mirnet_edge.facts import ModelFacts
@@ -46,7 +47,9 @@ def open_engine(
 
     ``.onnx`` runs on ONNX Runtime, or on OpenVINO where that is installed and faster on this CPU
     (see `engines.cpu_trial`, which tries it once), a checkpoint (``.pth``, ``.pt``,
-    ``.safetensors``) on PyTorch, a plan (``.engine``, ``.plan``) with its card on TensorRT.
+    ``.safetensors``) on PyTorch, a plan (``.engine``, ``.plan``) with its card on TensorRT. Where
+    PyTorch can use a GPU, that runs checkpoints and the bundled models whose weights are here,
+    unless ``provider`` is one of the CPU's; see `CompiledEngine`.
 
     Args:
         threads: CPU threads; None takes all this process may use.
@@ -61,6 +64,8 @@ def open_engine(
     name = os.fspath(model)
     bundled = bundled_model(name)
     path = bundled.onnx if bundled else Path(name)
+    if bundled and bundled.weights and provider is None and torch_may_use_gpu():
+        path = bundled.weights
     if not os.path.isfile(path):  # noqa: PTH113  # Path's raises for a name of 256 characters
         raise EngineError(
             f"{name:.300}: no such file, and no bundled model of that name (mirnet-edge models "
@@ -74,10 +79,9 @@ def open_engine(
         return _open_graph(path, threads, provider)
     if suffix in CHECKPOINT_SUFFIXES:
         require("torch", f"running {path.name}")
-        from mirnet_edge.engines.torch_engine import TorchEngine
-        from mirnet_edge.model.checkpoints import load_model
+        from mirnet_edge.engines.compiled.choice import checkpoint_engine
 
-        return TorchEngine(load_model(path), threads=threads)
+        return checkpoint_engine(path, threads, provider)
     if suffix in PLAN_SUFFIXES:
         from mirnet_edge.trt.engine import TensorRTEngine
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirnet_edge.errors import ConfigError, FrameError
 
@@ -113,6 +114,17 @@ class Timings:
     def total_ms(self) -> float:
         """All of it, in milliseconds."""
         return self.load_ms + self.engine_ms + self.store_ms
+
+
+@dataclass(frozen=True, eq=False)
+class FrameBuffers:
+    """A frame for the caller to fill, and one to read what it was restored to: give both as
+    ``restore(buffers.frame, out=buffers.restored)``. On a GPU they lie in page-locked memory, from
+    which and to which the device copies by itself; it goes with the last view of it.
+    """
+
+    frame: NDArray[Any]
+    restored: NDArray[Any]
 
 
 def check_size(size: tuple[int, int], frame_size: tuple[int, int] | None) -> None:

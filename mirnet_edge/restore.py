@@ -6,28 +6,28 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mirnet_edge._arguments import explained
 from mirnet_edge.deadline import Deadline
 from mirnet_edge.engine_choice import ModelPath, choice_of, path_to
 from mirnet_edge.engines.card import EngineCard
+from mirnet_edge.engines.cutting import cut_for_engine
 from mirnet_edge.engines.protocol import Engine, facts_of_engine, works_on_device
 from mirnet_edge.engines.shared import asked_settings, shared_statistics
 from mirnet_edge.engines.tuned import Tuned, tuned_for
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, StreamError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import FramePath, Latency, Nan, Progress, StreamedPath, Ticket, Timings
+from mirnet_edge.frame_path import FrameBuffers, Latency, Nan, Progress, StreamedPath, Timings
 from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.host.path import HostPath
 from mirnet_edge.pooling.passes import Mode, StatisticsSettings
-from mirnet_edge.stream.frame_stream import Drop, FrameStream, Pace
+from mirnet_edge.stream.frame_stream import Drop, FrameStream, Pace, Wait
 from mirnet_edge.tiling.choice import Cut, Tile, require_memory
 from mirnet_edge.tiling.geometry import Tiling
 
@@ -150,7 +150,9 @@ class Restorer:
         # What a TensorRT engine takes is on its card, and has been compared with the limit there.
         self._host_limit = None if works_on_device(engine) else self._memory_limit
         try:
-            self._cut = self._cut_for(engine)
+            self._cut = cut_for_engine(
+                engine, self.facts, self._asked_tile, self._halo, self._blend, self._memory_limit
+            )
             self._noise = NoiseLevel.for_network(self.facts, self._asked_noise)
             settings = self._settings
             if self._cut.tile is None and settings is None:
@@ -235,7 +237,7 @@ class Restorer:
         out: object = None,
         progress: Progress | None = None,
         stream: object = None,
-    ) -> tuple[FramePath, Ticket]:
+    ) -> tuple[Any, Any]:
         """Start on a frame, on the first engine that is left whose memory suffices; ``stream`` is
         an object of the stream that it is of."""
         with self._deadline.entering(self._lock):
@@ -261,6 +263,7 @@ class Restorer:
         pace: Pace = "free",
         timeout: float | None = None,
         reconnect: int = 0,
+        latency: Wait = "throughput",
     ) -> FrameStream:
         """Restore frames one after another, in their order; on the device the copies of one
         overlap the engine on another. What was gathered from frames before is forgotten, so that
@@ -280,6 +283,7 @@ class Restorer:
             pace: "free" reads as fast as frames are wanted, "source" plays a video at its own rate.
             timeout: seconds after which a source that gives nothing is an error.
             reconnect: how often in a row a live source that stops is opened again.
+            latency: "low" restores the newest frame alone, once the one before was taken.
 
         Returns:
             To iterate over, with ``for`` or ``async for``; its ``frames()`` have numbers,
@@ -303,7 +307,12 @@ class Restorer:
             timeout=timeout,
             reconnect=reconnect,
             pixels=self._pixels,
+            latency=latency,
         )
+
+    def buffers(self, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> FrameBuffers:
+        """Memory for a frame of that shape and its restored one, which a GPU copies by itself."""
+        return self._require_path().buffers(shape, dtype)
 
     @property
     def noise(self) -> Noise:
@@ -344,13 +353,6 @@ class Restorer:
         tiling = self._cut.tiling(height, width)
         self._unshared.tell(tiling, height, width)
         return tiling
-
-    def _cut_for(self, engine: Engine) -> Cut:
-        fixed: tuple[int, int] | None = getattr(engine, "fixed_size", None)
-        cut = Cut.of(
-            self.facts, self._asked_tile, fixed, self._halo, self._blend, self._memory_limit
-        )
-        return replace(cut, memory_limit=self._host_limit)
 
     def _require_path(self) -> HostPath | DevicePath:
         if self._closed or self._path is None:

@@ -160,6 +160,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
             self.flags = flags
             self.block = gpu.new_block(int(np.prod(shape)) * dtype.itemsize)
             self.address: int = self.block.ctypes.data
+            gpu.locked[self.address] = self.block.nbytes
             interface = self.block.__array_interface__
             self.__array_interface__ = {**interface, "shape": tuple(shape), "typestr": dtype.str}
             if flags & DEVICEMAP:
@@ -173,6 +174,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         def __del__(self) -> None:
             if hasattr(self, "flags"):
                 gpu.memory.pop(self.address, None)
+                gpu.locked.pop(self.address, None)
                 gpu.free("host")
 
     def pagelocked_empty(

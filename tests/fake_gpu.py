@@ -66,6 +66,7 @@ class FakeGpu:
         detached: indices of the devices whose context was let go of.
         resets: how often the device was reset.
         lost: whether every call fails, until the device is reset.
+        locked: sizes of page-locked memory of the host, by address.
         running: held while the device works; several threads may wait for it.
     """
 
@@ -84,6 +85,7 @@ class FakeGpu:
     launches: int = 0
     detached: list[int] = field(default_factory=list)
     memory: dict[int, np.ndarray] = field(default_factory=dict)
+    locked: dict[int, int] = field(default_factory=dict)
     queues: dict[int, Queue] = field(default_factory=dict)
     graphs: dict[int, list[tuple[Work, float]]] = field(default_factory=dict)
     thread: threading.local = field(default_factory=threading.local)

@@ -18,6 +18,7 @@ ATTRIBUTES = {18: "integrated", 19: "mapping", 75: "major", 76: "minor"}
 
 class CUresult(enum.IntEnum):
     CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_VALUE = 1
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_NO_DEVICE = 100
     CUDA_ERROR_INVALID_CONTEXT = 201
@@ -92,6 +93,14 @@ class FakeLibcuda:
         if not code:
             self.gpu.reset()
         return code
+
+    def cuPointerGetAttribute(self, pointer: Any, attribute: int, address: Any) -> int:
+        at = value(address)
+        for start, size in self.gpu.locked.items():
+            if start <= at < start + size:
+                facts = {2: 1, 11: start, 12: size}  # of the host; where it begins; how much it is
+                return self._give(pointer, facts[attribute], self._code("cuPointerGetAttribute"))
+        return CUresult.CUDA_ERROR_INVALID_VALUE
 
     # Streams of others
 

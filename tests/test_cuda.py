@@ -25,7 +25,7 @@ from mirnet_edge.cuda import (
     open_device,
 )
 from mirnet_edge.cuda import device as cuda_device
-from mirnet_edge.errors import DeviceError, MissingDependencyError
+from mirnet_edge.errors import DeviceError
 
 
 def random_bytes(shape: tuple[int, ...]) -> np.ndarray:
@@ -86,13 +86,6 @@ def test_every_thread_enters_the_context_itself(gpu: FakeGpu, device: Device) ->
 
 
 # What is missing
-
-
-def test_without_pycuda_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cuda.install(monkeypatch, FakeGpu())
-    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with pytest.raises(MissingDependencyError, match=r"'pycuda'.*mirnet-edge\[tensorrt\]"):
-        open_device()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ PACKAGE = Path(me.__file__).parent
 WORKSTATION = {
     *("model.layers", "model.mirnet", "model.mirnet_v2", "model.create", "model.checkpoints"),
     "model.tensor_files",
+    *(f"engines.compiled.{name}" for name in ("forms", "network", "proof", "torch_device")),
     *("engines.torch_engine", "workstation.patches", "workstation.train", "workstation.export"),
     *(
         "workstation.captured",
@@ -35,6 +36,8 @@ WORKSTATION = {
     *("workstation.tasks.camera", "workstation.tasks.codec", "workstation.validation"),
 }
 """The modules that may import torch, and that no other module may import when it is loaded."""
+ON_TORCH = {f"engines.compiled.{name}" for name in ("choice", "engine", "pooling")}
+"""Those that load them and no torch by themselves; no other module may load these either."""
 PAGE = {"access", "live.server", "serve.app", "serve.asking", "serve.measures", "serve.server"}
 """Those that may import a web framework; the same holds for them."""
 LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "numpy")
@@ -218,11 +221,12 @@ def test_torch_is_loaded_by_the_workstation_alone() -> None:
 
 
 def test_the_device_side_loads_nothing_of_the_workstation() -> None:
-    forbidden = {f"mirnet_edge.{name}" for name in WORKSTATION | PAGE}
+    apart = WORKSTATION | ON_TORCH | PAGE
+    forbidden = {f"mirnet_edge.{name}" for name in apart}
     wrong = [
         str(found)
         for found in imports()
-        if found.at_load and found.importer not in WORKSTATION | PAGE and found.module in forbidden
+        if found.at_load and found.importer not in apart and found.module in forbidden
     ]
     assert not wrong
 
@@ -239,7 +243,8 @@ def test_the_library_does_not_know_its_command_line() -> None:
 
 
 def test_every_device_module_loads_where_there_is_no_torch() -> None:
-    device = [name for name in _modules() if name not in {*WORKSTATION, *PAGE, "", "__main__"}]
+    apart = {*WORKSTATION, *ON_TORCH, *PAGE, "", "__main__"}
+    device = [name for name in _modules() if name not in apart]
     assert {"restore", "tiling.geometry", "engines.protocol", "model.config", "cli.restore"} <= set(
         device
     )

@@ -26,10 +26,10 @@ from mirnet_edge.cuda import Graph
 from mirnet_edge.engines.card import kind_path
 from mirnet_edge.engines.onnx_engine import OnnxStatistics
 from mirnet_edge.engines.protocol import statistics_of_engine
+from mirnet_edge.engines.side_tensors import BlockLayout
 from mirnet_edge.errors import DeviceError, EngineError
 from mirnet_edge.pooling.vectors import Weights
 from mirnet_edge.trt.engine import TensorRTEngine
-from mirnet_edge.trt.side_tensors import BlockLayout
 
 
 @pytest.mark.parametrize("integrated", [False, True])

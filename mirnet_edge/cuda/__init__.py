@@ -3,7 +3,8 @@ driver, by one route for each need:
 
 - ``driver``, through ctypes: what a GPU is, graphs, and waiting for a stream of another library.
   It needs nothing installed, so that ``doctor`` and ``build`` read the same facts by it.
-- pycuda: context, memory, streams, events, and loading and launching kernels.
+- pycuda: context, memory, streams, events, and loading and launching kernels; ``native``, the same
+  through ctypes, where pycuda is not installed.
 - ``compiler``, through NVRTC of cuda-bindings, or nvcc: machine code, where the cache has none.
 
 Everything belongs to a `Device` and lives in its primary context, the one that PyTorch and TensorRT
@@ -23,6 +24,7 @@ from mirnet_edge.cuda.device import Device, Owner, open_device
 from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.cuda.kernels import Kernel, Kernels
 from mirnet_edge.cuda.memory import DeviceBuffer, MirroredBuffer, PinnedBuffer
+from mirnet_edge.cuda.page_locked import is_page_locked
 from mirnet_edge.cuda.streams import Event, Graph, Stream
 
 __all__ = [
@@ -37,5 +39,6 @@ __all__ = [
     "Owner",
     "PinnedBuffer",
     "Stream",
+    "is_page_locked",
     "open_device",
 ]

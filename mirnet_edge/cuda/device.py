@@ -10,12 +10,18 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mirnet_edge._imports import require
 from mirnet_edge.cuda.driver import NO_DEVICE, Driver, DriverMemoryError, start_driver
+from mirnet_edge.cuda.native import NativeDriver
 from mirnet_edge.deadline import something_hangs
-from mirnet_edge.errors import DeviceError, DeviceMemoryError, first_line
+from mirnet_edge.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    MissingDependencyError,
+    first_line,
+)
 
 WITHOUT_GPU = "models run on the CPU as .onnx files; mirnet-edge doctor shows what is missing"
 NO_DRIVER = f"no NVIDIA driver (libcuda.so.1) on this machine; {WITHOUT_GPU}"
@@ -30,8 +36,10 @@ class Device:
     """One GPU, what it is (`facts`), and its primary context; made by `open_device`."""
 
     def __init__(self, index: int) -> None:
-        self.driver = _load_pycuda()  # for this package alone, like the library
+        pycuda = _load_pycuda()
         self.library = _load_library()
+        # For this package alone, like the library.
+        self.driver: Any = pycuda or NativeDriver(self.library)
         count = self.library.device_count()
         if not count:
             raise DeviceError(NO_GPU)
@@ -90,7 +98,6 @@ def open_device(index: int = 0) -> Device:
     """Open the GPU of that index; the same object each time, for as long as the process lives.
 
     Raises:
-        MissingDependencyError: pycuda is not installed.
         DeviceError: no driver, or no such GPU.
     """
     with _devices_guard:
@@ -239,10 +246,13 @@ def _close_owners(device: Device) -> None:
                 owner.close()
 
 
-def _load_pycuda() -> ModuleType:
+def _load_pycuda() -> ModuleType | None:
+    """Import pycuda's driver; None where it is not installed, and ctypes does in its place."""
     try:
         pycuda: ModuleType = require("pycuda.driver", "using the GPU")
         return pycuda
+    except MissingDependencyError:
+        return None
     except ImportError as error:
         if "libcuda" in str(error):
             raise DeviceError(NO_DRIVER) from error
@@ -265,7 +275,7 @@ def _load_library() -> Driver:
 
 
 @contextmanager
-def _errors(driver: ModuleType, what: str, size_bytes: int = 0) -> Iterator[None]:
+def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
     """The one gate through which the driver's errors pass."""
     try:
         yield

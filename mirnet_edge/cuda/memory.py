@@ -118,14 +118,21 @@ class MirroredBuffer(Owner):
         """The host's side; see `PinnedBuffer.array`."""
         return self._host.array
 
-    def upload(self, *, stream: Stream) -> None:
-        """Queue the copy to the device; leave `array` as it is until ``stream`` has done it."""
-        self._require_open()
-        if self._memory is not None:
-            self._memory.upload(self._host.array, stream=stream)
+    @property
+    def mirrors(self) -> bool:
+        """Whether both are two, and something is copied."""
+        return self._memory is not None
 
-    def download(self, *, stream: Stream) -> None:
-        """Queue the copy from the device; `array` has it once ``stream`` is synchronized."""
+    def upload(self, *, stream: Stream, source: NDArray[Any] | None = None) -> None:
+        """Queue the copy to the device; leave `array` as it is until ``stream`` has done it. Where
+        it `mirrors`, ``source`` may be another page-locked array of its shape."""
         self._require_open()
         if self._memory is not None:
-            self._memory.download(self._host.array, stream=stream)
+            self._memory.upload(self._host.array if source is None else source, stream=stream)
+
+    def download(self, *, stream: Stream, target: NDArray[Any] | None = None) -> None:
+        """Queue the copy from the device; `array`, or another page-locked ``target`` where it
+        `mirrors`, has it once ``stream`` is synchronized."""
+        self._require_open()
+        if self._memory is not None:
+            self._memory.download(self._host.array if target is None else target, stream=stream)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.cuda import DeviceBuffer, Owner, PinnedBuffer, Stream
+from mirnet_edge.cuda import DeviceBuffer, Owner, PinnedBuffer, Stream, is_page_locked
 from mirnet_edge.device.array_layout import ArrayLayout, enlarged_shape
 from mirnet_edge.device.batch_loop import Machine
 from mirnet_edge.device.foreign import (
@@ -19,6 +19,7 @@ from mirnet_edge.device.foreign import (
     share_memory,
 )
 from mirnet_edge.device.frame_plan import FrameSlot
+from mirnet_edge.device.host_frames import HostResults
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.results import Results
 from mirnet_edge.errors import FrameError
@@ -44,6 +45,7 @@ class Request:
         source_frame, target_frame: where the kernels find them; None on the host.
         output: what the caller gets: what was given, or made.
         host_output: the same where it is of the host, else None.
+        is_direct: whether the device writes that by itself.
     """
 
     layout: ArrayLayout
@@ -55,6 +57,7 @@ class Request:
     target_frame: DeviceFrame | None = None
     output: object = None
     host_output: NDArray[Any] | None = None
+    is_direct: bool = False
 
 
 class FrameEnds(Owner):
@@ -80,6 +83,7 @@ class FrameEnds(Owner):
         self._pixels, self._uploads, self._downloads = pixels, uploads, downloads
         with self._making():
             self._results = self._own(Results(self.device))
+            self._host_results = self._own(HostResults(self.device))
             self._luma_sums = self._own(DeviceBuffer(self.device, 8 * CELLS * CELLS))
             self._luma_read = self._own(PinnedBuffer(self.device, (CELLS, CELLS), np.uint64))
 
@@ -129,10 +133,12 @@ class FrameEnds(Owner):
             pixels = _described(source.host, request.layout)
             if pixels.dtype == np.float32:
                 require_unit_range(pixels[..., :3] if pixels.ndim == 3 else pixels)
-            # Into page-locked memory, from which alone a copy goes on beside the CPU.
-            np.copyto(slot.source.array, pixels)
+            # From page-locked memory alone a copy goes on beside the CPU.
+            is_direct = slot.source.mirrors and is_page_locked(self.device, pixels)
+            if not is_direct:
+                np.copyto(slot.source.array, pixels)
             slot.started.record(queue)
-            slot.source.upload(stream=queue)
+            slot.source.upload(stream=queue, source=pixels if is_direct else None)
         slot.uploaded.record(queue)
         self._compute.wait(slot.uploaded)
         slot.begun.record(self._compute)
@@ -150,21 +156,27 @@ class FrameEnds(Owner):
             request.output = result
             request.target_frame = request.target_layout.frame_at(result.address)
         else:
-            request.output = request.host_output = np.empty(request.shape, source.dtype)
+            # Only where the device writes all of it is it worth memory that the device can write.
+            whole = slot.target.mirrors and request.shape == request.target_layout.shape
+            make = self._host_results.take if whole else np.empty
+            request.output = request.host_output = make(request.shape, source.dtype)
         return request.target_frame or slot.target_frame
 
     def download(self, request: Request, slot: FrameSlot) -> None:
         """Queue what brings a frame that is done to the host, if it goes there."""
         self._downloads.wait(slot.computed)
-        if request.host_output is not None:
-            slot.target.download(stream=self._downloads)
+        if (output := request.host_output) is not None:
+            whole = slot.target.mirrors and output.shape == request.target_layout.shape
+            request.is_direct = whole and is_page_locked(self.device, output)
+            target = output if request.is_direct else None
+            slot.target.download(stream=self._downloads, target=target)
         # Recorded for frames that stay on the device too: `collect` waits for this mark alone.
         slot.downloaded.record(self._downloads)
 
     def copy_out(self, request: Request, slot: FrameSlot) -> None:
         """Copy a frame that has come to the host to where the caller looks."""
         output, whole = request.host_output, request.source.host
-        if output is None:
+        if output is None or request.is_direct:
             return
         _described(output, request.target_layout)[...] = slot.target.array
         if whole is not None and whole.shape != request.layout.shape:

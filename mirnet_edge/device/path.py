@@ -1,4 +1,4 @@
-"""Frames through a TensorRT engine without leaving the device on the way.
+"""Frames through an engine of the device without leaving it on the way.
 
     host array → page-locked memory → upload →  ┌──────── a batch ────────┐  → download → host array
                                                 │ load → engine → store   │ ...
@@ -22,25 +22,35 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mirnet_edge.cuda import Owner, Stream
-from mirnet_edge.device.array_layout import ArrayLayout
+from mirnet_edge.device.array_layout import ArrayLayout, enlarged_shape
 from mirnet_edge.device.batch_loop import ENGINE, NONFINITE, POST, PRE, Machine
 from mirnet_edge.device.ends import FrameEnds, Request
 from mirnet_edge.device.frame_plan import SLOTS, FramePlan, FrameSlot
+from mirnet_edge.device.host_frames import page_locked_buffers
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.noise_samples import NoiseSamples
 from mirnet_edge.device.passes import DevicePasses
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.engines.protocol import DeviceEngine
+from mirnet_edge.engines.protocol import DeviceEngine, fit_engine
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, TilingError
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import Latency, LatencyRecord, Nan, Progress, Timings, check_size
+from mirnet_edge.frame_path import (
+    FrameBuffers,
+    Latency,
+    LatencyRecord,
+    Nan,
+    Progress,
+    Timings,
+    check_size,
+)
 from mirnet_edge.frames.noise_level import NoiseLevel
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.pooling.passes import FrameStatistics
 from mirnet_edge.pooling.samples import kept_regions, sample_tiles
-from mirnet_edge.tiling.geometry import Tiling
+from mirnet_edge.tiling.geometry import Cover, Tiling
 
 
 @dataclass(eq=False)
@@ -112,6 +122,7 @@ class DevicePath(Owner):
         # what another thread queued on this stream meanwhile would be captured too.
         self._lock = engine.lock
         self._plan: FramePlan | None = None
+        self._fitted = 0
         self._retired: list[FramePlan] = []
         self._in_flight: list[_Ticket] = []
         with self._making():
@@ -281,13 +292,19 @@ class DevicePath(Owner):
                 'infinite; an FP16 overflow? Try an FP32 engine, or nan="zero"'
             )
 
+    def buffers(self, shape: tuple[int, ...], dtype: DTypeLike) -> FrameBuffers:
+        """Page-locked memory for a frame and its restored one."""
+        restored = enlarged_shape(shape, self._facts.scale)
+        return page_locked_buffers(self.device, shape, restored, dtype)
+
     def latency(self, frames: int | None = None) -> Latency:
         """Of the last frames."""
         return self._latencies.summary(frames)
 
     def _plan_for(self, layout: ArrayLayout) -> FramePlan:
-        if self._plan is not None and self._plan.layout == layout:
-            return self._plan
+        plan = self._plan
+        if plan is not None and plan.layout == layout and self._fit(plan.cover) == self._fitted:
+            return plan
         size = layout.height, layout.width
         check_size(size, self._frame_size)
         restored = self._facts.scale * layout.height, self._facts.scale * layout.width
@@ -305,6 +322,7 @@ class DevicePath(Owner):
             self._retired.append(self._plan)
             self._plan = None
             self._close_retired()
+        self._fitted = self._fit(cover)
         regions = kept_regions(cover, rule) if shares else ()
         samples = sample_tiles(cover, self._samples, rule) if shares else ()
         plan = FramePlan(self._machine, layout, cover, regions, samples)
@@ -315,6 +333,11 @@ class DevicePath(Owner):
             raise
         self._plan = plan
         return plan
+
+    def _fit(self, cover: Cover) -> int:
+        """Have the engine take these tiles; what it returns, see `fit_engine`."""
+        size = cover.rows[0].size, cover.columns[0].size
+        return fit_engine(self._machine.engine, size, steady=self._frame_size is not None)
 
     def _check_memory(self, plan: FramePlan) -> None:
         """Of the engine, the plan, and the frames in flight on both sides, which come next."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from inspect import getattr_static
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
@@ -69,6 +70,15 @@ class TileMemory(Protocol):
     def size_bytes(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class NoMemoryYet:
+    """The `TileMemory` of an engine that has not been told the size of its tiles."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    address = size_bytes = 0
+
+
 class DevicePooling(Protocol):
     """Restores batches in memory of the device with given pooled vectors, and gathers what they
     contribute. All is queued on the engine's stream, and nothing waits. At ``rows_address`` and
@@ -120,12 +130,31 @@ class DeviceEngine(Engine, Protocol):
         """Queue one batch, from ``image`` to ``restored``, so that a caller may capture it."""
 
 
+@runtime_checkable
+class MeasuredEngine(Protocol):
+    """An engine that times its batches itself, on the device and without copies."""
+
+    batch: int
+
+    def measure(self, runs: int = 100) -> tuple[list[float], list[float]]:
+        """Milliseconds of each run: kernel by kernel, and as a CUDA graph, empty where there is
+        none."""
+
+
 def works_on_device(engine: Engine) -> TypeGuard[DeviceEngine]:
     """Whether an engine restores batches in memory of the device."""
     # isinstance of a runtime_checkable protocol reads every attribute before Python 3.12, and
     # reading `statistics` loads two plans. What tells the engines apart is looked up unread.
     names = ("enqueue", "image", "restored", "stream")
     return all(getattr_static(engine, name, None) is not None for name in names)
+
+
+def fit_engine(engine: object, size: tuple[int, int], *, steady: bool = False) -> int:
+    """Make an engine that takes tiles of any size take those of (height, width) from now on, of
+    which there will be many where they are ``steady``. What was captured of it serves as long as
+    the number that is returned stays; of an engine of one size it always does."""
+    fit: Callable[..., int] | None = getattr(engine, "fit", None)
+    return 0 if fit is None else fit(size, steady=steady)
 
 
 def statistics_of_engine(engine: object) -> StatisticsEngine:

@@ -10,12 +10,20 @@ from typing import Any
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mirnet_edge.engines.protocol import Engine
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import NOISE_UNIT, ModelFacts
-from mirnet_edge.frame_path import Latency, LatencyRecord, Nan, Progress, Timings, check_size
+from mirnet_edge.frame_path import (
+    FrameBuffers,
+    Latency,
+    LatencyRecord,
+    Nan,
+    Progress,
+    Timings,
+    check_size,
+)
 from mirnet_edge.frames.enlarged import enlarged_alpha
 from mirnet_edge.frames.layout import FrameLayout, require_array, require_unit_range
 from mirnet_edge.frames.noise_estimator import CROP_PX
@@ -112,6 +120,14 @@ class HostPath:
     def collect(self, ticket: NDArray[Any]) -> NDArray[Any]:
         """Return the frame, which is restored already."""
         return ticket
+
+    def buffers(self, shape: tuple[int, ...], dtype: DTypeLike) -> FrameBuffers:
+        """Memory for a frame and its restored one."""
+        facts, scale = self._facts, self._facts.scale
+        restored = (scale * shape[0], scale * shape[1], *shape[2:])
+        if facts.in_channels != facts.out_channels:
+            restored = (*restored[:2], facts.out_channels)
+        return FrameBuffers(np.zeros(shape, dtype), np.zeros(restored, dtype))
 
     def latency(self, frames: int | None = None) -> Latency:
         """Sum up the last frames."""

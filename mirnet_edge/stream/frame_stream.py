@@ -23,6 +23,7 @@ from mirnet_edge.stream.transfer import PATIENCE_S, StreamFrame, Transfer, numbe
 
 Drop = Literal["never", "oldest"]
 Pace = Literal["free", "source"]
+Wait = Literal["throughput", "low"]
 T = TypeVar("T")
 
 
@@ -46,6 +47,8 @@ class FrameStream:
             which they were read.
         timeout: seconds after which a source that gives nothing has failed; None waits for ever.
         reconnect: how often in a row a live source that stops is opened again (see `open_source`).
+        latency: "throughput" keeps the path busy; "low" keeps frames young: the newest waits, one
+            at a time is in the path, and none is ready and not taken.
         pixels: format of the frames: what files, videos and captures are converted to, and folders
             and videos that they are written to from (see `open_source`, `open_sink`).
 
@@ -73,6 +76,7 @@ class FrameStream:
         timeout: float | None = None,
         reconnect: int = 0,
         pixels: PixelFormat | None = None,
+        latency: Wait = "throughput",
     ) -> None:
         if not isinstance(queue, int) or queue < 1:
             raise StreamError(f"queue={queue!r}: need a whole number of frames, at least 1")
@@ -80,6 +84,9 @@ class FrameStream:
             raise StreamError(f'drop={drop!r}: need "never" or "oldest"')
         if pace not in ("free", "source"):
             raise StreamError(f'pace={pace!r}: need "free" or "source"')
+        if latency not in ("throughput", "low"):
+            raise StreamError(f'latency={latency!r}: need "throughput" or "low"')
+        is_low = latency == "low"
         if timeout is not None and not timeout > 0:
             raise StreamError(f"timeout={timeout!r}: need seconds, more than 0, or None")
         if not isinstance(reconnect, int) or reconnect < 0:
@@ -96,8 +103,9 @@ class FrameStream:
         self._transfer = Transfer(
             path,
             source,
-            capacity=queue,
-            drop_oldest=drop == "oldest",
+            capacity=1 if is_low else queue,
+            drop_oldest=is_low or drop == "oldest",
+            ahead=0 if is_low else path.depth,
             clock=SourceClock(timestamps, pace == "source", timeout),
         )
         # Not __del__: it runs before the interpreter stops the threads, and sees no half-made self.

@@ -54,7 +54,8 @@ class Transfer:
     """Source to caller by way of a frame path. It knows nothing of its `FrameStream`, so that the
     threads do not keep alive a stream that nobody holds. The source is closed at the end, by the
     thread that reads it. It waits while ``capacity`` frames do; with ``drop_oldest`` the oldest
-    of them is thrown away instead. Frames come no earlier, and the source may take no longer, than
+    of them is thrown away instead. ``ahead`` frames may be in the path or ready beside the one that
+    is submitted. Frames come no earlier, and the source may take no longer, than
     ``clock`` says."""
 
     def __init__(
@@ -65,8 +66,11 @@ class Transfer:
         capacity: int,
         drop_oldest: bool,
         clock: SourceClock,
+        ahead: int | None = None,
     ) -> None:
-        self._path, self._depth, self._source = path, path.depth, source
+        self._path, self._source = path, source
+        self._ahead = path.depth if ahead is None else ahead
+        self._depth = max(1, min(path.depth, self._ahead))
         self._capacity, self._drop_oldest = capacity, drop_oldest
         self._clock = clock
         self._process = os.getpid()
@@ -277,7 +281,7 @@ class Transfer:
         if self._stopped or in_flight >= self._depth:
             return (None,)
         # What is ready counts too: a caller who takes nothing lets no more be restored.
-        if self._waiting and in_flight + len(self._ready) <= self._depth:
+        if self._waiting and in_flight + len(self._ready) <= self._ahead:
             read = self._waiting.popleft()
             self._wake()
             return (read,)

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 AUTO_MEMORY_BYTES = 192 * 2**20
 AUTO_TILE_PX = (128, 1024)
 AUTO_STEP_PX = 32
+DEVICE_TILE_PX = 2048  # of a frame that is cut: larger ones would leave less in common
 ASSUMED_BYTES_PER_PIXEL = 4096
 ENGINE_OVERHEAD = 2.1  # ONNX Runtime 1.32 took 2.1 times the graph's live tensors (edge-s, 512x512)
 
@@ -75,6 +76,19 @@ def auto_tile(facts: ModelFacts, halo: int, blend: int, memory_limit: int | None
     return side
 
 
+def device_tile(facts: ModelFacts, halo: int, blend: int, most_px: int) -> int:
+    """Side of the largest square tile of so many pixels, as `auto_tile` on a device of its own."""
+    steps = SizeRule(facts.size_rule.up(AUTO_STEP_PX), 0)
+    side = steps.down(min(math.isqrt(most_px), DEVICE_TILE_PX))
+    needed = max(2 * halo + 3 * blend + facts.size_multiple, facts.min_size_px)
+    if needed > side:
+        raise TilingError(
+            f"halo={halo} and blend={blend} need tiles of at least {needed} pixels, and there is "
+            f"memory for {side}; close what else uses the device, or take a smaller halo"
+        )
+    return side
+
+
 @dataclass(frozen=True)
 class Cut:
     """How frames of any size are cut for one network.
@@ -111,9 +125,11 @@ class Cut:
         halo: int,
         blend: int,
         memory_limit: int | None = None,
+        most_px: int | None = None,
     ) -> Cut:
         """Choose by what a caller asks for and the only tile that the engine takes, if any;
-        ``memory_limit`` is of an automatic tile.
+        ``memory_limit`` is of an automatic tile, as are ``most_px``, for which the engine itself
+        says that it has memory.
 
         Raises:
             TilingError: a tile that cannot be, or none that halo and blend leave anything of.
@@ -123,6 +139,9 @@ class Cut:
             raise TilingError(f"halo={halo!r}, blend={blend!r}: need whole pixels")
         if chosen != "auto":
             return cls(facts, chosen, halo, blend, fixed is not None)
+        if most_px is not None:
+            side = device_tile(facts, halo, blend, most_px)
+            return cls(facts, (side, side), halo, blend, whole_px=most_px, is_automatic=True)
         side = auto_tile(facts, halo, blend, memory_limit)
         log.info("tiles of %d pixels, halo %d, by the memory at hand", side, halo)
         whole_px = int(side * side * (WHOLE if memory_limit is None else 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -12,19 +12,19 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from mirnet_edge.cuda import Event, Owner, Stream, open_device
+from mirnet_edge.cuda import Owner, Stream, open_device
 from mirnet_edge.engines.card import BESIDE, DeviceBytes, kind_path
 from mirnet_edge.engines.protocol import Tiles
+from mirnet_edge.engines.side_tensors import TensorBlock
+from mirnet_edge.engines.tile_buffers import TileBuffers
+from mirnet_edge.engines.timing import batch_times_ms
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.pooling.tensors import OWN, STATISTIC
 from mirnet_edge.trt.activations import ActivationMemory
-from mirnet_edge.trt.batches import PlanRunner, TileBuffers
+from mirnet_edge.trt.batches import PlanRunner
 from mirnet_edge.trt.plan import LoadedPlan, load_tensorrt, read_plan
 from mirnet_edge.trt.pooling import TensorRTPooling
-from mirnet_edge.trt.side_tensors import TensorBlock
-
-WARM_UP_RUNS = 10
 
 
 class TensorRTEngine(Owner):
@@ -117,7 +117,7 @@ class TensorRTEngine(Owner):
         self.batch = taken.shape[0]
         self.fixed_size = (taken.shape[2], taken.shape[3])
         self.facts = self.card.facts if self.card else _facts_of_planes(taken.shape, given.shape)
-        self._tiles = self._own(TileBuffers(self._plan, self.stream, self.lock))
+        self._tiles = self._own(TileBuffers(self.path.name, taken, given, self.stream, self.lock))
         self.image, self.restored = self._tiles.image, self._tiles.restored
         self._side_addresses: dict[str, int] = {}
         if self.inputs[1:]:
@@ -219,21 +219,9 @@ class TensorRTEngine(Owner):
         """
         with self._in_use():
             return (
-                self._times(self._runner.enqueue, runs),
-                self._times(self._runner.launch, runs) if self.graph else [],
+                batch_times_ms(self.stream, self._runner.enqueue, runs),
+                batch_times_ms(self.stream, self._runner.launch, runs) if self.graph else [],
             )
-
-    def _times(self, queue: Callable[[], None], runs: int) -> list[float]:
-        times_ms = []
-        with self.device.current(), Event(self.device) as start, Event(self.device) as end:
-            for run in range(-WARM_UP_RUNS, runs):
-                start.record(self.stream)
-                queue()
-                end.record(self.stream)
-                end.synchronize()
-                if run >= 0:
-                    times_ms.append(end.elapsed_ms(start))
-        return times_ms
 
     def layer_times(self, runs: int = 10) -> dict[str, float]:
         """Measure mean milliseconds of each layer by TensorRT's name for it, in the order they run.

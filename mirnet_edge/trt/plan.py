@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from mirnet_edge._imports import require
 from mirnet_edge.cuda import Device, Owner
 from mirnet_edge.engines.card import EngineCard, TensorFacts, card_path
+from mirnet_edge.engines.side_tensors import SIDE_TENSOR, place_of
 from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, first_line
 from mirnet_edge.trt.activations import ActivationMemory
 from mirnet_edge.trt.log import Log, lacks_memory
 from mirnet_edge.trt.plugins import HOW, find_library, load_library
-from mirnet_edge.trt.side_tensors import SIDE_TENSOR, place_of
 
 FLOATS = {"FLOAT": "float32", "HALF": "float16"}
 """What numpy calls the ``trt.DataType`` that an engine may take and give."""

@@ -1,4 +1,4 @@
-"""What apply and gather plans take and give beside the image: names, shapes, and places in memory.
+"""What apply and gather engines take and give beside the image: names, shapes, places in memory.
 
 Many small tensors lie in one piece of memory, so that one copy moves them all.
 """
