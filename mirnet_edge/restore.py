@@ -147,12 +147,10 @@ class Restorer:
         self._closed = False
         self.facts: ModelFacts = facts_of_engine(engine)
         self._path: HostPath | DevicePath | None = None
-        # What a TensorRT engine takes is on its card, and has been compared with the limit there.
         self._host_limit = None if works_on_device(engine) else self._memory_limit
         try:
-            self._cut = cut_for_engine(
-                engine, self.facts, self._asked_tile, self._halo, self._blend, self._memory_limit
-            )
+            halo, blend, limit = self._halo, self._blend, self._memory_limit
+            self._cut = cut_for_engine(engine, self.facts, self._asked_tile, halo, blend, limit)
             self._noise = NoiseLevel.for_network(self.facts, self._asked_noise)
             settings = self._settings
             if self._cut.tile is None and settings is None:

@@ -8,9 +8,7 @@ What is not as it should be is told with the notes of the engine, and with the f
 from __future__ import annotations
 
 import gc
-import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +20,6 @@ from device_frames import OnDevice, assert_near, frame_of
 from edge_restorers import FORMATS, frame_in
 
 import mirnet_edge as me
-from mirnet_edge.cuda import DeviceBuffer, Event, Graph, PinnedBuffer, Stream, open_device
 from mirnet_edge.device.batch_loop import BatchLoop
 from mirnet_edge.engines.compiled import engine as compiled_engine
 from mirnet_edge.engines.compiled.torch_device import why_no_cuda
@@ -77,64 +74,6 @@ def error_of(found: np.ndarray, expected: np.ndarray) -> float:
     """The largest, against the largest value."""
     assert np.isfinite(found).all(), f"{(~np.isfinite(found)).sum()} values are not finite"
     return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
-
-
-# The driver, through whatever there is
-
-
-def test_the_driver_copies_times_and_captures() -> None:
-    device = open_device()
-    print(f"\n{device.facts}, by {getattr(device.driver, '__name__', 'ctypes')}")
-    source = np.random.default_rng(0).integers(0, 256, (1 << 20,), np.uint8)
-    with (
-        Stream(device) as stream,
-        DeviceBuffer(device, source.nbytes) as memory,
-        DeviceBuffer(device, source.nbytes) as other,
-        PinnedBuffer(device, source.shape, np.uint8) as pinned,
-        Event(device) as start,
-        Event(device) as end,
-    ):
-        start.record(stream)
-        memory.upload(source, stream=stream)
-        other.fill(7, stream=stream)
-        stream.synchronize()
-        copied = Graph(stream, lambda: other.copy_from(memory.address, 1000, stream=stream))
-        copied.launch(stream)
-        other.download(pinned.array, stream=stream)
-        end.record(stream)
-        stream.synchronize()
-        copied.close()
-        np.testing.assert_array_equal(pinned.array[:1000], source[:1000])
-        assert (pinned.array[1000:] == 7).all()
-        assert 0 < end.elapsed_ms(start) < 1000
-    free, total = device.memory()
-    assert 0 < free < total
-
-
-def test_a_thread_that_ends_leaves_no_context() -> None:
-    found: list[Any] = []
-
-    def work() -> None:
-        device = open_device()
-        with Stream(device) as stream, DeviceBuffer(device, 64) as memory:
-            array = np.arange(64, dtype=np.uint8)
-            memory.upload(array, stream=stream)
-            back = np.empty_like(array)
-            memory.download(back, stream=stream)
-            stream.synchronize()
-        found.append(back)
-        found.append(float(torch.ones(4, device="cuda").sum()))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    np.testing.assert_array_equal(found[0], np.arange(64))
-    assert found[1] == 4
-
-
-def test_memory_that_is_not_there() -> None:
-    with pytest.raises(me.DeviceMemoryError, match="out of memory"):
-        DeviceBuffer(open_device(), 1 << 42)
 
 
 # Forms
@@ -381,108 +320,3 @@ def test_a_size_that_stays_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert engine.compiled, "a size that is said to stay is compiled at once"
         np.testing.assert_array_equal(restore(frame), found[-1])
-
-
-# Memory
-
-
-def test_all_is_given_back() -> None:
-    device = open_device()
-    frame = frame_of(400, 600)
-
-    def once() -> int:
-        with (
-            me.CompiledEngine(EDGE, mode="off") as engine,
-            me.Restorer(engine, noise=15, tile=None) as restore,
-        ):
-            restore(frame)
-            held = engine.device_bytes
-            assert held.activations > 1 << 20
-            assert held.weights > 1 << 16
-        gc.collect()
-        torch.cuda.empty_cache()
-        return device.memory()[0]
-
-    once()
-    free = [once() for _ in range(4)]
-    assert free[0] - free[-1] < 16 << 20, f"{free} bytes free after each"
-
-
-def test_too_large_a_tile_is_an_error_and_the_next_one_none() -> None:
-    network = me.load_model(EDGE)
-    side = 4096
-    with me.CompiledEngine(network, precision="fp16", mode="off") as engine:
-        _, total = open_device().memory()
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (1 << 30) / total))
-        try:
-            with pytest.raises(me.DeviceMemoryError, match="out of memory"):
-                engine.fit((side, side))
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0)
-        torch.cuda.empty_cache()
-        tiles = tiles_for(network, 1, (64, 64))
-        assert error_of(engine.run(tiles), reference_of(network, tiles)) < ERRORS["fp16"]
-
-
-def test_tiles_follow_the_memory_there_is() -> None:
-    frame = frame_of(600, 800)
-    with me.CompiledEngine(EDGE, mode="off") as engine:
-        with me.Restorer(engine, noise=15) as restore:
-            expected = restore(frame)
-            assert restore.timings.tiles == 1
-        with me.Restorer(engine, noise=15, memory_limit=100 << 20) as restore:
-            found = restore(frame)
-            assert restore.timings.tiles > 1, engine.pixels_within(100 << 20)
-            assert psnr(np.float32(found) / 255, np.float32(expected) / 255) > 35
-
-
-# Opening by name
-
-
-def test_a_checkpoint_is_opened_on_the_gpu(photo: np.ndarray) -> None:
-    with me.Restorer(EDGE, noise=15) as restore:
-        assert isinstance(restore.engine, me.CompiledEngine)
-        restored = restore(photo)
-    bundled = next(model for model in me.bundled_models() if model.name == EDGE)
-    with me.Restorer(bundled.weights, noise=15) as restore:
-        assert isinstance(restore.engine, me.CompiledEngine)
-        np.testing.assert_array_equal(restore(photo), restored)
-    with me.Restorer(EDGE, provider="CPUExecutionProvider", noise=15) as restore:
-        assert isinstance(restore.engine, me.OnnxEngine)
-
-
-def test_an_engine_that_is_closed() -> None:
-    engine = me.CompiledEngine(tiny("edge"), mode="off")
-    engine.close()
-    engine.close()
-    with pytest.raises(me.EngineError, match="closed"):
-        engine.fit((48, 48))
-
-
-# Figures
-
-
-def test_figures_of_a_camera_frame(caplog: pytest.LogCaptureFixture) -> None:
-    """edge-s at 1080p: the whole of a frame is the engine, the copies, and a millisecond."""
-    caplog.set_level(logging.INFO, "mirnet_edge")
-    frame = frame_of(*FRAME)
-    began = time.perf_counter()
-    with (
-        me.CompiledEngine(EDGE, mode="default") as engine,
-        me.Restorer(engine, noise=15, tile=None, frame_size=FRAME) as restore,
-    ):
-        ready_s = time.perf_counter() - began
-        assert engine.compiled, engine.notes
-        buffers = restore.buffers(frame.shape)
-        np.copyto(buffers.frame, frame)
-        for _ in range(30):
-            restore(buffers.frame, out=buffers.restored)
-        latency = restore.latency(20)
-        _, graph_ms = engine.measure(30)
-        engine_ms = float(np.median(graph_ms))
-        said = f"ready after {ready_s:.1f} s, engine {engine_ms:.2f} ms, {latency}, {engine.proof}"
-        print(f"\n{said}\n{caplog.text[-2000:]}")
-        copies_ms = latency.upload.p50 + latency.download.p50
-        assert latency.total.p50 <= engine_ms + copies_ms + 1.0, said
-        assert "without CUDA graphs" not in caplog.text, caplog.text
-        np.testing.assert_array_equal(buffers.restored, restore(frame))
