@@ -67,6 +67,8 @@ class FakeGpu:
         resets: how often the device was reset.
         lost: whether every call fails, until the device is reset.
         locked: sizes of page-locked memory of the host, by address.
+        pages: the same of memory that was not allocated, but locked where it is. It is no part of
+            `live` and `made`: callers decide how many results they have.
         running: held while the device works; several threads may wait for it.
     """
 
@@ -86,6 +88,7 @@ class FakeGpu:
     detached: list[int] = field(default_factory=list)
     memory: dict[int, np.ndarray] = field(default_factory=dict)
     locked: dict[int, int] = field(default_factory=dict)
+    pages: dict[int, int] = field(default_factory=dict)
     queues: dict[int, Queue] = field(default_factory=dict)
     graphs: dict[int, list[tuple[Work, float]]] = field(default_factory=dict)
     thread: threading.local = field(default_factory=threading.local)

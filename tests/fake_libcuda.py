@@ -102,6 +102,20 @@ class FakeLibcuda:
                 return self._give(pointer, facts[attribute], self._code("cuPointerGetAttribute"))
         return CUresult.CUDA_ERROR_INVALID_VALUE
 
+    def cuMemHostRegister_v2(self, address: Any, size: ctypes.c_size_t, flags: int) -> int:
+        gpu, at = self.gpu, value(address)
+        assert at % 4096 == 0, "what else is in the page cannot be locked"
+        if code := self._code("cuMemHostRegister"):
+            return code
+        gpu.locked[at] = gpu.pages[at] = size.value
+        return CUresult.CUDA_SUCCESS
+
+    def cuMemHostUnregister(self, address: Any) -> int:
+        if self.gpu.locked.pop(value(address), None) is None:
+            return CUresult.CUDA_ERROR_INVALID_VALUE
+        del self.gpu.pages[value(address)]
+        return self._code("cuMemHostUnregister")
+
     # Streams of others
 
     def cuEventCreate(self, event: Any, flags: int) -> int:

@@ -28,7 +28,7 @@ class FakeTorchDevice:
         self.where = torch.device("cpu")
         self.failures: dict[str, Exception] = {}
         self.no_compiler = ""
-        self.pools = 0
+        self.pools = self.abandoned = 0
         self.queued: list[bool] = []
 
     def _fail(self, what: str) -> None:
@@ -41,6 +41,9 @@ class FakeTorchDevice:
     def make_pool(self) -> object:
         self.pools += 1
         return object()
+
+    def abandon(self, pool: object) -> None:
+        self.abandoned += 1
 
     def pool_bytes(self, pool: object) -> int:
         return 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from typing import Any
 
@@ -10,7 +11,16 @@ import pytest
 import torch
 
 import mirnet_edge as me
-from mirnet_edge.cuda import DeviceBuffer, Event, Graph, PinnedBuffer, Stream, open_device
+from mirnet_edge.cuda import (
+    DeviceBuffer,
+    Event,
+    Graph,
+    LockedPages,
+    PinnedBuffer,
+    Stream,
+    is_page_locked,
+    open_device,
+)
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -68,3 +78,22 @@ def test_a_thread_that_ends_leaves_no_context() -> None:
 def test_memory_that_is_not_there() -> None:
     with pytest.raises(me.DeviceMemoryError, match="out of memory"):
         DeviceBuffer(open_device(), 1 << 42)
+
+
+def test_pages_are_locked_where_they_are() -> None:
+    device = open_device()
+    source = np.random.default_rng(0).integers(0, 256, (1 << 20,), np.uint8)
+    pages = LockedPages(device, source.shape, np.uint8)
+    array = pages.lend(LockedPages.close)
+    memory = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
+    unknown = np.frombuffer(memory, np.uint8)  # of which only the driver knows
+    assert is_page_locked(device, array[5:])
+    assert is_page_locked(device, unknown[5:]), "the driver does not say"
+    with Stream(device) as stream, DeviceBuffer(device, source.nbytes) as there:
+        there.upload(source, stream=stream)
+        there.download(array, stream=stream)
+        stream.synchronize()
+        np.testing.assert_array_equal(array, source)
+    pages.close()
+    assert not is_page_locked(device, array)
+    np.testing.assert_array_equal(array, source)

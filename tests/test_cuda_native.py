@@ -130,6 +130,18 @@ def test_an_array_keeps_its_memory(library: FakeNativeLibcuda) -> None:
     assert library.freed["host"] == 1
 
 
+def test_nothing_is_freed_in_a_context_that_came_later(library: FakeNativeLibcuda) -> None:
+    """Where a device was reset, the same handle may be something else's."""
+    device = open_device()
+    pinned = PinnedBuffer(device, (8,), np.uint8)
+    kept = pinned.array
+    pinned.close()
+    device._context.detach()
+    del kept
+    gc.collect()
+    assert library.freed["host"] == 0
+
+
 def test_errors(library: FakeNativeLibcuda, bare: FakeGpu) -> None:
     device = open_device()
     with pytest.raises(me.DeviceMemoryError, match="allocating GPU memory: out of memory, 4,"):

@@ -29,7 +29,6 @@ CHUNKS = [1 << bits for bits in range(36, 19, -1)]
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
     pytest.importorskip("tensorrt", exc_type=ImportError)
-    pytest.importorskip("pycuda.driver", exc_type=ImportError)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,6 @@ HALF = 5e-3
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Engines of either, in FP16 and with float16 tiles, two to a batch."""
     pytest.importorskip("tensorrt", exc_type=ImportError)
-    pytest.importorskip("pycuda.driver", exc_type=ImportError)
     folder = tmp_path_factory.mktemp("plans")
     made = {}
     for name, (variable, network) in SOURCES.items():

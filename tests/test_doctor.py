@@ -62,6 +62,7 @@ def test_a_laptop_without_a_gpu_is_healthy(laptop: System) -> None:
     for name in ("TensorRT", "pycuda"):
         assert checks[name].status == "optional"
         assert checks[name].fix == 'pip install "mirnet-edge[tensorrt]"'
+    assert "called by ctypes" in checks["pycuda"].detail
     assert checks["nvcc"].fix == "sudo apt install nvidia-cuda-toolkit"
     assert checks["memory"].detail == "15.6 GiB, 7.8 GiB available"
     assert checks["CPU cores"].detail == "8"

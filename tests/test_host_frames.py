@@ -15,6 +15,7 @@ from device_frames import network as network
 from device_frames import portable as portable
 from device_frames import write as write
 from fake_gpu import FakeGpu
+from fake_libcuda import CUresult
 from frame_paths import Delayed, OneByOne, doubled, eventually, frame, values
 
 import mirnet_edge as me
@@ -117,8 +118,59 @@ def test_results_where_nothing_can_be_locked(write: Write, gpu: FakeGpu) -> None
         expected = restore(given).copy()
         gc.collect()
         restore._path._ends._host_results._free.clear()  # type: ignore[union-attr]
-        gpu.failures["cuMemHostAlloc"] = me.DeviceError("none left")
-        np.testing.assert_array_equal(restore(given), expected)
+        gpu.broken["cuMemHostRegister"] = CUresult.CUDA_ERROR_OUT_OF_MEMORY
+        found = restore(given)
+        assert not is_page_locked(open_device(), found)
+        np.testing.assert_array_equal(found, expected)
+        with pytest.raises(me.DeviceMemoryError, match="locking pages of the host: out of memory"):
+            restore.buffers((37, 75, 3))
+    assert not gpu.pages
+
+
+def test_arrays_outlive_a_gpu_that_is_lost(write: Write, gpu: FakeGpu) -> None:
+    """What the driver allocates would be gone, under arrays that callers hold."""
+    given = frame_of(37, 75)
+    with me.Restorer(write(), halo=8) as restore:
+        buffers = restore.buffers(given.shape)
+        buffers.frame[...] = given
+        kept = restore(given)
+        expected = kept.copy()
+        gpu.lost = True
+        with pytest.raises(me.DeviceError, match="illegal memory access"):
+            restore(buffers.frame)
+        restore.reopen()
+        for known in (gpu.locked, gpu.pages):
+            known.clear()  # with all that was on the device
+        assert not is_page_locked(open_device(), kept)
+        np.testing.assert_array_equal(kept, expected)
+        for _ in range(2):  # into memory that is an ordinary array's now
+            found = restore(buffers.frame, out=buffers.restored)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_all_pages_are_unlocked(write: Write, gpu: FakeGpu) -> None:
+    with me.Restorer(write(), halo=8) as restore:
+        buffers = restore.buffers((37, 75, 3))
+        kept = [restore(buffers.frame) for _ in range(3)]
+        part = kept.pop()[2:5]
+        kept.clear()
+        gc.collect()
+        assert len(gpu.pages) == 5
+    assert len(gpu.pages) == 3, "those that somebody holds"
+    del buffers, part
+    gc.collect()
+    assert not gpu.pages
+    assert not gpu.locked
+
+
+def test_buffers_of_a_gpu_that_shares_memory(write: Write, gpu: FakeGpu) -> None:
+    gpu.integrated = True
+    given = frame_of(37, 75)
+    with me.Restorer(write(), halo=8) as restore:
+        buffers = restore.buffers(given.shape)
+        buffers.frame[...] = given
+        np.testing.assert_array_equal(restore(buffers.frame, out=buffers.restored), restore(given))
+        assert not gpu.pages
 
 
 def test_gray_with_alpha_is_put_together_on_the_host(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fake_torch
-import onnx
 import pytest
 import torch
-from conftest import TINY, RawGraph, lively
+from conftest import TINY, lively
 from fake_gpu import FakeGpu
 from fake_torch import FakeTorchDevice
 
@@ -21,23 +19,9 @@ from mirnet_edge.cuda import open_device
 from mirnet_edge.engines import gpu_there
 from mirnet_edge.engines.compiled import choice, torch_device
 from mirnet_edge.engines.compiled import engine as compiled_engine
-from mirnet_edge.engines.compiled.engine import CompiledEngine
 
 TILE = (32, 40)
 Made = list[FakeTorchDevice]
-
-
-@pytest.fixture
-def portable(raw_graph: RawGraph, tmp_path: Path) -> Callable[..., me.Restorer]:
-    """The same network on ONNX Runtime, which takes any size as well; as it was exported, for a
-    rewrite moves means to where those of tiles are others."""
-    path = tmp_path / "net.onnx"
-    onnx.save(raw_graph("mirnet-v2"), path)
-
-    def opened(**options: Any) -> me.Restorer:
-        return me.Restorer(path, provider="CPUExecutionProvider", tile=TILE, **options)
-
-    return opened
 
 
 @pytest.fixture
@@ -48,32 +32,6 @@ def made(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> Made:
 def tiny(name: str = "mirnet-v2") -> Any:
     """Of the weights that the portable engine has, too."""
     return lively(me.create_model(TINY[name], seed=0))
-
-
-def opened(name: str = "mirnet-v2", **options: Any) -> CompiledEngine:
-    return me.CompiledEngine(tiny(name), **{"precision": "fp32", "mode": "off", **options})
-
-
-class Compiler:
-    """In place of ``torch.compile``: notes what it is asked for."""
-
-    def __init__(self, change: Callable[[Any], Any] = lambda found: found) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self._change = change
-
-    def __call__(self, form: Any, **options: Any) -> Any:
-        self.asked.append(options)
-        return lambda *given: self._change(form(*given))
-
-
-@pytest.fixture
-def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
-    found = Compiler()
-    monkeypatch.setattr(torch, "compile", found)
-    return found
-
-
-# Which engine a checkpoint gets
 
 
 @pytest.fixture
@@ -167,7 +125,7 @@ def test_bench_measures_it(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(choice, "torch_may_use_gpu", lambda: True)
     monkeypatch.setattr(choice, "why_no_cuda", str)
-    monkeypatch.setattr(torch, "compile", Compiler())
+    monkeypatch.setattr(torch, "compile", lambda form, **_: form)
     # The fake GPU's clock stands still but for copies.
     monkeypatch.setattr(compiled_engine, "batch_times_ms", lambda *_: [1.0, 2.0])
     found = bench_engine(checkpoint, runs=2, tile=TILE)

@@ -90,7 +90,9 @@ def test_operation_by_operation(name: str, precision: Any) -> None:
         assert not engine.compiled
         error = error_of(found, reference_of(network, tiles))
         assert error <= ERRORS[precision], (error, engine.proof)
-        np.testing.assert_array_equal(engine.run(tiles), found)
+        # Not bit for bit: among the algorithms of cuDNN, of which the fastest is taken, are some
+        # that add in no fixed order (mirnet in FP32: 4.8e-7 between two runs on an H100).
+        assert error_of(engine.run(tiles), found) <= ERRORS[precision] / 10
         enqueue_ms, graph_ms = engine.measure(5)
         assert len(enqueue_ms) == len(graph_ms) == 5, "no CUDA graph"
 

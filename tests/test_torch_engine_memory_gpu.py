@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,6 +147,45 @@ def test_an_engine_that_is_closed() -> None:
     engine.close()
     with pytest.raises(me.EngineError, match="closed"):
         engine.fit((48, 48))
+
+
+LOST = """
+import numpy as np
+import mirnet_edge as me
+
+frame = np.random.default_rng(0).integers(0, 256, (150, 250, 3), np.uint8)
+engine = me.CompiledEngine("edge-s-denoise", mode="off")
+with me.Restorer("edge-s-denoise", noise=15, tile=None) as restore:
+    kept = restore(frame)
+    expected = kept.copy()
+    restore._path._machine.kernels.advance(8, stream=restore.engine.stream)  # of nobody's memory
+    for again in (lambda: restore(frame), restore.reopen):
+        try:
+            again()
+            raise SystemExit("on a device that is lost")
+        except me.MirnetEdgeError as error:
+            print("told:", error, flush=True)
+try:
+    engine.close()
+except me.DeviceError as error:
+    print("told:", error, flush=True)
+assert (kept == expected).all()
+print("went on", flush=True)
+"""
+
+
+def test_a_device_that_is_lost_ends_no_process() -> None:
+    """In a process of its own, where PyTorch's destructors run at the end as well."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOST],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert "PyTorch works on it too; start the process again" in done.stdout
+    assert "went on" in done.stdout
 
 
 # Figures

@@ -35,7 +35,6 @@ SHAPE = (3, 20, 36)
 @pytest.fixture(autouse=True)
 def installed() -> None:
     pytest.importorskip("tensorrt", exc_type=ImportError)
-    pytest.importorskip("pycuda.driver", exc_type=ImportError)
 
 
 @pytest.fixture

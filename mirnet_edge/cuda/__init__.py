@@ -24,7 +24,7 @@ from mirnet_edge.cuda.device import Device, Owner, open_device
 from mirnet_edge.cuda.driver import DeviceFacts
 from mirnet_edge.cuda.kernels import Kernel, Kernels
 from mirnet_edge.cuda.memory import DeviceBuffer, MirroredBuffer, PinnedBuffer
-from mirnet_edge.cuda.page_locked import is_page_locked
+from mirnet_edge.cuda.page_locked import LockedPages, is_page_locked
 from mirnet_edge.cuda.streams import Event, Graph, Stream
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Graph",
     "Kernel",
     "Kernels",
+    "LockedPages",
     "MirroredBuffer",
     "Owner",
     "PinnedBuffer",

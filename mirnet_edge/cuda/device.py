@@ -33,9 +33,14 @@ Owned = TypeVar("Owned", bound="Owner")
 
 
 class Device:
-    """One GPU, what it is (`facts`), and its primary context; made by `open_device`."""
+    """One GPU, what it is (`facts`), and its primary context; made by `open_device`.
+
+    Attributes:
+        shared_with: libraries that work in the context for us, and cannot go on after a reset.
+    """
 
     def __init__(self, index: int) -> None:
+        self.shared_with: set[str] = set()
         pycuda = _load_pycuda()
         self.library = _load_library()
         # For this package alone, like the library.
@@ -113,7 +118,7 @@ def revive(device: Device) -> None:
     anew. What other libraries had in its primary context goes too. One that answers is left alone.
 
     Raises:
-        DeviceError: the driver does not give it back.
+        DeviceError: the driver does not give it back, or it is `shared_with` a library.
     """
     try:
         with device.doing("looking whether the GPU answers"):
@@ -123,6 +128,12 @@ def revive(device: Device) -> None:
         return
     except DeviceError as error:
         lost = error
+    if device.shared_with:
+        # They keep handles and memory for as long as the process lives, and would use them.
+        raise DeviceError(
+            f"{lost}. It cannot be reset in this process, where {' and '.join(device.shared_with)} "
+            "works on it too; start the process again"
+        ) from lost
     # All must be gone before the reset: what is freed later would be freed in the new context,
     # where the same addresses may be something else.
     with suppress(DeviceError), device.current():

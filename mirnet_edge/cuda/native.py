@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from ctypes import c_size_t as Size
 from ctypes import c_void_p as Handle
 from types import SimpleNamespace
@@ -68,22 +67,18 @@ class NativeDriver:
     def _pop(self) -> None:
         self.make("cuCtxPopCurrent_v2")
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Have the context on the thread's stack in a block, wherever that is."""
-        if self._context is None:
-            yield
-            return
-        self._context.push()
-        try:
-            yield
-        finally:
-            self._pop()
-
     def free(self, function: str, what: Handle) -> None:
         """Free something, in a destructor: nobody could catch an error, and the process may end."""
-        with suppress(Exception), self.entered():
-            self.call(function, what)
+        if self._context is None:
+            # It went with the context. In another that was made since, the handle may be
+            # something else's.
+            return
+        with suppress(Exception):
+            self._context.push()
+            try:
+                self.call(function, what)
+            finally:
+                self._pop()
 
     # What pycuda has as classes and functions of the module.
 

@@ -3,14 +3,13 @@ CPU: those that a caller fills and reads, and results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mirnet_edge.cuda import Device, Owner, PinnedBuffer
+from mirnet_edge.cuda import Device, LockedPages, Owner
 from mirnet_edge.errors import DeviceError, FrameError
 from mirnet_edge.frame_path import FrameBuffers
 
@@ -25,30 +24,13 @@ def page_locked_buffers(
 ) -> FrameBuffers:
     """A frame to fill, and one to read; see `FrameBuffers`."""
     try:
-        both = [PinnedBuffer(device, side, dtype) for side in (shape, restored)]
+        if device.facts.integrated:  # whose kernels read mapped memory, and that is another
+            return FrameBuffers(np.zeros(shape, dtype), np.zeros(restored, dtype))
+        both = [LockedPages(device, side, dtype) for side in (shape, restored)]
     except (TypeError, ValueError) as error:
         raise FrameError(f"buffers of shape {shape}, {dtype!r}: {error}") from error
-    frame, out = (np.asarray(_Lent(memory, PinnedBuffer.close)) for memory in both)
-    for array in (frame, out):
-        array.fill(0)
+    frame, out = (pages.lend(LockedPages.close) for pages in both)
     return FrameBuffers(frame, out)
-
-
-class _Lent:
-    """Memory that an array refers to as its base; given back when no view is left."""
-
-    def __init__(self, memory: PinnedBuffer, give_back: Callable[[PinnedBuffer], None]) -> None:
-        self._memory, self._give_back = memory, give_back
-        # Held as well: whoever closes the memory frees it with the last array of it.
-        self._array = memory.array
-        self.__array_interface__ = self._array.__array_interface__
-
-    def __del__(self) -> None:
-        # Nobody could catch an error. The memory, where this is the last to hold it, goes inside
-        # the context, as the driver wants it.
-        with suppress(Exception), self._memory.device.current():
-            self._give_back(self._memory)
-            del self._array
 
 
 class HostResults(Owner):
@@ -56,44 +38,41 @@ class HostResults(Owner):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self._free: list[PinnedBuffer] = []
+        self._free: list[LockedPages] = []
         self._made = 0  # those that are free and those that are lent
         self._opened()
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of arbitrary contents; of ordinary memory where enough is lent."""
         item = np.dtype(dtype)
-        size_bytes = int(np.prod(shape)) * item.itemsize
         lent = self._made - len(self._free)
-        if lent >= RESULTS_LENT or not 0 < size_bytes <= LARGEST_BYTES:
+        if lent >= RESULTS_LENT or not 0 < math.prod(shape) * item.itemsize <= LARGEST_BYTES:
             return np.empty(shape, item)
-        memory = self._memory(shape, item)
-        if memory is None:
-            return np.empty(shape, item)
-        return np.asarray(_Lent(memory, self._take_back))
+        pages = self._pages(shape, item)
+        return np.empty(shape, item) if pages is None else pages.lend(self._take_back)
 
-    def _memory(self, shape: tuple[int, ...], item: np.dtype[Any]) -> PinnedBuffer | None:
-        """Some that is there, or new; None where the machine has none to lock."""
+    def _pages(self, shape: tuple[int, ...], item: np.dtype[Any]) -> LockedPages | None:
+        """Some that are there, or new; None where the machine has none to lock."""
         while self._free:
-            memory = self._free.pop()
-            if (memory.array.shape, memory.array.dtype) == (shape, item):
-                return memory
-            memory.close()  # of another kind of frame: frames whose size changes would hoard it
+            pages = self._free.pop()
+            if (pages.array.shape, pages.array.dtype) == (shape, item):
+                return pages
+            pages.close()  # of another kind of frame: frames whose size changes would hoard it
             self._made -= 1
         try:
-            memory = PinnedBuffer(self.device, shape, item)
+            pages = LockedPages(self.device, shape, item)
         except DeviceError:
             return None
         self._made += 1
-        return memory
+        return pages
 
-    def _take_back(self, memory: PinnedBuffer) -> None:
+    def _take_back(self, pages: LockedPages) -> None:
         # In any thread, at any time: an append is whole, and nothing is counted here. A result may
         # outlive its Restorer: nobody would lend its memory again.
         if self._closed:
-            memory.close()
+            pages.close()
         else:
-            self._free.append(memory)
+            self._free.append(pages)
 
     def _release(self) -> None:
         while self._free:

@@ -153,7 +153,7 @@ class DevicePath(Owner):
 
         Args:
             frame: see `foreign.describe`; of the host or of this GPU. It must not change until
-                it is collected where it is on the GPU.
+                it is collected where it is on the GPU or in page-locked memory.
             out: written to; on the host or the GPU. None allocates where the frame is.
             progress: called once, at the end.
         """
@@ -283,7 +283,10 @@ class DevicePath(Owner):
         passes = ticket.passes
         counts = passes.passes, passes.samples
         nonfinite = int(slot.clock.array[NONFINITE])
-        self.timings = Timings(len(passes), pre, engine, post, *counts, ticket.level, nonfinite)
+        precision = str(getattr(self._machine.engine, "precision", "")).upper()
+        self.timings = Timings(
+            len(passes), pre, engine, post, *counts, ticket.level, nonfinite, precision
+        )
 
     def _refuse_nonfinite(self) -> None:
         if self._nan == "raise" and (count := self.timings.nonfinite):

@@ -39,6 +39,9 @@ USE_OF_EXTRA = {
     "photos": "used for 16 bits a colour channel and JPEG XL",
     "serve": "used to serve models over HTTP",
 }
+USE_OF_PACKAGE = {
+    "pycuda": "not needed: where it is missing, the driver of an NVIDIA GPU is called by ctypes",
+}
 
 
 def _gib(size_bytes: int) -> str:
@@ -68,7 +71,8 @@ def _package(names: tuple[str, ...], module: str, absent: Check) -> Probe:
 
 def _of_extra(package: str) -> Probe:
     extra, names = EXTRA_OF_PACKAGE[package], DISTRIBUTIONS.get(package, (package,))
-    detail, fix = f"not installed; {USE_OF_EXTRA[extra]}", f'pip install "mirnet-edge[{extra}]"'
+    use = USE_OF_PACKAGE.get(package, USE_OF_EXTRA[extra])
+    detail, fix = f"not installed; {use}", f'pip install "mirnet-edge[{extra}]"'
     # The folder "cuda" is shared by all of NVIDIA's packages for Python.
     module = "cuda.bindings" if package == "cuda" else package
     return _package(names, module, Check(names[0], "optional", detail, fix))

@@ -322,9 +322,10 @@ class CompiledEngine(Owner):
     def _drop_forms(self) -> None:
         forms, self._forms = self._forms, None
         if forms is not None:
-            self.stream.synchronize()
-            forms.close()
-            self._place.torch.release()
+            try:
+                forms.close()
+            finally:
+                self._place.torch.release()
 
     def run(self, tiles: Tiles) -> Tiles:
         """Restore (N, in_planes, H, W) float32 in [0, 1], any N from 1, to the channels of the
@@ -383,13 +384,12 @@ class CompiledEngine(Owner):
             super().close()
 
     def _release(self) -> None:
-        try:
-            self._drop_forms()
-        finally:
-            place = self.__dict__.pop("_place", None)
-            if place is not None:
-                place.forget()
-            super()._release()
+        with self._owned:  # closed last, whatever fails on the way
+            try:
+                self._drop_forms()
+            finally:
+                if place := self.__dict__.pop("_place", None):
+                    place.forget()
 
 
 def _ignore(_: object) -> None:

@@ -176,11 +176,12 @@ class BatchOfForm(Owner):
             self._graph.launch(self._place.stream)
 
     def _release(self) -> None:
-        # What is queued still works in the pool.
-        with self._owned:
-            self._place.stream.synchronize()
-        del self._call
-        self._pool = None
+        try:
+            with self._owned:
+                self._place.stream.synchronize()  # what is queued still works in the pool
+        finally:
+            self.__dict__.pop("_call", None)
+            self._pool = None
 
 
 class TileForms(Owner):
@@ -231,10 +232,18 @@ class TileForms(Owner):
         return self._pooled
 
     def _release(self) -> None:
-        super()._release()
-        # Views of memory that is gone; and the pool, whose memory goes back when nobody has it.
-        del self.image, self.restored
-        self.pool = self._pooled = None
+        try:
+            self._place.stream.synchronize()
+        except DeviceError:
+            if pool := self.__dict__.get("pool"):
+                self._place.torch.abandon(pool)
+        try:
+            super()._release()
+        finally:
+            # Views of memory that is gone; and the pool, whose memory goes back when nobody has it.
+            for name in ("image", "restored", "pool"):
+                self.__dict__.pop(name, None)
+            self._pooled = None
 
 
 class PooledForms(PooledBatches):
@@ -273,8 +282,11 @@ class PooledForms(PooledBatches):
         torch._foreach_copy_(self._gathered, found)
 
     def _release(self) -> None:
-        super()._release()
-        del self._vectors_given, self._region, self._gathered
+        try:
+            super()._release()
+        finally:
+            for name in ("_vectors_given", "_region", "_gathered"):
+                self.__dict__.pop(name, None)
 
 
 def _compile_limits() -> dict[str, Any]:

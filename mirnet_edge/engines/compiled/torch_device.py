@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +68,7 @@ class TorchDevice:
             )
         self._device = device
         self.where = torch.device("cuda", device.facts.index)
+        device.shared_with.add("PyTorch")
         known = torch.cuda.get_arch_list()
         if known and not _serves(known, device.facts.compute_capability):
             raise EngineError(
@@ -87,6 +89,11 @@ class TorchDevice:
         given to anybody else when the work is done."""
         with self._device.current(), torch.cuda.device(self.where):
             return torch.cuda.MemPool()
+
+    def abandon(self, pool: Any) -> None:
+        """Never free a pool, whose GPU is lost: PyTorch would free its memory in a destructor, and
+        end the process where the driver refuses that."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
 
     def pool_bytes(self, pool: Any) -> int:
         """Tell how much a pool holds."""
