@@ -48,8 +48,8 @@ def open_engine(
     ``.onnx`` runs on ONNX Runtime, or on OpenVINO where that is installed and faster on this CPU
     (see `engines.cpu_trial`, which tries it once), a checkpoint (``.pth``, ``.pt``,
     ``.safetensors``) on PyTorch, a plan (``.engine``, ``.plan``) with its card on TensorRT. Where
-    PyTorch can use a GPU, that runs checkpoints and the bundled models whose weights are here,
-    unless ``provider`` is one of the CPU's; see `CompiledEngine`.
+    PyTorch can use a GPU, that runs checkpoints and the bundled models, unless ``provider`` is one
+    of the CPU's, or ``threads`` are given; see `CompiledEngine`.
 
     Args:
         threads: CPU threads; None takes all this process may use.
@@ -64,8 +64,11 @@ def open_engine(
     name = os.fspath(model)
     bundled = bundled_model(name)
     path = bundled.onnx if bundled else Path(name)
-    if bundled and bundled.weights and provider is None and torch_may_use_gpu():
-        path = bundled.weights
+    if bundled and provider is None and threads is None and torch_may_use_gpu():
+        from mirnet_edge.engines.compiled.choice import bundled_engine
+
+        if (engine := bundled_engine(name)) is not None:
+            return engine
     if not os.path.isfile(path):  # noqa: PTH113  # Path's raises for a name of 256 characters
         raise EngineError(
             f"{name:.300}: no such file, and no bundled model of that name (mirnet-edge models "

@@ -23,7 +23,7 @@ from mirnet_edge._imports import EXTRA_OF_PACKAGE
 PACKAGE = Path(me.__file__).parent
 WORKSTATION = {
     *("model.layers", "model.mirnet", "model.mirnet_v2", "model.create", "model.checkpoints"),
-    "model.tensor_files",
+    *("model.tensor_files", "model.exported"),
     *(f"engines.compiled.{name}" for name in ("forms", "network", "proof", "torch_device")),
     *("engines.torch_engine", "workstation.patches", "workstation.train", "workstation.export"),
     *(

@@ -71,8 +71,9 @@ def test_bundled_weights_run_on_a_gpu(made: Made, monkeypatch: pytest.MonkeyPatc
     assert isinstance(
         me.open_engine("edge-s-denoise", provider="CPUExecutionProvider"), me.OnnxEngine
     )
-    # A graph alone has no weights that PyTorch could run.
-    assert isinstance(me.open_engine("edge-m-x2"), me.OnnxEngine)
+    assert isinstance(me.open_engine("edge-s-denoise", threads=1), me.OnnxEngine)
+    monkeypatch.setattr(choice, "why_no_cuda", lambda: "no CUDA")
+    assert isinstance(me.open_engine("edge-s-denoise"), me.OnnxEngine)
 
 
 def test_a_pytorch_that_has_no_gpu(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:

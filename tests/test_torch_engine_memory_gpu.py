@@ -129,12 +129,13 @@ def test_tiles_follow_the_memory_there_is() -> None:
 # Opening by name
 
 
-def test_a_checkpoint_is_opened_on_the_gpu(photo: np.ndarray) -> None:
+def test_a_checkpoint_is_opened_on_the_gpu(photo: np.ndarray, tmp_path: Path) -> None:
     with me.Restorer(EDGE, noise=15) as restore:
         assert isinstance(restore.engine, me.CompiledEngine)
         restored = restore(photo)
-    bundled = next(model for model in me.bundled_models() if model.name == EDGE)
-    with me.Restorer(bundled.weights, noise=15) as restore:
+    path = tmp_path / "edge.safetensors"
+    me.save_model(me.load_model(EDGE), path)
+    with me.Restorer(path, noise=15) as restore:
         assert isinstance(restore.engine, me.CompiledEngine)
         np.testing.assert_array_equal(restore(photo), restored)
     with me.Restorer(EDGE, provider="CPUExecutionProvider", noise=15) as restore:

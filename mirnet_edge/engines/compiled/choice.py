@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 from mirnet_edge.engines.compiled.engine import CompiledEngine
@@ -15,6 +16,15 @@ from mirnet_edge.model.checkpoints import load_model
 log = logging.getLogger(__name__)
 PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider")
 """As ONNX Runtime calls them, so that one option serves every kind of file."""
+
+
+def bundled_engine(name: str) -> CompiledEngine | None:
+    """The engine of a bundled model on the GPU; None where that cannot be used, or the weights not
+    be read: its graph runs without either."""
+    if (reason := why_no_cuda()) or not find_spec("onnx"):
+        log.info("%s runs as a graph: %s", name, reason or "onnx is not installed")
+        return None
+    return CompiledEngine(name)
 
 
 def checkpoint_engine(
