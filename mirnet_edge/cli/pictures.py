@@ -136,7 +136,7 @@ def restore_picture(
     _write(job, target, options, content, (image, replace(after, pixels=restored)))
     height, width = image.pixels.shape[:2]
     timings = {
-        name: None if value is None else round(value, 3)
+        name: round(value, 3) if isinstance(value, float) else value
         for name, value in asdict(restorer.timings).items()
     }
     return {"width": width, "height": height, "scale": restorer.scale, **timings}
