@@ -21,6 +21,7 @@ from mirnet_edge.cli.evaluate import evaluate
 from mirnet_edge.cli.inspect import doctor, gst_path, info, models
 from mirnet_edge.cli.live import live, play
 from mirnet_edge.cli.logs import logs_shown, with_verbosity
+from mirnet_edge.cli.record_report import report
 from mirnet_edge.cli.restore import restore
 from mirnet_edge.cli.serve import serve
 from mirnet_edge.cli.train import train
@@ -44,6 +45,7 @@ COMMANDS = (
     tune,
     bench,
     estimate,
+    report,
     train,
     train_noise_level,
     evaluate,
