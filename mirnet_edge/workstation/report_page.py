@@ -110,7 +110,7 @@ def _quality(races: Sequence[Json]) -> list[str]:
         and figure["noise"] in ("", "auto")
     }  # fmt: skip
     points = [
-        (times["p50"], psnr[race["network"]], f"{race['peer']} {race['shape']}")
+        (times["p50"], psnr[race["network"]], f"{race['network']}, {race['peer']}, {race['shape']}")
         for race in races
         for _, times in race["rows"]
         if times is not None and race["network"] in psnr
