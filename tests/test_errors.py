@@ -37,6 +37,7 @@ FOREIGN = {
     ("cli/restore.py", "UsageError"),
     ("cli/serve.py", "UsageError"),
     ("cli/train.py", "UsageError"),
+    *(("cuda/native.py", "Error"), ("cuda/native.py", "MemoryError")),  # as pycuda has them
     ("device/device_array.py", "AttributeError"),  # what hasattr expects of a property
     ("device/device_array.py", "BufferError"),  # what DLPack expects of an exporter
     ("engines/card.py", "ValueError"),  # with what JSON and the fields raise it becomes ours below
