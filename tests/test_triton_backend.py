@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,6 +111,22 @@ def test_an_engine_that_fails_is_an_internal_error(
         assert code == "INTERNAL"
         assert "out of order" in message
         model.one(frames(1, 8, 8))
+
+
+def test_releases_without_codes_of_errors_have_messages(
+    denoiser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Coarse:
+        code = "none"
+
+        def __init__(self, message: str) -> None:
+            self.text = message
+
+    with loaded(denoiser) as model:
+        monkeypatch.setattr(sys.modules["triton_python_backend_utils"], "TritonError", Coarse)
+        code, message = model.refused(frames(1, 8, 8), noise=-1)
+    assert code == "none"
+    assert "-1" in message
 
 
 def test_other_pixels_dtypes_and_scales(tmp_path: Path) -> None:

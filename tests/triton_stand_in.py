@@ -2,7 +2,7 @@
 with Triton's own protobuf, holds requests and answers against it, and runs the Python backend's
 models with a stand-in for the module that they import.
 
-Written by the documentation of the Python backend; no server has run here.
+Written by the source and documentation of the Python backend; no server has run here.
 """
 
 from __future__ import annotations
