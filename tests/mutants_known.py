@@ -54,7 +54,12 @@ CHOICE, PASSES, QDQ, TRANSFER = (
 CONVOLUTIONS, FUSION = "graph/rewrite/convolutions.py", "graph/rewrite/fusion.py"
 LOADED = "model/tensor_files.py"
 NAMED: tuple[tuple[str, str, str, str], ...] = (
-    (CHOICE, "auto tile >=", "if needed > side:", "if needed >= side:"),
+    (
+        CHOICE,
+        "auto tile >=",
+        "steps.down(side)))\n    if needed > side:",
+        "steps.down(side)))\n    if needed >= side:",
+    ),
     (
         CHOICE,
         "whole frames >=",
