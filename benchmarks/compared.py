@@ -110,7 +110,11 @@ def opened(system: System, weights: Path, device: str) -> tuple[nn.Module | None
         if not (weights / system.file).is_file():
             return None
         network = system.network()
-        network.load_state_dict(dict(system.read(weights / system.file)))
+        try:
+            network.load_state_dict(dict(system.read(weights / system.file)))
+        except ModuleNotFoundError as error:  # of a format that a package alone reads
+            click.echo(f"{system.file}: {error}")
+            return None
         network = network.eval().to(device)
         restore = _of_network(network, device, system.over_luma)
     assert restore is not None, system
