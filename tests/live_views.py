@@ -7,10 +7,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
+from server_thread import served_by
 
 import mirnet_edge as me
 from mirnet_edge.doctor.system import System
@@ -104,15 +104,7 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 @contextlib.contextmanager
 def served(app: Any) -> Iterator[str]:
     """The address of a server of an app, in a thread."""
-    from mirnet_edge.access import listening
     from mirnet_edge.live.server import page_server
 
-    server = page_server(app)
-    with listening("127.0.0.1", 0) as at:
-        thread = Thread(target=server.run, kwargs={"sockets": [at]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{at.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with served_by(page_server(app)) as address:
+        yield address

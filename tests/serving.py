@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 from command_line import ENVIRONMENT
 from PIL import Image
+from server_thread import served_by
 
 from mirnet_edge.engines.fake import FakeEngine
 from mirnet_edge.facts import ModelFacts
@@ -81,18 +81,10 @@ def service(
 @contextlib.contextmanager
 def served(made: Service, token: str | None = None, **options: Any) -> Iterator[str]:
     """The address of a server of a service, in a thread."""
-    from mirnet_edge.access import listening
     from mirnet_edge.serve.server import Server
 
-    server = Server(made, token, **options)
-    with listening("127.0.0.1", 0) as at:
-        thread = Thread(target=server.run, kwargs={"sockets": [at]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{at.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with served_by(Server(made, token, **options)) as address:
+        yield address
 
 
 @contextlib.contextmanager

@@ -7,73 +7,37 @@ What is not as it should be is told with the notes of the engine, and with the f
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, lively
+from compiled_on_gpu import (  # noqa: F401  # fixtures too, which USED names
+    EDGE,
+    ERRORS,
+    USED,
+    caches,
+    error_of,
+    freed,
+    reference_of,
+    tiles_for,
+    tiny,
+    usable_torch,
+)
 from device_frames import OnDevice, assert_near, frame_of
 from edge_restorers import FORMATS, frame_in
 
 import mirnet_edge as me
 from mirnet_edge.device.batch_loop import BatchLoop
 from mirnet_edge.engines.compiled import engine as compiled_engine
-from mirnet_edge.engines.compiled.torch_device import why_no_cuda
 from mirnet_edge.metrics import psnr
 from mirnet_edge.model.support import local_support_px
 
-pytestmark = [pytest.mark.gpu, pytest.mark.slow]
-EDGE = "edge-s-denoise"
+pytestmark = [pytest.mark.gpu, pytest.mark.slow, USED]
 HALF = 5e-3
 """Error of float16 against float32, as a share of the range."""
-ERRORS = {"fp32": 2e-4, "tf32": 1e-2, "fp16": 2e-2}
-"""Of tiny networks whose layers all matter, restored values being up to some units."""
-FRAME = (1080, 1920)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def usable_torch() -> None:
-    if reason := why_no_cuda():
-        pytest.skip(reason)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels of the package go to a cache of these tests' own; what PyTorch compiles stays in
-    its own, so that a second run is quick."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIRNET_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(autouse=True)
-def freed() -> Iterator[None]:
-    yield
-    gc.collect()
-    torch.cuda.empty_cache()
-
-
-def tiny(name: str) -> Any:
-    return lively(me.create_model(TINY[name], seed=0))
-
-
-def tiles_for(network: Any, count: int = 2, size: tuple[int, int] = (48, 72)) -> np.ndarray:
-    shape = (count, network.config.in_planes, *size)
-    return np.random.default_rng(0).random(shape, np.float32)
-
-
-def reference_of(network: Any, tiles: np.ndarray) -> np.ndarray:
-    return me.TorchEngine(network, "cpu").run(tiles).copy()
-
-
-def error_of(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest, against the largest value."""
-    assert np.isfinite(found).all(), f"{(~np.isfinite(found)).sum()} values are not finite"
-    return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
 # Forms

@@ -60,7 +60,7 @@ def read_exported(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if "conv_in.weight" not in tensors:
         raise CheckpointError("no graph that was exported from a network of the v2 family")
     tensors["conv_in.weight"] = _of_blocks(tensors["conv_in.weight"])
-    return {name: torch.from_numpy(values.copy()) for name, values in tensors.items()}, facts
+    return {name: torch.from_numpy(values) for name, values in tensors.items()}, facts
 
 
 def _of_blocks(weight: NDArray[np.float32]) -> NDArray[np.float32]:
