@@ -52,6 +52,13 @@ nvinfer1::IDimensionExpr const* divided_by(IExprBuilder& builder,
 
 cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream); }
 
+// Outputs of the shape of the first input, and as many rows of partial sums as the first attribute.
+DimsExprs map_and_partials(Attributes const& attributes, int output, DimsExprs const* in,
+                           IExprBuilder& builder) {
+    if (output == 0) return in[0];
+    return shape_of({in[0].d[0], builder.constant(attributes.whole[0]), in[0].d[1]});
+}
+
 // (branch, skip) -> (out, partials); rows of partials.
 Operation residual_sum() {
     return {"MirnetResidualSum",
@@ -63,11 +70,7 @@ Operation residual_sum() {
                 return at < 3 ? is_map(tensors[at]) : is_vector(tensors[at]);
             },
             [](int output) { return output == 0; },
-            [](Attributes const& attributes, int output, DimsExprs const* in,
-               IExprBuilder& builder) {
-                if (output == 0) return in[0];
-                return shape_of({in[0].d[0], builder.constant(attributes.whole[0]), in[0].d[1]});
-            },
+            map_and_partials,
             [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
                void const* const* from, void* const* to, void* stream) {
                 return static_cast<int>(queue_residual_sum(
@@ -87,11 +90,7 @@ Operation residual_block() {
                 return at == 0 || at == 3 ? is_map(tensors[at]) : is_vector(tensors[at]);
             },
             [](int output) { return output == 0; },
-            [](Attributes const& attributes, int output, DimsExprs const* in,
-               IExprBuilder& builder) {
-                if (output == 0) return in[0];
-                return shape_of({in[0].d[0], builder.constant(attributes.whole[0]), in[0].d[1]});
-            },
+            map_and_partials,
             [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
                void const* const* from, void* const* to, void* stream) {
                 return static_cast<int>(queue_residual_block(
