@@ -65,6 +65,11 @@ def device_of(folder: Path) -> DeviceFacts:
     return DEVICES[folder.name.partition("-")[0]]
 
 
+def of_a_known_device(folder: Path) -> bool:
+    """Not a record beside the folders, nor the records of a processor."""
+    return folder.is_dir() and folder.name.partition("-")[0] in DEVICES
+
+
 def points(networks: dict[str, Network], folder: Path) -> list[Point]:
     """What one machine's records say of networks that can be counted."""
     device, found = device_of(folder), []
@@ -117,7 +122,7 @@ def predicted_ms(point: Point, launch_us: float, share: float) -> float:
 
 def constants(networks: dict[str, Network]) -> dict[str, dict[str, Any]]:
     """All constants, each with where it is from."""
-    folders = [path for path in sorted(RESULTS.iterdir()) if path.is_dir()]
+    folders = [path for path in sorted(RESULTS.iterdir()) if of_a_known_device(path)]
     found = [point for folder in folders for point in points(networks, folder)]
     launch_us, share = fitted(found)
     off = {point.what: predicted_ms(point, launch_us, share) / point.ms - 1 for point in found}
