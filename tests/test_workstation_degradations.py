@@ -211,6 +211,19 @@ def test_a_camera_without_noise_is_asked_for_what_it_develops(clean: Tensor) -> 
     assert noise_of(batch.target, clean).mean() < 0.05
 
 
+def test_what_a_cameras_jpeg_takes_is_not_asked_back(clean: Tensor) -> None:
+    task = Denoise(camera=0.0, film=1.0, white=0.0, gray=0.0)
+    many = clean.repeat(8, 1, 1, 1)
+    target = task.degrade(many, torch.Generator().manual_seed(2)).target
+    is_coded = (target != many).flatten(1).any(1)
+    assert 0.1 < is_coded.float().mean() < 0.5
+    lost = noise_of(target, many)[is_coded]
+    assert lost.min() > 0.3 / 255
+    assert lost.max() < 20 / 255
+    codes = 255 * target[is_coded]
+    torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
+
+
 def test_white_noise_has_the_level_told(clean: Tensor, generator: torch.Generator) -> None:
     batch = Gaussian(sigma=(20.0, 20.0)).degrade(clean, generator)
     assert torch.equal(batch.target, clean)

@@ -10,6 +10,7 @@ from mirnet_edge._files import require_new
 from mirnet_edge._imports import require
 from mirnet_edge.cli.console import overwrite_option, progress_bar, say
 from mirnet_edge.errors import OutputError
+from mirnet_edge.frames.noise_estimator import load_estimator
 
 
 @click.command("train-noise-level")
@@ -18,6 +19,11 @@ from mirnet_edge.errors import OutputError
               help="Folder of clean images; may be given several times.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="Weights, as NAME.npz.")  # fmt: skip
+@click.option("--through", metavar="MODEL",
+              help="A denoiser, bundled or a checkpoint: for the second half of the time the level "
+              "is learned that it restores best with.")  # fmt: skip
+@click.option("--initial", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Weights to begin with, instead of none.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=5.0,
               help="Of training.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1), default=512, help="Crops a step.")
@@ -27,6 +33,8 @@ from mirnet_edge.errors import OutputError
 def train_noise_level(
     data: tuple[Path, ...],
     output: Path,
+    through: str | None,
+    initial: Path | None,
     minutes: float,
     batch: int,
     seed: int,
@@ -35,6 +43,7 @@ def train_noise_level(
 ) -> None:
     """Train the network that estimates how noisy a frame is, on what denoisers are trained on."""
     require("torch", "mirnet-edge train-noise-level")
+    from mirnet_edge.model.checkpoints import load_model
     from mirnet_edge.workstation.noise_level import save, train
 
     if output.suffix != ".npz":
@@ -44,6 +53,8 @@ def train_noise_level(
         task = bar.add_task("noise level", total=100)
         net = train(
             data,
+            denoiser=load_model(through) if through else None,
+            initial=load_estimator(initial).weights if initial else None,
             minutes=minutes,
             batch=batch,
             seed=seed,

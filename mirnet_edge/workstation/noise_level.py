@@ -6,20 +6,24 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mirnet_edge._files import atomic_path
+from mirnet_edge.errors import ConfigError
 from mirnet_edge.facts import NOISE_UNIT
-from mirnet_edge.frames.noise_estimator import BLOCK_PX, CROP_PX, SLOPE
+from mirnet_edge.frames.noise_estimator import BLOCK_PX, CROP_PX, SLOPE, NoiseEstimator
+from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation.captured import Captured
 from mirnet_edge.workstation.patches import PatchSampler
 from mirnet_edge.workstation.photos import read_photos
-from mirnet_edge.workstation.tasks.batch import noise_of
+from mirnet_edge.workstation.tasks.batch import Batch, noise_of, with_level
 from mirnet_edge.workstation.tasks.denoise import Denoise
 
 
@@ -59,11 +63,17 @@ def save(net: NoiseLevelNet, path: str | os.PathLike[str]) -> None:
 RATE, FINAL_RATE = 2e-3, 1e-5
 NEAR = 1 / NOISE_UNIT
 """A level so small that errors below it do not count: of 1/255."""
+UNHARMED = (0.5 / 255) ** 2
+"""A mean square that counts as none: half of a step of 8 bits."""
+ALONE = 0.5
+"""Of the time, in which the RMS is learned before a denoiser is asked."""
 
 
 def train(
     data: Sequence[str | os.PathLike[str]],
     *,
+    denoiser: Network | None = None,
+    initial: Mapping[str, NDArray[np.float32]] | None = None,
     minutes: float = 5.0,
     batch: int = 512,
     device: str | None = None,
@@ -71,23 +81,40 @@ def train(
     report: Callable[[float, float], None] | None = None,
 ) -> NoiseLevelNet:
     """Train the estimator on crops that `tasks.denoise.Denoise` degrades; what it shall find is the
-    RMS of the difference from the clean crop.
+    RMS of the difference from the clean crop, and then, through a denoiser, the level that serves
+    this best.
 
     The loss is the mean of |log((found + 1) / (true + 1))|, levels in units of 1/255: what counts
-    of an error is its share of the level.
+    of an error is its share of the level. For the second half of the time it is the mean of
+    log(mean squared error) of what the denoiser makes, told the level that was found. The two
+    differ: a level below the RMS costs more than one above it, and noise that is larger than a
+    pixel asks for more than its RMS.
 
     Args:
         data: folders of clean photos.
+        denoiser: a network that takes a noise level, which is left as it is; None learns the RMS
+            alone.
+        initial: weights to begin with, as `save` writes them.
         report: called about once a second with the fraction of the time that is over and the loss.
 
     Raises:
         DataError: no image can be read, or none is as large as a crop.
+        ConfigError: the denoiser is not told a noise level.
+        CheckpointError: ``initial`` is of another network.
     """
+    if denoiser is not None and not denoiser.config.noise_level:
+        raise ConfigError(
+            "an estimator is trained through a network that is told a noise level, and this one is "
+            "not; take edge-s-denoise, or a network trained with --task denoise"
+        )
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     photos = read_photos(data, CROP_PX, (1.0, 0.75, 0.5), [])
     sampler = PatchSampler([copy for copies in photos for copy in copies], place)
     torch.manual_seed(seed)
     net, task = NoiseLevelNet().to(place), Denoise()
+    if initial is not None:
+        NoiseEstimator(initial)  # refuses what is none
+        net.load_state_dict({name: torch.from_numpy(array) for name, array in initial.items()})
     generator = torch.Generator(place)
     on_gpu = place.type == "cuda"
     stream = torch.cuda.Stream(place) if on_gpu else None  # type: ignore[no-untyped-call]
@@ -95,25 +122,39 @@ def train(
     optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=True, capturable=on_gpu)
     loss = torch.zeros((), device=place)
 
-    def step() -> None:
-        drawn = task.degrade(sampler.draw(batch, CROP_PX, generator), generator)
-        crops = drawn.given[:, :3]
+    def of_level(found: Tensor, drawn: Batch) -> Tensor:
         # Not what the network is told, which is off on purpose.
-        true = noise_of(crops, drawn.target)[:, 0, 0, 0] * (255 / NOISE_UNIT)
-        error = ((net(crops) + NEAR) / (true + NEAR)).log().abs().mean()
+        true = noise_of(drawn.given[:, :3], drawn.target)[:, 0, 0, 0] * (255 / NOISE_UNIT)
+        return ((found + NEAR) / (true + NEAR)).log().abs().mean()
+
+    def of_picture(found: Tensor, drawn: Batch) -> Tensor:
+        assert denoiser is not None
+        told = found[:, None, None, None] * (NOISE_UNIT / 255)
+        with torch.autocast(place.type, torch.bfloat16, enabled=on_gpu):
+            restored = denoiser(with_level(drawn.given[:, :3], told))
+        squares = (restored.float().clamp(0, 1) - drawn.target).square().mean((1, 2, 3))
+        error: Tensor = (squares + UNHARMED).log().mean()
+        return error
+
+    def step(loss_of: Callable[[Tensor, Batch], Tensor]) -> None:
+        drawn = task.degrade(sampler.draw(batch, CROP_PX, generator), generator)
+        error = loss_of(net(drawn.given[:, :3]), drawn)
         optimizer.zero_grad(set_to_none=True)
-        error.backward()
+        error.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss.copy_(error.detach())
 
-    captured = Captured(step, stream, generator)
+    stages = [Captured(partial(step, of_level), stream, generator)]
+    if denoiser is not None:
+        denoiser = denoiser.to(place).eval().requires_grad_(False)
+        stages.append(Captured(partial(step, of_picture), stream, generator))
     started = told = time.monotonic()
     count = 0
     with torch.cuda.stream(stream):
         while (done := (time.monotonic() - started) / (60 * minutes)) < 1:
             generator.manual_seed(seed * 1_000_003 + count)
             rate.fill_(FINAL_RATE + (RATE - FINAL_RATE) * (0.5 + 0.5 * math.cos(math.pi * done)))
-            captured()
+            stages[0 if done < ALONE else -1]()
             count += 1
             if count % 10 == 0:
                 value = float(loss)  # and so the host does not run ahead of the time

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LEAST_BATCH = 8
 """Patches of which each kind of noise takes some."""
+WORST_OF_CAMERAS = 70.0
+"""Quality of JPEG that a camera still stores; both files of PolyU's pairs are of 75."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,14 @@ class Denoise:
         cut = eight_bit(noisy)
         noisy = torch.where(as_picture > 0, cut, noisy)
         noisy = torch.where(lossy > 0, jpeg(cut, quality, flat, offset), noisy)
+        # What a camera's own JPEG takes of the picture is not asked back, as what its noise
+        # reduction takes is not: its clean frames went through both. What video and worse JPEG
+        # lose is.
+        photos = slice(0, film.stop)
+        by_camera = lossy * (1 - flat) * (quality >= WORST_OF_CAMERAS)
+        coded = jpeg(eight_bit(target[photos]), quality[photos], flat[photos], offset)
+        coded = torch.where(by_camera[photos] > 0, coded, target[photos])
+        target = torch.cat((coded, target[film.stop :]))
 
         # The level of a patch is not that of its frame, which is what will be told: dark parts of a
         # camera's frame are noisier than bright ones.
