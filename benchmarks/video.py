@@ -30,6 +30,7 @@ import numpy as np
 import mirnet_edge as me
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import PHOTO
+from mirnet_edge.frame_path import Timings
 from mirnet_edge.frames.images import read_image
 from mirnet_edge.frames.noise import add_gaussian_noise, to_uint8
 from mirnet_edge.stream.frame_stream import FrameStream
@@ -55,7 +56,7 @@ RUNS = 3
 class Copies:
     """A restorer that only copies, in place of a network."""
 
-    depth = 1
+    depth, timings = 1, Timings()
 
     def stream(self, frames: object) -> FrameStream:
         return FrameStream(self, frames)

@@ -25,6 +25,7 @@ from mirnet_edge.engines.protocol import (
     fit_engine,
     works_on_device,
 )
+from mirnet_edge.engines.shared import MODES_OF_TASK
 from mirnet_edge.errors import EngineError, FrameError
 from mirnet_edge.frame_path import Latency, Percentiles, StageProgress
 from mirnet_edge.frames.pixel_formats import pixel_format
@@ -172,11 +173,15 @@ def bench_frames(
     """
     with Restorer(model, pixels=pixels, statistics=statistics, **options) as restorer:
         mode: Mode = restorer.statistics.mode if restorer.statistics else "tile"
+        by_task = statistics == "auto" and mode != "tile"
+        in_streams = MODES_OF_TASK[restorer.facts.task][1] if by_task else mode
         frame = _random_frame(size, pixels, restorer.facts.in_channels)
-        source = cycle([frame, ~frame] if mode == "frame" else [frame])
-        warm_up = StatisticsSettings.settling + 1 if mode == "stream" else WARM_UP_RUNS
 
-        def timed(name: str, restore: Callable[[Iterator[Frame]], Restored]) -> FrameRuns:
+        def timed(
+            name: str, restore: Callable[[Iterator[Frame]], Restored], mode: Mode
+        ) -> FrameRuns:
+            source = cycle([frame, ~frame] if mode == "frame" else [frame])
+            warm_up = StatisticsSettings.settling + 1 if mode == "stream" else WARM_UP_RUNS
             # Closed when a caller's progress raises too, or the threads of a stream would go on.
             with closing(restore(islice(source, warm_up + frames))) as restored:
                 # The same stream warms up, as another one begins without statistics. From the last
@@ -191,20 +196,21 @@ def bench_frames(
             # Of the last frames: not of those that warmed up.
             return FrameRuns(frames / seconds, restorer.latency(frames))
 
-        alone = timed("one by one", lambda frames: (restorer(frame) for frame in frames))
-        streamed = timed("stream", restorer.stream)
+        alone = timed("one by one", lambda frames: (restorer(frame) for frame in frames), mode)
+        timings = restorer.timings
+        streamed = timed("stream", restorer.stream, in_streams)
         height, width = (restorer.scale * side for side in size)
         return FrameBench(
             **_measured(model, restorer.engine, restorer.tiling(height, width).tile),
             frame_size=size,
             pixels=pixels,
             frames=frames,
-            tiles=restorer.timings.tiles,
+            tiles=timings.tiles,
             statistics=mode,
-            passes=restorer.timings.passes,
-            samples=restorer.timings.samples,
+            passes=timings.passes,
+            samples=timings.samples,
             scale=restorer.scale,
-            noise=restorer.timings.noise,
+            noise=timings.noise,
             one_by_one=alone,
             stream=streamed,
         )

@@ -141,6 +141,14 @@ def check_size(size: tuple[int, int], frame_size: tuple[int, int] | None) -> Non
         )
 
 
+def told_nonfinite(values: int) -> str:
+    """What is said of values that were NaN or infinite, and restored all the same."""
+    return (
+        f"{values:,} of the network's values are NaN or infinite, and shown as 0 or the end of the "
+        "range; an FP16 overflow? Try an FP32 engine"
+    )
+
+
 def require_nan(nan: str) -> None:
     """Check that it is one of `Nan`; a `ConfigError` else."""
     if nan not in get_args(Nan):
@@ -153,10 +161,13 @@ class FramePath(Protocol):
 
     Attributes:
         depth: how many frames may be in flight in a stream.
+        timings: of the frame that was collected last.
     """
 
     @property
     def depth(self) -> int: ...
+    @property
+    def timings(self) -> Timings: ...
 
     def submit(self, frame: object, out: object = None, progress: Progress | None = None) -> Ticket:
         """Start on a frame; may return before it is restored."""
@@ -166,7 +177,7 @@ class FramePath(Protocol):
         their order, in a stream by the thread that submits, also when it is being closed."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class StreamedPath:
     """A Restorer as one path: it may change engines, and with them paths, while frames of the last
     one are still in flight, so each ticket carries the path that it is of."""
@@ -174,8 +185,11 @@ class StreamedPath:
     submit: Callable[..., tuple[FramePath, Ticket]]
     depth: int
     call: Callable[..., Any]
+    timings: Timings = Timings()
 
     def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
         """Wait for a frame."""
         path, started = ticket
-        return self.call(path.collect, started)
+        restored = self.call(path.collect, started)
+        self.timings = path.timings
+        return restored

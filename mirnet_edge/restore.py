@@ -52,8 +52,9 @@ class Restorer:
         blend: pixels over which neighbouring tiles fade into each other; 0 cuts.
         statistics: whose means over all positions the tiles take: "tile", each its own; "frame",
             those of the frame, in several passes; "frame-fast", those of a few sample tiles;
-            "stream", what earlier frames gathered; "auto", "frame" for low light, else "tile". See
-            `pooling.passes` and `StatisticsSettings`. A frame of one tile needs none of it.
+            "stream", what earlier frames gathered; "auto", "tile", but for low light "frame", and
+            "stream" in a stream. See `pooling.passes` and `StatisticsSettings`. A frame of one tile
+            needs none of it.
         noise: how noisy frames are, for a network that asks for it (``facts.noise_level``): the RMS
             of the noise in units of 1/255, from 0 to 100; "auto" estimates it from each frame,
             steady over a stream (see `frames.noise_level`). ``timings.noise`` tells what was used.
@@ -243,6 +244,8 @@ class Restorer:
                 path = self._require_path()
                 if self._noise is not None:
                     self._noise.begin(stream)
+                if self.statistics is not None:
+                    self.statistics.begin(stream)
                 try:
                     return path, self._deadline.call(path.submit, frame, out, progress=progress)
                 except DeviceMemoryError as error:
@@ -293,8 +296,6 @@ class Restorer:
         """
         submit, depth = partial(self._submit, stream=object()), self._require_path().depth
         path = StreamedPath(submit, depth, self._deadline.call)
-        if self.statistics is not None:
-            self.statistics.forget()
         return FrameStream(
             path,
             frames,

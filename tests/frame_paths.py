@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mirnet_edge.frame_path import Timings
+
 
 def our_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("mirnet-edge")]
@@ -33,7 +35,7 @@ def doubled(image: np.ndarray) -> np.ndarray:
 class OneByOne:
     """A frame path of a function that restores one frame at a time and returns a fresh array."""
 
-    depth = 1
+    depth, timings = 1, Timings()
 
     def __init__(self, restore: Callable[[Any], Any]) -> None:
         self._restore = restore
@@ -50,6 +52,7 @@ class Delayed:
 
     def __init__(self, depth: int, delay_s: float | None = None, fails: Any = None) -> None:
         self.depth, self._delay_s, self._fails = depth, delay_s, fails or {}
+        self.timings = Timings()
         self._random = random.Random(depth)
         self.submitted: list[int] = []
         self.collected: list[int] = []

@@ -64,7 +64,7 @@ def statistics(pipeline: Any) -> dict[str, Any]:
     *_, last = messages(pipeline, Gst.MessageType.ELEMENT)
     structure = last.get_structure()
     assert structure.get_name() == "mirnet-statistics"
-    names = ("frames", "late", "bypassed", "milliseconds", "tiles")
+    names = ("frames", "late", "bypassed", "nonfinite", "milliseconds", "tiles")
     return {name: structure.get_value(name) for name in names}
 
 
@@ -162,6 +162,31 @@ def fail(settings: str) -> dict[str, Any]:
     return {"frames": found, "errors": [error.message for error, _ in errors]}
 
 
+def break_down() -> dict[str, Any]:
+    """An engine of which values are not finite."""
+
+    def run(self: Any, tiles: Any, *_: Any) -> Any:
+        restored = copies(self, tiles)
+        restored[0, 0, 0, :7] = float("nan")
+        return restored
+
+    engine(run)
+    pipeline, out = start(
+        "videotestsrc num-buffers=5 ! video/x-raw,format=RGB,width=32,height=24 ! "
+        "mirnetrestore ! appsink name=out sync=false"
+    )
+    found = len(pulled(out))
+    warning, *others = messages(pipeline, Gst.MessageType.WARNING | Gst.MessageType.ELEMENT)
+    pipeline.set_state(Gst.State.NULL)
+    told = [message.get_structure() for message in others]
+    return {
+        "frames": found,
+        "warning": warning.parse_warning()[0].message,
+        "kinds": [structure.get_name() for structure in told],
+        "nonfinite": told[-1].get_value("nonfinite"),
+    }
+
+
 def late() -> dict[str, Any]:
     """A live source of 50 frames a second, and an engine for 10."""
 
@@ -202,5 +227,5 @@ def grow() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    runs = {run.__name__: run for run in (compare, renegotiate, seek, fail, late, grow)}
+    runs = {run.__name__: run for run in (compare, renegotiate, seek, fail, break_down, late, grow)}
     print(json.dumps(runs[sys.argv[1]](*sys.argv[2:])))

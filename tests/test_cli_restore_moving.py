@@ -130,26 +130,6 @@ def test_short_durations_keep_their_sum(restore: Restore) -> None:
     assert set(durations) <= {30, 40}
 
 
-def test_frames_share_statistics_where_the_task_gains(
-    restore: Restore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_moving("a.gif", frames())
-    asked = []
-    made = me.Restorer
-
-    def noted(*arguments: Any, **options: Any) -> me.Restorer:
-        asked.append(options["statistics"])
-        return made(*arguments, **options)
-
-    monkeypatch.setattr("mirnet_edge.restore.Restorer", noted)
-    assert restore("a.gif", "-m", "edge-m-enhance").code == 0
-    assert asked == ["auto", "stream"]
-    asked.clear()
-    assert restore("a.gif", "-m", "edge-m-enhance", "--statistics", "tile", "--overwrite").code == 0
-    assert restore("a.gif", "--overwrite").code == 0
-    assert asked == ["tile", "auto"]
-
-
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
 def test_a_truncated_one_leaves_nothing(suffix: str, restore: Restore, tmp_path: Path) -> None:
     rough = [np.dstack([noise(30, 41, 3), np.full((30, 41), 255, np.uint8)]) for _ in range(4)]

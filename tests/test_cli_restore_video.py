@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
+from broken_networks import write_broken
 from command_line import COMMAND, ENVIRONMENT, finish
 from restoring import Restore, names, save
 from restoring import restore as restore
 from video_samples import av, make_video, read_video
 
 import mirnet_edge as me
-from mirnet_edge.cli.video import _open_restorer
-from mirnet_edge.facts import PREFIX
 from mirnet_edge.frames.pixel_formats import pixel_format
 
 LOSSLESS = ("--codec", "ffv1")
@@ -64,6 +62,7 @@ def test_what_is_said_of_a_video(restore: Restore) -> None:
         "resumed": 0,
         "lost": 0,
         "reasons": [],
+        "nonfinite": 0,
         "copied": ["audio (aac)"],
         "left_out": [],
     }
@@ -161,22 +160,20 @@ def test_without_pyav_the_error_names_the_extra(
     assert 'pip install "mirnet-edge[video]"' in restore("a.mp4").only_error
 
 
-def test_statistics_of_the_stream_are_taken_where_the_task_gains(
-    tiny_onnx: Path, tmp_path: Path
-) -> None:
-    proto = onnx.load(tiny_onnx)
-    (said,) = (prop for prop in proto.metadata_props if prop.key == f"{PREFIX}task")
-    said.value = '"enhance"'
-    enhancing = tmp_path / "enhance.onnx"
-    onnx.save(proto, enhancing)
-    restoring: dict[str, Any] = {"tile": 32, "halo": 4, "statistics": "tile"}
-    for model, given, shared in (
-        (enhancing, False, True),
-        (enhancing, True, False),
-        (tiny_onnx, False, False),
-    ):
-        with _open_restorer([str(model)], pixel_format("i420"), restoring, given) as restorer:
-            assert (restorer.statistics is not None) == shared, (model, given)
+def test_nan_is_told_once_and_counted_at_the_end(restore: Restore, tmp_path: Path) -> None:
+    make_video(Path("in.mp4"), frames=5)
+    write_broken(tmp_path)
+    outcome = restore("in.mp4", "-o", "out.mkv", "-m", "broken.onnx", "--halo", "4")
+    assert outcome.code == 0, outcome
+    warning, end = outcome.err.replace("\n", " ").split("in.mp4")[1:]
+    assert ", frame 0: " in warning
+    assert "overflow? Try an FP32 engine" in end
+    (result,) = restore(
+        "in.mp4", "-o", "out.mkv", "-m", "broken.onnx", "--halo", "4", "--overwrite", "--json"
+    ).json
+    assert result["frames"] == 5
+    assert f": {result['nonfinite']:,} of the network's values are NaN" in end
+    assert result["nonfinite"] > 5
 
 
 # Killed

@@ -39,6 +39,21 @@ def test_low_light_takes_the_means_of_the_frame(low_light: Path, tiny_onnx: Path
         assert restore.statistics is None
 
 
+def test_a_stream_takes_what_its_earlier_frames_gathered(low_light: Path) -> None:
+    frames = list(np.random.default_rng(0).integers(0, 255, (3, 96, 160, 3), np.uint8))
+    with (
+        me.Restorer(low_light, tile=64) as restore,
+        me.Restorer(low_light, tile=64, statistics="stream") as other,
+        me.Restorer(low_light, tile=64, statistics="frame") as exact,
+    ):
+        alone = restore(frames[0])
+        assert np.array_equal(list(restore.stream(frames)), list(other.stream(frames)))
+        assert restore.timings.passes == 1
+        assert np.array_equal(restore(frames[0]), alone), "what the stream gathered is forgotten"
+        list(exact.stream(frames))
+        assert exact.timings.passes > 1, "a mode that is named is taken"
+
+
 def test_what_cannot_have_them_says_so_and_goes_on() -> None:
     network = me.create_model(TINY["mirnet-v2"], seed=0)
     network.facts = replace(network.facts, task="enhance")

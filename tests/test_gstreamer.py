@@ -140,6 +140,13 @@ def test_an_error_ends_the_pipeline_and_says_why(
     assert ("frame 3: " in found["errors"][0]) == (frames == 3)
 
 
+def test_nan_is_a_warning_and_counted(gstreamer: dict[str, str]) -> None:
+    found = pipeline(gstreamer, "break_down")
+    assert (found["frames"], found["nonfinite"]) == (5, 35)
+    assert found["warning"].startswith("7 of the network's values are NaN or infinite")
+    assert set(found["kinds"]) == {"mirnet-statistics"}
+
+
 def test_frames_that_are_too_late_are_dropped(gstreamer: dict[str, str]) -> None:
     found = pipeline(gstreamer, "late")
     assert found["late"] > 20

@@ -20,6 +20,7 @@ import mirnet_edge as me
 from mirnet_edge.doctor.system import System
 from mirnet_edge.engines.fake import FakeEngine
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.frame_path import told_nonfinite
 from mirnet_edge.frames.images import read_image
 from mirnet_edge.live.feed import Feed, LiveSource, live_source, wandering_photo
 from mirnet_edge.live.keeping import Keeping
@@ -101,6 +102,16 @@ def test_what_waits_is_let_go(scene: Scene, tmp_path: Path) -> None:
     with view_of(LiveSource("counted", source, 200.0), tmp_path, "slow") as view:
         until(lambda: view.state()["frames"]["dropped"] > 40)
         assert sum(ref() is not None for ref in list(alive)) < 12
+
+
+def test_nan_is_counted_and_told_once(
+    scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = FakeEngine(lambda tiles: np.full_like(tiles, np.nan))
+    with LiveView(scene.source(), Settings("breaks"), {"breaks": model}, tmp_path) as view:
+        until(lambda: view.state()["frames"]["nonfinite"] > 3 * HEIGHT * WIDTH)
+    told = [record.message for record in caplog.records if "NaN" in record.message]
+    assert told == [f"breaks: {told_nonfinite(3 * HEIGHT * WIDTH)}"]
 
 
 def test_bypass_and_strength(view: LiveView) -> None:

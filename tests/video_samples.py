@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mirnet_edge.frame_path import Timings
 from mirnet_edge.stream.frame_stream import FrameStream
 
 av: Any = pytest.importorskip("av", reason="PyAV is not installed")
@@ -160,7 +161,7 @@ class NoOp:
     def stream(self, frames: Iterable[Any]) -> FrameStream:
         return FrameStream(self, frames)
 
-    depth = 1
+    depth, timings = 1, Timings()
 
     def submit(self, frame: Any, out: Any = None, progress: Any = None) -> Any:
         self.given += 1

@@ -4,8 +4,9 @@ GStreamer's loader of Python plugins finds this file where ``GST_PLUGIN_PATH`` n
 above it, which ``mirnet-edge gst-path`` prints. Caps, timestamps and metadata pass as they are.
 
 Every second, and at the end, an element message ``mirnet-statistics`` tells ``frames`` (restored),
-``late`` (dropped because of ``max-latency``), ``bypassed``, and ``milliseconds`` and ``tiles`` of
-the last frame.
+``late`` (dropped because of ``max-latency``), ``bypassed``, ``nonfinite`` (values of the network
+that were NaN or infinite), and ``milliseconds`` and ``tiles`` of the last frame. The first such
+value is a warning message too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gi.repository import GLib, GObject, Gst, GstBase, GstVideo  # noqa: E402
 from mirnet_edge.cli.console import read_tile  # noqa: E402
 from mirnet_edge.cli.restore import DEFAULT_MODEL  # noqa: E402
 from mirnet_edge.errors import MirnetEdgeError  # noqa: E402
+from mirnet_edge.frame_path import told_nonfinite  # noqa: E402
 from mirnet_edge.frames.pixel_formats import pixel_format  # noqa: E402
 from mirnet_edge.stream.raw_frames import RawLayout, blended  # noqa: E402
 
@@ -40,7 +42,8 @@ PROPERTIES = {
              READ_WRITE),
     "halo": (int, "halo", "pixels at each inner edge of a tile that are thrown away", 0, 4096, 16,
              READ_WRITE),
-    "statistics": (str, "statistics", "tile, frame, frame-fast or stream", "tile", READ_WRITE),
+    "statistics": (str, "statistics", "auto (by the model's task), tile, frame, frame-fast or "
+                   "stream", "auto", READ_WRITE),
     "noise": (str, "noise", "auto, or the noise level in units of 1/255", "auto", READ_WRITE),
     "strength": (float, "strength", "0 leaves frames as they are, 1 restores them", 0.0, 1.0, 1.0,
                  READ_WRITE),
@@ -69,8 +72,8 @@ class MirnetRestore(GstBase.BaseTransform):
     def __init__(self):
         super().__init__()
         self._set = {name: spec[-2] for name, spec in PROPERTIES.items()}
-        self._restorer = self._stream = self._pixels = self._layout = None
-        self._frames = self._late = self._bypassed = 0
+        self._restorer = self._stream = self._restored = self._pixels = self._layout = None
+        self._frames = self._late = self._bypassed = self._nonfinite = 0
         self._told_s = 0.0
         self.set_in_place(True)
 
@@ -111,12 +114,15 @@ class MirnetRestore(GstBase.BaseTransform):
             with buffer.map(Gst.MapFlags.READ | Gst.MapFlags.WRITE) as memory:
                 frame = layout.read(memory.data)
                 self._given.put(frame)
-                restored = next(self._stream)
-                layout.write(blended(frame, restored, self._set["strength"]), memory.data)
+                restored = next(self._restored)
+                layout.write(blended(frame, restored.image, self._set["strength"]), memory.data)
         except MirnetEdgeError as error:
             self._fail(Gst.StreamError.quark(), Gst.StreamError.FAILED, str(error))
             return Gst.FlowReturn.ERROR
         self._frames += 1
+        if restored.nonfinite and not self._nonfinite:
+            self._warn(told_nonfinite(restored.nonfinite))
+        self._nonfinite += restored.nonfinite
         self._tell()
         return Gst.FlowReturn.OK
 
@@ -148,6 +154,7 @@ class MirnetRestore(GstBase.BaseTransform):
             statistics=self._set["statistics"],
             noise=self._noise(),
             pixels=pixels,
+            nan="zero",
         )
         if restorer.facts.scale != 1:
             restorer.close()
@@ -177,6 +184,7 @@ class MirnetRestore(GstBase.BaseTransform):
             self._stream.close()
         self._given = queue.Queue()
         self._stream = self._restorer.stream(self._given, queue=1)
+        self._restored = iter(self._stream.frames())
 
     def _close(self):
         if self._stream is not None:
@@ -184,7 +192,7 @@ class MirnetRestore(GstBase.BaseTransform):
             self._stream.close()
         if self._restorer is not None:
             self._restorer.close()
-        self._restorer = self._stream = self._pixels = None
+        self._restorer = self._stream = self._restored = self._pixels = None
 
     @staticmethod
     def _pixels_of(name, info):
@@ -230,10 +238,15 @@ class MirnetRestore(GstBase.BaseTransform):
         milliseconds = timings.total_ms if timings is not None else 0.0
         structure = Gst.Structure.new_from_string(
             f"mirnet-statistics, frames=(guint64){self._frames}, late=(guint64){self._late}, "
-            f"bypassed=(guint64){self._bypassed}, milliseconds=(double){milliseconds:.3f}, "
+            f"bypassed=(guint64){self._bypassed}, nonfinite=(guint64){self._nonfinite}, "
+            f"milliseconds=(double){milliseconds:.3f}, "
             f"tiles=(int){timings.tiles if timings is not None else 0}"
         )
         self.post_message(Gst.Message.new_element(self, structure))
+
+    def _warn(self, text):
+        error = GLib.Error.new_literal(Gst.StreamError.quark(), text, int(Gst.StreamError.FAILED))
+        self.post_message(Gst.Message.new_warning(self, error, text))
 
     def _fail(self, domain, code, text):
         error = GLib.Error.new_literal(domain, text, int(code))

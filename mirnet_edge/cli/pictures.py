@@ -6,8 +6,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge._files import make_folder, require_new
-from mirnet_edge.cli.console import err, option_group, read_count
+from mirnet_edge.cli.console import option_group, read_count
 from mirnet_edge.cli.jobs import PIPE, Job
-from mirnet_edge.engines.shared import MODE_OF_TASK
-from mirnet_edge.errors import MirnetEdgeError, OutputError
+from mirnet_edge.errors import OutputError
 from mirnet_edge.frames.enlarged import enlarged
 from mirnet_edge.frames.exif import with_size
 from mirnet_edge.frames.formats import FORMATS, kind_of, suffix_of
@@ -77,41 +75,6 @@ class PictureOptions:
         return self.keep or self.overwrite
 
 
-class Restorers:
-    """The `Restorer` of pictures, and another one of animations where a task gains by what frames
-    share: where means carry exposure, tiles of their own flicker."""
-
-    def __init__(self, models: Sequence[str], restoring: dict[str, Any], given: bool) -> None:
-        from mirnet_edge.restore import Restorer
-
-        # A picture with black places is no picture, on a GPU either.
-        restoring = {**restoring, "nan": "raise"}
-        self._models, self._restoring, self._given = models, restoring, given
-        self._ends = ExitStack()
-        self.still: Restorer = self._ends.enter_context(Restorer(models, **restoring))
-        self._moving: Restorer | None = None
-
-    def moving(self) -> Restorer:
-        """Of frames that follow each other."""
-        from mirnet_edge.restore import Restorer
-
-        if self._moving is None:
-            self._moving = self.still
-            if not self._given and self.still.facts.task in MODE_OF_TASK:
-                shared = {**self._restoring, "statistics": "stream"}
-                try:
-                    self._moving = self._ends.enter_context(Restorer(self._models, **shared))
-                except MirnetEdgeError as error:
-                    err().print(f"frames share no statistics, as these cannot be had: {error}")
-        return self._moving
-
-    def __enter__(self) -> Restorers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ends.close()
-
-
 def is_kept(path: Path) -> bool:
     """Whether --skip-existing leaves a file as it is: it is there, and whole."""
     is_picture = path.suffix.lower() in FORMATS
@@ -119,7 +82,7 @@ def is_kept(path: Path) -> bool:
 
 
 def restore_picture(
-    job: Job, restorers: Restorers, options: PictureOptions, progress: Progress
+    job: Job, restorer: Restorer, options: PictureOptions, progress: Progress
 ) -> Result:
     """Restore one file, still or moving, and return what is told of it."""
     source: Path | BinaryIO = job.source
@@ -127,8 +90,7 @@ def restore_picture(
         source = io.BytesIO(sys.stdin.buffer.read())
     image = read_picture(source, options.max_pixels)
     if image is None:
-        return _restore_moving(job, source, restorers, options, progress)
-    restorer = restorers.still
+        return _restore_moving(job, source, restorer, options, progress)
     restored = restorer(image.pixels, progress=progress)
     target = _target(job, image.format, options)
     restored, after = _fitted(restored, target), _like(image, restored)
@@ -145,7 +107,7 @@ def restore_picture(
 def _restore_moving(
     job: Job,
     source: Path | BinaryIO,
-    restorers: Restorers,
+    restorer: Restorer,
     options: PictureOptions,
     progress: Progress,
 ) -> Result:
@@ -153,7 +115,6 @@ def _restore_moving(
     began = time.perf_counter()
     with open_moving(source, options.max_pixels) as moving:
         target = _target(job, moving.format, options)
-        restorer = restorers.still if moving.is_paged else restorers.moving()
         if not moving.is_paged:
             require_moving(target, moving.count)
         first: tuple[ImageFile, ImageFile] | None = None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from mirnet_edge.cli.console import (
     fail,
@@ -24,7 +23,6 @@ from mirnet_edge.cli.console import (
 from mirnet_edge.cli.jobs import PIPE, Job, Naming, plan_jobs
 from mirnet_edge.cli.pictures import (
     PictureOptions,
-    Restorers,
     is_kept,
     picture_line,
     picture_options,
@@ -39,6 +37,9 @@ from mirnet_edge.cli.video import (
     video_line,
     video_options,
 )
+
+if TYPE_CHECKING:
+    from mirnet_edge.restore import Restorer
 
 DEFAULT_MODEL = "edge-s-denoise"
 MODEL = "A bundled model's name, an .onnx or .engine file, or a checkpoint."
@@ -115,17 +116,18 @@ def restore(
     report = Report(len(jobs), as_json, is_quiet(), piped)
     report.left_out(left_out, lines)
     options = VideoOptions.taken_from(tiling)
-    source = click.get_current_context().get_parameter_source("statistics")
-    given = source is not ParameterSource.DEFAULT
     interrupted: KeyboardInterrupt | None = None
     todo: list[Job] = []
     try:
         todo = _to_do(jobs, pictures, report)
         if images := [job for job in todo if not job.is_video]:
-            with Restorers(models, tiling, given) as restorers:
-                _run_pictures(images, restorers, pictures, report, quiet=as_json or is_quiet())
+            from mirnet_edge.restore import Restorer  # only here: it loads the runtime
+
+            # A picture with black places is no picture, on a GPU either.
+            with Restorer(models, nan="raise", **tiling) as restorer:
+                _run_pictures(images, restorer, pictures, report, quiet=as_json or is_quiet())
         videos = [job for job in todo if job.is_video]
-        _run_videos(videos, models, options, tiling, pictures, report, given, quiet=as_json)
+        _run_videos(videos, models, options, tiling, pictures, report, quiet=as_json)
     except KeyboardInterrupt as error:
         interrupted = error
     report.summary(interrupted is not None)
@@ -167,7 +169,7 @@ def _to_do(jobs: Sequence[Job], options: PictureOptions, report: Report) -> list
 
 def _run_pictures(
     todo: Sequence[Job],
-    restorers: Restorers,
+    restorer: Restorer,
     options: PictureOptions,
     report: Report,
     quiet: bool,
@@ -181,7 +183,7 @@ def _run_pictures(
                 bar.update(task, completed=index + done / tiles)
 
             try:
-                result = restore_picture(job, restorers, options, advance)
+                result = restore_picture(job, restorer, options, advance)
             except Exception as error:  # whatever is wrong with one, the others are restored
                 if isinstance(error, BrokenPipeError):
                     raise  # nobody takes what standard output gives
@@ -198,7 +200,6 @@ def _run_videos(
     restoring: dict[str, Any],
     pictures: PictureOptions,
     report: Report,
-    given: bool,
     quiet: bool,
 ) -> None:
     """Restore videos one by one, and report each."""
@@ -209,7 +210,6 @@ def _run_videos(
                 models,
                 options,
                 restoring,
-                statistics_given=given,
                 overwrite=pictures.overwrite,
                 quiet=quiet or is_quiet(),
             )

@@ -12,12 +12,9 @@ import click
 from mirnet_edge._files import make_folder
 from mirnet_edge.cli.console import err, option_group, progress_bar, read_time
 from mirnet_edge.cli.jobs import Job
-from mirnet_edge.engines.shared import MODE_OF_TASK
-from mirnet_edge.errors import MirnetEdgeError
+from mirnet_edge.frame_path import told_nonfinite
 
 if TYPE_CHECKING:
-    from mirnet_edge.frames.pixel_formats import PixelFormat
-    from mirnet_edge.restore import Restorer
     from mirnet_edge.stream.video.job import VideoOutcome
 
 PREVIEW = "_still_compare.jpg"
@@ -72,7 +69,6 @@ def restore_video(
     options: VideoOptions,
     restoring: dict[str, Any],
     *,
-    statistics_given: bool,
     overwrite: bool,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -82,10 +78,10 @@ def restore_video(
         job: what, and where to.
         models, restoring: arguments of `Restorer`.
         options: of videos.
-        statistics_given: the mode in ``restoring`` is the user's; else the task's is taken.
         overwrite: replace the parts of a run with other settings.
         quiet: show no bar.
     """
+    from mirnet_edge.restore import Restorer
     from mirnet_edge.stream.video.encoding import choose_encoding
     from mirnet_edge.stream.video.job import VideoJob, VideoSettings, settings_of_run
     from mirnet_edge.stream.video.live import open_video
@@ -113,8 +109,8 @@ def restore_video(
     try:
         encoding = choose_encoding(reader.facts, job.target, **chosen)
         pixels = Pictures(reader.facts, encoding.planes).pixels
-        restorer = _open_restorer(models, pixels, restoring, statistics_given)
-        with restorer:
+        # Of an hour of video one frame with black places is no reason to lose the rest.
+        with Restorer(models, pixels=pixels, nan="zero", **restoring) as restorer:
             scale = restorer.facts.scale
             encoding = choose_encoding(reader.facts, job.target, scale=scale, **chosen)
             run = {"model": ", ".join(models), **restoring}
@@ -134,24 +130,6 @@ def restore_video(
     finally:
         reader.close()
     return _told(outcome)
-
-
-def _open_restorer(
-    models: Sequence[str], pixels: PixelFormat, restoring: dict[str, Any], given: bool
-) -> Restorer:
-    """With the statistics of the stream where the user names none and the task gains by them: where
-    means carry exposure, tiles of their own flicker."""
-    from mirnet_edge.restore import Restorer
-
-    restorer = Restorer(models, pixels=pixels, **restoring)
-    if given or restorer.facts.task not in MODE_OF_TASK:
-        return restorer
-    restorer.close()
-    try:
-        return Restorer(models, pixels=pixels, **{**restoring, "statistics": "stream"})
-    except MirnetEdgeError as error:
-        err().print(f"each tile has its own statistics, as the frame's cannot be had: {error}")
-        return Restorer(models, pixels=pixels, **restoring)
 
 
 def _told(outcome: VideoOutcome) -> dict[str, Any]:
@@ -182,3 +160,5 @@ def print_video(job: Job, result: dict[str, Any]) -> None:
         err().print(f"{job.name}: {result['lost']} of about {whole} frames are lost: {reasons}")
     elif reasons:
         err().print(f"{job.name}: {reasons}")
+    if result["nonfinite"]:
+        err().print(f"{job.name}: {told_nonfinite(result['nonfinite'])}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -67,6 +67,7 @@ class _Ticket:
     began_s: float
     settled: bool = False
     error: Exception | None = None
+    timings: Timings = field(default_factory=Timings)
 
 
 class DevicePath(Owner):
@@ -240,8 +241,9 @@ class DevicePath(Owner):
                 self._settle(ticket)
         if ticket.error is not None:
             raise ticket.error
+        self.timings, tiles = ticket.timings, len(ticket.passes)
         if ticket.progress:
-            ticket.progress(len(ticket.passes), len(ticket.passes))
+            ticket.progress(tiles, tiles)
         return ticket.request.output
 
     def _settle(self, ticket: _Ticket) -> None:
@@ -252,7 +254,7 @@ class DevicePath(Owner):
                 ticket.finish()
             self._ends.copy_out(ticket.request, ticket.slot)
             self._note(ticket)
-            self._refuse_nonfinite()
+            self._refuse_nonfinite(ticket.timings.nonfinite)
         except BaseException as error:
             self._leave(ticket, error)
             raise
@@ -280,16 +282,14 @@ class DevicePath(Owner):
             download=slot.downloaded.elapsed_ms(slot.computed),
             total=1000 * (time.perf_counter() - ticket.began_s),
         )
-        passes = ticket.passes
+        passes, nonfinite = ticket.passes, int(slot.clock.array[NONFINITE])
         counts = passes.passes, passes.samples
-        nonfinite = int(slot.clock.array[NONFINITE])
         precision = str(getattr(self._machine.engine, "precision", "")).upper()
-        self.timings = Timings(
-            len(passes), pre, engine, post, *counts, ticket.level, nonfinite, precision
-        )
+        times, level = (pre, engine, post), ticket.level
+        ticket.timings = Timings(len(passes), *times, *counts, level, nonfinite, precision)
 
-    def _refuse_nonfinite(self) -> None:
-        if self._nan == "raise" and (count := self.timings.nonfinite):
+    def _refuse_nonfinite(self, count: int) -> None:
+        if self._nan == "raise" and count:
             raise EngineError(
                 f"{self._machine.engine.path.name} returned {count:,} values that are NaN or "
                 'infinite; an FP16 overflow? Try an FP32 engine, or nan="zero"'

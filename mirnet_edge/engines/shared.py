@@ -12,9 +12,10 @@ from mirnet_edge.facts import ModelFacts
 from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
 from mirnet_edge.tiling.geometry import Tiling
 
-MODE_OF_TASK: dict[str, Mode] = {"enhance": "frame"}
-"""Where means over a frame carry how dark it is, tiles with their own differ in brightness; other
-tasks are restored tile by tile, in one pass."""
+MODES_OF_TASK: dict[str, tuple[Mode, Mode]] = {"enhance": ("frame", "stream")}
+"""Of frames that stand alone, and of those of a stream. Where means over a frame carry how dark it
+is, tiles with their own differ in brightness, and flicker; other tasks are restored tile by tile,
+in one pass."""
 
 
 @dataclass
@@ -53,18 +54,21 @@ def shared_statistics(
     """Make what the tiles of a frame share; None where each has its own.
 
     Args:
-        settings: None takes the mode of the engine's task, or that of tiles where the engine cannot
-            have it.
+        settings: None takes the modes of the engine's task, or that of tiles where the engine
+            cannot have them.
 
     Raises:
         EngineError, GraphError, MissingDependencyError: the engine cannot be given statistics.
     """
     if settings is None:
-        settings = StatisticsSettings(MODE_OF_TASK.get(facts.task, "tile"))
+        if facts.task not in MODES_OF_TASK:
+            return None, Unshared()
         try:
-            return shared_statistics(engine, facts, settings)
+            pools = statistics_of_engine(engine).pools
         except MirnetEdgeError as error:
             return None, Unshared(str(error))
+        ways = map(StatisticsSettings, MODES_OF_TASK[facts.task])
+        return FrameStatistics(pools, facts, *ways), Unshared()
     if settings.mode == "tile":
         return None, Unshared()
     return FrameStatistics(statistics_of_engine(engine).pools, facts, settings), Unshared()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mirnet_edge.bundled import PHOTO
 from mirnet_edge.errors import MirnetEdgeError, StreamError, first_line
+from mirnet_edge.frame_path import Timings
 from mirnet_edge.frames.images import SUFFIXES, read_image
 from mirnet_edge.stream.cameras import Camera, Frames
 from mirnet_edge.stream.frame_stream import FrameStream
@@ -120,7 +121,7 @@ def _to_and_fro(step: int, most: int) -> int:
 class _Through:
     """A path that leaves frames as they are: a stream of it reads, paces and watches a source."""
 
-    depth = 1
+    depth, timings = 1, Timings()
 
     def submit(self, frame: Any, out: object = None, progress: object = None) -> Any:
         del out, progress

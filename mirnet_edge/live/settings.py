@@ -21,7 +21,7 @@ class Settings:
     Attributes:
         model: one of those that the view was opened with.
         noise: see `Restorer`; a network that asks for no level has it estimated from none.
-        statistics: see `Restorer`; "auto" is "stream" for low light, as for other videos.
+        statistics: see `Restorer`.
         strength: 0 shows frames as they are, 1 as the model makes them.
         bypass: no frame goes to the model.
     """

@@ -8,6 +8,7 @@ Whoever looks takes the newest pair when it likes: a slow viewer skips frames an
 
 from __future__ import annotations
 
+import logging
 import queue
 import statistics
 import threading
@@ -22,7 +23,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import MirnetEdgeError, StreamError, first_line
-from mirnet_edge.frame_path import PARTS
+from mirnet_edge.frame_path import PARTS, told_nonfinite
 from mirnet_edge.live.feed import FIRST_WAIT_S, KEPT, Feed, LiveSource
 from mirnet_edge.live.keeping import Keeping
 from mirnet_edge.live.machine import Machine
@@ -31,6 +32,7 @@ from mirnet_edge.live.settings import CHOICES, Settings
 from mirnet_edge.restore import Restorer
 from mirnet_edge.stream.transfer import StreamFrame
 
+log = logging.getLogger(__name__)
 RATE_S = 2.0
 """Frame rates are those of the last so many seconds."""
 RETRY_S = 5.0
@@ -96,6 +98,7 @@ class LiveView:
         self._stream_dropped = self._earlier_dropped = 0
         self._newest: Pair | None = None
         self._read, self._shown, self._restored = Rate(), Rate(), Rate()
+        self._nonfinite = 0
         self._model: dict[str, Any] = {"state": "loading", "message": ""}
         self._parts: dict[str, float] = {}
         self._show_ms: deque[float] = deque(maxlen=KEPT)
@@ -184,7 +187,7 @@ class LiveView:
             "latency": self._latency(),
             "latency_ms": _median(self._latency_ms) if self._is_restoring() else None,
             "frames": {"read": self._read.count, "dropped": dropped,
-                       "restored": self._restored.count},
+                       "restored": self._restored.count, "nonfinite": self._nonfinite},
             "machine": self._machine.state(),
             "settings": asdict(self.settings),
             "choices": {"models": list(self._models), "statistics": list(CHOICES)},
@@ -236,12 +239,12 @@ class LiveView:
                     self._changed.wait_for(partial(self._is_over, asked), RETRY_S)
 
     def _opened(self, asked: Settings) -> Restorer:
-        model = self._models[asked.model]
-        restorer = Restorer(model, statistics=asked.statistics, **self._restoring)
-        if asked.statistics == "auto" and restorer.statistics is not None:
-            # What low light takes for stills goes over each frame several times.
-            restorer.close()
-            restorer = Restorer(model, statistics="stream", **self._restoring)
+        restorer = Restorer(
+            self._models[asked.model],
+            statistics=asked.statistics,
+            nan="zero",
+            **self._restoring,
+        )
         self._tell_noise(restorer, asked)
         return restorer
 
@@ -297,6 +300,9 @@ class LiveView:
 
     def _note(self, restorer: Restorer, frame: StreamFrame) -> None:
         self._restored.add()
+        if frame.nonfinite and not self._nonfinite:
+            log.warning("%s: %s", self.settings.model, told_nonfinite(frame.nonfinite))
+        self._nonfinite += frame.nonfinite
         self._latency_ms.append(frame.latency_ms)
         found = restorer.latency(KEPT)
         parts = {name: getattr(found, name).p50 for name in PARTS if name not in ("queue", "total")}

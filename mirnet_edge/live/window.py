@@ -111,4 +111,6 @@ def _told(view: LiveView) -> str:
         return f"{model['name']} {model['state']} {model['message']}"
     how = "bypassed" if settings["bypass"] else f"strength {settings['strength']:.0%}"
     latency = "" if state["latency_ms"] is None else f"{state['latency_ms']:.0f} ms, "
-    return f"{state['rate']:.1f} frames/s, {latency}{how}"
+    nonfinite = state["frames"]["nonfinite"]
+    broken = f", {nonfinite:,} values NaN or infinite" if nonfinite else ""
+    return f"{state['rate']:.1f} frames/s, {latency}{how}{broken}"

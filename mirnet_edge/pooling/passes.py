@@ -108,19 +108,30 @@ class TilePasses(Protocol):
 class FrameStatistics:
     """Restores the tiles of frames with statistics that they share, and remembers them.
 
+    Args:
+        pools, facts: of the engine.
+        settings: how they are found.
+        in_streams: how those of a stream's frames are, if in another way.
+
     Attributes:
         current: the vectors that the next frame of the scene is restored with.
         moves: by how much they moved in each pass over the last frame (see `Statistics.distance`).
     """
 
     def __init__(
-        self, pools: Sequence[Pool], facts: ModelFacts, settings: StatisticsSettings
+        self,
+        pools: Sequence[Pool],
+        facts: ModelFacts,
+        settings: StatisticsSettings,
+        in_streams: StatisticsSettings | None = None,
     ) -> None:
         self.current = Statistics(())  # of no scene yet: the first frame takes a sample
         self.moves: list[float] = []
         self._pools = pools
         self._rule = facts.size_rule
-        self._settings = settings
+        self._settings = self._alone = settings
+        self._in_streams = in_streams or settings
+        self._stream: object = None
         self._scene: Scene | None = None
         self._scenes = 0
         self._gathered: dict[int, Partial] = {}
@@ -132,9 +143,13 @@ class FrameStatistics:
         """How they are found."""
         return self._settings.mode
 
-    def forget(self) -> None:
-        """Begin anew: the next frame is one of a new scene, whatever came before."""
-        self._scene, self._turn = None, 0
+    def begin(self, stream: object) -> None:
+        """Say of which stream the next frame is, by any object that is its own; None for a frame
+        that stands alone. What frames of another one gave is forgotten."""
+        if stream is not self._stream:
+            self._scene, self._turn = None, 0
+        self._stream = stream
+        self._settings = self._alone if stream is None else self._in_streams
 
     def restore(self, tiles: TilePasses) -> Callable[[], None]:
         """Restore one frame.

@@ -42,12 +42,14 @@ class StreamFrame:
         timestamp: in seconds: the source's, else when it was read (`time.monotonic`).
         image: as restored; its own memory.
         latency_ms: from leaving the source to being ready.
+        nonfinite: how many of the engine's values were NaN or infinite; see ``nan`` of `Restorer`.
     """
 
     index: int
     timestamp: float
     image: NDArray[Any]
     latency_ms: float
+    nonfinite: int = 0
 
 
 class Transfer:
@@ -84,7 +86,7 @@ class Transfer:
         self._error: BaseException | None = None
         self._waiting: deque[SourceFrame] = deque()
         self._ready: deque[StreamFrame] = deque()
-        self._read = self._skipped = self.dropped = self._restored = 0
+        self._read = self._skipped = self.dropped = self._restored = self._nonfinite = 0
         self._latest: deque[tuple[float, float]] = deque(maxlen=FRAMES_KEPT)
 
     # The caller
@@ -180,8 +182,8 @@ class Transfer:
         """See `StreamStatistics`."""
         with self._changed:
             latest = list(self._latest)
-            read, dropped, restored = self._read, self.dropped, self._restored
-        return StreamStatistics.of(read, dropped, restored, latest)
+            counts = self._read, self.dropped, self._restored, self._nonfinite
+        return StreamStatistics.of(*counts, latest)
 
     # The reader
 
@@ -292,11 +294,15 @@ class Transfer:
     def _deliver(self, read: SourceFrame, image: NDArray[Any]) -> None:
         now = time.monotonic()
         latency_ms = 1000 * (now - read.read_at)
+        nonfinite = self._path.timings.nonfinite
         with self._changed:
             self._restored += 1
+            self._nonfinite += nonfinite
             self._latest.append((latency_ms, now))
             if not self._stopped:
-                self._ready.append(StreamFrame(read.index, read.timestamp, image, latency_ms))
+                self._ready.append(
+                    StreamFrame(read.index, read.timestamp, image, latency_ms, nonfinite)
+                )
             self._wake()
 
     def _end_work(self, failed: tuple[int, BaseException] | None) -> None:

@@ -174,6 +174,7 @@ function tellMachine() {
   facts["Power mode"] = machine.power_mode ?? "not readable";
   if (model.tiles) facts.Tiles = `${model.tiles} a frame`;
   if (model.scale > 1) facts.Enlarges = `${model.scale} times`;
+  if (state.frames.nonfinite) facts["NaN or infinite"] = `${state.frames.nonfinite} values, shown as 0 or the end of the range`;
   if (state.source.lost) facts["Source lost"] = `${state.source.lost} ${state.source.lost > 1 ? "times" : "time"}`;
   const list = at("machine");
   list.replaceChildren(...Object.entries(facts).map(([name, value]) => {

@@ -222,6 +222,9 @@ def add_stream(container: Any, encoding: Encoding, facts: VideoFacts, size: tupl
     context.pix_fmt = _taken(encoding, stream.codec)
     context.time_base = 1 / rate if _counts_frames(encoding, facts) else facts.time_base
     stream.time_base = facts.time_base
+    # Frames beside each other, as FFmpeg has it: PyAV's default, slices of one frame, leaves cores
+    # waiting and costs bits.
+    context.thread_type = "AUTO"
     context.bit_rate = encoding.bit_rate
     context.color_primaries, context.color_trc = facts.primaries, facts.transfer
     context.colorspace, context.color_range = facts.written_matrix, facts.written_range

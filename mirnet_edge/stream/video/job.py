@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from mirnet_edge.errors import MirnetEdgeError, StreamError
+from mirnet_edge.frame_path import told_nonfinite
 from mirnet_edge.frames.images import write_image
 from mirnet_edge.stream.frame_stream import FrameStream
 from mirnet_edge.stream.video.encoding import Encoding, open_part
@@ -71,6 +72,7 @@ class VideoOutcome:
         frames: written.
         resumed: how many of these an earlier run had written.
         lost: frames that did not come, for ``reasons``.
+        nonfinite: values of the network that were NaN or infinite.
         copied, left_out: other streams of the file.
         frames_per_second: of this run; None where it restored none.
     """
@@ -81,6 +83,7 @@ class VideoOutcome:
     resumed: int
     lost: int
     reasons: list[str]
+    nonfinite: int
     copied: list[str]
     left_out: list[str]
     frames_per_second: float | None
@@ -129,6 +132,7 @@ class VideoJob:
     _lost_before: int = field(default=0, init=False)
     _last_pts: int = field(default=0, init=False)
     _shown_s: float = field(default=0.0, init=False)
+    _told_nonfinite: bool = field(default=False, init=False)
 
     def run(self, restorer: Restores, progress: FramesDone) -> VideoOutcome:
         """Restore what is left, join all parts, and delete them.
@@ -164,6 +168,7 @@ class VideoJob:
             resumed=resumed,
             lost=self._lost_before + lost.frames,
             reasons=list(dict.fromkeys([*before, *lost.reasons])),
+            nonfinite=sum(part.nonfinite for part in self.parts.finished),
             copied=joined.copied,
             left_out=joined.left_out,
             frames_per_second=(done - resumed) / elapsed_s if done > resumed else None,
@@ -217,7 +222,7 @@ class VideoJob:
                 waiting.append((frame, array if shown else None))
                 yield array
 
-        written, duration, begin, go_on = 0, 1, 0, True
+        written, duration, begin, go_on, nonfinite = 0, 1, 0, True, 0
         kinds = ["", COMPARE] if self.settings.compare is not None else [""]
         with ExitStack() as files:
             writers = [
@@ -229,15 +234,20 @@ class VideoJob:
             stream = restorer.stream(arrays())
             files.callback(stream.close)
             try:
-                for restored in stream:
+                for restored in stream.frames():
                     frame, before = waiting.popleft()
-                    codes = pictures.codes_of(restored, self.scale)
+                    codes = pictures.codes_of(restored.image, self.scale)
                     beside = self._beside(pictures, before, codes)
                     for writer, planes in zip(writers, (codes, beside)):
                         writer.write(pictures.compose(planes), frame.pts, frame.duration)
                     begin = begin if written else frame.pts
                     duration = frame.duration
                     written += 1
+                    nonfinite += restored.nonfinite
+                    if restored.nonfinite and not self._told_nonfinite:
+                        self._told_nonfinite = True
+                        told = told_nonfinite(restored.nonfinite)
+                        log.warning("%s, frame %d: %s", self.reader.name, had + written - 1, told)
                     progress(had + written, self._total())
             except KeyboardInterrupt:
                 if not self.reader.is_live or not written:
@@ -257,6 +267,7 @@ class VideoJob:
                 last_duration=duration,
                 lost=self._lost_before + lost.frames,
                 reasons=list(lost.reasons),
+                nonfinite=nonfinite,
             )
         )
         return go_on

@@ -25,6 +25,7 @@ class Part:
         first_pts, last_pts: of the first and last of these, in ticks of the source.
         last_duration: of the last frame that it holds.
         lost: frames that did not come up to its end, for ``reasons``.
+        nonfinite: values of the network that were NaN or infinite.
     """
 
     frames: int
@@ -34,6 +35,7 @@ class Part:
     last_duration: int
     lost: int
     reasons: list[str]
+    nonfinite: int = 0
 
 
 class Parts:
