@@ -160,6 +160,16 @@ def test_without_pyav_the_error_names_the_extra(
     assert 'pip install "mirnet-edge[video]"' in restore("a.mp4").only_error
 
 
+def test_limited_range_in_motion_jpeg(restore: Restore) -> None:
+    make_video(Path("in.mp4"), frames=2, options={"qp": "0"})
+    assert restore("in.mp4", "-o", "lossless.mkv", *LOSSLESS).code == 0
+    assert restore("in.mp4", "-o", "out.mkv", "--codec", "mjpeg").code == 0
+    for lossless, coded in zip(planes("lossless.mkv"), planes("out.mkv"), strict=True):
+        difference = lossless.astype(int) - coded
+        assert abs(difference.mean()) < 0.5, "another range"
+        assert np.abs(difference).mean() < 3
+
+
 def test_nan_is_told_once_and_counted_at_the_end(restore: Restore, tmp_path: Path) -> None:
     make_video(Path("in.mp4"), frames=5)
     write_broken(tmp_path)

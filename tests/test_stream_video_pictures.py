@@ -75,7 +75,7 @@ def random_codes(planes: Planes, height: int, width: int, full: bool) -> list[np
     ["yuv420p", "yuv422p", "yuv440p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p12le",
      "gray", "gray10le"],
 )  # fmt: skip
-@pytest.mark.parametrize(("height", "width"), [(8, 12), (7, 11), (1, 1)])
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (6, 12), (7, 11), (1, 1)])
 def test_codes_that_nobody_changed_come_back(
     pix_fmt: str, matrix: int, full: bool, height: int, width: int
 ) -> None:

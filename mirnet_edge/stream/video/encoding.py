@@ -141,6 +141,8 @@ def choose_encoding(
         options["cq" if encoder.endswith("nvenc") else "crf"] = f"{crf or CRF[encoder]:g}"
     elif encoder in CONSTANT_STEP:
         options |= {"flags": "+qscale", "global_quality": str(QUALITY_STEP)}
+        if encoder == "mjpeg" and not facts.full_range:
+            options["strict"] = "unofficial"  # as all that cameras and players do with it
     elif encoder != "ffv1":
         pixels = scale**2 * facts.width * facts.height
         bit_rate = round(BITS_PER_PIXEL * pixels / float(facts.frame_s))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -236,10 +236,10 @@ class VideoJob:
             try:
                 for restored in stream.frames():
                     frame, before = waiting.popleft()
-                    codes = pictures.codes_of(restored.image, self.scale)
-                    beside = self._beside(pictures, before, codes)
-                    for writer, planes in zip(writers, (codes, beside)):
-                        writer.write(pictures.compose(planes), frame.pts, frame.duration)
+                    picture = pictures.picture_of(restored.image, self.scale)
+                    both = self._beside(pictures, before, restored.image)
+                    for writer, each in zip(writers, [picture, *both]):
+                        writer.write(each, frame.pts, frame.duration)
                     begin = begin if written else frame.pts
                     duration = frame.duration
                     written += 1
@@ -272,8 +272,9 @@ class VideoJob:
         )
         return go_on
 
-    def _beside(self, pictures: Pictures, before: Array | None, after: list[Array]) -> list[Array]:
-        """Before | after, for the comparison and the still; only where one of them is due."""
+    def _beside(self, pictures: Pictures, before: Array | None, after: Array) -> list[Any]:
+        """A picture of before | after, for the comparison and the still; only where one of them is
+        due."""
         settings, now_s = self.settings, time.monotonic()
         due = settings.preview is not None and now_s - self._shown_s >= settings.preview_s
         if before is None or not (due or settings.compare is not None):
@@ -281,13 +282,13 @@ class VideoJob:
         planes = pictures.codes_of(before)
         if self.scale > 1:
             planes = pictures.enlarged(planes, self.scale)
-        both = pictures.side_by_side(planes, after)
+        both = pictures.compose(pictures.side_by_side(planes, pictures.codes_of(after, self.scale)))
         if due and settings.preview is not None:
             self._shown_s = now_s
-            shown = pictures.compose(both).to_ndarray(format="rgb24")
+            shown = both.to_ndarray(format="rgb24")
             upright = np.ascontiguousarray(np.rot90(shown, pictures.facts.turn // 90))
             write_image(settings.preview, upright, overwrite=True)
-        return both
+        return [both]
 
     def _join(self) -> Whole:
         settings, parts = self.settings, self.parts.finished

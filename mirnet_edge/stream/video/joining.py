@@ -28,6 +28,8 @@ HOLD_TURNS = ("mp4", "mov", "matroska")
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
                errno.EIO)  # fmt: skip
 QUICKTIME = ("mp4", "mov")
+UNPROBED = {"probesize": "32"}
+"""Of parts the headers tell all; decoding their first frames to learn it takes as long as two."""
 OF_THE_OLD_FILE = ("encoder", "duration", "major_brand", "minor_version", "compatible_brands",
                    "bps", "number_of_", "_statistics", "vendor_id")  # fmt: skip
 """Beginnings of metadata that tell of how the source was written."""
@@ -102,7 +104,7 @@ class Whole:
 
     def _write(self, av: Any, output: Any, parts: Sequence[Piece], source: str | None) -> None:
         facts = self.facts
-        with av.open(str(parts[0][0])) as first:
+        with av.open(str(parts[0][0]), options=UNPROBED) as first:
             size = first.streams.video[0].height, first.streams.video[0].width
         video = add_stream(output, self.encoding, facts, size)
         if video.codec.canonical_name == "hevc" and self._format in QUICKTIME:
@@ -220,7 +222,7 @@ def _mux(output: Any, packets: Sequence[Packets]) -> None:
 def _packets(av: Any, parts: Sequence[Piece], time_base: Fraction) -> Iterator[tuple[Any, int]]:
     """Packets in the order of decoding, and their PTS in ticks of ``time_base``."""
     for path, first_pts in parts:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=UNPROBED) as container:
             for packet in container.demux(video=0):
                 if packet.pts is not None:
                     yield packet, first_pts + round(packet.pts * packet.time_base / time_base)

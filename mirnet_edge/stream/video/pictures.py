@@ -65,7 +65,12 @@ class Pictures:
 
     def picture_of(self, array: Array, scale: int = 1) -> Any:
         """An array of `pixels`, restored by a network that enlarges by ``scale``, as a picture of
-        the format that is written."""
+        the format that is written; its memory may be the picture's from then on."""
+        av = require("av", "reading and writing videos")
+        size = scale * self.facts.height * 3 // 2, scale * self.facts.width
+        # PyAV takes the rows of chroma for part of a picture whose height is no multiple of 4.
+        if self.pixels.is_yuv and array.shape == size and size[0] % 6 == 0:
+            return self._tagged(av.VideoFrame.from_numpy_buffer(array, format=self.written.name))
         return self.compose(self.codes_of(array, scale))
 
     def codes_of(self, array: Array, scale: int = 1) -> list[Array]:
@@ -108,6 +113,9 @@ class Pictures:
         picture = av.VideoFrame(width, height, self.written.name)
         for index, plane in enumerate(codes):
             _plane(picture, index, self.written.depth)[...] = plane
+        return self._tagged(picture)
+
+    def _tagged(self, picture: Any) -> Any:
         facts = self.facts
         picture.colorspace, picture.color_range = facts.written_matrix, facts.written_range
         return picture
