@@ -4,9 +4,10 @@ python benchmarks/video.py benchmarks/results/video.json
 
 A still scene is the bundled photo with new noise in every frame, stored without loss; flicker is
 the mean absolute difference of consecutive frames in luma, of 255. Rates are of a whole run, from
-opening the video to the file that is whole; around a restorer that only copies they are those of
-decoding, conversion and encoding. They are told by the clock, and by the processor's time, which
-what else runs on the machine moves less. Needs the extra video.
+opening the video to the file that is whole: of PyAV with nothing between decoder and encoder, and,
+in turn with it, of ours around a restorer that only copies, once with nothing encoded. They are
+told by the clock, and by the processor's time, which what else runs on the machine moves less.
+Needs the extra video.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +36,8 @@ from mirnet_edge.frame_path import Timings
 from mirnet_edge.frames.images import read_image
 from mirnet_edge.frames.noise import add_gaussian_noise, to_uint8
 from mirnet_edge.stream.frame_stream import FrameStream
-from mirnet_edge.stream.video.encoding import choose_encoding
+from mirnet_edge.stream.video.encoding import add_stream, choose_encoding
+from mirnet_edge.stream.video.facts import VideoFacts
 from mirnet_edge.stream.video.job import VideoJob, VideoSettings, settings_of_run
 from mirnet_edge.stream.video.live import open_video
 from mirnet_edge.stream.video.parts import Parts
@@ -50,7 +53,16 @@ CUTS: dict[str, dict[str, Any]] = {
     "tiles of 128, statistics tile": {"tile": 128},
     "tiles of 128, statistics stream": {"tile": 128, "statistics": "stream"},
 }
-RUNS = 3
+RUNS = 5
+CASES: dict[str, tuple[int, dict[str, Any] | None]] = {
+    "decoded, nothing encoded": (240, None),
+    "H.264, preset ultrafast": (240, {"preset": "ultrafast"}),
+    "H.264, preset medium": (72, {}),
+    "MPEG-4 part 2": (240, {"codec": "mpeg4"}),
+    "Motion JPEG": (120, {"codec": "mjpeg"}),
+}
+"""Frames, and how they are encoded."""
+FRAME = (1080, 1920)
 
 
 class Copies:
@@ -103,11 +115,8 @@ def panned(height: int, width: int, frames: int) -> Iterator[np.ndarray]:
     return (np.roll(clean, -2 * number, axis=1) for number in range(frames))
 
 
-def restore(
-    source: Path, target: Path, opened: Callable[[Pictures], Any], **encoding: Any
-) -> tuple[float, float]:
-    """Restore a clip as the command line does; seconds a frame, by the clock and of a core."""
-    began_s, cpu_began_s = time.perf_counter(), time.process_time()
+def restore(source: Path, target: Path, opened: Callable[[Pictures], Any], **encoding: Any) -> int:
+    """Restore a clip as the command line does; how many frames."""
     reader = open_video(str(source))
     how = choose_encoding(reader.facts, target, **encoding)
     settings = VideoSettings()
@@ -115,8 +124,50 @@ def restore(
     restorer = opened(Pictures(reader.facts, how.planes))
     outcome = VideoJob(reader, target, parts, how, settings).run(restorer, lambda *_: None)
     reader.close()
-    spent = time.perf_counter() - began_s, time.process_time() - cpu_began_s
-    return spent[0] / outcome.frames, spent[1] / outcome.frames
+    return outcome.frames
+
+
+def only_read(source: Path) -> int:
+    """Let frames go the same way, and encode none."""
+    reader = open_video(str(source))
+    planes = reader.facts.planes
+    assert planes is not None
+    pictures = Pictures(reader.facts, planes)
+    arrays = (pictures.array_of(frame.picture) for frame in reader.frames())
+    count = sum(bool(pictures.picture_of(array)) for array in Copies().stream(arrays))
+    reader.close()
+    return count
+
+
+def decode(source: Path) -> int:
+    """Decode a clip by PyAV alone."""
+    with av.open(str(source)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        return sum(1 for _ in container.decode(video=0))
+
+
+def transcode(source: Path, target: Path, **encoding: Any) -> int:
+    """Decode and encode by PyAV alone, with the settings that ours has."""
+    with av.open(str(source)) as container, av.open(str(target), "w") as output:
+        shown = container.streams.video[0]
+        shown.thread_type = "AUTO"
+        facts = VideoFacts.of(container, shown, next(container.decode(shown)))
+        container.seek(0)
+        how = choose_encoding(facts, target, **encoding)
+        stream = add_stream(output, how, facts, (facts.height, facts.width))
+        count = 0
+        for frame in container.decode(shown):
+            output.mux(stream.encode(frame))
+            count += 1
+        output.mux(stream.encode())
+    return count
+
+
+def rate_of(run: Callable[[], int]) -> tuple[float, float]:
+    """Frames a second, by the clock and of a core."""
+    began_s, cpu_began_s = time.perf_counter(), time.process_time()
+    frames = run()
+    return frames / (time.perf_counter() - began_s), frames / (time.process_time() - cpu_began_s)
 
 
 def network(**settings: Any) -> Callable[[Pictures], me.Restorer]:
@@ -147,28 +198,40 @@ def measure_flicker(folder: Path) -> dict[str, Any]:
 
 
 def measure_rates(folder: Path) -> list[dict[str, Any]]:
-    """The median of some runs each."""
-    found = []
-    cases: tuple[tuple[str, tuple[int, int], int, Any, str | None], ...] = (
-        (MODEL, (144, 256), 12, network(), None),
-        ("copies", (1080, 1920), 24, lambda _: Copies(), None),
-        ("copies", (1080, 1920), 24, lambda _: Copies(), "ultrafast"),
-    )
-    for name, (height, width), frames, opened, preset in cases:
-        source = write_clip(folder / "clip.mp4", panned(height, width, frames), "libx264")
-        spent = [restore(source, folder / "out.mp4", opened, preset=preset) for _ in range(RUNS)]
-        clock_s, core_s = np.median(spent, axis=0)
-        found.append(
-            {
-                "restorer": name,
-                "size": (height, width),
-                "frames": frames,
-                "preset": preset or "medium",
-                "frames_per_second": round(float(1 / clock_s), 2),
-                "frames_per_core_second": round(float(1 / core_s), 2),
+    """Medians of some runs each; PyAV and ours in turn."""
+    source = write_clip(folder / "small.mp4", panned(144, 256, 12), "libx264")
+    ways = {MODEL: lambda: restore(source, folder / "out.mp4", network())}
+    found = [measured("H.264, preset medium", (144, 256), 12, ways)]
+    for case, (frames, encoding) in CASES.items():
+        clip = write_clip(folder / "clip.mp4", panned(*FRAME, frames), "libx264")
+        ways = {"PyAV": partial(decode, clip), "copies": partial(only_read, clip)}
+        if encoding is not None:
+            target = folder / "out.mkv"
+            ways = {
+                "PyAV": partial(transcode, clip, target, **encoding),
+                "copies": partial(restore, clip, target, lambda _: Copies(), **encoding),
             }
-        )
-        print(found[-1], file=sys.stderr)
+        found.append(measured(case, FRAME, frames, ways))
+    return found
+
+
+def measured(
+    case: str, size: tuple[int, int], frames: int, ways: Mapping[str, Callable[[], int]]
+) -> dict[str, Any]:
+    """One case of the record."""
+    rates: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for _ in range(RUNS):
+        for way, run in ways.items():
+            rates[way].append(rate_of(run))
+    medians = {way: np.median(rate, axis=0).round(1).tolist() for way, rate in rates.items()}
+    names = ("frames_per_second", "frames_per_core_second")
+    found = {
+        "case": case,
+        "size": size,
+        "frames": frames,
+        "ways": {way: dict(zip(names, pair)) for way, pair in medians.items()},
+    }
+    print(found, file=sys.stderr)
     return found
 
 
@@ -181,6 +244,7 @@ def main() -> None:
             "cpu": cpuinfo.get_cpu_info()["brand_raw"],
             "usable_cores": usable_cores(),
             "busy_cores_before": round(os.getloadavg()[0], 1),
+            "runs": RUNS,
             "versions": {name: version(name) for name in ("mirnet-edge", "av", "onnxruntime")},
             "flicker": measure_flicker(Path(folder)),
             "rates": measure_rates(Path(folder)),

@@ -187,6 +187,12 @@ def break_down() -> dict[str, Any]:
     }
 
 
+def choose() -> dict[str, Any]:
+    """Which engines of the CPU are chosen from once the element is there."""
+    Gst.ElementFactory.make("mirnetrestore")
+    return {"engine": os.environ.get("MIRNET_EDGE_CPU_ENGINE")}
+
+
 def late() -> dict[str, Any]:
     """A live source of 50 frames a second, and an engine for 10."""
 
@@ -227,5 +233,8 @@ def grow() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    runs = {run.__name__: run for run in (compare, renegotiate, seek, fail, break_down, late, grow)}
+    runs = {
+        run.__name__: run
+        for run in (compare, renegotiate, seek, fail, break_down, choose, late, grow)
+    }
     print(json.dumps(runs[sys.argv[1]](*sys.argv[2:])))

@@ -59,9 +59,9 @@ def gstreamer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return found
 
 
-def pipeline(environment: dict[str, str], *arguments: object) -> Any:
+def pipeline(environment: dict[str, str], *arguments: object, script: Any = (RUNS,)) -> Any:
     done = subprocess.run(
-        [SYSTEM_PYTHON, str(RUNS), *map(str, arguments)],
+        [SYSTEM_PYTHON, *map(str, (*script, *arguments))],
         env=environment,
         capture_output=True,
         text=True,
@@ -145,6 +145,16 @@ def test_nan_is_a_warning_and_counted(gstreamer: dict[str, str]) -> None:
     assert (found["frames"], found["nonfinite"]) == (5, 35)
     assert found["warning"].startswith("7 of the network's values are NaN or infinite")
     assert set(found["kinds"]) == {"mirnet-statistics"}
+
+
+@pytest.mark.parametrize(("first", "engine"), [("pass", None), ("import numpy", "onnxruntime")])
+def test_behind_numpy_openvino_is_left_out(
+    first: str, engine: str | None, gstreamer: dict[str, str]
+) -> None:
+    run = "runpy.run_path(sys.argv[0], run_name='__main__')"
+    start = f"import runpy, sys; sys.argv.pop(0); {first}; {run}"
+    free = {name: value for name, value in gstreamer.items() if name != "MIRNET_EDGE_CPU_ENGINE"}
+    assert pipeline(free, RUNS, "choose", script=("-c", start)) == {"engine": engine}
 
 
 def test_frames_that_are_too_late_are_dropped(gstreamer: dict[str, str]) -> None:

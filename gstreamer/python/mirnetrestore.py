@@ -11,8 +11,16 @@ value is a warning message too.
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import time
+
+# GStreamer brings libunwind. C++ libraries that were there before it, as with NumPy, throw by
+# another unwinder than those that come later, and a process ends where OpenVINO throws (seen on
+# Debian 12); ONNX Runtime does not on its way.
+if "numpy" in sys.modules:
+    os.environ.setdefault("MIRNET_EDGE_CPU_ENGINE", "onnxruntime")
 
 import click
 import gi
