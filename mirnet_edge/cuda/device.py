@@ -96,6 +96,7 @@ class Device:
 
 _devices: dict[int, Device] = {}
 _devices_guard = threading.Lock()
+_reviving = threading.Lock()
 _thread = threading.local()
 
 
@@ -120,6 +121,14 @@ def revive(device: Device) -> None:
     Raises:
         DeviceError: the driver does not give it back, or it is `shared_with` a library.
     """
+    with _reviving:
+        # Of engines on one GPU the first makes it anew; another reset would take that away.
+        if _devices.get(device.facts.index) is device:
+            _revive(device)
+
+
+def _revive(device: Device) -> None:
+    """`revive`, of one that nobody else revives."""
     try:
         with device.doing("looking whether the GPU answers"):
             device.driver.mem_alloc(PROBE_BYTES).free()
@@ -139,15 +148,14 @@ def revive(device: Device) -> None:
     with suppress(DeviceError), device.current():
         _close_owners(device)
         gc.collect()
-    with _devices_guard:
-        if _devices.get(device.facts.index) is device:
-            del _devices[device.facts.index]
     with suppress(Exception):
         device._context.detach()
     try:
         device.library.reset(device.facts.index)
     except DeviceError as error:
         raise DeviceError(f"{lost}. It cannot be reset either: {error}") from error
+    with _devices_guard:
+        del _devices[device.facts.index]
 
 
 class Owner:

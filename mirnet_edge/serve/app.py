@@ -39,6 +39,7 @@ from mirnet_edge.serve.refusals import Refusal
 from mirnet_edge.serve.work import Work
 
 T = TypeVar("T")
+REOPENING_S = 5
 PUBLIC = ("/", "/openapi.json", "/health", "/ready", "/v2/health/live", "/v2/health/ready")
 """What is answered without the token: how the service is, and how to talk to it."""
 
@@ -51,6 +52,17 @@ class Wanted:
     layout: RawLayout | None
     quality: int | None
     accept: str
+
+
+def require_open(model: ServedModel) -> None:
+    """Refuse what comes while the engine of a model is opened again."""
+    if model.is_reopening:
+        raise Refusal(
+            503,
+            f"the device of {model.name} was lost, and is being opened again; come again in "
+            f"{REOPENING_S} s",
+            {"retry-after": str(REOPENING_S)},
+        )
 
 
 class Service:
@@ -111,6 +123,8 @@ class Service:
     async def _ready(self, request: Request) -> Response:
         if self.is_draining:
             raise Refusal(503, "the service is about to end")
+        for model in self.models:
+            require_open(model)
         return await self._health(request)
 
     async def _models(self, _: Request) -> Response:
@@ -166,6 +180,7 @@ class Service:
         self, request: Request, model: ServedModel, act: Callable[[bytes], T]
     ) -> T:
         """Read the body of a request, and act on it in a thread; all within its room."""
+        require_open(model)
         place = self.work.enter()
         try:
             body = await read_body(request, self.limits)
@@ -190,6 +205,7 @@ class Service:
 
     async def _model_ready(self, request: Request) -> Response:
         model = self._model_at(request)
+        require_open(model)
         if model.is_broken or self.is_draining:
             raise Refusal(503, f"{model.name} is not ready")
         return JSONResponse({"name": model.name, "ready": True})

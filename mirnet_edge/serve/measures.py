@@ -72,6 +72,10 @@ class Measures:
             "mirnet_edge_model_failures", "Failures of the engine in a row.", ["model"],
             registry=registry,
         )  # fmt: skip
+        reopened = Gauge(
+            "mirnet_edge_model_reopened", "How often a lost device was opened again.", ["model"],
+            registry=registry,
+        )  # fmt: skip
         runs = Gauge(
             "mirnet_edge_engine_runs", "Runs of an engine of the host.", ["model"],
             registry=registry,
@@ -82,6 +86,7 @@ class Measures:
         )  # fmt: skip
         for model in models:
             broken.labels(model.name).set_function(partial(getattr, model, "failures"))
+            reopened.labels(model.name).set_function(partial(getattr, model, "reopened"))
             shared = model.shared
             if shared is not None:
                 runs.labels(model.name).set_function(partial(getattr, shared, "runs"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -16,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirnet_edge.engines.protocol import Engine, works_on_device
-from mirnet_edge.errors import ConfigError, DeviceError, EngineError, MirnetEdgeError
+from mirnet_edge.errors import (
+    ConfigError,
+    DeviceError,
+    DeviceMemoryError,
+    EngineError,
+    MirnetEdgeError,
+)
 from mirnet_edge.frames.enlarged import enlarged
 from mirnet_edge.frames.layout import MAXIMUM
 from mirnet_edge.frames.pixel_formats import PixelFormat
@@ -28,6 +35,9 @@ NAME = r"[A-Za-z0-9][\w.-]{0,99}"
 PROBE_PX = 64
 KEPT = 4
 """Restorers of a thread: each is for one mode of statistics and one format of pixels."""
+log = logging.getLogger(__name__)
+PATIENCE_S = 10.0
+"""For what still runs on a device that is lost; it fails soon."""
 FAILED_AFTER = 3
 """Failures of an engine in a row after which it counts as broken."""
 Setting = tuple[Statistics, PixelFormat | None]
@@ -96,6 +106,13 @@ class Seat:
         self._made.move_to_end(key)
         return self._made[key]
 
+    def renew(self, engine: Engine, timeout: float) -> None:
+        """Go on with another engine, in place of one that is lost."""
+        with suppress(MirnetEdgeError):  # of what is lost, not all can be given back
+            self.close(timeout)
+        self._made.clear()
+        self._engine = engine
+
     def close(self, timeout: float | None) -> None:
         """Close all of them."""
         with ExitStack() as last:
@@ -124,6 +141,8 @@ class ServedModel:
         facts: of the network.
         engine_name: the class of the engine.
         failures: of the engine, in a row.
+        reopened: how often it was opened again, on a device that was lost.
+        is_reopening: whether that is being done; requests that are there wait for it.
 
     On an engine whose frames stay on the device, requests are restored one after the other, but
     with a ``batch`` of more than one they go by way of the host, in common batches.
@@ -138,8 +157,9 @@ class ServedModel:
                 'statistics="stream" restores a frame with what the frames of others left; need '
                 "auto, tile, frame or frame-fast"
             )
-        self.name, self.failures = spec.name, 0
-        self._lock = threading.Lock()
+        self.name, self.failures, self.reopened = spec.name, 0, 0
+        self.is_reopening = self._is_lost = self._is_closed = False
+        self._lock, self._reopening = threading.Lock(), threading.Lock()
         # As anyone opens a model: by what it was tuned to, within its limits. Then its engine is
         # shared, and this one only holds it.
         self._opened = Restorer(spec.model, **restoring)
@@ -192,30 +212,73 @@ class ServedModel:
 
     @property
     def is_broken(self) -> bool:
-        """Whether nothing that was tried lately could be restored."""
-        return self.failures >= FAILED_AFTER
+        """Whether nothing that was tried lately could be restored, or its device is lost."""
+        return (self._is_lost and not self.is_reopening) or self.failures >= FAILED_AFTER
 
     def restore(self, frame: NDArray[Any], options: Options) -> Restored:
-        """Restore a frame; waits for a free seat.
+        """Restore a frame; waits for a free seat. Where the device is lost, open the engine again,
+        once, and restore it then.
 
         Raises:
             ConfigError, FrameError, TilingError: the frame or the options cannot be.
             EngineError, DeviceError: the engine failed.
         """
         with self._seat() as seat:
-            restorer = seat.restorer(options.statistics or self._statistics, options.pixels)
-            if restorer.noise != options.noise:
-                restorer.noise = options.noise
+            opened = self.reopened
             try:
-                restored = restorer(frame)
+                try:
+                    restored, noise = self._run(seat, frame, options)
+                except (EngineError, DeviceError) as error:
+                    if not self._is_open_again(opened, error):
+                        raise
+                    restored, noise = self._run(seat, frame, options)
             except (EngineError, DeviceError):
                 self._note(failed=True)
                 raise
             self._note(failed=False)
-            noise = restorer.timings.noise
         if options.strength < 1:
             restored = mixed(frame, restored, options.strength, self.facts.scale, options.pixels)
         return Restored(restored, noise)
+
+    def _run(
+        self, seat: Seat, frame: NDArray[Any], options: Options
+    ) -> tuple[NDArray[Any], float | None]:
+        """Restore a frame in a seat, and the noise level that the network was told."""
+        restorer = seat.restorer(options.statistics or self._statistics, options.pixels)
+        if restorer.noise != options.noise:
+            restorer.noise = options.noise
+        return restorer(frame), restorer.timings.noise
+
+    def _is_open_again(self, opened: int, error: MirnetEdgeError) -> bool:
+        """Open the engine once more where an error says that its device is lost, and nobody did
+        since it was opened for the ``opened``-th time; whether it is worth another try.
+
+        Raises:
+            EngineError, DeviceError: it cannot be opened.
+        """
+        with self._reopening:
+            if self.reopened != opened:  # by another thread, under this one
+                return True
+            # An engine that nobody here closed was on a device that another one's was reset with.
+            is_gone = getattr(self._opened.engine, "closed", False) and not self._is_closed
+            is_lost = isinstance(error, DeviceError) and not isinstance(error, DeviceMemoryError)
+            if not (is_gone or is_lost or self._is_lost):
+                return False
+            log.warning("%s: the device is lost, and opened again: %s", self.name, error)
+            self.is_reopening = self._is_lost = True
+            try:
+                self._opened.reopen()
+                engine = self._opened.engine
+                if self.shared is not None:
+                    self.shared.engine = engine
+                for seat in self._all:
+                    seat.renew(self.shared or engine, PATIENCE_S)
+                self.reopened += 1
+                self._is_lost = False
+            finally:
+                self.is_reopening = False
+            log.warning("%s: it is open again", self.name)
+            return True
 
     def _note(self, failed: bool) -> None:
         with self._lock:
@@ -231,6 +294,7 @@ class ServedModel:
 
     def close(self, timeout: float | None = None) -> None:
         """Close it, once what runs is done; an EngineError after ``timeout`` seconds."""
+        self._is_closed = True
         with ExitStack() as last:
             last.callback(self._opened.close, timeout)
             for seat in self._all:
