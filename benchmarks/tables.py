@@ -27,7 +27,7 @@ from mirnet_edge.model.create import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO = RESULTS / "video.json"
-GSTREAMER = RESULTS / "gstreamer.json"
+GSTREAMER, LIVE = RESULTS / "gstreamer.json", RESULTS / "live.json"
 PORTABLE = RESULTS / "portable.json"
 CPU = RESULTS / "cpu.json"
 
@@ -223,6 +223,30 @@ def gstreamer_table() -> str:
     return markdown(rows) + where + "\n"
 
 
+def live_table() -> str:
+    """How late a live view is through a model that is too slow, from the record."""
+    record = json.loads(LIVE.read_text(encoding="utf-8"))
+    height, width = record["size"]
+    rows = [["milliseconds", "median", *(f"p{p}" for p in record["percentiles"][1:-1]), "longest"]]
+    for name, key in (
+        ("the model, a frame", "model_ms"),
+        ("from a frame's moment to its restored picture", "latency_ms"),
+        ("between the two", "between_ms"),
+    ):
+        rows.append([name, *(f"{value:.0f}" for value in record[key])])
+    frames = record["frames"]
+    where = (
+        f"\n`{record['model']}` on {record['seconds']:.0f} s of {width}x{height} at "
+        f"{record['rate']:.0f} frames/s, one every {1000 / record['rate']:.0f} ms: of "
+        f"{frames['read']} frames {frames['dropped']} were dropped and {frames['restored']} "
+        "restored, the others shown as they came while the model was loaded; memory grew by "
+        f"{record['grown_bytes'] / 1e6:.1f} MB in the last 20 s. {record['cpu']}, "
+        f"{record['usable_cores']} cores with other work, onnxruntime "
+        f"{record['versions']['onnxruntime']}. Record: `benchmarks/results/live.json`."
+    )
+    return markdown(rows) + where + "\n"
+
+
 TABLES = {
     "summary": summary_table,
     "presets": presets_table,
@@ -231,6 +255,7 @@ TABLES = {
     "cpu": cpu_table,
     "video": video_table,
     "gstreamer": gstreamer_table,
+    "live": live_table,
     "gpu": gpu_table,
     "compared": compared_tables,
 }

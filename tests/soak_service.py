@@ -2,8 +2,8 @@
 
 ``python tests/soak_service.py --seconds 60`` measures 64 clients for a minute, with an engine that
 does nothing and with one of 20 ms, and prints the figures. With ``--model x.engine --side 256`` it
-measures that model with frames of 256 x 256 pixels, one after the other and in batches of
-``--batch``.
+measures that model with frames of 256 x 256 pixels; with ``--batch 4`` one after the other and in
+batches of four.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ class Load:
         statuses: how often each came.
         seconds: that each answer of status 200 took.
         odd: refusals without Retry-After, and answers that are not the frame.
-        grown_bytes: of the server's memory, from the first fifth of the time to its end.
+        grown_bytes, grown_files: of the server's memory, and of what it has open, from the first
+            fifth of the time to its end.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     grown_bytes: int = 0
+    grown_files: int = 0
 
     def p(self, percent: float) -> float:
         """A percentile of the times, in milliseconds."""
@@ -53,6 +55,7 @@ class Load:
             "statuses": {str(status): count for status, count in self.statuses.items()},
             **{f"p{percent}_ms": round(self.p(percent), 1) for percent in (50, 99, 100)},
             "grown_bytes": self.grown_bytes,
+            "grown_files": self.grown_files,
         }
 
 
@@ -108,9 +111,10 @@ def load(
     back as they were, what does not is odd."""
     found, server = Load(), psutil.Process(server_id)
     asyncio.run(_clients(address, clients, seconds / 5, found, side, is_same))
-    before = server.memory_info().rss
+    before, files = server.memory_info().rss, server.num_fds()
     asyncio.run(_clients(address, clients, seconds * 4 / 5, found, side, is_same))
     found.grown_bytes = server.memory_info().rss - before
+    found.grown_files = server.num_fds() - files
     return found
 
 
@@ -167,14 +171,23 @@ def main() -> int:
     ways = [("--engine-ms", 0.0), ("--engine-ms", 20.0)]
     if options.model:
         # Twice, in turn: what else the machine does is then seen.
-        ways = [("--model", options.model, "--batch", n) for n in (1, options.batch)] * 2
+        ways = [("--model", options.model)]
+        if options.batch > 1:
+            ways = [("--model", options.model, "--batch", n) for n in (1, options.batch)] * 2
     wrong = 0
     for way in ways:
         with served_apart(*way, "--queue", options.queue) as (address, process):
             is_same = not options.model
             found = load(address, process.pid, options.seconds, 64, options.side, is_same)
-        told = {" ".join(map(str, way)): round(found.statuses[200] / options.seconds, 1)}
-        print(json.dumps({"a second": told, **found.summary(), "odd": found.odd[:5]}), flush=True)
+        rate = found.statuses[200] / options.seconds
+        told = {
+            "a second": {" ".join(map(str, way)): round(rate, 1)},
+            # Who is let in waits for those in front of him: so long at that rate.
+            "room_ms": round(1000 * (THREADS + options.queue) / rate) if rate else None,
+            **found.summary(),
+            "odd": found.odd[:5],
+        }
+        print(json.dumps(told), flush=True)
         wrong += bool(found.odd) or not {200, 503} >= found.statuses.keys()
     return 1 if wrong else 0
 

@@ -75,7 +75,7 @@ def test_files_are_enlarged_in_their_format(
     save(f"a.{suffix}", noise(21, 34, 3))
     outcome = restore(f"a.{suffix}", "-m", tiny_enlarger(2))
     assert outcome.code == 0, outcome
-    assert f"a.{suffix} -> a_restored.{suffix}  34x21 -> 68x42  1 tiles" in outcome.out
+    assert f"a.{suffix} -> a_restored.{suffix}  34x21 -> 68x42  1 tile" in outcome.out
     assert load(f"a_restored.{suffix}").shape == (42, 68, 3)
 
 

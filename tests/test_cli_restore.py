@@ -161,8 +161,8 @@ def test_results_say_where_and_how_long(restore: Restore) -> None:
     save("a.png", noise(21, 34, 3))
     save("b.png", noise(9, 8, 3))
     lines = restore("a.png", "b.png").out.splitlines()
-    assert lines[0].startswith("a.png -> a_restored.png  34x21  1 tiles ")
-    assert lines[1].startswith("b.png -> b_restored.png  8x9  1 tiles ")
+    assert lines[0].startswith("a.png -> a_restored.png  34x21  1 tile ")
+    assert lines[1].startswith("b.png -> b_restored.png  8x9  1 tile ")
     assert lines[2] == "2 of 2 restored"
     (result,) = restore("a.png", "--overwrite", "--json").json
     assert (result["width"], result["height"], result["tiles"]) == (34, 21, 1)

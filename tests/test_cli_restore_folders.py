@@ -186,7 +186,7 @@ def test_standard_input_and_output(tiny_onnx: Path, tmp_path: Path, restore: Res
     done = piped(data, "-", "-m", tiny_onnx, folder=tmp_path)
     assert done.returncode == 0
     assert done.stdout == Path("a_restored.png").read_bytes()
-    assert done.stderr.decode().startswith("- -> -  34x21  1 tiles")
+    assert done.stderr.decode().startswith("- -> -  34x21  1 tile")
     done = piped(b"", "a.png", "-m", tiny_onnx, "-o", "-", "--format", "bmp", "-q", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
     with Image.open(io.BytesIO(done.stdout)) as image:
@@ -205,6 +205,7 @@ def test_standard_input_and_output(tiny_onnx: Path, tmp_path: Path, restore: Res
     [
         (["-", "a.png"], "give it alone"),
         (["-", "-o", "new/"], "has no name"),
+        (["-", "-o", "a.mp4"], "standard input takes pictures: give a video by its name"),
         (["-", "--compare"], "no place beside standard output"),
         (["a.png", "-o", "-", "--json"], "both go to standard output"),
         (["a.png", "-o", "-", "--compare"], "no place beside standard output"),

@@ -188,6 +188,8 @@ def _pipe_job(inputs: Sequence[str], naming: Naming) -> Job:
         return Job(source, Path(PIPE), None, reads_stdin=True, writes_stdout=True)
     if naming.file is None:
         raise click.UsageError("what comes by standard input has no name: give -o a file, or -")
+    if is_video(naming.file):
+        raise click.UsageError("standard input takes pictures: give a video by its name or URL")
     _require_suffix(naming.file, PICTURE_SUFFIXES)
     _require_folder(naming.file.parent)
     beside = naming.file.with_name(f"{naming.file.stem}{COMPARE}.png")

@@ -217,7 +217,8 @@ def picture_line(job: Job, result: Result) -> str:
     milliseconds = result["load_ms"] + result["engine_ms"] + result["store_ms"]
     passes = f"{result['passes']} passes  " if result["passes"] > 1 else ""
     noise = "" if result["noise"] is None else f"noise {result['noise']:.1f}  "
-    return f"{start}{result['tiles']} tiles  {noise}{passes}{milliseconds:.0f} ms"
+    tiles = "1 tile" if result["tiles"] == 1 else f"{result['tiles']} tiles"
+    return f"{start}{tiles}  {noise}{passes}{milliseconds:.0f} ms"
 
 
 def side_by_side(before: ImageFile, after: ImageFile) -> NDArray[np.uint8]:
