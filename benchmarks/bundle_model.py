@@ -19,7 +19,6 @@ from typing import Any
 
 import click
 import onnxruntime
-from cost import multiply_accumulates
 from record_ranges import record
 
 import mirnet_edge as me
@@ -27,6 +26,7 @@ from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import MODELS_FOLDER, BundledModel
 from mirnet_edge.model.checkpoints import facts_of
 from mirnet_edge.model.exported import with_differences
+from mirnet_edge.workstation.arithmetic import multiply_accumulates
 from mirnet_edge.workstation.sets import card_figures
 
 WEIGHTS_LICENCE = "Apache-2.0"

@@ -25,13 +25,13 @@ import click
 import compared_networks as networks
 import numpy as np
 import torch
-from cost import multiply_accumulates
 from torch import Tensor, nn
 
 import mirnet_edge as me
 from mirnet_edge._files import atomic_path
 from mirnet_edge.engines.torch_engine import TorchEngine
 from mirnet_edge.frame_path import Timings
+from mirnet_edge.workstation.arithmetic import multiply_accumulates
 from mirnet_edge.workstation.protocols import Denoising, Pairs, Protocol, SuperResolution
 from mirnet_edge.workstation.sets import LEVELS, data_of, equalized, lifted
 

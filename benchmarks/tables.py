@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from compared_table import markdown as all_compared
 from compared_table import published_table
-from cost import multiply_accumulates
 from cpu import table as all_cpu
 from gpu_tables import RESULTS, gpu_table
 from markdown_tables import markdown
@@ -24,6 +23,7 @@ from summary_table import PUBLISHED, quality, summary_table
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import bundled_models
 from mirnet_edge.model.create import create_model
+from mirnet_edge.workstation.arithmetic import multiply_accumulates
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO = RESULTS / "video.json"

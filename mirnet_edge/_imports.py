@@ -15,6 +15,7 @@ EXTRA_OF_PACKAGE = {
     "torch": "train",
     "safetensors": "train",
     "matplotlib": "train",
+    "scipy": "train",
     "skimage": "train",
     "onnx": "graph",
     "onnx_ir": "graph",

@@ -26,6 +26,7 @@ WORKSTATION = {
     *("model.tensor_files", "model.exported"),
     *(f"engines.compiled.{name}" for name in ("forms", "network", "proof", "torch_device")),
     *("engines.torch_engine", "workstation.patches", "workstation.train", "workstation.export"),
+    *("workstation.ablation.figures", "workstation.ablation.networks", "workstation.arithmetic"),
     *(
         "workstation.captured",
         "workstation.noise_level",

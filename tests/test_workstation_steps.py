@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from PIL import Image
 from training_runs import SHORT, assert_same_weights, weights_of, write_images
 
 import mirnet_edge as me
+from mirnet_edge.model.config import MIRNetConfig
+from mirnet_edge.workstation import pace
 from mirnet_edge.workstation.captured import WARM_UP_CALLS, Captured
 from mirnet_edge.workstation.patches import PatchSampler, degraded_patches, paired_patches
 from mirnet_edge.workstation.photos import read_photos
@@ -275,9 +278,44 @@ def test_degraded_patches_are_the_tasks_of_what_was_cut() -> None:
     image = np.full((20, 20, 3), 51, np.uint8)
     sampler = PatchSampler([image], torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    batch = degraded_patches(sampler, Gaussian(sigma=(5, 5)))(3, 16, generator)
+    batch = degraded_patches(sampler, Gaussian(sigma=(5, 5)), True)(3, 16, generator)
     torch.testing.assert_close(batch.target, torch.full((3, 3, 16, 16), 0.2))
     assert float((batch.given[:, :3] - 0.2).std()) == pytest.approx(5 / 255, rel=0.1)
+    untold = degraded_patches(sampler, Gaussian(sigma=(5, 5)), False)(3, 16, generator)
+    assert untold.given.shape == (3, 3, 16, 16)
+    assert float((untold.given - 0.2).std()) == pytest.approx(5 / 255, rel=0.1)
+
+
+def test_untimed_steps_count_no_time(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first three take ten minutes each, as compiling might, the others one second."""
+    now = 0.0
+    settings = dataclasses.replace(SHORT, minutes=0.04, steps=20)
+    trainer = me.Trainer(settings, [folder], tmp_path, device="cpu")
+    step = trainer.stepper.step
+
+    def timed(stage: Stage) -> None:
+        nonlocal now
+        now += 600.0 if trainer.state.step < 3 else 1.0
+        step(stage)
+
+    trainer.stepper.step = timed  # type: ignore[method-assign]
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now))
+    state = trainer.run(untimed_steps=3)
+    assert (state.step, state.seconds) == (6, 3.0)
+
+
+def test_a_network_is_trained_instead_of_the_presets(folder: Path, tmp_path: Path) -> None:
+    network = me.create_model(MIRNetConfig(channels=(8, 16), n_rrg=1, n_msrb=1), seed=3)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    trainer = me.Trainer(SHORT, [folder], tmp_path, device="cpu", network=network)
+    assert trainer.state.network is network
+    trainer.run()
+    moved = [name for name, tensor in network.state_dict().items()
+             if not torch.equal(tensor, before[name])]  # fmt: skip
+    assert "conv_in.weight" in moved
+    assert me.load_model(tmp_path / "model.safetensors").config == network.config
 
 
 @pytest.mark.parametrize("minutes", [None, 10.0])

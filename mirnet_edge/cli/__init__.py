@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from mirnet_edge._version import __version__
+from mirnet_edge.cli.ablate import ablate
 from mirnet_edge.cli.build_plugins import build_plugins
 from mirnet_edge.cli.completion import with_completion
 from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of, shown
@@ -49,6 +50,7 @@ COMMANDS = (
     train,
     train_noise_level,
     evaluate,
+    ablate,
     models,
     info,
     doctor,

@@ -45,12 +45,16 @@ class Pace:
 
     def __init__(self, state: TrainState, last: int, processes: int, device: torch.device) -> None:
         self._state, self._last, self._processes, self._device = state, last, processes, device
-        self._began, self._earlier = time.monotonic(), state.seconds
+        self._earlier = state.seconds
         self._images = 0
         self._seen: deque[tuple[float, int, int]] = deque(maxlen=WINDOW)
         self._share: float | None = None
         self._asked = -ASKED_EVERY_S
-        self.restart()
+        self.begin()
+
+    def begin(self) -> None:
+        """Count the time of the run, and measure its speed, from now on."""
+        self._began = self.restart()
 
     def seconds(self) -> float:
         """Of training so far, of earlier runs too."""

@@ -76,11 +76,18 @@ class PatchSampler:
         return torch.where(transpose == 1, x, y), torch.where(transpose == 1, y, x)
 
 
-def degraded_patches(sampler: PatchSampler, task: Task) -> Draw:
-    """Clean patches, and what the task makes of them."""
-    return lambda batch, patch_px, generator: task.degrade(
-        sampler.draw(batch, patch_px, generator), generator
-    )
+def degraded_patches(sampler: PatchSampler, task: Task, noise_level: bool) -> Draw:
+    """Clean patches, and what the task makes of them; without the level that it tells of their
+    noise, where the network takes none."""
+
+    def draw(batch: int, patch_px: int, generator: Generator) -> Batch:
+        clean = sampler.draw(batch, patch_px, generator)
+        degraded = task.degrade(clean, generator)
+        if noise_level:
+            return degraded
+        return Batch(degraded.given[:, : clean.shape[1]], degraded.target)
+
+    return draw
 
 
 def paired_patches(sampler: PatchSampler, noise_level: bool) -> Draw:

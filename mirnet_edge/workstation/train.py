@@ -70,6 +70,8 @@ class Trainer:
             on a GPU where Triton is.
         initial: weights to start from, a file or a bundled model's name; None draws them. A
             checkpoint in ``output`` goes before them.
+        network: to train from its own weights, instead of the preset's; told no noise level where
+            its configuration has none, whatever the task.
         say: called with sentences that a user should read.
 
     Started by ``torchrun``, each process takes a GPU and patches of its own, and the first one
@@ -95,10 +97,11 @@ class Trainer:
         device: str | None = None,
         compile: bool | None = None,
         initial: PathLike | None = None,
+        network: Network | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.task = settings.make_task()
-        config = self.task.network(preset(settings.preset))
+        config = network.config if network else self.task.network(preset(settings.preset))
         multiple = math.lcm(config.size_multiple, LEAST_PATCH_PX * self.task.scale)
         self.stages = settings.stages(multiple)
         if bool(data) == bool(pairs):
@@ -117,7 +120,7 @@ class Trainer:
         draw: Draw = (
             paired_patches(sampler, config.noise_level)
             if pairs
-            else degraded_patches(sampler, self.task)
+            else degraded_patches(sampler, self.task, config.noise_level)
         )
         self.data_facts: dict[str, object] = {
             "folders": len(pairs or data),
@@ -133,7 +136,7 @@ class Trainer:
             )
         if self.validation:
             self.data_facts["validation"] = {found.name: len(found) for found in self.validation}
-        network = initial_network(config, settings, initial, say)
+        network = network or initial_network(config, settings, initial, say)
         if initial is not None:
             self.data_facts["initial_weights_sha256"] = network.facts.weights_sha256
         self.state = self._fresh_or_resumed(settings, network.to(self.device))
@@ -187,6 +190,7 @@ class Trainer:
         validate_every: int | None = None,
         checkpoint_minutes: float = 5.0,
         report: Callable[[Report], None] | None = None,
+        untimed_steps: int = 0,
     ) -> TrainState:
         """Train until step ``until`` (None: the schedule's end).
 
@@ -197,6 +201,8 @@ class Trainer:
 
         Args:
             report: called every ten steps, after each point and at the end, in the first process.
+            untimed_steps: of this call, which count no time of the schedule: in the first the
+                network is compiled, which another one's speed has nothing to do with.
 
         Raises:
             ConfigError: the loss is no longer finite; an earlier checkpoint is kept.
@@ -222,6 +228,9 @@ class Trainer:
                     stage = self._stage()
                     stepper.step(stage)
                     pace.add(stage.batch)
+                    if state.step - first <= untimed_steps:
+                        stepper.tally()  # waits for the device
+                        pace.begin()
                     if state.step % READ_EVERY == 0:
                         self._read(pace, report)
                     if state.step % validate_every == 0 and state.step < last:
