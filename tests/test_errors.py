@@ -30,7 +30,8 @@ FOREIGN = {
     ("workstation/state.py", "ValueError"),
     ("__init__.py", "AttributeError"),  # what Python's import system expects of __getattr__
     ("cli/console.py", "TypeError"),  # what json.dumps expects of its default
-    ("cli/engines.py", "UsageError"),  # which click prints with the usage of the command
+    ("cli/ablate.py", "UsageError"),  # which click prints with the usage of the command
+    ("cli/engines.py", "UsageError"),
     ("cli/evaluate.py", "UsageError"),
     ("cli/live.py", "UsageError"),
     ("cli/jobs.py", "UsageError"),
