@@ -75,11 +75,13 @@ def rewrite(proto: ModelProto, target: Target = "any") -> tuple[ModelProto, list
     if opset != 17:
         raise GraphError(f"a graph of opset {opset}: rewrites are for opset 17; export it again")
     reports = [_report("before", 0, proto)]
+    editor: GraphEditor | None = None
     for run in FOR_ANY if target == "any" else (*FOR_ANY, *FOR_TENSORRT):
-        # Taken in anew for each, so that shapes are known of what the one before made.
-        editor = GraphEditor(proto)
+        editor = editor or GraphEditor(proto)
         if changes := editor.apply(run):
             proto = editor.to_proto()
+            # Taken in anew for the next one, so that shapes are known of what this one made.
+            editor = None
             reports.append(_report(run.__name__, changes, proto))
         else:
             reports.append(replace(reports[-1], name=run.__name__, changes=0))
