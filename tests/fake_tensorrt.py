@@ -140,11 +140,27 @@ def plan_of_graph(proto: Any, image: str = "FLOAT") -> dict[str, Any]:
     }
 
 
+Plans = list[tuple[str, dict[str, Any], dict[str, Any]]]
+_made: dict[tuple[Any, ...], Plans] = {}
+
+
 def write_plans(
     folder: Path, proto: Any, tile: tuple[int, int], batch: int = 1, image: str = "FLOAT"
 ) -> Path:
     """The plans of a plain graph of open size: ``net.engine``, and beside it those that statistics
     need, each larger than the one before."""
+    # Made once each: their graphs take a second, and hundreds of tests run the same few.
+    graph = proto.SerializeToString(deterministic=True)
+    key = (hashlib.sha256(graph).digest(), tile, batch, image)
+    if key not in _made:
+        _made[key] = _plans(proto, tile, batch, image)
+    for name, card, changes in _made[key]:
+        write_plan(folder, card, name, **changes)
+    return folder / "net.engine"
+
+
+def _plans(proto: Any, tile: tuple[int, int], batch: int, image: str) -> Plans:
+    """Name, card and contents of each, as `write_plan` takes them."""
     sized = with_shape(proto, batch, *tile)
     plain = with_shape(rewrite(sized, "tensorrt")[0], batch, *tile)
     graphs = {"plain": plain, "apply": apply_graph(sized), "gather": gather_graph(sized)}
@@ -157,6 +173,7 @@ def write_plans(
         (TensorFacts(name, (batch, planes, *tile), dtype, "linear"),)
         for name, planes in (("frame", facts.in_planes), ("clean", facts.out_channels))
     )
+    made = []
     for number, (kind, graph) in enumerate(graphs.items(), 1):
         card = {
             "kind": kind,
@@ -168,10 +185,9 @@ def write_plans(
             "outputs": given,
             "activation_bytes": number << 16,
         }
-        name = kind_path("net.engine", kind).name
         changes = {**plan_of_graph(graph, image), "activation_bytes": number << 16}
-        write_plan(folder, card, name, **changes)
-    return folder / "net.engine"
+        made.append((kind_path("net.engine", kind).name, card, changes))
+    return made
 
 
 def random_tiles(count: int, seed: int = 0) -> np.ndarray:
