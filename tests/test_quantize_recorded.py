@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import record_ranges
 from record_ranges import BUDGET_DB, METHOD, TILE, record
 
 import mirnet_edge as me
@@ -28,12 +29,17 @@ from mirnet_edge.quantize.sensitivity import Judge
 
 COMMAND = "python benchmarks/record_ranges.py"
 SMALL = (48, 64)
+SIZED: dict[tuple[str, tuple[int, int]], Any] = {}
 MODELS = [model for model in me.bundled_models() if record_files(model.name)[0].exists()]
 """The others have no record: their images are measured."""
 
 
 def sized_graph(original: Any, tile: tuple[int, int]) -> Any:
-    return with_shape(rewrite(with_shape(original, 1, *tile), "tensorrt")[0], 1, *tile)
+    """As it is rewritten for a tile; each once, for a test changes none."""
+    key = (graph_sha256(original), tile)
+    if key not in SIZED:
+        SIZED[key] = with_shape(rewrite(with_shape(original, 1, *tile), "tensorrt")[0], 1, *tile)
+    return SIZED[key]
 
 
 def layers(proto: Any) -> dict[str, tuple[Any, ...]]:
@@ -148,15 +154,14 @@ def test_quantizing_a_bundled_model_measures_nothing(
 class Bundle:
     """A folder in the place of ``calibration/``, and one tiny bundled model with a record."""
 
-    def __init__(self, folder: Path, onnx: Path, report: QuantizeReport) -> None:
+    def __init__(self, folder: Path, onnx: Path, report: QuantizeReport, key: str) -> None:
         (folder / "net").mkdir()
         self.model = BundledModel("net", folder / "net", {"task": "denoise"})
         shutil.copy(onnx, self.model.onnx)
         self.folder, self.original = folder, load_graph(onnx)
         self.ranges_path, self.plan_path = folder / "net.ranges.json", folder / "net.plan.json"
-        self.key = record_key(self.original)
-        self.ranges = replace(Ranges.load(report.ranges_path), graph_sha256=self.key)
-        self.plan = replace(report.plan, graph_sha256=self.key)
+        self.ranges = replace(Ranges.load(report.ranges_path), graph_sha256=key)
+        self.plan = replace(report.plan, graph_sha256=key)
         self.save(self.plan, self.ranges)
 
     def save(self, plan: QuantizationPlan, ranges: Ranges) -> None:
@@ -178,11 +183,20 @@ def measured(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Quant
     )
 
 
+@pytest.fixture(scope="module")
+def key(tiny_onnx: Path) -> str:
+    return record_key(load_graph(tiny_onnx))
+
+
 @pytest.fixture
 def bundle(
-    tiny_onnx: Path, measured: QuantizeReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_onnx: Path,
+    measured: QuantizeReport,
+    key: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Bundle:
-    made = Bundle(tmp_path, tiny_onnx, measured)
+    made = Bundle(tmp_path, tiny_onnx, measured, key)
     monkeypatch.setattr(recorded, "bundled_models", lambda: [made.model])
     monkeypatch.setattr(recorded, "resource_folder", lambda name: tmp_path)
     return made
@@ -335,10 +349,11 @@ def test_a_model_without_a_record_is_measured_without_a_word(bundle: Bundle) -> 
 
 
 @pytest.mark.slow
-def test_the_script_makes_the_record_again(bundle: Bundle) -> None:
+def test_the_script_makes_the_record_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle.plan_path.unlink()
     bundle.ranges_path.unlink()
+    monkeypatch.setattr(record_ranges, "TILE", SMALL)
     record(bundle.model)
-    found = recorded_plan(bundle.original, sized_graph(bundle.original, TILE), METHOD, BUDGET_DB)
+    found = recorded_plan(bundle.original, sized_graph(bundle.original, SMALL), METHOD, BUDGET_DB)
     assert found is not None
     assert found[0].method == METHOD
