@@ -24,7 +24,7 @@ from pooling_plans import TILE, WritePlans
 
 import mirnet_edge as me
 from mirnet_edge.cuda import Device, open_device
-from mirnet_edge.engines.onnx_engine import OnnxStatistics
+from mirnet_edge.engines.graph_engine import OnnxStatistics
 from mirnet_edge.facts import SizeRule
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.model.config import PRESETS, Config, MIRNetConfig, MIRNetV2Config
@@ -48,7 +48,7 @@ TINY: dict[str, Config] = {
 }
 """One small network of every kind."""
 WIDER: dict[str, Config] = {
-    "mirnet-v2-wider": MIRNetV2Config(channels=(16, 32, 64), groups=(1, 1)),
+    "mirnet-v2-wider": MIRNetV2Config(channels=(16, 32, 64), groups=(1,)),
 }
 """What shows beside it in more channels alone."""
 

@@ -16,7 +16,7 @@ import mirnet_edge as me
 @pytest.fixture(scope="module")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    me.save_model(me.create_model(TINY["mirnet-v2"], seed=0), path, "denoise")
+    me.save_model(me.create_model(TINY["edge-x4"], seed=0), path, "denoise")
     return path
 
 
@@ -35,7 +35,7 @@ def test_export_as_json(
     assert 0 <= report["error"] <= 1e-4
     assert report["facts"]["task"] == "denoise"
     assert [found.name for found in tmp_path.iterdir()] == ["tiny.onnx"]
-    tiles = np.random.Generator(np.random.PCG64(1)).random((1, 3, 20, 44), np.float32)
+    tiles = np.random.Generator(np.random.PCG64(1)).random((1, 3, 48, 80), np.float32)
     with torch.inference_mode():
         expected = me.load_model(tiny_weights)(torch.from_numpy(tiles)).numpy()
     difference = np.abs(me.OnnxEngine(path).run(tiles) - expected).max() / np.ptp(expected)
@@ -63,7 +63,7 @@ def test_export_of_a_fixed_size_over_an_older_file(
     ("checkpoint", "onnx", "options", "said"),
     [
         ("tiny", "tiny.pb", [], ".onnx"),
-        ("tiny", "tiny.onnx", ["--size", "30"], "multiples of 4"),
+        ("tiny", "tiny.onnx", ["--size", "30"], "multiples of 16"),
         ("nowhere.pth", "tiny.onnx", [], "no such file"),
         ("junk.pth", "tiny.onnx", [], "junk.pth"),
         ("other.pth", "tiny.onnx", [], "not a MIRNet"),

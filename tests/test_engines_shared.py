@@ -7,19 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import TINY
 
 import mirnet_edge as me
 from mirnet_edge.engines.shared import shared_statistics
+from mirnet_edge.graph.file import read_facts
 from mirnet_edge.pooling.passes import MODES, StatisticsSettings
 
 
 @pytest.fixture(scope="module")
-def low_light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def low_light(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network of low light."""
     path = tmp_path_factory.mktemp("models") / "enhance.onnx"
-    me.export_onnx(me.create_model(TINY["mirnet-v2"], seed=0), path, task="enhance")
+    proto = onnx.load(tiny_onnx)
+    onnx.helper.set_model_props(proto, replace(read_facts(proto), task="enhance").to_metadata())
+    onnx.save(proto, path)
     return path
 
 

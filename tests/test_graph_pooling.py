@@ -16,7 +16,9 @@ from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.pooling.vectors import Statistics, Weights
 
-NETWORKS = list(TINY)
+NETWORKS = list(TINY)[::-1]
+"""From the last to the first: beside another process that begins with the first, each exports half
+of them instead of waiting for the other."""
 SIZES = [(16, 16), (28, 44)]
 REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "GlobalAveragePool", "Softmax"}
 

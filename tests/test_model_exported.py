@@ -24,7 +24,7 @@ def test_what_was_exported_is_read_back(
     tmp_path: Path, shuffle: int, context: bool, level: bool, half: bool
 ) -> None:
     config = dataclasses.replace(
-        preset("edge-s"), channels=(8, 16, 32), shuffle=shuffle, context=context, noise_level=level
+        preset("edge-xs"), channels=(8, 16, 32), shuffle=shuffle, context=context, noise_level=level
     )
     torch.manual_seed(0)
     network = with_differences(me.create_model(config))

@@ -7,11 +7,14 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from conftest import TINY, RawGraph, lively
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mirnet_edge as me
+from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.tiling.choice import auto_tile
 
 RADIUS = 5
@@ -132,14 +135,12 @@ def test_six_channel_network_returns_three() -> None:
         me.Restorer(engine)(frame[..., :3])
 
 
-@pytest.mark.parametrize("config", ["mirnet-v2", "mirnet"])
+@pytest.mark.parametrize("name", ["mirnet-v2", "mirnet"])
 def test_trained_path_through_onnx_equals_torch(
-    config: str, tmp_path: Path, photo: np.ndarray
+    name: str, raw_graph: RawGraph, tmp_path: Path, photo: np.ndarray
 ) -> None:
-    from conftest import TINY
-
-    network = me.create_model(TINY[config], seed=0)
-    me.export_onnx(network, tmp_path / "tiny.onnx")
+    network = lively(me.create_model(TINY[name]))
+    onnx.save(rewrite(raw_graph(name))[0], tmp_path / "tiny.onnx")
     crop = photo[10:83, 20:131]
     with me.Restorer(tmp_path / "tiny.onnx", tile=64, halo=8) as portable:
         portable_out = portable(crop.astype(np.float32) / 255)
