@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from fake_gpu import FakeGpu
 
-from mirnet_edge.engines.onnx_engine import OnnxStatistics
+from mirnet_edge.engines.graph_engine import OnnxStatistics
 from mirnet_edge.pooling.vectors import Partial, Statistics, Weights
 
 TILE = (16, 24)

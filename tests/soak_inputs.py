@@ -167,7 +167,7 @@ def onnx_file(seal: bool) -> Kind:
     def read(path: Path) -> None:
         load_graph(path)
         engine = me.OnnxEngine(path, threads=1)
-        shape = [side if isinstance(side, int) else 8 for side in engine._input_shape]
+        shape = [side if isinstance(side, int) else 8 for side in engine._input.shape]
         if math.prod(shape) < 10 * SMALL_PX:
             engine.run(np.zeros(shape, np.float32))
 

@@ -27,7 +27,7 @@ from pooling_plans import (
 
 import mirnet_edge as me
 from mirnet_edge.engines.card import EngineCard, Kind, card_path, kind_path
-from mirnet_edge.engines.onnx_engine import OnnxStatistics
+from mirnet_edge.engines.graph_engine import OnnxStatistics
 from mirnet_edge.engines.protocol import statistics_of_engine
 from mirnet_edge.errors import EngineError
 from mirnet_edge.graph.file import with_shape

@@ -24,7 +24,7 @@ from pooling_plans import (
 
 from mirnet_edge.cuda import Graph
 from mirnet_edge.engines.card import kind_path
-from mirnet_edge.engines.onnx_engine import OnnxStatistics
+from mirnet_edge.engines.graph_engine import OnnxStatistics
 from mirnet_edge.engines.protocol import statistics_of_engine
 from mirnet_edge.engines.side_tensors import BlockLayout
 from mirnet_edge.errors import DeviceError, EngineError

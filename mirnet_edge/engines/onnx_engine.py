@@ -4,49 +4,23 @@ pooled vectors."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mirnet_edge._imports import require
+from mirnet_edge.engines.graph_engine import End, GraphEngine
 from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError, GraphError, first_line
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.graph.file import load_graph
-from mirnet_edge.graph.pooling import apply_graph, gather_graph, pools_of
 from mirnet_edge.graph.sealed import check_onnx
 from mirnet_edge.graph.session import session_options
-from mirnet_edge.pooling.tensors import COLUMNS, OWN, ROWS, STATISTIC, gathered_partial
-from mirnet_edge.pooling.vectors import Partial, Statistics, Vector, Weights
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
     from onnxruntime import InferenceSession, NodeArg, SessionOptions
-
-Maker = Callable[["ModelProto"], "ModelProto"]
-
-
-class Named(Protocol):
-    """An output of a graph."""
-
-    @property
-    def name(self) -> str: ...
-
-
-class GraphSession(Protocol):
-    """What runs a graph, as ONNX Runtime's session does."""
-
-    def get_outputs(self) -> Sequence[Named]:
-        """Name what the graph computes."""
-
-    def run(self, output_names: Sequence[str], feeds: dict[str, Tiles]) -> Sequence[Any]:
-        """Compute these outputs."""
-
 
 # Best first. TensorRT's provider is left out: it would build an engine for minutes at load, with
 # none of the checks of our own.
@@ -58,7 +32,7 @@ PREFERRED_PROVIDERS = (
 )
 
 
-class OnnxEngine:
+class OnnxEngine(GraphEngine):
     """Runs an exported ``.onnx`` file.
 
     Args:
@@ -74,6 +48,8 @@ class OnnxEngine:
     Raises:
         EngineError: no such file, a corrupt one, another signature, an unknown provider.
     """
+
+    runtime = "ONNX Runtime"
 
     def __init__(
         self,
@@ -96,10 +72,9 @@ class OnnxEngine:
             check_onnx(path)
         except GraphError as error:
             raise EngineError(str(error)) from error
-        self._open = partial(_open_session, ort, session_options(threads), chosen)
-        self._statistics: OnnxStatistics | None = None
+        self._open = open_on = partial(_open_session, ort, session_options(threads), chosen)
         try:
-            session = self._open(os.fspath(path))
+            session = open_on(os.fspath(path))
         except Exception as error:
             raise EngineError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot load it ({first_line(error)}). "
@@ -118,29 +93,8 @@ class OnnxEngine:
                 f"{path}: its metadata is no text ({error}); export it again"
             ) from error
         self.facts = ModelFacts.from_metadata(metadata)
-        given = self._check_signature(session)
-        # Not the NodeArg: it keeps the session, with its memory and threads, beyond close().
-        self._input_name, self._input_shape = given.name, tuple(given.shape)
-        self._session: InferenceSession | None = session
-        height, width = self._input_shape[2:]
-        fixed = isinstance(height, int) and isinstance(width, int)
-        self.fixed_size: tuple[int, int] | None = (height, width) if fixed else None
-
-    def _check_signature(self, session: InferenceSession) -> NodeArg:
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
-            names = ", ".join(f"{item.name}{item.shape}" for item in (*inputs, *outputs))
-            raise EngineError(
-                f"{self.path}: needs one (N, C, H, W) input and one output, but has {names}"
-            )
-        if inputs[0].type != "tensor(float)":
-            raise EngineError(f"{self.path}: input is {inputs[0].type}; need tensor(float)")
-        if isinstance(inputs[0].shape[0], int) and inputs[0].shape[0] != 1:
-            raise EngineError(
-                f"{self.path}: takes batches of {inputs[0].shape[0]}; tiles are run one by one, so "
-                "export it with batch 1"
-            )
-        return inputs[0]
+        self._check_signature(*map(_ends, (session.get_inputs(), session.get_outputs())))
+        self._opened: InferenceSession | None = session
 
     def run(self, tiles: Tiles) -> Tiles:
         """Restore (N, in_planes, H, W) float32 in [0, 1] to (N, out_channels, H, W), not clamped.
@@ -148,39 +102,18 @@ class OnnxEngine:
         Raises:
             EngineError: closed, or ONNX Runtime refuses the shape or runs out of memory.
         """
-        session = self._require_session()
+        session = self._require_open()
         try:
-            result: Tiles = session.run(None, {self._input_name: tiles})[0]
+            result: Tiles = session.run(None, {self._input.name: tiles})[0]
         except Exception as error:
-            raise EngineError(
-                f"{self.path.name}: ONNX Runtime failed on tiles of shape {tiles.shape} (the graph "
-                f"takes {self._input_shape}): {first_line(error)}"
-            ) from error
+            raise self._failed(tiles, first_line(error)) from error
         return result
 
-    @property
-    def statistics(self) -> OnnxStatistics:
-        """What restores tiles with the statistics of their frame; made of the file when first
-        asked for.
 
-        Raises:
-            EngineError: closed.
-            GraphError: the graph's pools are not known.
-            MissingDependencyError: onnx or onnx_ir is not installed.
-        """
-        self._require_session()
-        if self._statistics is None:
-            self._statistics = OnnxStatistics(self.path, self._open)
-        return self._statistics
-
-    def _require_session(self) -> InferenceSession:
-        if self._session is None:
-            raise EngineError("this engine is closed; open it again")
-        return self._session
-
-    def close(self) -> None:
-        """Free the sessions. A second call does nothing."""
-        self._session = self._statistics = None
+def _ends(ends: Sequence[NodeArg]) -> list[End]:
+    # Not the NodeArgs: they keep the session, with its memory and threads, beyond close().
+    kinds = {"tensor(float)": "float32"}
+    return [End(end.name, tuple(end.shape), kinds.get(end.type, end.type)) for end in ends]
 
 
 def starts_on_cpu() -> bool:
@@ -201,57 +134,3 @@ def _open_session(
         with suppress(ValueError, RuntimeError):
             return open_on([provider, cpu])
     return open_on([cpu])
-
-
-class OnnxStatistics:
-    """Runs the gather and the apply graph of an exported file, on ONNX Runtime or what else
-    ``runtime`` names; a `StatisticsEngine`."""
-
-    def __init__(
-        self,
-        path: Path,
-        open_session: Callable[[bytes], GraphSession],
-        runtime: str = "ONNX Runtime",
-    ) -> None:
-        self._path, self._runtime = path, runtime
-        self._proto = load_graph(path)
-        graph = self._proto.graph
-        self._image, self._restored = graph.input[0].name, graph.output[0].name
-        self.pools = pools_of(self._proto)
-        self._open_session = open_session
-        self._sessions: dict[Maker, GraphSession] = {}
-
-    def gather(
-        self, tiles: Tiles, region: Weights, statistics: Statistics | None
-    ) -> tuple[Tiles, Partial]:
-        """Do as `engines.protocol.StatisticsEngine.gather`; where the runtime fails, it is an
-        `EngineError`."""
-        # With ``own`` 1 the graph multiplies the given vectors by 0: anything finite will do.
-        shapes = [(1, pool.channels, 1, 1) for pool in self.pools]
-        vectors = statistics.vectors if statistics else [np.zeros(s, np.float32) for s in shapes]
-        own = np.full((1, 1, 1, 1), statistics is None, np.float32)
-        sides = {ROWS: region.rows, COLUMNS: region.columns, OWN: own}
-        found = self._run(gather_graph, tiles, vectors, sides)
-        return found[self._restored], gathered_partial(found, self.pools, region.area)
-
-    def apply(self, tiles: Tiles, statistics: Statistics) -> Tiles:
-        """Do as `engines.protocol.StatisticsEngine.apply`; see `gather`."""
-        return self._run(apply_graph, tiles, statistics.vectors, {})[self._restored]
-
-    def _run(
-        self, graph: Maker, tiles: Tiles, vectors: Sequence[Vector], sides: dict[str, Tiles]
-    ) -> dict[str, Tiles]:
-        # Opened when first asked for: each session holds the weights once more.
-        if graph not in self._sessions:
-            self._sessions[graph] = self._open_session(graph(self._proto).SerializeToString())
-        session = self._sessions[graph]
-        names = [output.name for output in session.get_outputs()]
-        given = {f"{STATISTIC}.{index}": vector for index, vector in enumerate(vectors)}
-        try:
-            outputs = session.run(names, {self._image: tiles, **sides, **given})
-        except Exception as error:
-            raise EngineError(
-                f"{self._path.name}: {self._runtime} failed with frame statistics on tiles of "
-                f"shape {tiles.shape}: {first_line(error)}"
-            ) from error
-        return dict(zip(names, outputs))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mirnet_edge._imports import require
-from mirnet_edge.engines.onnx_engine import OnnxStatistics
+from mirnet_edge.engines.graph_engine import End, GraphEngine
 from mirnet_edge.engines.protocol import Tiles
 from mirnet_edge.errors import EngineError, GraphError, first_line
 from mirnet_edge.facts import ModelFacts
@@ -28,6 +28,7 @@ PROVIDER = "OpenVINO"
 PRECISIONS = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
 """As OpenVINO names them. Layers between Q/DQ pairs are INT8 with any of them."""
 
+OPEN_SIDES = ("batch", "channels", "height", "width")
 SHAPES_KEPT = 4
 
 
@@ -43,7 +44,7 @@ def cpu_precisions() -> tuple[str, ...]:
     return ("FP32", *low[:1])
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(GraphEngine):
     """Runs an exported ``.onnx`` file on the CPU.
 
     Args:
@@ -63,14 +64,14 @@ class OpenVINOEngine:
             not compute in.
     """
 
+    runtime = PROVIDER
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         threads: int | None = None,
         precision: str = "FP32",
     ) -> None:
-        self._model: _OpenModel | None = None
-        self._statistics: OnnxStatistics | None = None
         ov = _library()
         self.path = path = Path(path)
         if not path.is_file():
@@ -80,7 +81,8 @@ class OpenVINOEngine:
                 f"precision {precision!r}: OpenVINO computes on this CPU in "
                 f"{', '.join(cpu_precisions())}"
             )
-        self._options = _options(checked_threads(threads), precision)
+        options = _options(checked_threads(threads), precision)
+        self._open = partial(_open_content, ov, options)
         try:
             check_onnx(path)
         except GraphError as error:
@@ -88,8 +90,8 @@ class OpenVINOEngine:
         try:
             graph = _read(ov, path)
             self.facts = ModelFacts.from_metadata(_metadata(graph))
-            self._input_shape = self._check_signature(graph)
-            self._model = _OpenModel(ov, graph, self._options)
+            self._check_signature(*map(_ends, (graph.inputs, graph.outputs)))
+            self._opened: _OpenModel | None = _OpenModel(ov, graph, options)
         except EngineError:
             raise
         except Exception as error:
@@ -98,32 +100,6 @@ class OpenVINOEngine:
                 "If the file is damaged, export it again."
             ) from error
         self.precision, self.provider = precision, f"{PROVIDER}-{precision}"
-        height, width = self._input_shape[2:]
-        fixed = isinstance(height, int) and isinstance(width, int)
-        self.fixed_size: tuple[int, int] | None = (height, width) if fixed else None
-
-    def _check_signature(self, graph: Model) -> tuple[Any, ...]:
-        """The input's shape, with names of ours for what is open."""
-        ends = (*graph.inputs, *graph.outputs)
-        if len(graph.inputs) != 1 or len(graph.outputs) != 1 or _rank(graph.inputs[0]) != 4:
-            names = ", ".join(f"{_name(end)}{end.partial_shape.to_string()}" for end in ends)
-            raise EngineError(
-                f"{self.path}: needs one (N, C, H, W) input and one output, but has {names}"
-            )
-        given = graph.inputs[0]
-        if given.element_type.get_type_name() != "f32":
-            raise EngineError(f"{self.path}: input is {given.element_type}; need float32")
-        open_sides = ("batch", "channels", "height", "width")
-        shape = tuple(
-            name if side.is_dynamic else side.get_length()
-            for side, name in zip(given.partial_shape, open_sides)
-        )
-        if shape[0] not in ("batch", 1):
-            raise EngineError(
-                f"{self.path}: takes batches of {shape[0]}; tiles are run one by one, so export it "
-                "with batch 1"
-            )
-        return shape
 
     def run(self, tiles: Tiles) -> Tiles:
         """Restore (N, in_planes, H, W) float32 in [0, 1] to (N, out_channels, H, W), not clamped.
@@ -131,43 +107,12 @@ class OpenVINOEngine:
         Raises:
             EngineError: closed, or OpenVINO refuses the shape or runs out of memory.
         """
-        model = self._require_model()
+        model = self._require_open()
         try:
             result: Tiles = model.run(model.names, {model.inputs[0]: tiles})[0]
         except EngineError as error:
-            raise EngineError(
-                f"{self.path.name}: OpenVINO failed on tiles of shape {tiles.shape} (the graph "
-                f"takes {self._input_shape}): {error}"
-            ) from error
+            raise self._failed(tiles, str(error)) from error
         return result
-
-    @property
-    def statistics(self) -> OnnxStatistics:
-        """What restores tiles with the statistics of their frame; made of the file when first
-        asked for.
-
-        Raises:
-            EngineError: closed.
-            GraphError: the graph's pools are not known.
-            MissingDependencyError: onnx or onnx_ir is not installed.
-        """
-        self._require_model()
-        if self._statistics is None:
-            self._statistics = OnnxStatistics(self.path, self._open, PROVIDER)
-        return self._statistics
-
-    def _open(self, content: bytes) -> _OpenModel:
-        ov = _library()
-        return _OpenModel(ov, _core(ov).read_model(content), self._options)
-
-    def _require_model(self) -> _OpenModel:
-        if self._model is None:
-            raise EngineError("this engine is closed; open it again")
-        return self._model
-
-    def close(self) -> None:
-        """Free the models. A second call does nothing."""
-        self._model = self._statistics = None
 
 
 class _OpenModel:
@@ -220,6 +165,10 @@ class _OpenModel:
         return request
 
 
+def _open_content(ov: ModuleType, options: dict[str, Any], content: bytes) -> _OpenModel:
+    return _OpenModel(ov, _core(ov).read_model(content), options)
+
+
 class _Output:
     def __init__(self, name: str) -> None:
         self.name = name
@@ -261,9 +210,17 @@ def _metadata(graph: Model) -> dict[str, str]:
     return {name: value.astype(str) for name, value in found.items()}
 
 
-def _rank(end: Any) -> int | None:
-    rank = end.partial_shape.rank
-    return None if rank.is_dynamic else int(rank.get_length())
+def _ends(ends: Any) -> list[End]:
+    """With names of ours for what is open; a graph of open rank has no shape that we take."""
+    found = []
+    for end in ends:
+        shape = end.partial_shape
+        sides = () if shape.rank.is_dynamic else tuple(shape)
+        names = OPEN_SIDES if len(sides) == 4 else ["?"] * len(sides)
+        told = (name if s.is_dynamic else s.get_length() for s, name in zip(sides, names))
+        kind = end.element_type.get_type_name()
+        found.append(End(_name(end), tuple(told), "float32" if kind == "f32" else kind))
+    return found
 
 
 def _name(end: Any) -> str:
