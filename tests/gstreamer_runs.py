@@ -207,9 +207,52 @@ def late() -> dict[str, Any]:
         "appsink name=out sync=false"
     )
     found = len(pulled(out))
-    told = statistics(pipeline)
+    wanted = messages(pipeline, Gst.MessageType.QOS | Gst.MessageType.ELEMENT)
     pipeline.set_state(Gst.State.NULL)
-    return {"frames": found, **told}
+    told = [one for one in wanted if one.type == Gst.MessageType.QOS]
+    return {
+        "frames": found,
+        "late": wanted[-1].get_structure().get_value("late"),
+        "told": len(told),
+        "dropped": told[-1].parse_qos_stats().dropped,
+        "least late": min(one.parse_qos_values().jitter for one in told),
+    }
+
+
+def files(folder: str) -> dict[str, Any]:
+    """From a video file to another one; what a player finds in both."""
+
+    def done(text: str) -> None:
+        pipeline, _ = start(text)
+        message = pipeline.get_bus().timed_pop_filtered(
+            3 * WAIT, Gst.MessageType.EOS | Gst.MessageType.ERROR
+        )
+        pipeline.set_state(Gst.State.NULL)
+        assert message is not None, text
+        assert message.type == Gst.MessageType.EOS, message.parse_error()
+
+    def played(name: str) -> list[tuple[int, bytes, str]]:
+        pipeline, out = start(f"{read.format(name)} ! appsink name=out sync=false")
+        found = pulled(out)
+        pipeline.set_state(Gst.State.NULL)
+        return found
+
+    engine(inverts)
+    read = f"filesrc location={folder}/{{}} ! oggdemux ! theoradec"
+    write = f"theoraenc quality=63 ! oggmux ! filesink location={folder}/{{}}"
+    done(
+        "videotestsrc num-buffers=12 pattern=ball ! video/x-raw,format=I420,width=64,height=48,"
+        f"framerate=25/1 ! {write.format('in.ogg')}"
+    )
+    done(f"{read.format('in.ogg')} ! mirnetrestore ! {write.format('out.ogg')}")
+    before, after = played("in.ogg"), played("out.ogg")
+    luma = 64 * 48
+    both = [sum(one[:luma]) + sum(two[:luma]) for (_, one, _), (_, two, _) in zip(before, after)]
+    return {
+        "times": [pts for pts, *_ in after],
+        "same times": [pts for pts, *_ in before] == [pts for pts, *_ in after],
+        "mean of both": sum(both) / (len(both) * luma),
+    }
 
 
 def grow() -> dict[str, Any]:
@@ -235,6 +278,6 @@ def grow() -> dict[str, Any]:
 if __name__ == "__main__":
     runs = {
         run.__name__: run
-        for run in (compare, renegotiate, seek, fail, break_down, choose, late, grow)
+        for run in (compare, renegotiate, seek, fail, break_down, choose, late, files, grow)
     }
     print(json.dumps(runs[sys.argv[1]](*sys.argv[2:])))

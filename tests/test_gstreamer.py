@@ -68,6 +68,7 @@ def pipeline(environment: dict[str, str], *arguments: object, script: Any = (RUN
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, "PyGObject prints what a method raises, and goes on"
     return json.loads(done.stdout)
 
 
@@ -161,6 +162,15 @@ def test_frames_that_are_too_late_are_dropped(gstreamer: dict[str, str]) -> None
     found = pipeline(gstreamer, "late")
     assert found["late"] > 20
     assert found["frames"] + found["late"] == 50
+    assert found["told"] == found["dropped"] == found["late"]
+    assert found["least late"] > 60_000_000
+
+
+def test_from_file_to_file(gstreamer: dict[str, str], tmp_path: Path) -> None:
+    found = pipeline(gstreamer, "files", tmp_path)
+    assert found["same times"]
+    assert len(found["times"]) == 12
+    assert found["mean of both"] == pytest.approx(16 + 235, abs=1.5), "luma and its inverse"
 
 
 def test_a_thousand_buffers_do_not_grow(gstreamer: dict[str, str]) -> None:

@@ -4,9 +4,9 @@ GStreamer's loader of Python plugins finds this file where ``GST_PLUGIN_PATH`` n
 above it, which ``mirnet-edge gst-path`` prints. Caps, timestamps and metadata pass as they are.
 
 Every second, and at the end, an element message ``mirnet-statistics`` tells ``frames`` (restored),
-``late`` (dropped because of ``max-latency``), ``bypassed``, ``nonfinite`` (values of the network
-that were NaN or infinite), and ``milliseconds`` and ``tiles`` of the last frame. The first such
-value is a warning message too.
+``late`` (dropped because of ``max-latency``, each with a QoS message too), ``bypassed``,
+``nonfinite`` (values of the network that were NaN or infinite), and ``milliseconds`` and ``tiles``
+of the last frame. The first value that is not finite is a warning message too.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ CAPS = Gst.Caps.from_string(
     "framerate=[0/1,2147483647/1]"
 )
 MESSAGE_S = 1.0
+FULL_QUALITY = 1_000_000
+DROPPED = Gst.FlowReturn.CUSTOM_SUCCESS
+"""GST_BASE_TRANSFORM_FLOW_DROPPED, which PyGObject does not have by that name."""
 READ_WRITE = GObject.ParamFlags.READWRITE
 PROPERTIES = {
     "model": (str, "model", "a bundled model's name, or a file", DEFAULT_MODEL, READ_WRITE),
@@ -113,10 +116,11 @@ class MirnetRestore(GstBase.BaseTransform):
         if self._set["bypass"] or not self._set["strength"]:
             self._bypassed += 1
             return Gst.FlowReturn.OK
-        if self._is_late(buffer):
+        if (late_ns := self._late_by(buffer)) is not None:
             self._late += 1
+            self._tell_late(buffer, late_ns)
             self._tell()
-            return GstBase.BASE_TRANSFORM_FLOW_DROPPED
+            return DROPPED
         layout = self._layout_of(buffer)
         try:
             with buffer.map(Gst.MapFlags.READ | Gst.MapFlags.WRITE) as memory:
@@ -124,8 +128,10 @@ class MirnetRestore(GstBase.BaseTransform):
                 self._given.put(frame)
                 restored = next(self._restored)
                 layout.write(blended(frame, restored.image, self._set["strength"]), memory.data)
-        except MirnetEdgeError as error:
-            self._fail(Gst.StreamError.quark(), Gst.StreamError.FAILED, str(error))
+        except Exception as error:  # PyGObject would print it, and pass the frame on as it came
+            ours = isinstance(error, MirnetEdgeError)
+            text = str(error) if ours else f"{type(error).__name__}: {error}"
+            self._fail(Gst.StreamError.quark(), Gst.StreamError.FAILED, text)
             return Gst.FlowReturn.ERROR
         self._frames += 1
         if restored.nonfinite and not self._nonfinite:
@@ -229,14 +235,25 @@ class MirnetRestore(GstBase.BaseTransform):
 
     # Clock and bus
 
-    def _is_late(self, buffer):
+    def _late_by(self, buffer):
+        """How late a buffer is, in nanoseconds, where that is too much; else None."""
         most_ms, clock = self._set["max-latency"], self.get_clock()
         if not most_ms or clock is None or buffer.pts == Gst.CLOCK_TIME_NONE:
-            return False
+            return None
         due = self.segment.to_running_time(Gst.Format.TIME, buffer.pts)
         if due == Gst.CLOCK_TIME_NONE:
-            return False
-        return clock.get_time() - self.get_base_time() - due > most_ms * Gst.MSECOND
+            return None
+        late = clock.get_time() - self.get_base_time() - due
+        return late if late > most_ms * Gst.MSECOND else None
+
+    def _tell_late(self, buffer, late_ns):
+        """Say, as every element that drops buffers for their lateness does, which one it was."""
+        form, pts = Gst.Format.TIME, buffer.pts
+        times = self.segment.to_running_time(form, pts), self.segment.to_stream_time(form, pts)
+        message = Gst.Message.new_qos(self, True, *times, pts, buffer.duration)
+        message.set_qos_values(late_ns, 1.0, FULL_QUALITY)
+        message.set_qos_stats(Gst.Format.BUFFERS, self._frames, self._late)
+        self.post_message(message)
 
     def _tell(self, now=False):
         if not now and time.monotonic() - self._told_s < MESSAGE_S:
