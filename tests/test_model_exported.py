@@ -38,6 +38,10 @@ def test_what_was_exported_is_read_back(
     assert tensors.keys() == state.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, state[name], name)
+    loaded = me.load_model(tmp_path / "a.onnx")
+    assert (loaded.facts.task, loaded.config) == ("denoise", config)
+    for name, tensor in loaded.state_dict().items():
+        np.testing.assert_array_equal(tensor, state[name], name)
 
 
 def test_differences_leave_the_network_as_it_is() -> None:
@@ -56,3 +60,7 @@ def test_another_graph_is_refused(tmp_path: Path) -> None:
               tmp_path / "a.onnx")  # fmt: skip
     with pytest.raises(me.CheckpointError, match="no graph that was exported"):
         read_exported(tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes(b"no graph")
+    for name in ("a.onnx", "b.onnx", "c.onnx"):
+        with pytest.raises(me.CheckpointError, match=rf"{name}: no (graph|valid|such)"):
+            me.load_model(tmp_path / name)

@@ -27,17 +27,16 @@ WORKSTATION = {
     *(f"engines.compiled.{name}" for name in ("forms", "network", "proof", "torch_device")),
     *("engines.torch_engine", "workstation.patches", "workstation.train", "workstation.export"),
     *("workstation.ablation.figures", "workstation.ablation.networks", "workstation.arithmetic"),
-    *(
-        "workstation.captured",
-        "workstation.noise_level",
-        "workstation.pace",
-        "workstation.recovery",
-    ),
+    *(f"workstation.{name}" for name in ("captured", "noise_level", "pace", "recovery")),
     *("workstation.processes", "workstation.state", "workstation.stepper"),
     *("workstation.tasks.camera", "workstation.tasks.codec", "workstation.validation"),
+    *(f"workstation.explain.{name}" for name in ("explanation", "field", "hooks")),
 }
 """The modules that may import torch, and that no other module may import when it is loaded."""
-ON_TORCH = {f"engines.compiled.{name}" for name in ("choice", "engine", "pooling")}
+ON_TORCH = {
+    *(f"engines.compiled.{name}" for name in ("choice", "engine", "pooling")),
+    *(f"workstation.explain.{name}" for name in ("attention_page", "page", "tile_study")),
+}
 """Those that load them and no torch by themselves; no other module may load these either."""
 PAGE = {"access", "live.server", "serve.app", "serve.asking", "serve.measures", "serve.server"}
 """Those that may import a web framework; the same holds for them."""

@@ -19,6 +19,7 @@ from mirnet_edge.cli.demo import demo
 from mirnet_edge.cli.engines import bench, build, quantize
 from mirnet_edge.cli.estimate import estimate
 from mirnet_edge.cli.evaluate import evaluate
+from mirnet_edge.cli.explain import explain
 from mirnet_edge.cli.inspect import doctor, gst_path, info, models
 from mirnet_edge.cli.live import live, play
 from mirnet_edge.cli.logs import logs_shown, with_verbosity
@@ -51,6 +52,7 @@ COMMANDS = (
     train_noise_level,
     evaluate,
     ablate,
+    explain,
     models,
     info,
     doctor,

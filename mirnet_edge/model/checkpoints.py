@@ -47,7 +47,8 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
 
     Opens the official MIRNet (``{"state_dict": …}``, with or without ``module.``) and MIRNet-v2
     (``{"params": …}``) files, bare state dicts, and ``.safetensors``. Hyperparameters are read off
-    the tensors' names and shapes. Nothing but tensors and plain containers is ever unpickled.
+    the tensors' names and shapes. Nothing but tensors and plain containers is ever unpickled. Of
+    `export_onnx`'s graphs those of the v2 family are read too, in float32, quantized ones not.
 
     Args:
         path: a file, or the name of a bundled model.
@@ -63,7 +64,8 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Network
     bundled = bundled_model(os.fspath(path))
     path = bundled.onnx if bundled else Path(path)
     try:
-        tensors, metadata = read_exported(path) if bundled else read_tensors(path)
+        is_graph = path.suffix.lower() == ".onnx" and path.is_file()
+        tensors, metadata = read_exported(path) if is_graph else read_tensors(path)
         network = _network_of(_config_in(metadata) or infer_config(tensors), tensors)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from (error.__cause__ or error)

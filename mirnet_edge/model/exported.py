@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mirnet_edge._imports import require
 from mirnet_edge._typed import parse_json
-from mirnet_edge.errors import CheckpointError
+from mirnet_edge.errors import CheckpointError, first_line
 from mirnet_edge.facts import PREFIX
 from mirnet_edge.model.layers import Network, SelectiveKernelFusion
 
@@ -43,10 +43,13 @@ def read_exported(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     itself: task and scale.
 
     Raises:
-        CheckpointError: it is no such graph.
+        CheckpointError: it is no such graph, or there is none.
     """
     onnx = require("onnx", "reading the weights of a graph")
-    model = onnx.load(path)
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # of protobuf and of the file; a graph may name files of its own
+        raise CheckpointError(f"no valid ONNX ({first_line(error)}); export it again") from error
     said = {item.key.removeprefix(PREFIX): item.value for item in model.metadata_props}
     facts = {key: parse_json(said[key]) for key in ("task", "scale") if key in said}
     tensors: dict[str, NDArray[np.float32]] = {}
@@ -58,7 +61,9 @@ def read_exported(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if name.endswith(".weight"):
             tensors[name] = onnx.numpy_helper.to_array(item).astype(np.float32)
     if "conv_in.weight" not in tensors:
-        raise CheckpointError("no graph that was exported from a network of the v2 family")
+        raise CheckpointError(
+            "no graph that was exported from a network of the v2 family; give the checkpoint"
+        )
     tensors["conv_in.weight"] = _of_blocks(tensors["conv_in.weight"])
     return {name: torch.from_numpy(values) for name, values in tensors.items()}, facts
 

@@ -31,7 +31,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not os.path.isfile(path):  # noqa: PTH113  # Path's raises for a name of 256 characters
         raise CheckpointError("no such file, and no bundled model of that name")
-    if path.suffix.lower() in (".onnx", ".engine", *IMAGE_SUFFIXES):
+    if path.suffix.lower() in (".engine", *IMAGE_SUFFIXES):
         raise CheckpointError(
             f"a {path.suffix} file is no checkpoint; give a .pth, .pt or .safetensors file"
         )

@@ -3,58 +3,24 @@ other."""
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mirnet_edge._files import atomic_path, require_new
-from mirnet_edge._imports import require
 from mirnet_edge.bundled import PHOTO, bundled_models
 from mirnet_edge.restore import Restorer
+from mirnet_edge.workstation.html import axes, page, plot_image, slider, table
 from mirnet_edge.workstation.records import PARTS, Json, read_records
 
 MODEL, SIGMA, CROP_PX = "edge-s-denoise", 25.0, 320
 MOST_PARTS = 12
 """Bars of one plot; what comes after is in the table."""
 QUALITY_DATA = "polyu"
-PAGE = Template(
-    """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>mirnet-edge report</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
-       color: #1c1c1c; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { padding: .15rem .8rem .15rem 0; text-align: right; font-variant-numeric: tabular-nums }
-th:first-child, td:first-child { text-align: left }
-img { max-width: 100%; height: auto }
-.pair { position: relative; width: min(100%, 40rem) }
-.pair img { display: block; width: 100% }
-.pair img + img { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at, 50%)) }
-input[type=range] { width: min(100%, 40rem) }
-</style>
-<h1>mirnet-edge report</h1>
-$sections
-</html>
-"""
-)
-SLIDER = Template(
-    """<h2>Before | after</h2>
-<p>The bundled photo with noise of $sigma / 255, and what $model makes of it.</p>
-<div class="pair" id="pair"><img src="$before" alt="before"><img src="$after" alt="after"></div>
-<input type="range" id="divider" min="0" max="100" value="50" aria-label="before and after"
- oninput="document.getElementById('pair').style.setProperty('--at', this.value + '%')">"""
-)
 
 
 def write_report(
@@ -84,7 +50,7 @@ def write_report(
         *([_slider()] if picture else []),
     ]
     with atomic_path(Path(path)) as temporary:
-        temporary.write_text(PAGE.substitute(sections="\n".join(sections)), encoding="utf-8")
+        temporary.write_text(page("mirnet-edge report", sections), encoding="utf-8")
 
 
 def _races(races: Sequence[Json]) -> list[str]:
@@ -97,7 +63,7 @@ def _races(races: Sequence[Json]) -> list[str]:
             cells = ["failed", "", ""] if times is None else [f"{ms:.3f}" for ms in times.values()]
             rows.append([f"{race['network']}, {race['shape']}", race["peer"], form, *cells])
     gpus = ", ".join(sorted({race["gpu"] for race in races}))
-    return ["<h2>Every peer</h2>", f"<p>{escape(gpus)}</p>", _table(rows), *_quality(races)]
+    return ["<h2>Every peer</h2>", f"<p>{escape(gpus)}</p>", table(rows), *_quality(races)]
 
 
 def _quality(races: Sequence[Json]) -> list[str]:
@@ -117,12 +83,12 @@ def _quality(races: Sequence[Json]) -> list[str]:
     ]
     if not points:
         return []
-    figure, axes = _axes("ms a run (median)", f"PSNR, dB ({QUALITY_DATA})")
+    figure, plot = axes("ms a run (median)", f"PSNR, dB ({QUALITY_DATA})")
     for ms, db, label in points:
-        axes.scatter([ms], [db], label=label)
-    axes.set_xscale("log")
-    axes.legend(fontsize="small")
-    return ["<h2>Quality against speed</h2>", _image(figure, "quality against speed")]
+        plot.scatter([ms], [db], label=label)
+    plot.set_xscale("log")
+    plot.legend(fontsize="small")
+    return ["<h2>Quality against speed</h2>", plot_image(figure, "quality against speed")]
 
 
 def _frame(name: str, frame: Json) -> list[str]:
@@ -133,20 +99,20 @@ def _frame(name: str, frame: Json) -> list[str]:
     ways = [frame[way]["latency"] for way in ("one_by_one", "stream")]
     for part in PARTS:
         rows.append([part, *(f"{of[part][p]:.3f}" for of in ways for p in ("p50", "p90", "p99"))])
-    figure, axes = _axes("", "ms")
+    figure, plot = axes("", "ms")
     places = np.arange(len(PARTS))
     for index, percentile in enumerate(("p50", "p90", "p99")):
         heights = [ways[0][part][percentile] for part in PARTS]
-        axes.bar(places + 0.27 * (index - 1), heights, 0.25, label=percentile)
-    axes.set_xticks(places, PARTS)
-    axes.set_yscale("log")
-    axes.legend()
+        plot.bar(places + 0.27 * (index - 1), heights, 0.25, label=percentile)
+    plot.set_xticks(places, PARTS)
+    plot.set_yscale("log")
+    plot.legend()
     rates = " and ".join(
         f"{frame[way]['frames_per_second']:.1f} {told}"
         for way, told in (("one_by_one", "one by one"), ("stream", "as a stream"))
     )
     return [*sections, f"<p>Frames per second: {rates}.</p>",
-            _image(figure, f"latency of {name}"), _table(rows)]  # fmt: skip
+            plot_image(figure, f"latency of {name}"), table(rows)]  # fmt: skip
 
 
 def _profile(name: str, profile: Json) -> list[str]:
@@ -154,17 +120,17 @@ def _profile(name: str, profile: Json) -> list[str]:
     sections = [f"<h2>{escape(name)}: where the time goes</h2>"]
     for key, title in (("kinds", "kind of layer"), ("modules", "module")):
         parts = profile[key]
-        figure, axes = _axes("ms", "")
+        figure, plot = axes("ms", "")
         shown = parts[:MOST_PARTS][::-1]
         names = [part["name"] for part in shown]
-        axes.barh(names, [part["time_ms"] for part in shown], label="measured")
-        axes.barh(names, [part["floor_ms"] for part in shown], 0.3, label="floor")
-        axes.legend()
+        plot.barh(names, [part["time_ms"] for part in shown], label="measured")
+        plot.barh(names, [part["floor_ms"] for part in shown], 0.3, label="floor")
+        plot.legend()
         rows = [[title, "ms", "floor ms", "MB"]]
         for part in parts:
             rows.append([part["name"], f"{part['time_ms']:.3f}", f"{part['floor_ms']:.3f}",
                          f"{part['bytes_moved'] / 1e6:.1f}"])  # fmt: skip
-        sections += [_image(figure, f"time by {title}"), _table(rows)]
+        sections += [plot_image(figure, f"time by {title}"), table(rows)]
     return sections
 
 
@@ -175,40 +141,5 @@ def _slider() -> str:
     before = np.clip(clean + noise, 0, 255).round().astype(np.uint8)
     with Restorer(MODEL) as restore:
         after = np.asarray(restore(before))
-    return SLIDER.substitute(
-        sigma=f"{SIGMA:g}", model=MODEL, before=_picture(before), after=_picture(after)
-    )
-
-
-def _axes(x: str, y: str) -> tuple[Any, Any]:
-    matplotlib = require("matplotlib.figure", "drawing a report")
-    figure = matplotlib.Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    return figure, axes
-
-
-def _image(figure: Any, alt: str) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="svg")
-    return f'<p><img src="{_uri("image/svg+xml", file)}" alt="{escape(alt)}"></p>'
-
-
-def _picture(pixels: np.ndarray[Any, Any]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return _uri("image/png", file)
-
-
-def _uri(kind: str, file: io.BytesIO) -> str:
-    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a table of HTML; the first is its head."""
-    lines = [
-        "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in row)
-        for kind, row in zip(("th", *["td"] * (len(rows) - 1)), rows, strict=True)
-    ]
-    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+    said = f"The bundled photo with noise of {SIGMA:g} / 255, and what {MODEL} makes of it."
+    return f"<h2>Before | after</h2>\n<p>{said}</p>\n{slider(before, after)}"
