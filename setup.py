@@ -48,6 +48,8 @@ PHOTOS = ["imagecodecs>=2025.3.30", "tifffile>=2025.5.10", "pillow-jxl-plugin>=1
 """16 bits a colour channel in PNG and TIFF, and JPEG XL. Not in the core: imagecodecs is a wheel of
 26 MB, on a Jetson's Python 3.10 of 42. tifffile and imagecodecs of 2025 are the last for it."""
 SERVE = ["starlette>=0.40", "anyio>=4", "uvicorn>=0.30", "prometheus-client>=0.20"]
+RAY = ["ray>=2.50", "fsspec>=2024.2"]
+"""A driver and its cluster need one version of Ray: the bound is no higher than it must be."""
 TEST = [
     "pytest>=8",
     "pytest-benchmark>=5",
@@ -101,9 +103,10 @@ setup(
         "live": LIVE + VIDEO,
         "photos": PHOTOS,
         "serve": SERVE,
+        "ray": RAY,
         "docs": DOCS,
-        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + OPENVINO,
-        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + OPENVINO + DOCS + CHECK,
+        "test": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + RAY + OPENVINO,
+        "dev": TEST + TRAIN + GRAPH + VIDEO + LIVE + PHOTOS + SERVE + RAY + OPENVINO + DOCS + CHECK,
         "campaign": CAMPAIGN,
     },
     entry_points={"console_scripts": ["mirnet-edge = mirnet_edge.__main__:run"]},

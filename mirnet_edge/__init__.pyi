@@ -17,6 +17,7 @@ from mirnet_edge.engines.torch_engine import TorchEngine as TorchEngine
 from mirnet_edge.errors import BuildError as BuildError
 from mirnet_edge.errors import CalibrationError as CalibrationError
 from mirnet_edge.errors import CheckpointError as CheckpointError
+from mirnet_edge.errors import ClusterError as ClusterError
 from mirnet_edge.errors import ConfigError as ConfigError
 from mirnet_edge.errors import DataError as DataError
 from mirnet_edge.errors import DeviceError as DeviceError

@@ -35,12 +35,16 @@ EXTRA_OF_PACKAGE = {
     "uvicorn": "live",
     "websockets": "live",
     "prometheus_client": "serve",
+    "ray": "ray",
+    "fsspec": "ray",
 }
 
 SETTINGS_OF_PACKAGE = {
     # From 1.30 on it reports what runs to its maker, and writes files for that, unless it is told
     # before it is loaded. Who wants it to sets the variable to 0.
     "onnxruntime": {"ORT_DISABLE_TELEMETRY": "1"},
+    # It reports what runs to its maker too, from whoever starts a cluster.
+    "ray": {"RAY_USAGE_STATS_ENABLED": "0"},
 }
 """Environment variables that are set before a package is imported, where the user set none."""
 

@@ -17,6 +17,7 @@
     ├── OutputError        a file that cannot be written: permission, space, already there
     ├── DataError          a folder of images that cannot be trained or evaluated on
     ├── CalibrationError   calibration images or recorded ranges that cannot be used
+    ├── ClusterError       a Ray cluster: not there, without room for a worker, or lost
     └── MissingDependencyError   an optional package that is not installed
 
 A message says what is wrong, with the values, and what to do next. Errors of the libraries
@@ -24,6 +25,12 @@ below are translated at the boundary and kept as ``__cause__``.
 """
 
 from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+TRACEBACK = "MIRNET_EDGE_TRACEBACK"
 
 
 class MirnetEdgeError(Exception):
@@ -94,6 +101,10 @@ class CalibrationError(MirnetEdgeError):
     """Calibration images or recorded ranges that cannot be used."""
 
 
+class ClusterError(MirnetEdgeError):
+    """A Ray cluster that is not there, has no room for a worker, or lost all of them."""
+
+
 class MissingDependencyError(MirnetEdgeError):
     """An optional package that is not installed."""
 
@@ -101,3 +112,24 @@ class MissingDependencyError(MirnetEdgeError):
 def first_line(error: BaseException) -> str:
     """The first line of a foreign error's message, to quote in one of ours."""
     return str(error).strip().partition("\n")[0]
+
+
+def message_of(error: Exception) -> str:
+    """What to say of an error: ours as it is; of any other, which is a mistake of this package,
+    where it happened."""
+    if isinstance(error, MirnetEdgeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return str(error) or "out of memory"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}: "
+        f"{first_line(error)}; please report it, with what {TRACEBACK}=1 prints"
+    )
+
+
+def wanted_traceback(error: Exception) -> str:
+    """The traceback of what is a mistake of this package, where the user asks for it; else ""."""
+    is_told = isinstance(error, (MirnetEdgeError, MemoryError))
+    wanted = os.environ.get(TRACEBACK) and not is_told
+    return "".join(traceback.format_exception(error)) if wanted else ""

@@ -19,7 +19,7 @@ from soak_jobs import make_album
 
 from mirnet_edge.cli import main
 
-pictures = import_module("mirnet_edge.cli.pictures")
+pictures = import_module("mirnet_edge.files.pictures")
 
 # One bad file
 

@@ -31,10 +31,10 @@ FOREIGN = {
     ("__init__.py", "AttributeError"),  # what Python's import system expects of __getattr__
     ("cli/console.py", "TypeError"),  # what json.dumps expects of its default
     ("cli/ablate.py", "UsageError"),  # which click prints with the usage of the command
+    ("cli/cluster.py", "UsageError"),
     ("cli/engines.py", "UsageError"),
     ("cli/evaluate.py", "UsageError"),
     ("cli/live.py", "UsageError"),
-    ("cli/jobs.py", "UsageError"),
     ("cli/restore.py", "UsageError"),
     ("cli/serve.py", "UsageError"),
     ("cli/train.py", "UsageError"),

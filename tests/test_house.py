@@ -19,7 +19,7 @@ ROWS = (
     ("__main__", "", "cli"),
     ("workstation",),
     ("build", "quantize"),
-    ("live", "serve"),
+    ("live", "serve", "ray", "files"),
     ("restore", "engine_choice", "bench"),
     ("device", "host"),
     ("stream",),
@@ -46,7 +46,7 @@ ROWS = (
     ),
 )
 """Places from the door to the ground; "" is the package's own ``__init__``."""
-MOST_PLACES, MOST_FLOORS, LONGEST_FILE = 38, 12, 400
+MOST_PLACES, MOST_FLOORS, LONGEST_FILE = 40, 12, 400
 Modules = dict[str, Path]
 
 

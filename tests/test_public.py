@@ -43,7 +43,7 @@ PAGE = {"access", "live.server", "serve.app", "serve.asking", "serve.measures", 
 LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "numpy")
 NOT_ON_A_DEVICE = (
     *("torch", "onnx", "onnxscript", "onnxsim", "skimage", "matplotlib", "safetensors"),
-    *("cv2", "av", "starlette", "anyio", "uvicorn", "websockets", "prometheus_client"),
+    *("cv2", "av", "starlette", "anyio", "uvicorn", "websockets", "prometheus_client", "ray"),
 )
 DISTRIBUTION_OF_MODULE = {
     "PIL": "pillow",
@@ -255,7 +255,8 @@ def test_every_device_module_loads_where_there_is_no_torch() -> None:
 # Requirements
 
 
-EXTRAS = ("CORE", "GRAPH", "TRAIN", "TENSORRT", "OPENVINO", "VIDEO", "LIVE", "PHOTOS", "SERVE")
+IMPORTED = {"GRAPH", "TRAIN", "OPENVINO", "VIDEO", "LIVE", "PHOTOS", "SERVE", "RAY"}
+EXTRAS = {"CORE", "TENSORRT", *IMPORTED}
 
 
 @cache
@@ -305,7 +306,7 @@ def test_every_declared_package_is_imported() -> None:
     """A requirement that nothing needs is one more download, and one more thing to break."""
     imported = {distribution(found.top_level) for found in third_party()}
     assert requirements()["CORE"] <= imported
-    for extra in ("GRAPH", "TRAIN", "OPENVINO", "VIDEO", "LIVE", "PHOTOS", "SERVE"):
+    for extra in IMPORTED:
         assert requirements()[extra] <= imported
 
 

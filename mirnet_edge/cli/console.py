@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from fractions import Fraction
 from functools import cache, reduce
-from pathlib import Path
 from typing import Any
 
 import click
@@ -31,12 +28,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mirnet_edge.errors import MirnetEdgeError, first_line
+from mirnet_edge import errors
+from mirnet_edge.errors import wanted_traceback
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.pooling.passes import MODES
 from mirnet_edge.system import MOST_THREADS
 
-TRACEBACK = "MIRNET_EDGE_TRACEBACK"
 QUIET = "mirnet_edge.quiet"
 # Control characters but for line ends and tabs, and those that change the direction of writing.
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -98,19 +95,10 @@ def interruption_code(error: KeyboardInterrupt | click.Abort) -> int:
 
 
 def message_of(error: Exception) -> str:
-    """What to print of an error: ours as it is; of any other, which is a mistake of this package,
-    where it happened."""
-    if isinstance(error, MirnetEdgeError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return str(error) or "out of memory"
-    if os.environ.get(TRACEBACK):
-        err().print("".join(traceback.format_exception(error)))
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}: "
-        f"{first_line(error)}; please report it, with what {TRACEBACK}=1 prints"
-    )
+    """What to print of an error; its traceback is printed where that is asked for."""
+    if text := wanted_traceback(error):
+        err().print(text)
+    return errors.message_of(error)
 
 
 def print_facts(facts: Mapping[str, object]) -> None:

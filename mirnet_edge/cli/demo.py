@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mirnet_edge.bundled import PHOTO, bundled_model
 from mirnet_edge.cli.console import fail, json_option, option_group, print_json, print_table
-from mirnet_edge.cli.pictures import side_by_side
 from mirnet_edge.cli.restore import MODEL
 from mirnet_edge.errors import ConfigError
+from mirnet_edge.files.pictures import side_by_side
 from mirnet_edge.frames.bicubic import resized
 from mirnet_edge.frames.images import ImageFile, read_image, write_image
 from mirnet_edge.frames.noise import to_uint8, unit_range

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mirnet_edge.cli.console import err, fail, print_json_line, say
-from mirnet_edge.cli.jobs import Job
-from mirnet_edge.cli.sources import WHY, LeftOut
+from mirnet_edge.files.remote import AnyJob
+from mirnet_edge.files.sources import WHY, LeftOut
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
@@ -42,20 +42,20 @@ class Report:
                 {"input": entry.spec, "ignored": str(entry.path), "reason": WHY[entry.kind]}
             )
 
-    def done(self, job: Job, result: Result, line: str) -> None:
+    def done(self, job: AnyJob, result: Result, line: str) -> None:
         """Say that a file was restored."""
         self.restored += 1
         if not self._as_json and not self._quiet:
             self._say(line)
         self._print_json({**_named(job), **result})
 
-    def was_there(self, job: Job) -> None:
+    def was_there(self, job: AnyJob) -> None:
         """Count a result that an earlier run made."""
         self.skipped += 1
         log.info("%s was there", job.target)
         self._print_json({**_named(job), "skipped": True})
 
-    def failure(self, job: Job, message: str, said: bool = False) -> None:
+    def failure(self, job: AnyJob, message: str, said: bool = False) -> None:
         """Say that a file was not restored; ``said`` where the user has been told."""
         named = job.name in message or str(job.target) in message
         message = message if named else f"{job.name}: {message}"
@@ -88,5 +88,5 @@ class Report:
             print_json_line(value)
 
 
-def _named(job: Job) -> Result:
+def _named(job: AnyJob) -> Result:
     return {"input": job.name, "output": str(job.target)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirnet_edge.cli.cluster import cluster_asked, cluster_options, run_jobs
 from mirnet_edge.cli.console import (
     fail,
     interruption_code,
@@ -20,30 +20,29 @@ from mirnet_edge.cli.console import (
     progress_bar,
     tiling_options,
 )
-from mirnet_edge.cli.jobs import PIPE, Job, Naming, plan_jobs
-from mirnet_edge.cli.pictures import (
-    PictureOptions,
-    is_kept,
-    picture_line,
-    picture_options,
-    restore_picture,
-)
+from mirnet_edge.cli.pictures import picture_line, picture_options
 from mirnet_edge.cli.report import Report
-from mirnet_edge.cli.sources import RESTORED
 from mirnet_edge.cli.video import (
-    VideoOptions,
+    frames_shown,
     print_video,
-    restore_video,
+    taken_options,
     video_line,
     video_options,
 )
+from mirnet_edge.errors import ConfigError
+from mirnet_edge.files.jobs import PIPE, Job, Naming, plan_jobs
+from mirnet_edge.files.pictures import picture_restorer, restore_picture
+from mirnet_edge.files.remote import AnyJob
+from mirnet_edge.files.settings import FileSettings, PictureOptions
+from mirnet_edge.files.sources import RESTORED
+from mirnet_edge.files.todo import to_do
+from mirnet_edge.files.videos import VideoRestorers, restore_video
 
 if TYPE_CHECKING:
     from mirnet_edge.restore import Restorer
 
 DEFAULT_MODEL = "edge-s-denoise"
 MODEL = "A bundled model's name, an .onnx or .engine file, or a checkpoint."
-WAYS_ON = "--skip-existing leaves what is there and restores the rest, --overwrite replaces it"
 
 restore_options = option_group(
     click.option("-m", "--model", "models", multiple=True, default=(DEFAULT_MODEL,),
@@ -74,6 +73,7 @@ restore_options = option_group(
 @noise_level_option
 @tiling_options
 @video_options
+@cluster_options
 @json_option
 def restore(
     inputs: tuple[str, ...],
@@ -108,26 +108,31 @@ def restore(
     if skip_existing and overwrite:
         raise click.UsageError("--skip-existing or --overwrite, not both")
     ending = None if form is None else f".{form.lower()}"
-    naming = Naming(output, compare, suffix, ending)
-    jobs, left_out, lines = plan_jobs(inputs, naming, recursive)
-    piped = any(job.writes_stdout for job in jobs)
+    cluster = cluster_asked(tiling)
+    jobs: Sequence[AnyJob]
+    try:
+        naming = Naming(output, compare, suffix, ending)
+        if cluster is None:
+            jobs, left_out, lines = plan_jobs(inputs, naming, recursive)
+        else:
+            jobs, left_out, lines = cluster.plan(inputs, naming, recursive)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    piped = any(isinstance(job, Job) and job.writes_stdout for job in jobs)
     _require_pipe(piped, as_json)
     pictures = PictureOptions(quality, max_pixels, ending, skip_existing, overwrite)
     report = Report(len(jobs), as_json, is_quiet(), piped)
     report.left_out(left_out, lines)
-    options = VideoOptions.taken_from(tiling)
+    videos = taken_options(tiling)
+    settings = FileSettings(models, tiling, pictures, videos)
     interrupted: KeyboardInterrupt | None = None
-    todo: list[Job] = []
+    todo: Sequence[AnyJob] = []
     try:
-        todo = _to_do(jobs, pictures, report)
-        if images := [job for job in todo if not job.is_video]:
-            from mirnet_edge.restore import Restorer  # only here: it loads the runtime
-
-            # A picture with black places is no picture, on a GPU either.
-            with Restorer(models, nan="raise", **tiling) as restorer:
-                _run_pictures(images, restorer, pictures, report, quiet=as_json or is_quiet())
-        videos = [job for job in todo if job.is_video]
-        _run_videos(videos, models, options, tiling, pictures, report, quiet=as_json)
+        todo = _left(jobs, pictures, report)
+        if cluster is None:
+            _run_here([job for job in todo if isinstance(job, Job)], settings, report, as_json)
+        else:
+            run_jobs(todo, settings, cluster, report, quiet=as_json)
     except KeyboardInterrupt as error:
         interrupted = error
     report.summary(interrupted is not None)
@@ -147,24 +152,28 @@ def _require_pipe(piped: bool, as_json: bool) -> None:
         raise click.UsageError(f"-o {PIPE} writes a picture: send it to a file or program")
 
 
-def _to_do(jobs: Sequence[Job], options: PictureOptions, report: Report) -> list[Job]:
+def _left(jobs: Sequence[AnyJob], options: PictureOptions, report: Report) -> list[AnyJob]:
     """The jobs that are to be done; the others are told."""
-    todo, exist = [], []
-    for job in jobs:
-        # A link counts as what is there, also one that leads nowhere.
-        there = [path for path in job.writes if os.path.lexists(path)]
-        if options.keep and job.writes and all(is_kept(path) for path in job.writes):
-            report.was_there(job)
-        elif there and not options.replaces:
-            exist.append((job, f"{there[0]} exists; {WAYS_ON}"))
-        else:
-            todo.append(job)
-    if exist:
-        many = f"{len(exist)} of {len(jobs)} are not restored: " if exist[1:] else ""
-        fail(many + exist[0][1])
-    for job, message in exist:
+    found = to_do(jobs, options)
+    for job in found.kept:
+        report.was_there(job)
+    if found.refused:
+        first = next(iter(found.refused.values()))
+        many = len(found.refused)
+        fail((f"{many} of {len(jobs)} are not restored: " if many > 1 else "") + first)
+    for job, message in found.refused.items():
         report.failure(job, message, said=True)
-    return todo
+    return found.left
+
+
+def _run_here(todo: Sequence[Job], settings: FileSettings, report: Report, as_json: bool) -> None:
+    """Restore files in this process, pictures first."""
+    if images := [job for job in todo if not job.is_video]:
+        with picture_restorer(settings) as restorer:
+            quiet = as_json or is_quiet()
+            _run_pictures(images, restorer, settings.pictures, report, quiet)
+    with VideoRestorers(settings) as of_videos:
+        _run_videos([job for job in todo if job.is_video], settings, of_videos, report, as_json)
 
 
 def _run_pictures(
@@ -195,24 +204,16 @@ def _run_pictures(
 
 def _run_videos(
     todo: Sequence[Job],
-    models: Sequence[str],
-    options: VideoOptions,
-    restoring: dict[str, Any],
-    pictures: PictureOptions,
+    settings: FileSettings,
+    restorers: VideoRestorers,
     report: Report,
     quiet: bool,
 ) -> None:
     """Restore videos one by one, and report each."""
     for job in todo:
         try:
-            result = restore_video(
-                job,
-                models,
-                options,
-                restoring,
-                overwrite=pictures.overwrite,
-                quiet=quiet or is_quiet(),
-            )
+            with frames_shown(quiet) as progress:
+                result = restore_video(job, settings, restorers, progress)
         except Exception as error:  # as for images
             report.failure(job, message_of(error))
         else:

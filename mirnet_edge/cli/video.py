@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirnet_edge._files import make_folder
 from mirnet_edge.cli.console import err, option_group, progress_bar, read_time
-from mirnet_edge.cli.jobs import Job
+from mirnet_edge.files.remote import AnyJob
+from mirnet_edge.files.settings import VideoOptions
+from mirnet_edge.files.videos import PREVIEW
 from mirnet_edge.frame_path import told_nonfinite
 
 if TYPE_CHECKING:
-    from mirnet_edge.stream.video.job import VideoOutcome
-
-PREVIEW = "_still_compare.jpg"
+    from mirnet_edge.stream.video.job import FramesDone
 
 video_options = option_group(
     click.option("--codec", help="Of videos: an encoder or codec (libx264, hevc, av1, h264_nvenc); "
@@ -42,102 +41,28 @@ video_options = option_group(
 """Of a command that restores videos; of pictures none matters."""
 
 
-@dataclass(frozen=True)
-class VideoOptions:
-    """What `video_options` were given."""
-
-    codec: str | None
-    crf: float | None
-    preset: str | None
-    hardware: bool
-    begin_s: Fraction
-    duration_s: Fraction | None
-    every: int
-    preview_s: float | None
-    reconnect: int
-    timeout_s: float
-
-    @classmethod
-    def taken_from(cls, given: dict[str, Any]) -> VideoOptions:
-        """Take them out of what a command was given."""
-        return cls(**{name: given.pop(name) for name in cls.__dataclass_fields__})
+def taken_options(given: dict[str, Any]) -> VideoOptions:
+    """Take the options of videos out of what a command was given."""
+    names = [name for name in VideoOptions.__dataclass_fields__ if name in given]
+    return VideoOptions(**{name: given.pop(name) for name in names})
 
 
-def restore_video(
-    job: Job,
-    models: Sequence[str],
-    options: VideoOptions,
-    restoring: dict[str, Any],
-    *,
-    overwrite: bool,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Restore one video, go on where an earlier run ended, and return what is told of it.
+@contextmanager
+def frames_shown(quiet: bool) -> Iterator[FramesDone]:
+    """Show a bar for a call that reports (frames done, frames)."""
+    with progress_bar("frames", quiet=quiet) as bar:
+        task = bar.add_task("restoring", total=None)
+        calls = count()
 
-    Args:
-        job: what, and where to.
-        models, restoring: arguments of `Restorer`.
-        options: of videos.
-        overwrite: replace the parts of a run with other settings.
-        quiet: show no bar.
-    """
-    from mirnet_edge.restore import Restorer
-    from mirnet_edge.stream.video.encoding import choose_encoding
-    from mirnet_edge.stream.video.job import VideoJob, VideoSettings, settings_of_run
-    from mirnet_edge.stream.video.live import open_video
-    from mirnet_edge.stream.video.parts import Parts
-    from mirnet_edge.stream.video.pictures import Pictures
+        def progress(done: int, total: int | None) -> None:
+            if next(calls) == 0:  # what was there already says nothing of the rate
+                bar.reset(task, completed=done)
+            bar.update(task, completed=done, total=total)
 
-    make_folder(job.target.parent)
-    opening: dict[str, Any] = {
-        "begin_s": options.begin_s,
-        "hardware": options.hardware,
-        "timeout_s": options.timeout_s,
-        "reconnect": options.reconnect,
-    }
-    preview = job.target.with_name(f"{job.source.stem}{PREVIEW}")
-    settings = VideoSettings(
-        begin_s=options.begin_s,
-        duration_s=options.duration_s,
-        every=options.every,
-        compare=job.compare,
-        preview=preview if options.preview_s else None,
-        preview_s=options.preview_s or 0,
-    )
-    chosen = {name: getattr(options, name) for name in ("codec", "crf", "preset", "hardware")}
-    reader = open_video(job.name, **opening)
-    try:
-        encoding = choose_encoding(reader.facts, job.target, **chosen)
-        pixels = Pictures(reader.facts, encoding.planes).pixels
-        # Of an hour of video one frame with black places is no reason to lose the rest.
-        with Restorer(models, pixels=pixels, nan="zero", **restoring) as restorer:
-            scale = restorer.facts.scale
-            encoding = choose_encoding(reader.facts, job.target, scale=scale, **chosen)
-            run = {"model": ", ".join(models), **restoring}
-            parts = Parts(
-                job.target, settings_of_run(job.name, encoding, settings, run), anew=overwrite
-            )
-            video = VideoJob(reader, job.target, parts, encoding, settings, scale)
-            with progress_bar("frames", quiet=quiet) as bar:
-                task = bar.add_task("restoring", total=None)
-                # What was there already says nothing of the rate.
-                bar.reset(task, completed=parts.frames)
-
-                def progress(done: int, total: int | None) -> None:
-                    bar.update(task, completed=done, total=total)
-
-                outcome = video.run(restorer, progress)
-    finally:
-        reader.close()
-    return _told(outcome)
+        yield progress
 
 
-def _told(outcome: VideoOutcome) -> dict[str, Any]:
-    rate = outcome.frames_per_second
-    return {**vars(outcome), "frames_per_second": None if rate is None else round(rate, 2)}
-
-
-def video_line(job: Job, result: dict[str, Any]) -> str:
+def video_line(job: AnyJob, result: dict[str, Any]) -> str:
     """What is said of a video that was restored."""
     rate = result["frames_per_second"]
     resumed = f" ({result['resumed']} of them earlier)" if result["resumed"] else ""
@@ -150,7 +75,7 @@ def video_line(job: Job, result: dict[str, Any]) -> str:
     )
 
 
-def print_video(job: Job, result: dict[str, Any]) -> None:
+def print_video(job: AnyJob, result: dict[str, Any]) -> None:
     """Print, on standard error, what is missing of a video."""
     for line in result["left_out"]:
         err().print(f"left out of {job.name}: {line}")

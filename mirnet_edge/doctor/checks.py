@@ -38,6 +38,7 @@ USE_OF_EXTRA = {
     "live": "used to show a source in a browser",
     "photos": "used for 16 bits a colour channel and JPEG XL",
     "serve": "used to serve models over HTTP",
+    "ray": "used to restore files on a cluster",
 }
 USE_OF_PACKAGE = {
     "pycuda": "not needed: where it is missing, the driver of an NVIDIA GPU is called by ctypes",

@@ -23,12 +23,11 @@ from mirnet_edge.stream.frame_stream import FrameStream
 from mirnet_edge.stream.video.encoding import Encoding, open_part
 from mirnet_edge.stream.video.joining import Span, Whole
 from mirnet_edge.stream.video.live import LiveReader
-from mirnet_edge.stream.video.parts import Part, Parts
+from mirnet_edge.stream.video.parts import FRAMES_OF_A_PART, Part, Parts
 from mirnet_edge.stream.video.pictures import Array, Pictures
 from mirnet_edge.stream.video.reader import Decoded, VideoReader
 
 log = logging.getLogger(__name__)
-FRAMES_OF_A_PART = 120
 COMPARE = ".compare"
 FramesDone = Callable[[int, "int | None"], None]
 """Called with (frames done, frames; None where nobody knows) after each."""
@@ -74,7 +73,7 @@ class VideoOutcome:
         lost: frames that did not come, for ``reasons``.
         nonfinite: values of the network that were NaN or infinite.
         copied, left_out: other streams of the file.
-        frames_per_second: of this run; None where it restored none.
+        frames_per_second: of this run; None where it restored none, or several workers did.
     """
 
     width: int
@@ -142,21 +141,32 @@ class VideoJob:
                 parts that are finished stay.
             KeyboardInterrupt: likewise, but of a live source it ends the recording.
         """
-        pictures = Pictures(self.reader.facts, self.encoding.planes)
         resumed, began_s = self.parts.frames, time.monotonic()
+        self.restore(restorer, progress)
+        return self.finish(resumed, time.monotonic() - began_s)
+
+    def restore(
+        self, restorer: Restores, progress: FramesDone, most_parts: int | None = None
+    ) -> None:
+        """Restore what is left, or the next ``most_parts`` of it, raising as `run` does."""
+        pictures = Pictures(self.reader.facts, self.encoding.planes)
         self._seen, self._lost_before = self.parts.seen, self.parts.lost
         if self.parts.after is not None:
             self.reader.go_on_after(self.parts.after, self._seen + self._lost_before)
-        progress(resumed, self._total())
+        progress(self.parts.frames, self._total())
         frames = self._kept()
-        while (first := next(frames, None)) is not None:
+        last = None if most_parts is None else len(self.parts.finished) + most_parts
+        while len(self.parts.finished) != last and (first := next(frames, None)) is not None:
             part_frames = chain([first], islice(frames, self.settings.part_frames - 1))
             if not self._restore_part(part_frames, pictures, restorer, progress):
                 break
+
+    def finish(self, resumed: int, elapsed_s: float | None) -> VideoOutcome:
+        """Join all parts, and delete them; ``elapsed_s`` of this run, which found ``resumed``
+        frames, None where nobody knows."""
         done = self.parts.frames
         if not done:
             raise StreamError(f"{self.reader.name}: no frame between the times that were asked for")
-        elapsed_s = time.monotonic() - began_s
         joined = self._join()
         self.parts.remove()
         lost = self.reader.lost
@@ -171,7 +181,9 @@ class VideoJob:
             nonfinite=sum(part.nonfinite for part in self.parts.finished),
             copied=joined.copied,
             left_out=joined.left_out,
-            frames_per_second=(done - resumed) / elapsed_s if done > resumed else None,
+            frames_per_second=(done - resumed) / elapsed_s
+            if elapsed_s and done > resumed
+            else None,
         )
 
     def _total(self) -> int | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mirnet_edge._files import atomic_path
-from mirnet_edge.errors import OutputError
+from mirnet_edge.errors import OutputError, StreamError
 
 RUN = "run.json"
+FRAMES_OF_A_PART = 120
 
 
 @dataclass(frozen=True)
@@ -131,3 +132,41 @@ class Parts:
             f"{self.folder} holds parts of a run that did not end: {'; '.join(differ)}. Give the "
             "settings of that run to go on, or --overwrite to begin anew"
         )
+
+
+class OtherThanPlanned(StreamError):
+    """A part that is not what was planned, as of a damaged video."""
+
+
+class PlannedParts(Parts):
+    """Some of the parts of a run whose other parts are made elsewhere, maybe at the same time.
+
+    Args:
+        target, settings: see `Parts`.
+        plan: all parts of the video.
+        numbers: those that are made here, but those that are there already.
+
+    Attributes:
+        finished: all before the next one, whether they are there or not.
+    """
+
+    def __init__(
+        self, target: Path, settings: Mapping[str, str], plan: Sequence[Part], numbers: range
+    ) -> None:
+        super().__init__(target, settings)
+        self._plan = plan
+        there = (number for number in numbers if not self._record(number).exists())
+        self.finished = list(plan[: next(there, numbers.stop)])
+
+    def add(self, part: Part) -> None:
+        """Note that the next part is finished.
+
+        Raises:
+            OtherThanPlanned: it is not as planned, and is not noted.
+        """
+        planned = self._plan[len(self.finished)]
+        # What nobody knew when it was planned is taken as it is.
+        known = replace(part, last_duration=planned.last_duration, nonfinite=planned.nonfinite)
+        if known != planned:
+            raise OtherThanPlanned(f"{self.folder}: {part} where {planned} was planned")
+        super().add(part)

@@ -1,4 +1,4 @@
-"""What ``restore`` reads, and where it writes: a plan that is made before the first image."""
+"""What is read, and where it is written: a plan that is made before the first image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
-
 from mirnet_edge._files import make_folder
-from mirnet_edge.cli.sources import COMPARE, PICTURE_SUFFIXES, RESTORED, LeftOut, Search
-from mirnet_edge.errors import OutputError
+from mirnet_edge.errors import ConfigError, OutputError
+from mirnet_edge.files.sources import COMPARE, PICTURE_SUFFIXES, RESTORED, LeftOut, Search
 from mirnet_edge.frames.formats import FORMATS
 from mirnet_edge.frames.images import VIDEO_SUFFIXES
 
@@ -69,9 +67,9 @@ class Naming:
 
     def __post_init__(self) -> None:
         if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
-            raise click.UsageError(f"--suffix {self.suffix!r} is a part of a name, and no path")
+            raise ConfigError(f"--suffix {self.suffix!r} is a part of a name, and no path")
         if not self.suffix and self.output is None:
-            raise click.UsageError("--suffix '' keeps the names of inputs: give --output a folder")
+            raise ConfigError("--suffix '' keeps the names of inputs: give --output a folder")
 
     @property
     def file(self) -> Path | None:
@@ -132,9 +130,9 @@ def _jobs_of(sources: Sequence[Path], top: str, naming: Naming) -> list[Job]:
     if len(sources) > 1 and (file is not None or output == PIPE):
         raise OutputError(f"--output {output} is one file, but there are {len(sources)} inputs")
     if output == PIPE and naming.compare:
-        raise click.UsageError("--compare has no place beside standard output")
+        raise ConfigError("--compare has no place beside standard output")
     if output == PIPE and is_video(sources[0]):
-        raise click.UsageError("standard output takes pictures, and no videos")
+        raise ConfigError("standard output takes pictures, and no videos")
     if file is not None and output != PIPE:
         _require_suffix(file, VIDEO_SUFFIXES if is_video(sources[0]) else PICTURE_SUFFIXES)
     places = {
@@ -180,16 +178,16 @@ def _url_job(urls: Sequence[str], inputs: Sequence[str], naming: Naming) -> Job:
 def _pipe_job(inputs: Sequence[str], naming: Naming) -> Job:
     """The job of standard input, which is alone, a picture, and has no name."""
     if len(inputs) > 1:
-        raise click.UsageError("- is standard input: give it alone")
+        raise ConfigError("- is standard input: give it alone")
     source = Path(PIPE)
     if naming.output is None or naming.output == PIPE:
         if naming.compare:
-            raise click.UsageError("--compare has no place beside standard output")
+            raise ConfigError("--compare has no place beside standard output")
         return Job(source, Path(PIPE), None, reads_stdin=True, writes_stdout=True)
     if naming.file is None:
-        raise click.UsageError("what comes by standard input has no name: give -o a file, or -")
+        raise ConfigError("what comes by standard input has no name: give -o a file, or -")
     if is_video(naming.file):
-        raise click.UsageError("standard input takes pictures: give a video by its name or URL")
+        raise ConfigError("standard input takes pictures: give a video by its name or URL")
     _require_suffix(naming.file, PICTURE_SUFFIXES)
     _require_folder(naming.file.parent)
     beside = naming.file.with_name(f"{naming.file.stem}{COMPARE}.png")

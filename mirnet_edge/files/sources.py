@@ -1,4 +1,4 @@
-"""What ``restore`` is asked to read: the pictures and videos of files, folders and patterns, and
+"""What a run is asked to read: the pictures and videos of files, folders and patterns, and
 what of them is left out, and why."""
 
 from __future__ import annotations

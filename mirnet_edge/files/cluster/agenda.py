@@ -1,0 +1,151 @@
+"""What is left to do of a run, file by file: in which order, what follows from what, and what
+becomes of the task of a lost worker. It knows nothing of Ray."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mirnet_edge.files.cluster.tasks import Outcome, Task
+from mirnet_edge.files.jobs import Job
+from mirnet_edge.files.remote import AnyJob
+
+MOST_TRIES = 3
+SHARES = 4
+"""Into so many tasks for each worker a video is cut, where it has as many parts: the last ones then
+end at about the same time."""
+MOST_PARTS = 8
+"""Of one task: decoding up to its first frame is little beside them."""
+
+
+@dataclass
+class _File:
+    """Where one file stands: how many of its tasks run, how many of its parts are there, and
+    whether these are what was planned."""
+
+    running: int = 0
+    parts: int = 0
+    plan: tuple[Any, ...] = ()
+    as_planned: bool = True
+    has_ended: bool = False
+
+
+@dataclass
+class Agenda:
+    """The tasks of a run.
+
+    Attributes:
+        jobs: the files.
+        on_done: called with a file and its result.
+        on_failure: called with a file and why it failed.
+        workers: how many there are, kept up by who gives the tasks out.
+    """
+
+    jobs: Sequence[AnyJob]
+    on_done: Callable[[AnyJob, dict[str, Any]], None]
+    on_failure: Callable[[AnyJob, str], None]
+    workers: int = 1
+    _queue: deque[Task] = field(default_factory=deque, init=False)
+    _files: dict[AnyJob, _File] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        for job in self.jobs:
+            # What is not seen by all of them, one worker restores as a whole.
+            is_shared = isinstance(job, Job) and job.is_video
+            self._queue.append(Task(job, "plan" if is_shared else "whole"))
+            self._files[job] = _File()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every file is restored, or has failed."""
+        return all(file.has_ended for file in self._files.values())
+
+    @property
+    def done(self) -> float:
+        """How many files are done, with the share of those that are begun."""
+        return sum(
+            1.0 if file.has_ended else file.parts / max(len(file.plan), 1)
+            for file in self._files.values()
+        )
+
+    @property
+    def most_workers(self) -> int | None:
+        """How many can be busy; None while a video may still become any number of tasks."""
+        if any(task.kind == "plan" for task in self._queue):
+            return None
+        return len(self._queue) + sum(file.running for file in self._files.values())
+
+    def next(self) -> Task | None:
+        """A task to be done now; None while there is none."""
+        if not self._queue:
+            return None
+        task = self._queue.popleft()
+        self._files[task.job].running += 1
+        return task
+
+    def take(self, task: Task, outcome: Outcome) -> None:
+        """Go on from what a worker made of a task."""
+        if outcome.is_lost:
+            self.lose(task, outcome.error)
+            return
+        job, file = task.job, self._files[task.job]
+        file.running -= 1
+        if file.has_ended:
+            return
+        if outcome.error:
+            self._fail(job, outcome.error)
+        elif task.kind in ("whole", "join"):
+            file.has_ended = True
+            self.on_done(job, outcome.result)
+        elif task.kind == "plan":
+            self._begin_parts(job, outcome.plan)
+        else:
+            self._take_parts(task, outcome)
+
+    def lose(self, task: Task, why: str) -> None:
+        """Give the task of a lost worker to another one, if it did not lose several already."""
+        job, file = task.job, self._files[task.job]
+        file.running -= 1
+        if file.has_ended:
+            return
+        tries = task.tries + 1
+        if tries < MOST_TRIES:
+            self._queue.appendleft(replace(task, tries=tries))
+        else:
+            self._fail(job, f"{job.name}: {tries} workers were lost with it, the last one: {why}")
+
+    def _begin_parts(self, job: AnyJob, plan: tuple[Any, ...] | None) -> None:
+        """Make tasks of the parts of a video, to be done before what else waits."""
+        if plan is None or len(plan) < 2:
+            self._queue.appendleft(Task(job, "whole"))
+            return
+        self._files[job].plan = plan
+        step = max(1, min(MOST_PARTS, len(plan) // (SHARES * self.workers)))
+        starts = range(0, len(plan), step)
+        numbers = [range(start, min(start + step, len(plan))) for start in starts]
+        self._queue.extendleft(Task(job, "parts", plan, each) for each in reversed(numbers))
+
+    def _take_parts(self, task: Task, outcome: Outcome) -> None:
+        job, file = task.job, self._files[task.job]
+        file.parts += len(task.numbers)
+        if not outcome.as_planned:
+            file.as_planned = False
+            self._drop(job)
+        if not file.as_planned:
+            # Who restores the whole goes on behind the parts that are as planned, once nobody
+            # writes others.
+            if not file.running:
+                file.plan, file.parts = (), 0
+                self._queue.appendleft(Task(job, "whole"))
+        elif file.parts == len(file.plan):
+            self._queue.appendleft(Task(job, "join", file.plan))
+
+    def _fail(self, job: AnyJob, why: str) -> None:
+        self._drop(job)
+        self._files[job].has_ended = True
+        self.on_failure(job, why)
+
+    def _drop(self, job: AnyJob) -> None:
+        self._queue = deque(task for task in self._queue if task.job != job)
