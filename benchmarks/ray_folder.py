@@ -77,11 +77,11 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def workers() -> list[psutil.Process]:
-    """Processes of Ray's workers that restore something."""
+    """Processes of Ray's workers that are ours."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [""])[0].startswith("ray::Worker.")
+        if (process.info["cmdline"] or [""])[0].startswith("ray::Worker")
     ]
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mirnet_edge._files import make_folder
 from mirnet_edge.errors import MirnetEdgeError, StreamError
 from mirnet_edge.files.jobs import Job
 from mirnet_edge.files.settings import FileSettings
 from mirnet_edge.frames.pixel_formats import PixelFormat
+from mirnet_edge.stream.video.parts import folder_of_parts
 
 if TYPE_CHECKING:
     from mirnet_edge.restore import Restorer
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     PartsOf = Callable[[dict[str, str]], Parts]
 
+Found = Literal["planned", "other", "guessed"]
+"""What parts turned out to be. Where the decoder guessed what is damaged, each worker has guesses
+of its own; where parts are other than planned, those before them are as one process makes them."""
 PREVIEW = "_still_compare.jpg"
 
 
@@ -60,12 +65,17 @@ def restore_video(
     settings: FileSettings,
     restorers: VideoRestorers,
     progress: FramesDone,
+    anew: bool = False,
 ) -> dict[str, Any]:
-    """Restore one video, go on where an earlier run ended, and return what is told of it.
+    """Restore one video, go on where an earlier run ended, or begin ``anew``, and return what is
+    told of it.
 
     With ``settings.pictures.overwrite`` the parts of a run with other settings are replaced.
     """
-    with _opened(job, settings, restorers, _parts_of(job, settings)) as (video, restorer):
+    parts_of = _parts_of(job, settings)
+    if anew:
+        shutil.rmtree(folder_of_parts(job.target), ignore_errors=True)
+    with _opened(job, settings, restorers, parts_of) as (video, restorer):
         return told_of_video(video.run(restorer, progress))
 
 
@@ -84,21 +94,24 @@ def restore_parts(
     restorers: VideoRestorers,
     plan: Sequence[Part],
     numbers: range,
-) -> bool:
-    """Restore some parts of a video that is planned, but those that are there. False where they
-    are not as planned: of a damaged file more is promised than comes."""
+) -> Found:
+    """Restore some parts of a video that is planned, but those that are there, and tell whether
+    they are as planned: of a damaged file more is promised than comes."""
     from mirnet_edge.stream.video.parts import OtherThanPlanned, PlannedParts
 
     def parts_of(run: dict[str, str]) -> Parts:
         return PlannedParts(job.target, run, plan, numbers)
 
     with _opened(job, settings, restorers, parts_of) as (video, restorer):
-        missing = numbers.stop - len(video.parts.finished)
+        missing: int | None = numbers.stop - len(video.parts.finished)
+        if numbers.stop == len(plan):
+            missing = None  # what is lost at the end is seen there
         try:
             video.restore(restorer, lambda *_: None, missing)
-        except OtherThanPlanned:
-            return False
-        return len(video.parts.finished) >= numbers.stop
+        except OtherThanPlanned as other:
+            return "guessed" if other.guessed else "other"
+        is_whole = not video.reader.lost.reasons and len(video.parts.finished) >= numbers.stop
+        return "planned" if is_whole else "other"
 
 
 def join_video(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mirnet_edge.files.cluster.tasks import Outcome, Task
+from mirnet_edge.files.cluster.tasks import Kind, Outcome, Task
 from mirnet_edge.files.jobs import Job
 from mirnet_edge.files.remote import AnyJob
+from mirnet_edge.files.videos import Found
 
 MOST_TRIES = 3
 SHARES = 4
@@ -22,13 +23,13 @@ MOST_PARTS = 8
 
 @dataclass
 class _File:
-    """Where one file stands: how many of its tasks run, how many of its parts are there, and
-    whether these are what was planned."""
+    """Where one file stands: how many of its tasks run, how many of its parts are there, and what
+    they turned out to be."""
 
     running: int = 0
     parts: int = 0
     plan: tuple[Any, ...] = ()
-    as_planned: bool = True
+    found: Found = "planned"
     has_ended: bool = False
 
 
@@ -96,7 +97,7 @@ class Agenda:
             return
         if outcome.error:
             self._fail(job, outcome.error)
-        elif task.kind in ("whole", "join"):
+        elif task.kind in ("whole", "anew", "join"):
             file.has_ended = True
             self.on_done(job, outcome.result)
         elif task.kind == "plan":
@@ -109,6 +110,9 @@ class Agenda:
         job, file = task.job, self._files[task.job]
         file.running -= 1
         if file.has_ended:
+            return
+        if file.found != "planned":
+            self._begin_whole(job)
             return
         tries = task.tries + 1
         if tries < MOST_TRIES:
@@ -130,17 +134,22 @@ class Agenda:
     def _take_parts(self, task: Task, outcome: Outcome) -> None:
         job, file = task.job, self._files[task.job]
         file.parts += len(task.numbers)
-        if not outcome.as_planned:
-            file.as_planned = False
+        if outcome.parts != "planned":
+            file.found = "guessed" if "guessed" in (file.found, outcome.parts) else "other"
             self._drop(job)
-        if not file.as_planned:
-            # Who restores the whole goes on behind the parts that are as planned, once nobody
-            # writes others.
-            if not file.running:
-                file.plan, file.parts = (), 0
-                self._queue.appendleft(Task(job, "whole"))
+        if file.found != "planned":
+            self._begin_whole(job)
         elif file.parts == len(file.plan):
             self._queue.appendleft(Task(job, "join", file.plan))
+
+    def _begin_whole(self, job: AnyJob) -> None:
+        """Have a video that is not as planned restored by one worker, once no other writes parts:
+        behind those that are as planned, where they are what one process makes of them."""
+        file = self._files[job]
+        if not file.running:
+            kind: Kind = "anew" if file.found == "guessed" else "whole"
+            file.plan, file.parts, file.found = (), 0, "planned"
+            self._queue.appendleft(Task(job, kind))
 
     def _fail(self, job: AnyJob, why: str) -> None:
         self._drop(job)

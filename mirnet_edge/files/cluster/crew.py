@@ -51,6 +51,7 @@ class Crew:
     _working: dict[Any, tuple[Any, Task]] = field(default_factory=dict, init=False)
     _refusals: list[str] = field(default_factory=list, init=False)
     _said: set[str] = field(default_factory=set, init=False)
+    _look_at_s: float = field(default=0.0, init=False)
     _lost_in_a_row: int = field(default=0, init=False)
     _unfit_since_s: float | None = field(default=None, init=False)
     _idle_since_s: float = field(default_factory=time.monotonic, init=False)
@@ -61,10 +62,9 @@ class Crew:
         Raises:
             ClusterError: no node can hold a worker, none can serve, or one after the other is lost.
         """
-        looked_s = -TICK_S
         while not agenda.is_done:
-            if time.monotonic() - looked_s >= TICK_S:
-                looked_s = time.monotonic()
+            if time.monotonic() >= self._look_at_s:
+                self._look_at_s = time.monotonic() + TICK_S
                 self._hire(agenda)
             while self._idle and (task := agenda.next()) is not None:
                 worker = self._idle.pop()
@@ -167,7 +167,8 @@ class Crew:
             self._idle.append(worker)
 
     def _lose(self, answer: Any, agenda: Agenda, why: str) -> None:
-        """One worker is gone; another one is made by the next `_hire`."""
+        """One worker is gone; another one is made at once."""
+        self._look_at_s = 0.0
         log.info("a worker was lost: %s", why)
         self._lost_in_a_row += 1
         if answer in self._starting:

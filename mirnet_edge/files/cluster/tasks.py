@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mirnet_edge.files.remote import AnyJob
+from mirnet_edge.files.videos import Found
 from mirnet_edge.stream.video.parts import Part
 
 Tell = Callable[[str], None]
 """Told what is done otherwise than asked for."""
-Kind = Literal["whole", "plan", "parts", "join"]
+Kind = Literal["whole", "anew", "plan", "parts", "join"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Task:
 
     Attributes:
         job: the file.
-        kind: all of it; or of a video, planning its parts, restoring the parts of these
-            ``numbers``, and joining all.
+        kind: all of it, or of a video all of it without what is there; planning its parts,
+            restoring the parts of these ``numbers``, and joining all.
         plan: of the video, once there is one.
         tries: how many workers were lost with it.
     """
@@ -40,7 +41,7 @@ class Outcome:
     Attributes:
         result: of the file, where it is done: what ``--json`` prints.
         plan: of a video; None where it has to be restored as a whole.
-        as_planned: whether parts are what was planned.
+        parts: what they turned out to be.
         error: why the file failed; "" where it did not.
         is_lost: the worker is of no more use, and the task is for another one.
         notices: what else is to be told.
@@ -48,7 +49,7 @@ class Outcome:
 
     result: dict[str, Any] = field(default_factory=dict)
     plan: tuple[Part, ...] | None = None
-    as_planned: bool = True
+    parts: Found = "planned"
     error: str = ""
     is_lost: bool = False
     notices: tuple[str, ...] = ()

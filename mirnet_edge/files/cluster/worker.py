@@ -101,16 +101,15 @@ class Worker:
         if not job.is_video:
             self._pictures = self._pictures or picture_restorer(settings)
             return Outcome(restore_picture(job, self._pictures, settings.pictures, _untold))
-        if task.kind == "whole":
-            return Outcome(restore_video(job, settings, self._videos, _untold))
+        if task.kind in ("whole", "anew"):
+            anew = task.kind == "anew"
+            return Outcome(restore_video(job, settings, self._videos, _untold, anew))
         if task.kind == "plan":
             plan = plan_video(job, settings, self._videos)
             return Outcome(plan=None if plan is None else tuple(plan))
         if task.kind == "join":
             return Outcome(join_video(job, settings, self._videos, task.plan))
-        return Outcome(
-            as_planned=restore_parts(job, settings, self._videos, task.plan, task.numbers)
-        )
+        return Outcome(parts=restore_parts(job, settings, self._videos, task.plan, task.numbers))
 
 
 def _untold(*_: Any) -> None:

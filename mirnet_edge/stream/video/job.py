@@ -280,6 +280,7 @@ class VideoJob:
                 lost=self._lost_before + lost.frames,
                 reasons=list(lost.reasons),
                 nonfinite=nonfinite,
+                guessed=self.reader.guessed,
             )
         )
         return go_on

@@ -40,6 +40,11 @@ class LiveReader:
         self._last: int | None = None
         self._frames = 0
 
+    @property
+    def guessed(self) -> bool:
+        """Of the connection that there is now: see `VideoReader`."""
+        return self._reader.guessed
+
     def go_on_after(self, pts: int, had: int) -> None:
         """Begin one frame behind this PTS, the last of an earlier run. To be called before
         `frames`."""

@@ -27,6 +27,7 @@ class Part:
         last_duration: of the last frame that it holds.
         lost: frames that did not come up to its end, for ``reasons``.
         nonfinite: values of the network that were NaN or infinite.
+        guessed: whether frames up to its end are of damaged data.
     """
 
     frames: int
@@ -37,6 +38,12 @@ class Part:
     lost: int
     reasons: list[str]
     nonfinite: int = 0
+    guessed: bool = False
+
+
+def folder_of_parts(target: Path) -> Path:
+    """Where the parts of a result lie."""
+    return target.with_name(f".{target.name}.parts")
 
 
 class Parts:
@@ -55,7 +62,7 @@ class Parts:
     """
 
     def __init__(self, target: Path, settings: Mapping[str, str], anew: bool = False) -> None:
-        self.folder = target.with_name(f".{target.name}.parts")
+        self.folder = folder_of_parts(target)
         self.finished: list[Part] = []
         before = self._settings()
         if before is not None and before != dict(settings):
@@ -135,7 +142,11 @@ class Parts:
 
 
 class OtherThanPlanned(StreamError):
-    """A part that is not what was planned, as of a damaged video."""
+    """A part that is not what was planned, as of a damaged video; ``guessed`` as `Part` has it."""
+
+    def __init__(self, message: str, guessed: bool = False) -> None:
+        super().__init__(message)
+        self.guessed = guessed
 
 
 class PlannedParts(Parts):
@@ -164,9 +175,13 @@ class PlannedParts(Parts):
         Raises:
             OtherThanPlanned: it is not as planned, and is not noted.
         """
-        planned = self._plan[len(self.finished)]
+        number = len(self.finished)
+        if number >= len(self._plan):
+            raise OtherThanPlanned(f"{self.folder}: a part more than {number}")
+        planned = self._plan[number]
         # What nobody knew when it was planned is taken as it is.
         known = replace(part, last_duration=planned.last_duration, nonfinite=planned.nonfinite)
         if known != planned:
-            raise OtherThanPlanned(f"{self.folder}: {part} where {planned} was planned")
+            told = f"{self.folder}: {part} where {planned} was planned"
+            raise OtherThanPlanned(told, part.guessed)
         super().add(part)

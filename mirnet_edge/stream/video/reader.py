@@ -59,6 +59,8 @@ class VideoReader:
     Attributes:
         facts: of its first frame.
         lost: up to now.
+        guessed: whether the decoder made up some of what it decoded, of a damaged file; what it
+            makes up depends on where it began.
         is_live: whether it comes over the network and has no end that is known.
 
     Raises:
@@ -77,6 +79,7 @@ class VideoReader:
     ) -> None:
         self._av = require("av", "reading and writing videos")
         self.name, self.lost, self.ended_by = name, Losses(), ""
+        self.guessed = False
         self._hardware, self._timeout_s = hardware, timeout_s
         self._after: int | None = None
         self._decoded = 0
@@ -114,6 +117,7 @@ class VideoReader:
                     f"{self.name}: a frame of {picture.width}x{picture.height} pixels after those "
                     f"of {facts.width}x{facts.height}; cut the video where its size changes"
                 )
+            self.guessed |= picture.is_corrupt
             pts = self._start_pts + number * step if picture.pts is None else picture.pts
             duration = picture.duration or step
             end = max(end, pts + duration)
