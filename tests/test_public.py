@@ -256,7 +256,6 @@ def test_every_device_module_loads_where_there_is_no_torch() -> None:
 
 
 IMPORTED = {"GRAPH", "TRAIN", "OPENVINO", "VIDEO", "LIVE", "PHOTOS", "SERVE", "RAY"}
-EXTRAS = {"CORE", "TENSORRT", *IMPORTED}
 
 
 @cache
@@ -283,7 +282,7 @@ def third_party() -> list[Import]:
 
 
 def test_every_imported_package_is_declared() -> None:
-    declared = set.union(*(requirements()[name] for name in EXTRAS))
+    declared = set.union(*(requirements()[name] for name in {"CORE", "TENSORRT", *IMPORTED}))
     undeclared = [
         str(found) for found in third_party() if distribution(found.top_level) not in declared
     ]

@@ -143,12 +143,15 @@ def staged(job: RemoteJob) -> Iterator[Job]:
 
 def _found(spec: str, recursive: bool) -> tuple[list[str], int]:
     """The files that an input names, as URLs or paths, and how many others it names."""
-    if not _MAGIC.search(spec) and Path(file_name(spec)).suffix.lower() in KNOWN_SUFFIXES:
+    # In HTTP a question mark begins a query, and stands for no letter.
+    named = urlsplit(spec).path if spec.startswith(READ_ONLY) else spec
+    is_pattern = _MAGIC.search(named) is not None
+    if not is_pattern and Path(file_name(spec)).suffix.lower() in KNOWN_SUFFIXES:
         return [spec], 0  # whether it is there, whoever reads it finds out
     system, path = _system(spec, ImageError)
 
     def listed() -> list[str]:
-        if _MAGIC.search(spec):
+        if is_pattern:
             return list(system.glob(path))
         if recursive:
             return list(system.find(path))
