@@ -65,9 +65,11 @@ def ablate(capfd: Capture, images: Path, output: Path, *options: object) -> Outc
 @pytest.mark.usefixtures("_no_processes")
 def test_rows_are_trained_once_and_compared(images: Path, tmp_path: Path, capfd: Capture) -> None:
     rows = ("--rows", "v2,v2-sum,v2-no-context,v1")
+    assert ablate(capfd, images, tmp_path, *rows, "--steps", 3, "--no-costs").code == 0
+    assert not (tmp_path / "rows").exists()
     first = ablate(capfd, images, tmp_path, *rows, "--steps", 3)
     assert first.code == 0, first.err
-    assert "v2-sum.steps-3.seed-1: done" in first.err
+    assert first.err.splitlines() == [f"{row}, cost: done" for row in rows[1].split(",")]
     assert "spread unknown" in first.out
     closest = first.out.partition("closest together: ")[2].partition(";")[0].split(", ")
     assert set(closest) == {"v2", "v2-sum", "v2-no-context"}
@@ -104,6 +106,26 @@ def test_a_row_that_fails_does_not_end_the_others(
     assert "48" in outcome.err
     rows = json.loads((tmp_path / "ablation.json").read_text())["comparisons"]["steps"]["rows"]
     assert [row["row"] for row in rows] == ["v2-small-patch"]
+
+
+@pytest.mark.usefixtures("_no_processes")
+def test_a_cost_that_cannot_be_measured_is_told_and_tried_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    asked = (images, tmp_path, "--rows", "v2-one-scale", "--steps", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "_portable", fail)
+        outcome = ablate(capfd, *asked)
+    assert outcome.code == 1
+    assert "v2-one-scale, cost: failed: CUDA error: out of memory" in outcome.err
+    row = json.loads((tmp_path / "ablation.json").read_text())["rows"]["v2-one-scale"]
+    assert (row["ms"], row["error"]) == (None, "CUDA error: out of memory")
+    assert row["parameters"] > 100
+    again = ablate(capfd, *asked)
+    assert (again.code, again.err) == (0, "v2-one-scale, cost: done\n")
 
 
 def test_what_cannot_be_meant(images: Path, tmp_path: Path, capfd: Capture) -> None:

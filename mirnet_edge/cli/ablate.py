@@ -77,6 +77,8 @@ ablate_options = option_group(
     click.option("--learning-rate", type=float, default=EDGE_RATE, help="Greatest, of all rows."),
     click.option("--size", type=read_size, metavar="HxW",
                  help="What is timed; 256x256 on a CPU by default, 1088x1920 on a GPU."),
+    click.option("--costs/--no-costs", default=True,
+                 help="Measure what rows cost, after they were trained."),
     click.option("--compile/--no-compile", default=None, help="As of `train`."),
     click.option("--checkpoint-minutes", type=click.FloatRange(0, min_open=True), default=5.0,
                  help="As of `train`."),
@@ -98,6 +100,7 @@ def ablate(
     seeds: tuple[int, ...],
     gpus: tuple[int, ...] | str,
     size: tuple[int, int] | None,
+    costs: bool,
     compile: bool | None,
     checkpoint_minutes: float,
     **recipe: Any,
@@ -131,7 +134,9 @@ def ablate(
         for run in runs_of(chosen, steps, minutes, seeds)
     ]
     costings: list[Job] = [
-        Costing(study, row, output, device, size or SIZES[device], compile) for row in chosen
+        Costing(study, row, output, device, size or SIZES[device], compile)
+        for row in chosen
+        if costs
     ]
     # Times last: on a CPU nothing else runs meanwhile.
     failed = _run(trainings, places) + _run(costings, places)

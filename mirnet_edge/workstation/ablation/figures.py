@@ -19,7 +19,7 @@ from mirnet_edge.bundled import PHOTO
 from mirnet_edge.engines.onnx_engine import OnnxEngine
 from mirnet_edge.engines.protocol import fit_engine
 from mirnet_edge.engines.torch_engine import TorchEngine
-from mirnet_edge.errors import MirnetEdgeError
+from mirnet_edge.errors import MirnetEdgeError, first_line
 from mirnet_edge.frames.images import read_image, upright_rgb
 from mirnet_edge.metrics import psnr
 from mirnet_edge.model.layers import Network
@@ -50,8 +50,8 @@ def cost_of(network: Network, device: str, size: tuple[int, int], compile: bool)
     measure = _portable if device == "cpu" else _of_device
     try:
         return {**found, **measure(network, size, compile)}
-    except MirnetEdgeError as error:
-        return {**found, "ms": None, "error": str(error)}
+    except (MirnetEdgeError, RuntimeError) as error:  # torch's are the latter
+        return {**found, "ms": None, "error": first_line(error)}
 
 
 def _portable(network: Network, size: tuple[int, int], compile: bool) -> dict[str, Any]:

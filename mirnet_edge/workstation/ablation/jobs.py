@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from mirnet_edge.errors import ConfigError, MirnetEdgeError
+from mirnet_edge.errors import ConfigError, EngineError, MirnetEdgeError
 from mirnet_edge.workstation.ablation.study import (
     COST,
     RESULT,
@@ -112,14 +112,16 @@ class Training:
             None, settings.steps, self.checkpoint_minutes, report, untimed_steps=UNTIMED_STEPS
         )
         average = state.average
-        scores = {each.name: each.psnr(average, trainer.device, lambda: 0) for each in sets}
+        with trainer.stepper.working():  # float32 is float32
+            scores = {each.name: each.psnr(average, trainer.device, lambda: 0) for each in sets}
+            tiles_db = tile_agreement_db(average, trainer.device)
         write_json(
             self.folder / RESULT,
             {
                 **vars(run),
                 "patch_px": settings.patch_px,
                 "psnr": scores,
-                "tiles_db": tile_agreement_db(average, trainer.device),
+                "tiles_db": tiles_db,
                 "steps": state.step,
                 "seconds": state.seconds,
                 "rate_factor": state.rate_factor,
@@ -169,6 +171,8 @@ class Costing:
         network = network_of(VARIANTS[self.row], TRAINABLE[self.study.task](), seed=0)
         found = cost_of(network, self.device, self.size, self.compile is not False)
         write_json(self.folder / COST, found)
+        if "error" in found:
+            raise EngineError(found["error"])
 
 
 def run_jobs(jobs: Sequence[Job], gpus: Sequence[str | None]) -> Iterator[tuple[Job, str | None]]:
