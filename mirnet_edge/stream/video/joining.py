@@ -28,8 +28,8 @@ HOLD_TURNS = ("mp4", "mov", "matroska")
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
                errno.EIO)  # fmt: skip
 QUICKTIME = ("mp4", "mov")
-UNPROBED = {"probesize": "32"}
-"""Of parts the headers tell all; decoding their first frames to learn it takes as long as two."""
+UNPROBED = {"probesize": "32", "codec_whitelist": "none"}
+"""Of parts the headers tell all that is asked; FFmpeg would decode frames of each to learn more."""
 OF_THE_OLD_FILE = ("encoder", "duration", "major_brand", "minor_version", "compatible_brands",
                    "bps", "number_of_", "_statistics", "vendor_id")  # fmt: skip
 """Beginnings of metadata that tell of how the source was written."""
