@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mirnet_edge.errors import MirnetEdgeError, StreamError, first_line
+from mirnet_edge.errors import DeviceError, MirnetEdgeError, StreamError, first_line
 from mirnet_edge.frame_path import PARTS, told_nonfinite
 from mirnet_edge.live.feed import FIRST_WAIT_S, KEPT, Feed, LiveSource
 from mirnet_edge.live.keeping import Keeping
@@ -228,6 +229,7 @@ class LiveView:
         while not self._closed:
             asked = self.settings
             self._model = {"state": "loading", "message": ""}
+            restorer = None
             try:
                 with self._opened(asked) as restorer:
                     self._restore(restorer, asked)
@@ -235,6 +237,10 @@ class LiveView:
                 ours = isinstance(error, MirnetEdgeError)
                 text = str(error) if ours else f"{type(error).__name__}: {first_line(error)}"
                 self._model = {"state": "failed", "message": text}
+                if restorer is not None and isinstance(error, DeviceError):
+                    with suppress(MirnetEdgeError):  # a GPU that is lost; else it is tried later
+                        restorer.reopen()
+                        restorer.close()
                 with self._changed:
                     self._changed.wait_for(partial(self._is_over, asked), RETRY_S)
 
