@@ -60,6 +60,7 @@ TEST = [
     "httpx2>=2; python_version >= '3.11'",
     "httpx>=0.27; python_version < '3.11'",
     "playwright>=1.45",
+    "simpy>=4.1",
     # A client of the service; from 2.70 on it wants an older ml-dtypes than onnx brings.
     "tritonclient[http]>=2.58,<2.70",
 ]

@@ -16,6 +16,7 @@ import torch
 from compared_table import markdown as all_compared
 from compared_table import published_table
 from cpu import table as all_cpu
+from fleet_tables import TABLES as FLEET_TABLES
 from gpu_tables import RESULTS, gpu_table
 from markdown_tables import markdown
 from summary_table import PUBLISHED, quality, summary_table
@@ -258,6 +259,7 @@ TABLES = {
     "live": live_table,
     "gpu": gpu_table,
     "compared": compared_tables,
+    **FLEET_TABLES,
 }
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
