@@ -29,9 +29,9 @@ def test_it_comes_back_by_itself(
         def restored() -> int:
             return int(view.state()["frames"]["restored"])
 
-        until(lambda: restored() > 2)
+        until(lambda: restored() > 2, 120)  # the kernels may be compiled before
         losing.next = True
-        until(lambda: gpu.resets == 1)
+        until(lambda: gpu.resets == 1, 60)
         before = restored()
-        until(lambda: restored() > before + 2)
+        until(lambda: restored() > before + 2, 60)
         assert view.state()["model"]["state"] == "running"
