@@ -205,7 +205,7 @@ def test_who_stops_listening_ends_the_processes(tmp_path: Path) -> None:
     while not (waiting.folder / "begun.txt").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
-    running.close()  # type: ignore[attr-defined]
+    running.close()
     assert multiprocessing.active_children() == []
     assert not (other.folder / "begun.txt").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,9 +188,10 @@ def _run(jobs: list[Job], places: list[str | None]) -> int:
 
     left = [job for job in jobs if not job.is_done()]
     failed = 0
-    with progress_bar("runs") as bar:
+    # Closed whatever ends the loop: a process that nobody waits for would train on.
+    with progress_bar("runs") as bar, closing(run_jobs(left, places)) as outcomes:
         task = bar.add_task("ablation", total=len(jobs), completed=len(jobs) - len(left))
-        for job, why in run_jobs(left, places):
+        for job, why in outcomes:
             bar.advance(task)
             bar.console.print(f"{job.name}: {'done' if why is None else f'failed: {why}'}")
             failed += why is not None

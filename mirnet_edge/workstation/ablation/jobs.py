@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
@@ -175,12 +175,14 @@ class Costing:
             raise EngineError(found["error"])
 
 
-def run_jobs(jobs: Sequence[Job], gpus: Sequence[str | None]) -> Iterator[tuple[Job, str | None]]:
+def run_jobs(
+    jobs: Sequence[Job], gpus: Sequence[str | None]
+) -> Generator[tuple[Job, str | None], None, None]:
     """Run jobs in processes, as many at a time as there are ``gpus``, each with one of them as its
     only one; None is no GPU.
 
-    Yields each job when it is done, and why it failed, if it did. Whatever ends the iteration early
-    ends the processes, which save what they have; they end as well when this process is killed.
+    Yields each job when it is done, and why it failed, if it did. Closing the generator ends the
+    processes, which save what they have; they end as well when this one is killed.
     """
     free: SimpleQueue[str | None] = SimpleQueue()
     for gpu in gpus:
