@@ -110,10 +110,9 @@ def test_frames_that_are_lost_are_told(restore: Restore, tmp_path: Path) -> None
     outcome = restore("a.mp4")
     assert outcome.code == 0
     whole = len(read_video(tmp_path / "a_restored.mp4").times)
-    assert outcome.err == (
-        f"a.mp4: {50 - whole} of about 50 frames are lost: the file ends before its video does: "
-        "it was cut off\n"
-    )
+    # Some versions of FFmpeg tell of the last packet too, of which a part is there.
+    assert outcome.err.startswith(f"a.mp4: {50 - whole} of about 50 frames are lost: "), outcome
+    assert outcome.err.endswith("the file ends before its video does: it was cut off\n"), outcome
 
 
 def test_a_part_every_other_frame_and_the_encoder(restore: Restore, tmp_path: Path) -> None:
