@@ -28,6 +28,10 @@ from mirnet_edge.workstation.arithmetic import multiply_accumulates
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO = RESULTS / "video.json"
+AROUND = {
+    "copies": "a restorer that only copies",
+    "FakeEngine": "an engine that does nothing, to RGB and back in NumPy",
+}
 GSTREAMER, LIVE = RESULTS / "gstreamer.json", RESULTS / "live.json"
 PORTABLE = RESULTS / "portable.json"
 CPU = RESULTS / "cpu.json"
@@ -170,7 +174,7 @@ def video_table() -> str:
         }
         plain = told.pop("PyAV", "–")
         ((way, ours),) = told.items()
-        around = "a restorer that only copies" if way == "copies" else f"`{way}`"
+        around = AROUND.get(way, f"`{way}`")
         rates.append([f"{width}x{height}, {rate['case']}, around {around}", plain, ours])
     found = record["flicker"]
     height, width = found["size"]

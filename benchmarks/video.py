@@ -5,7 +5,8 @@ python benchmarks/video.py benchmarks/results/video.json
 A still scene is the bundled photo with new noise in every frame, stored without loss; flicker is
 the mean absolute difference of consecutive frames in luma, of 255. Rates are of a whole run, from
 opening the video to the file that is whole: of PyAV with nothing between decoder and encoder, and,
-in turn with it, of ours around a restorer that only copies, once with nothing encoded. They are
+in turn with it, of ours around a restorer that only copies, once with nothing encoded; and around
+an engine that does nothing, with the portable engine's way from codes to RGB and back. They are
 told by the clock, and by the processor's time, which what else runs on the machine moves less.
 Needs the extra video.
 """
@@ -62,6 +63,7 @@ CASES: dict[str, tuple[int, dict[str, Any] | None]] = {
     "Motion JPEG": (120, {"codec": "mjpeg"}),
 }
 """Frames, and how they are encoded."""
+NOTHING = "FakeEngine"
 FRAME, SMALL = (1080, 1920), (144, 256)
 
 
@@ -213,7 +215,18 @@ def measure_rates(folder: Path) -> list[dict[str, Any]]:
                 "copies": partial(restore, clip, target, lambda _: Copies(), **encoding),
             }
         found.append(measured(case, FRAME, frames, ways))
+    clip, target = (
+        write_clip(folder / "clip.mp4", panned(*FRAME, 48), "libx264"),
+        folder / "out.mkv",
+    )
+    ways = {NOTHING: lambda: restore(clip, target, does_nothing, preset="ultrafast")}
+    found.append(measured("H.264, preset ultrafast", FRAME, 48, ways))
     return found
+
+
+def does_nothing(pictures: Pictures) -> me.Restorer:
+    """Take frames to RGB and back, as for a network of the portable engine, but run none."""
+    return me.Restorer(me.FakeEngine(), pixels=pictures.pixels, tile=None)
 
 
 def measured(

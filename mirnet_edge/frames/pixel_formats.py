@@ -261,12 +261,12 @@ def from_rgb(rgb: NDArray[np.float32], pixels: PixelFormat, out: NDArray[Any]) -
     chroma = np.empty((height // rows, width // 2, 2), np.uint8)
     for band in _bands(height // rows):
         own = slice(rows * band.start, rows * band.stop)
-        colours = rgb[own]
+        colours = np.ascontiguousarray(np.moveaxis(rgb[own], -1, 0))
         with np.errstate(invalid="ignore", over="ignore"):
             luma[own] = _codes(_weighted(weights[:3], colours, black))
-            total = np.zeros((len(colours) // rows, width // 2, 3), np.float32)
+            total = np.zeros((3, colours.shape[1] // rows, width // 2), np.float32)
             for y, x in itertools.product(range(rows), range(2)):
-                total += colours[y::rows, x::2]
+                total += colours[:, y::rows, x::2]
             for index, part in enumerate((weights[3:6], weights[6:])):
                 signed = _weighted(part, total, np.float32(0))
                 signed = np.where(np.isnan(signed), np.float32(0), signed)
@@ -294,8 +294,10 @@ def _constants(standard: Standard, full_range: bool) -> tuple[float, ...]:
 
 def _codes(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Codes of numbers whose 0..1 are 0..255, rounded once: the product is exact in float64."""
-    scaled = np.nan_to_num(unit.astype(np.float64) * 255, nan=0.0, posinf=255.0, neginf=0.0)
-    codes: NDArray[np.uint8] = np.rint(scaled).clip(0, 255).astype(np.uint8)
+    scaled = np.multiply(unit, 255, dtype=np.float64)
+    np.rint(scaled, out=scaled)
+    np.fmax(scaled, 0, out=scaled)  # NaN too
+    codes: NDArray[np.uint8] = np.fmin(scaled, 255, out=scaled).astype(np.uint8)
     return codes
 
 
@@ -310,5 +312,5 @@ def _fma(first: ArrayLike, second: ArrayLike, addend: ArrayLike) -> NDArray[np.f
 def _weighted(
     weights: Sequence[np.float32], rgb: NDArray[np.float32], offset: np.float32
 ) -> NDArray[np.float32]:
-    red, green, blue = (rgb[..., channel] for channel in range(3))
+    red, green, blue = rgb
     return _fma(weights[2], blue, _fma(weights[1], green, _fma(weights[0], red, offset)))
