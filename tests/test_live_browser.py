@@ -15,6 +15,8 @@ import pytest
 from live_views import Scene, served, until, view_of
 from PIL import Image
 
+from mirnet_edge.engines.fake import FakeEngine
+from mirnet_edge.live.settings import Settings
 from mirnet_edge.live.view import LiveView
 
 for package in ("starlette", "uvicorn", "websockets", "playwright"):
@@ -89,6 +91,20 @@ def middle(page: Any, canvas: str) -> int:
 
 def expect_text(page: Any, selector: str, pattern: str) -> None:
     until(lambda: re.search(pattern, page.inner_text(selector)))
+
+
+def test_nan_is_shown(browser: Any, scene: Scene, tmp_path: Path) -> None:
+    from mirnet_edge.live.server import live_app
+
+    breaks = {"breaks": FakeEngine(lambda tiles: np.full_like(tiles, np.nan))}
+    with (
+        LiveView(scene.source(), Settings("breaks"), breaks, tmp_path) as view,
+        served(live_app(view)) as address,
+    ):
+        page = browser.new_page(viewport=PHONE)
+        page.goto(address)
+        expect_text(page, "#machine", r"NaN or infinite\s+\d+ values, shown as 0")
+        page.close()
 
 
 def test_it_loads_and_moves(browser: Any, address: str) -> None:
