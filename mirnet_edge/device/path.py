@@ -33,9 +33,10 @@ from mirnet_edge.device.host_frames import page_locked_buffers
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.noise_samples import NoiseSamples
 from mirnet_edge.device.passes import DevicePasses
+from mirnet_edge.device.plans import Plans
 from mirnet_edge.device.tile_kernels import TileKernels
-from mirnet_edge.engines.protocol import DeviceEngine, fit_engine
-from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError, TilingError
+from mirnet_edge.engines.protocol import DeviceEngine
+from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import (
     FrameBuffers,
@@ -44,13 +45,11 @@ from mirnet_edge.frame_path import (
     Nan,
     Progress,
     Timings,
-    check_size,
 )
 from mirnet_edge.frames.noise_level import NoiseLevel
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
 from mirnet_edge.pooling.passes import FrameStatistics
-from mirnet_edge.pooling.samples import kept_regions, sample_tiles
-from mirnet_edge.tiling.geometry import Cover, Tiling
+from mirnet_edge.tiling.geometry import Tiling
 
 
 @dataclass(eq=False)
@@ -116,15 +115,10 @@ class DevicePath(Owner):
         super().__init__(engine.stream.device)
         self.timings = Timings()
         self._latencies = LatencyRecord()
-        self._facts, self._tiling, self._pooling = facts, tiling, pooling
-        self._samples, self._frame_size = samples, frame_size
-        self._memory_limit, self._noise, self._nan = memory_limit, noise, nan
+        self._facts, self._pooling, self._noise, self._nan = facts, pooling, noise, nan
         # The engine's own, held by `submit` from the first copy to the last, captures included:
         # what another thread queued on this stream meanwhile would be captured too.
         self._lock = engine.lock
-        self._plan: FramePlan | None = None
-        self._fitted = 0
-        self._retired: list[FramePlan] = []
         self._in_flight: list[_Ticket] = []
         with self._making():
             self._uploads, self._downloads = (self._own(Stream(self.device)) for _ in "ab")
@@ -139,6 +133,17 @@ class DevicePath(Owner):
                 self._noise_samples = self._own(
                     NoiseSamples(kernels, uploads=self._uploads, compute=engine.stream)
                 )
+            # Closed first: graphs launch the kernels, and read the memory, of what is above.
+            self._plans = Plans(
+                self._machine,
+                facts,
+                tiling,
+                shares=pooling is not None,
+                samples=samples,
+                frame_size=frame_size,
+                memory_limit=memory_limit,
+            )
+            self._owned.callback(self._plans.close)
             if frame_size is not None:
                 pixels = pixels or pixel_format("rgb")
                 shape = pixels.shape_of(*frame_size)
@@ -305,58 +310,8 @@ class DevicePath(Owner):
         return self._latencies.summary(frames)
 
     def _plan_for(self, layout: ArrayLayout) -> FramePlan:
-        plan = self._plan
-        if plan is not None and plan.layout == layout and self._fit(plan.cover) == self._fitted:
-            return plan
-        size = layout.height, layout.width
-        check_size(size, self._frame_size)
-        restored = self._facts.scale * layout.height, self._facts.scale * layout.width
-        cover = self._tiling(*restored).cover(*restored)
-        if layout.pixels.is_yuv and cover.blend % 4:
-            raise TilingError(
-                f"blend={cover.blend} with {layout.pixels.name}: tiles of frames whose pixels "
-                "share chroma fade over multiples of 4 pixels"
-            )
-        rule = self._facts.size_rule
-        shares = self._pooling is not None and len(cover) > 1
-        # The old plan goes before the new one is made, since memory need not hold both; one with a
-        # frame in flight goes with that frame.
-        if self._plan is not None:
-            self._retired.append(self._plan)
-            self._plan = None
-            self._close_retired()
-        self._fitted = self._fit(cover)
-        regions = kept_regions(cover, rule) if shares else ()
-        samples = sample_tiles(cover, self._samples, rule) if shares else ()
-        plan = FramePlan(self._machine, layout, cover, regions, samples)
-        try:
-            self._check_memory(plan)
-        except DeviceMemoryError:
-            plan.close()
-            raise
-        self._plan = plan
-        return plan
-
-    def _fit(self, cover: Cover) -> int:
-        """Have the engine take these tiles; what it returns, see `fit_engine`."""
-        size = cover.rows[0].size, cover.columns[0].size
-        return fit_engine(self._machine.engine, size, steady=self._frame_size is not None)
-
-    def _check_memory(self, plan: FramePlan) -> None:
-        """Of the engine, the plan, and the frames in flight on both sides, which come next."""
-        engine, layout = self._machine.engine, plan.layout
-        held = engine.device_bytes
-        frames = SLOTS * (layout.size_bytes + plan.target_layout.size_bytes)
-        tables = plan.size_bytes + (self._noise_samples.size_bytes if self._noise_samples else 0)
-        needed = held.total + tables + frames
-        if self._memory_limit is not None and needed > self._memory_limit:
-            raise DeviceMemoryError(
-                f"{engine.path.name} with frames of {layout.height}x{layout.width} takes "
-                f"{needed:,} bytes of device memory (weights {held.weights:,}, activations "
-                f"{held.activations:,}, tiles {held.tiles:,}, tables and waiting tiles "
-                f"{tables:,}, frames {frames:,}), more than "
-                f"memory_limit={self._memory_limit:,}; give an engine of a smaller tile or batch"
-            )
+        samples = self._noise_samples
+        return self._plans.of(layout, samples.size_bytes if samples else 0)
 
     def _vacate(self, slot: FrameSlot, ended: bool = False) -> None:
         """Free a slot, and the plan that waited for it."""
@@ -366,12 +321,7 @@ class DevicePath(Owner):
                 for stream in (self._uploads, self._machine.engine.stream, self._downloads):
                     stream.synchronize()
         slot.free = True
-        self._close_retired()
-
-    def _close_retired(self) -> None:
-        for plan in [plan for plan in self._retired if not plan.busy]:
-            self._retired.remove(plan)
-            plan.close()
+        self._plans.close_retired()
 
     def _require(self) -> None:
         if self._closed:
@@ -390,11 +340,3 @@ class DevicePath(Owner):
                 with suppress(Exception):  # for `collect` to raise
                     self._settle(ticket)
             super().close()
-
-    def _release(self) -> None:
-        # Plans before the kernels that their graphs launch; all of it, whatever fails on the way.
-        # They are not owned by `_own`, as those that retire go earlier.
-        with self._owned as last:
-            for plan in (*self._retired, self._plan):
-                if plan is not None:
-                    last.callback(plan.close)
