@@ -34,6 +34,7 @@ from mirnet_edge.errors import RefusedPairsError as RefusedPairsError
 from mirnet_edge.errors import StreamError as StreamError
 from mirnet_edge.errors import TilingError as TilingError
 from mirnet_edge.facts import ModelFacts as ModelFacts
+from mirnet_edge.frame_path import DeviceWork as DeviceWork
 from mirnet_edge.frame_path import Latency as Latency
 from mirnet_edge.frame_path import Timings as Timings
 from mirnet_edge.frames.pixel_formats import PixelFormat as PixelFormat

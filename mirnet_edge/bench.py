@@ -86,6 +86,7 @@ class FrameBench(Measured):
         passes, samples: of the last frame, see `Timings`.
         one_by_one: each given when the one before was there.
         stream: by `Restorer.stream`.
+        devices: how many frames of the stream each GPU restored, those of the warm-up included.
     """
 
     frame_size: tuple[int, int]
@@ -99,6 +100,7 @@ class FrameBench(Measured):
     noise: float | None
     one_by_one: FrameRuns
     stream: FrameRuns
+    devices: dict[str, int]
 
 
 def bench_engine(
@@ -182,6 +184,7 @@ def bench_frames(
         ) -> FrameRuns:
             source = cycle([frame, ~frame] if mode == "frame" else [frame])
             warm_up = StatisticsSettings.settling + 1 if mode == "stream" else WARM_UP_RUNS
+            warm_up *= len(restorer.engines)
             # Closed when a caller's progress raises too, or the threads of a stream would go on.
             with closing(restore(islice(source, warm_up + frames))) as restored:
                 # The same stream warms up, as another one begins without statistics. From the last
@@ -198,6 +201,7 @@ def bench_frames(
 
         alone = timed("one by one", lambda frames: (restorer(frame) for frame in frames), mode)
         timings = restorer.timings
+        before = [work.frames for work in restorer.devices]
         streamed = timed("stream", restorer.stream, in_streams)
         height, width = (restorer.scale * side for side in size)
         return FrameBench(
@@ -213,6 +217,10 @@ def bench_frames(
             noise=timings.noise,
             one_by_one=alone,
             stream=streamed,
+            devices={
+                f"GPU {work.index} ({work.name})": work.frames - count
+                for work, count in zip(restorer.devices, before)
+            },
         )
 
 

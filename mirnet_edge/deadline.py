@@ -52,16 +52,21 @@ class Deadline:
         """Whether this is a process that was forked from the one it was made in."""
         return os.getpid() != self._process
 
-    @contextmanager
-    def entering(self, lock: RLock, patience_s: float | None = None) -> Iterator[None]:
-        """Hold a lock; an `EngineError` in a forked process, where nobody would ever release it, or
-        where it is not free within ``patience_s``."""
+    def require_here(self) -> None:
+        """Check that this is the process it was made in; an `EngineError` else, where nobody would
+        ever release a lock that was held."""
         if self.is_elsewhere:
             raise EngineError(
                 f"this Restorer was made in process {self._process}, and this is {os.getpid()}, "
                 "forked from it, without its threads: make a Restorer in each process, or start "
                 'processes with the method "spawn"'
             )
+
+    @contextmanager
+    def entering(self, lock: RLock, patience_s: float | None = None) -> Iterator[None]:
+        """Hold a lock; an `EngineError` in a forked process, or where it is not free within
+        ``patience_s``."""
+        self.require_here()
         if not lock.acquire(timeout=-1 if patience_s is None else patience_s):
             raise EngineError(
                 f"a frame is still being restored after {patience_s:g} s; it is not closed. A "

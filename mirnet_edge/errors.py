@@ -28,6 +28,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TRACEBACK = "MIRNET_EDGE_TRACEBACK"
@@ -107,6 +109,17 @@ class ClusterError(MirnetEdgeError):
 
 class MissingDependencyError(MirnetEdgeError):
     """An optional package that is not installed."""
+
+
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """Let messages of our errors in a block begin with where they come from; "" leaves them."""
+    try:
+        yield
+    except MirnetEdgeError as error:
+        if where and not str(error).startswith(where):
+            error.args = (f"{where}: {error}",)
+        raise
 
 
 def first_line(error: BaseException) -> str:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,25 +62,50 @@ class Latency:
 
 
 class LatencyRecord:
-    """Keeps the parts of the last frames in memory that is allocated once."""
+    """Keeps the parts of the last frames, and when each was done, in memory that is allocated
+    once.
+
+    Attributes:
+        frames: how many there were in all.
+    """
 
     def __init__(self) -> None:
-        self._kept = np.zeros((FRAMES_KEPT, len(PARTS)))
-        self._frames = 0
+        self._kept = np.zeros((FRAMES_KEPT, len(PARTS) + 1))
+        self.frames = 0
 
     def add(self, **parts_ms: float) -> None:
         """One frame; parts that are not given took no time."""
-        row = self._kept[self._frames % FRAMES_KEPT]
+        row = self._kept[self.frames % FRAMES_KEPT]
         for index, part in enumerate(PARTS):
             row[index] = parts_ms.get(part, 0.0)
-        self._frames += 1
+        row[-1] = time.monotonic()
+        self.frames += 1
+
+    def _rows(self) -> NDArray[np.float64]:
+        """What is kept, oldest first."""
+        count = min(self.frames, FRAMES_KEPT)
+        return self._kept[np.arange(self.frames - count, self.frames) % FRAMES_KEPT]
+
+    def rate(self) -> float | None:
+        """Frames per second over those that are kept, pauses between them included; None before
+        the second."""
+        done_s = self._rows()[:, -1]
+        seconds = done_s[-1] - done_s[0] if len(done_s) > 1 else 0.0
+        return float((len(done_s) - 1) / seconds) if seconds > 0 else None
 
     def summary(self, frames: int | None = None) -> Latency:
         """Of the last ``frames``, as far as they are kept; None for all. Zeros before the first."""
-        count = min(self._frames, FRAMES_KEPT if frames is None else frames, FRAMES_KEPT)
+        return self.summary_of([self], frames)
+
+    @staticmethod
+    def summary_of(records: Sequence[LatencyRecord], frames: int | None = None) -> Latency:
+        """Of the last ``frames`` of several records together, `FRAMES_KEPT` at most."""
+        rows = np.concatenate([record._rows() for record in records])
+        rows = rows[np.argsort(rows[:, -1], kind="stable")]
+        count = min(len(rows), FRAMES_KEPT if frames is None else frames, FRAMES_KEPT)
         # At least one row, of zeros: there are no percentiles of nothing.
-        latest = np.arange(self._frames - max(count, 1), self._frames) % FRAMES_KEPT
-        columns = np.percentile(self._kept[latest], PERCENTILES, axis=0).T.tolist()
+        latest = rows[len(rows) - count :, :-1] if count > 0 else np.zeros((1, len(PARTS)))
+        columns = np.percentile(latest, PERCENTILES, axis=0).T.tolist()
         return Latency(count, *(Percentiles(*column) for column in columns))
 
 
@@ -114,6 +140,27 @@ class Timings:
     def total_ms(self) -> float:
         """All of it, in milliseconds."""
         return self.load_ms + self.engine_ms + self.store_ms
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """What one GPU of a `Restorer` did.
+
+    Attributes:
+        index: of the GPU, as the driver counts.
+        name: of it.
+        frames: how many it restored with the engine that is open.
+        frames_per_second: over its last 1000, pauses between them included; None before the second.
+        timings: of its last frame.
+        latency: of its last 1000.
+    """
+
+    index: int
+    name: str
+    frames: int
+    frames_per_second: float | None
+    timings: Timings
+    latency: Latency
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +216,7 @@ class FramePath(Protocol):
     @property
     def timings(self) -> Timings: ...
 
-    def submit(self, frame: object, out: object = None, progress: Progress | None = None) -> Ticket:
+    def submit(self, frame: object) -> Ticket:
         """Start on a frame; may return before it is restored."""
 
     def collect(self, ticket: Ticket) -> Any:
@@ -177,19 +224,25 @@ class FramePath(Protocol):
         their order, in a stream by the thread that submits, also when it is being closed."""
 
 
-@dataclass
-class StreamedPath:
-    """A Restorer as one path: it may change engines, and with them paths, while frames of the last
-    one are still in flight, so each ticket carries the path that it is of."""
+class Turn:
+    """When a frame may take what earlier ones left: at once, where there is one path."""
 
-    submit: Callable[..., tuple[FramePath, Ticket]]
-    depth: int
-    call: Callable[..., Any]
-    timings: Timings = Timings()
+    def wait(self) -> None:
+        """Wait for it."""
 
-    def collect(self, ticket: tuple[FramePath, Ticket]) -> Any:
-        """Wait for a frame."""
-        path, started = ticket
-        restored = self.call(path.collect, started)
-        self.timings = path.timings
-        return restored
+    def end(self) -> None:
+        """Let the next frame have its turn; again, it does nothing."""
+
+
+@runtime_checkable
+class ThreadedPath(FramePath, Protocol):
+    """A path with threads of its own, for one stream: it takes further frames while it restores."""
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call this whenever a frame is done."""
+
+    def is_done(self, ticket: Ticket) -> bool:
+        """Whether collecting that frame would not wait."""
+
+    def end(self) -> None:
+        """Wait for the threads, once all is collected; nothing more is submitted."""

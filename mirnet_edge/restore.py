@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mirnet_edge._arguments import explained
-from mirnet_edge.deadline import Deadline
-from mirnet_edge.engine_choice import ModelPath, choice_of, path_to
-from mirnet_edge.engines.card import EngineCard
-from mirnet_edge.engines.cutting import cut_for_engine
-from mirnet_edge.engines.protocol import Engine, facts_of_engine, works_on_device
-from mirnet_edge.engines.shared import asked_settings, shared_statistics
-from mirnet_edge.engines.tuned import Tuned, tuned_for
-from mirnet_edge.errors import DeviceMemoryError, EngineError, MirnetEdgeError, StreamError
+from mirnet_edge.engine_choice import ModelPath
+from mirnet_edge.engine_choice.opening import Opening
+from mirnet_edge.engines.gpu_there import Devices
+from mirnet_edge.engines.protocol import Engine
+from mirnet_edge.engines.shared import Continuity
+from mirnet_edge.engines.tuned import Tuned
+from mirnet_edge.errors import DeviceMemoryError, EngineError, StreamError, placed
 from mirnet_edge.facts import ModelFacts
-from mirnet_edge.frame_path import FrameBuffers, Latency, Nan, Progress, StreamedPath, Timings
-from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
-from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
-from mirnet_edge.host.path import HostPath
-from mirnet_edge.pooling.passes import Mode, StatisticsSettings
+from mirnet_edge.frame_path import DeviceWork, FrameBuffers, Latency, Nan, Progress, Timings
+from mirnet_edge.frames.noise_level import Noise, NoiseLevel
+from mirnet_edge.frames.pixel_formats import PixelFormat
+from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
 from mirnet_edge.stream.frame_stream import Drop, FrameStream, Pace, Wait
-from mirnet_edge.tiling.choice import Cut, Tile, require_memory
+from mirnet_edge.stream.lanes import EnginePath, Lane, Lanes, LaneStream, gpu_of
+from mirnet_edge.stream.parallel import ParallelPath
+from mirnet_edge.tiling.choice import Tile
 from mirnet_edge.tiling.geometry import Tiling
-
-if TYPE_CHECKING:
-    from mirnet_edge.device.path import DevicePath
 
 DEFAULT_HALO_PX = 16
 Sample = TypeVar("Sample", bound=np.generic)
@@ -46,6 +41,11 @@ class Restorer:
             object with ``run()`` (see `Engine`), which the caller closes. Of several files the
             first that fits into memory is taken: engines of one network with smaller and smaller
             tiles or batches. Later ones whose tiles cannot be cut as asked are left out.
+        devices: the GPUs that the model is opened on, by their numbers, as [0, 1], or "all"; None
+            is the first. Frames of a stream go to the first that has room, and come in their order;
+            a single frame goes to one that is free, so that calls from several threads run at once.
+            A frame that lies on a GPU stays there. Of an engine of the CPU "all" is that one, and a
+            list an error.
         tile: side or (height, width) of the tiles in pixels, a multiple of 4; None for the whole
             frame at once; "auto" chooses by the frame's size and the memory at hand now.
         halo: pixels at each inner edge of a tile that are computed and thrown away.
@@ -75,12 +75,6 @@ class Restorer:
             memory limit, threads and provider are left to it: the engine that it built, its tiles,
             and with ``statistics`` at its default those that it chose.
 
-    Attributes:
-        engine: in use.
-        tuned: that answer; None where there is none or none was wanted.
-        facts: what the model says of itself.
-        statistics: what the tiles of a frame share, None where each has its own.
-
     Raises:
         EngineError, CheckpointError: the model cannot be loaded, or not be given statistics.
         TilingError: a tile that is no multiple of 4, or too small for halo and blend; no tile fits
@@ -88,14 +82,16 @@ class Restorer:
         ConfigError: ``noise`` is neither "auto" nor such a number, or is one for a network that
             takes none.
         FrameError: no such pixel format.
-        DeviceError: a GPU is needed and missing, or its memory does not suffice.
+        DeviceError: a GPU is needed and missing, or its memory does not suffice. Where there are
+            several, messages begin with the one that failed.
         MissingDependencyError: statistics of the frame need the packages onnx and onnx_ir.
 
     A network of super-resolution makes frames ``scale`` times as high and wide: they are enlarged
     bicubically on the way into it. Tile, halo and blend are then in pixels of the enlarged frame.
 
-    Calls from several threads wait for each other. On a TensorRT engine of three channels frames
-    stay on the device from upload to download; see `mirnet_edge.device.path`.
+    Calls from several threads wait for each other, where there is one device. On a TensorRT engine
+    of three channels frames stay on the device from upload to download; see
+    `mirnet_edge.device.path`.
     """
 
     @explained(EngineError)
@@ -103,6 +99,7 @@ class Restorer:
         self,
         model: ModelPath | Sequence[ModelPath] | Engine,
         *,
+        devices: Devices | None = None,
         tile: Tile = "auto",
         halo: int = DEFAULT_HALO_PX,
         blend: int = 0,
@@ -117,73 +114,53 @@ class Restorer:
         timeout: float | None = None,
         nan: Nan = "auto",
     ) -> None:
-        self.tuned: Tuned | None = None
-        is_left_to_it = (tile, memory_limit, threads, provider) == ("auto", None, None, None)
-        if tuned and is_left_to_it and isinstance(model, (str, os.PathLike)):
-            self.tuned = tuned_for(model)
-            if self.tuned is not None:
-                model, tile = self.tuned.engine_path(model), self.tuned.cut
-                threads, provider = self.tuned.threads, self.tuned.provider
-                statistics = self.tuned.statistics if statistics == "auto" else statistics
-        self._closed = True  # until an engine is open: whatever fails before has nothing to close
-        self._lock = threading.RLock()  # a progress callback may close
-        self._deadline, self._nan = Deadline(timeout), nan
-        self._halo, self._blend, self._asked_tile = halo, blend, tile
-        self._memory_limit, self._frame_size = memory_limit, frame_size
-        self._settings = asked_settings(statistics)
-        checked_noise(noise)
-        self._asked_noise = noise
-        self._pixels = None if pixels == "auto" else pixel_format(pixels)
-        self._choice = choice_of(model, memory_limit, threads, provider, self._require_tile)
-        engine = model if self._choice is None else self._choice.open()
-        self._open(engine)  # type: ignore[arg-type]
+        self._noises: WeakSet[NoiseLevel] = WeakSet()  # of streams over several devices
+        self._opening = Opening(
+            model,
+            devices=devices,
+            tile=tile,
+            halo=halo,
+            blend=blend,
+            statistics=statistics,
+            noise=noise,
+            pixels=pixels,
+            frame_size=frame_size,
+            memory_limit=memory_limit,
+            threads=threads,
+            provider=provider,
+            tuned=tuned,
+            timeout=timeout,
+            nan=nan,
+        )
 
-    def _require_tile(self, card: EngineCard) -> None:
-        """Check that tiles of this engine can be cut as asked."""
-        Cut.of(card.facts, self._asked_tile, card.tile, self._halo, self._blend)
+    @property
+    def engine(self) -> Engine:
+        """In use; the first of several devices."""
+        return self._opening.engines[0]
 
-    def _open(self, engine: Engine) -> None:
-        """Settle all that depends on the engine; the next one where its memory does not suffice."""
-        self.engine = engine
-        self._closed = False
-        self.facts: ModelFacts = facts_of_engine(engine)
-        self._path: HostPath | DevicePath | None = None
-        self._host_limit = None if works_on_device(engine) else self._memory_limit
-        try:
-            halo, blend, limit = self._halo, self._blend, self._memory_limit
-            self._cut = cut_for_engine(engine, self.facts, self._asked_tile, halo, blend, limit)
-            self._noise = NoiseLevel.for_network(self.facts, self._asked_noise)
-            settings = self._settings
-            if self._cut.tile is None and settings is None:
-                settings = StatisticsSettings()  # whole frames share with none: no graphs for it
-            self.statistics, self._unshared = shared_statistics(engine, self.facts, settings)
-            self._path = path_to(
-                engine,
-                facts=self.facts,
-                tiling=self.tiling,
-                statistics=self.statistics,
-                samples=(settings or StatisticsSettings()).samples,
-                noise=self._noise,
-                pixels=self._pixels,
-                frame_size=self._frame_size,
-                memory_limit=self._memory_limit,
-                nan=self._nan,
-            )
-            if self._cut.tile is not None:
-                require_memory(self.facts, self._cut.tile, self._host_limit)
-        except DeviceMemoryError as error:
-            self._open(self._next_engine(error))
-        except MirnetEdgeError:
-            self.close()
-            raise
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """In use, one for each device."""
+        return self._opening.engines
 
-    def _next_engine(self, error: DeviceMemoryError) -> Engine:
-        """Close this engine, whose memory did not suffice, and open the next one; ``error`` where
-        there is none."""
-        self.close()
-        if self._choice is None:
-            raise error
-        return self._choice.open_next(error)
+    @property
+    def tuned(self) -> Tuned | None:
+        """The answer of ``mirnet-edge tune``; None where there is none or none was wanted."""
+        return self._opening.tuned
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model says of itself."""
+        return self._opening.facts
+
+    @property
+    def statistics(self) -> FrameStatistics | None:
+        """What the tiles of a frame share, None where each has its own; of the first device."""
+        return self._opening.statistics
+
+    @property
+    def _lanes(self) -> Lanes:
+        return self._opening.lanes
 
     @overload
     def __call__(
@@ -226,32 +203,38 @@ class Restorer:
         A float32 frame of the host that holds NaN, or values that are not of [0, 1] and noise, is
         refused; not so on the GPU, where frames are not searched: what is beyond the range is cut.
         """
-        with self._deadline.entering(self._lock):
-            path, ticket = self._submit(frame, out, progress)
-            return self._deadline.call(path.collect, ticket)
+        home = gpu_of(frame) if len(self._lanes) > 1 else None
+        with self._lanes.free(home) as lane:
+            return lane.collect(*self._submit(lane, frame, out, progress))
 
     def _submit(
         self,
+        lane: Lane,
         frame: object,
         out: object = None,
         progress: Progress | None = None,
         stream: object = None,
-    ) -> tuple[Any, Any]:
+        continuity: Continuity | None = None,
+    ) -> tuple[EnginePath, Any]:
         """Start on a frame, on the first engine that is left whose memory suffices; ``stream`` is
-        an object of the stream that it is of."""
-        with self._deadline.entering(self._lock):
+        an object of the stream that it is of, ``continuity`` is of one over several lanes."""
+        with placed(lane.name), lane.deadline.entering(lane.lock):
             while True:
-                path = self._require_path()
-                if self._noise is not None:
-                    self._noise.begin(stream)
-                if self.statistics is not None:
-                    self.statistics.begin(stream)
+                path = lane.open_path()
+                submit: Callable[..., Any] = path.submit
+                own = continuity is None or continuity.statistics is lane.statistics
+                if lane.statistics is not None and own:
+                    lane.statistics.begin(stream)
+                if continuity is not None:
+                    submit = partial(submit, continuity=continuity)
+                elif lane.noise is not None:
+                    lane.noise.begin(stream)
                 try:
-                    return path, self._deadline.call(path.submit, frame, out, progress=progress)
+                    return path, lane.deadline.call(submit, frame, out, progress=progress)
                 except DeviceMemoryError as error:
-                    if self._choice is None or not self._choice.left:
+                    if not self._opening.has_next:
                         raise  # smaller frames may still fit
-                    self._open(self._next_engine(error))
+                    self._opening.open_next(error)
 
     @explained(StreamError)
     def stream(
@@ -294,10 +277,8 @@ class Restorer:
         Raises:
             StreamError: frames that cannot be read.
         """
-        submit, depth = partial(self._submit, stream=object()), self._require_path().depth
-        path = StreamedPath(submit, depth, self._deadline.call)
         return FrameStream(
-            path,
+            self._parallel() if len(self._lanes) > 1 else self._streamed(self._lanes[0]),
             frames,
             queue=queue,
             drop=drop,
@@ -305,28 +286,50 @@ class Restorer:
             pace=pace,
             timeout=timeout,
             reconnect=reconnect,
-            pixels=self._pixels,
+            pixels=self._opening.pixels,
             latency=latency,
         )
 
+    def _streamed(self, lane: Lane, continuity: Continuity | None = None) -> LaneStream:
+        depth = lane.open_path().depth
+        begin = partial(self._submit, lane, stream=object())
+        return LaneStream(lane, begin, depth, continuity)
+
+    def _parallel(self) -> ParallelPath:
+        """All lanes as one path. What a frame leaves for the next goes on with it, in their
+        order."""
+        lag, shared = 0, None
+        if self.statistics is not None and self.statistics.mode_in_streams == "stream":
+            lag = sum(lane.open_path().depth for lane in self._lanes)
+            shared = self.statistics.of_stream(lag)
+        noise = NoiseLevel.for_network(self.facts, self.noise)
+        if noise is not None:
+            noise.begin(object())
+            self._noises.add(noise)
+        paths = [
+            self._streamed(lane, Continuity(shared or lane.statistics, noise))
+            for lane in self._lanes
+        ]
+        in_turn = shared is not None or noise is not None
+        return ParallelPath(paths, gpu_of, in_turn=in_turn, lag=lag)
+
     def buffers(self, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> FrameBuffers:
         """Memory for a frame of that shape and its restored one, which a GPU copies by itself."""
-        return self._require_path().buffers(shape, dtype)
+        return self._lanes[0].open_path().buffers(shape, dtype)
 
     @property
     def noise(self) -> Noise:
         """How noisy frames are said to be, as ``Restorer(noise=…)`` takes it; may be changed from
         one frame to the next, in a stream too."""
-        return self._asked_noise
+        return self._opening.noise
 
     @noise.setter
     def noise(self, noise: Noise) -> None:
-        with self._lock:
-            if self._noise is not None:
-                self._noise.tell(noise)
-            else:
-                NoiseLevel.for_network(self.facts, noise)  # says why a number is of no use
-            self._asked_noise = noise
+        NoiseLevel.for_network(self.facts, noise)  # says why it is of no use
+        for told in (*(lane.noise for lane in self._lanes), *self._noises):
+            if told is not None:
+                told.tell(noise)
+        self._opening.noise = noise
 
     @property
     def scale(self) -> int:
@@ -336,7 +339,12 @@ class Restorer:
     @property
     def timings(self) -> Timings:
         """Of the last frame."""
-        return self._path.timings if self._path is not None else Timings()
+        return self._lanes.timings
+
+    @property
+    def devices(self) -> tuple[DeviceWork, ...]:
+        """What each GPU did; none where the model runs on the CPU."""
+        return tuple(work for lane in self._lanes if (work := lane.work()) is not None)
 
     @explained(EngineError)
     def latency(self, frames: int | None = None) -> Latency:
@@ -345,18 +353,11 @@ class Restorer:
         Args:
             frames: how many, 1000 at most; None for all that are kept.
         """
-        return self._require_path().latency(frames)
+        return self._lanes.latency(frames)
 
     def tiling(self, height: int, width: int) -> Tiling:
         """How a frame that is restored to ``height`` x ``width`` pixels is cut into tiles."""
-        tiling = self._cut.tiling(height, width)
-        self._unshared.tell(tiling, height, width)
-        return tiling
-
-    def _require_path(self) -> HostPath | DevicePath:
-        if self._closed or self._path is None:
-            raise EngineError("this Restorer is closed; make a new one")
-        return self._path
+        return self._opening.tiling(height, width)
 
     def reopen(self) -> None:
         """Close the engine as far as it can be, and open its file again, as all was asked for:
@@ -366,32 +367,14 @@ class Restorer:
             EngineError: the engine was given open, or cannot be loaded again.
             DeviceError: the GPU does not come back, or its memory does not suffice.
         """
-        if self._choice is None:
-            raise EngineError("this Restorer was given an open engine; open both again")
-        with self._deadline.entering(self._lock):
-            with suppress(MirnetEdgeError):  # of what is lost, not all can be given back
-                self.close()
-            self._deadline = Deadline(self._deadline.limit_s)
-            self._open(self._choice.open_again(self.engine))
+        with self._lanes.all():
+            self._opening.open_again()
 
     def close(self, timeout: float | None = None) -> None:
         """Wait for what runs, for ``timeout`` seconds if that is given (and then raise an
         `EngineError`), and close the engine if it was opened here. A second call does nothing, nor
         does one in a forked process; an engine that hangs is left as it is."""
-        if self._deadline.is_elsewhere:
-            return
-        with self._deadline.entering(self._lock, timeout):
-            if self._closed:
-                return
-            self._closed = True
-            self._deadline.close()
-            if self._deadline.missed:
-                return
-            with ExitStack() as last:  # the engine too where the path fails to close
-                if self._choice is not None and hasattr(self.engine, "close"):
-                    last.callback(self.engine.close)
-                if self._path is not None:
-                    self._path.close()
+        self._lanes.close(timeout)
 
     def __enter__(self) -> Restorer:
         return self

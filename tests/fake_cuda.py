@@ -10,6 +10,7 @@ import functools
 import itertools
 import struct
 import sys
+import threading
 from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,6 +29,8 @@ DEVICEMAP = 2
 CUBIN = b"cubin of "
 COPY_RATE = 1e12
 """Bytes a second that a copy on the device reads and writes; no other call takes time."""
+KERNELS_RUN_ALONE = threading.Lock()
+"""Where a thread of a kernel is, is of the whole process when it is compiled for the host."""
 ARGUMENTS = {"P": ctypes.c_void_p, "q": ctypes.c_longlong, "i": ctypes.c_int}
 
 
@@ -44,27 +47,29 @@ class FakeBinaries:
         return CUBIN + stem.encode()
 
 
-def pycuda_driver(gpu: FakeGpu) -> ModuleType:
-    """A module with the names of ``pycuda.driver``."""
+def pycuda_driver(machine: FakeGpu) -> ModuleType:
+    """A module with the names of ``pycuda.driver``, each thing on the device whose context was
+    current when it was made."""
 
     class Context:
         def __init__(self, index: int) -> None:
             self.index = index
 
         def push(self) -> None:
-            gpu.fail("cuCtxPushCurrent")
-            gpu.thread.depth = gpu.context_depth() + 1
+            machine.at(self.index).fail("cuCtxPushCurrent")
+            machine.push(self.index)
 
         @staticmethod
         def pop() -> None:
-            gpu.need_context("cuCtxPopCurrent")
-            gpu.thread.depth -= 1
+            machine.here().need_context("cuCtxPopCurrent")
+            machine.pop()
 
         def detach(self) -> None:
-            gpu.detached.append(self.index)
+            machine.at(self.index).detached.append(self.index)
 
         @staticmethod
         def synchronize() -> None:
+            gpu = machine.here()
             gpu.need_context("cuCtxSynchronize")
             for handle in list(gpu.queues):
                 gpu.drain(handle)
@@ -78,47 +83,51 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
 
     class Stream:
         def __init__(self, flags: int = 0) -> None:
-            gpu.make("stream", "cuStreamCreate")
-            self.flags, self.handle = flags, next(gpu.numbers)
-            gpu.queues[self.handle] = Queue()
+            self.gpu = machine.here()
+            self.gpu.make("stream", "cuStreamCreate")
+            self.flags, self.handle = flags, next(self.gpu.numbers)
+            self.gpu.queues[self.handle] = Queue()
 
         def synchronize(self) -> None:
-            gpu.need_context("cuStreamSynchronize")
-            gpu.fail("cuStreamSynchronize")
-            gpu.drain(self.handle)
+            self.gpu.need_context("cuStreamSynchronize")
+            self.gpu.fail("cuStreamSynchronize")
+            self.gpu.drain(self.handle)
 
         def is_done(self) -> bool:
-            gpu.need_context("cuStreamQuery")
-            return not gpu.queues[self.handle].work
+            self.gpu.need_context("cuStreamQuery")
+            return not self.gpu.queues[self.handle].work
 
         def wait_for_event(self, event: Event) -> None:
-            gpu.need_context("cuStreamWaitEvent")
-            gpu.queue(self.handle, event.synchronize)
+            self.gpu.need_context("cuStreamWaitEvent")
+            self.gpu.queue(self.handle, event.synchronize)
 
         def __del__(self) -> None:
             if hasattr(self, "handle"):
-                gpu.free("stream")
+                self.gpu.free("stream")
 
     class Event:
         def __init__(self, flags: int = 0) -> None:
-            gpu.make("event", "cuEventCreate")
+            self.gpu = machine.here()
+            self.gpu.make("event", "cuEventCreate")
             self.stream: Stream | None = None
             self.time_ms: float | None = None
 
         def record(self, stream: Stream | None = None) -> Event:
-            gpu.need_context("cuEventRecord")
+            self.gpu.need_context("cuEventRecord")
             assert stream is not None, "on the default stream"
+            if stream.gpu is not self.gpu:
+                raise LogicError("cuEventRecord failed: invalid resource handle")
             self.stream, self.time_ms = stream, None
-            gpu.queue(stream.handle, self._reach)
+            self.gpu.queue(stream.handle, self._reach)
             return self
 
         def _reach(self) -> None:
-            self.time_ms = gpu.clock_ms
+            self.time_ms = self.gpu.clock_ms
 
         def synchronize(self) -> Event:
-            gpu.fail("cuEventSynchronize")
+            self.gpu.fail("cuEventSynchronize")
             if self.stream is not None and self.time_ms is None:
-                gpu.drain(self.stream.handle)
+                self.gpu.drain(self.stream.handle)
             return self
 
         def time_since(self, start: Event) -> float:
@@ -127,15 +136,16 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
             return self.time_ms - start.time_ms
 
         def query(self) -> bool:
-            gpu.need_context("cuEventQuery")
+            self.gpu.need_context("cuEventQuery")
             return self.stream is None or self.time_ms is not None
 
         def __del__(self) -> None:
             if hasattr(self, "stream"):
-                gpu.free("event")
+                self.gpu.free("event")
 
     class DeviceAllocation:
         def __init__(self, size_bytes: int) -> None:
+            self.gpu = gpu = machine.here()
             gpu.make("memory", "cuMemAlloc")
             try:
                 self.address = gpu.allocate(size_bytes, "cuMemAlloc")
@@ -147,15 +157,16 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
             return self.address
 
         def free(self) -> None:
-            if self.address not in gpu.memory:
+            if self.address not in self.gpu.memory:
                 raise LogicError("device_allocation::free failed: invalid resource handle")
-            del gpu.memory[self.address]
-            gpu.free("memory")
+            del self.gpu.memory[self.address]
+            self.gpu.free("memory")
 
     class HostAllocation:
         """Memory that numpy refers to as the base of the array."""
 
         def __init__(self, shape: Any, dtype: Any, flags: int) -> None:
+            self.gpu = gpu = machine.here()
             gpu.make("host", "cuMemHostAlloc")
             self.flags = flags
             self.block = gpu.new_block(int(np.prod(shape)) * dtype.itemsize)
@@ -173,9 +184,9 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
 
         def __del__(self) -> None:
             if hasattr(self, "flags"):
-                gpu.memory.pop(self.address, None)
-                gpu.locked.pop(self.address, None)
-                gpu.free("host")
+                self.gpu.memory.pop(self.address, None)
+                self.gpu.locked.pop(self.address, None)
+                self.gpu.free("host")
 
     def pagelocked_empty(
         shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0
@@ -183,18 +194,21 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         return np.asarray(HostAllocation(shape, np.dtype(dtype), mem_flags))
 
     def memcpy_htod_async(dest: int, src: np.ndarray, stream: Stream) -> None:
+        gpu = machine.here()
         gpu.need_context("cuMemcpyHtoDAsync")
         gpu.fail("cuMemcpyHtoDAsync")
         target = gpu.bytes_at(dest, src.nbytes)
         gpu.queue(stream.handle, lambda: np.copyto(target, src.reshape(-1).view(np.uint8)))
 
     def memcpy_dtoh_async(dest: np.ndarray, src: int, stream: Stream) -> None:
+        gpu = machine.here()
         gpu.need_context("cuMemcpyDtoHAsync")
         gpu.fail("cuMemcpyDtoHAsync")
         source = gpu.bytes_at(src, dest.nbytes)
         gpu.queue(stream.handle, lambda: np.copyto(dest.reshape(-1).view(np.uint8), source))
 
     def memcpy_dtod_async(dest: int, src: int, size: int, stream: Stream) -> None:
+        gpu = machine.here()
         gpu.need_context("cuMemcpyDtoDAsync")
         gpu.fail("cuMemcpyDtoDAsync")
         target, source = gpu.bytes_at(dest, size), gpu.bytes_at(src, size)
@@ -202,6 +216,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         gpu.queue(stream.handle, lambda: np.copyto(target, source), time_ms)
 
     def memset_d8_async(dest: int, data: int, size: int, stream: Stream) -> None:
+        gpu = machine.here()
         gpu.need_context("cuMemsetD8Async")
         gpu.fail("cuMemsetD8Async")
         target = gpu.bytes_at(dest, size)
@@ -218,6 +233,9 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         def prepared_async_call(
             self, grid: tuple[int, ...], block: tuple[int, ...], stream: Stream, *args: float
         ) -> None:
+            gpu = self.module.gpu
+            if gpu is not machine.here():
+                raise LogicError("cuLaunchKernel failed: invalid resource handle")
             gpu.need_context("cuLaunchKernel")
             gpu.fail("cuLaunchKernel")
             if min(*grid, *block) < 1 or max(grid[1:]) > 65535 or np.prod(block) > 1024:
@@ -229,11 +247,15 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         def _run(self, grid: tuple[int, ...], block: tuple[int, ...], args: Any) -> None:
             for letter, value in zip(self.arg_format, args, strict=True):
                 if letter == "P" and value:
-                    gpu.bytes_at(value, 1)
-            host_kernels().launch(self.name, grid, block, *host_arguments(self.arg_format, args))
+                    self.module.gpu.bytes_at(value, 1)
+            with KERNELS_RUN_ALONE:
+                host_kernels().launch(
+                    self.name, grid, block, *host_arguments(self.arg_format, args)
+                )
 
     class Module:
         def __init__(self, cubin: bytes) -> None:
+            self.gpu = gpu = machine.here()
             gpu.need_context("cuModuleLoadDataEx")
             if not cubin.startswith(CUBIN):
                 raise LogicError("cuModuleLoadDataEx failed: device kernel image is invalid")
@@ -241,7 +263,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
             self.source = KERNELS / f"{cubin.removeprefix(CUBIN).decode()}.cu"
 
         def get_function(self, name: str) -> Function:
-            gpu.need_context("cuModuleGetFunction")
+            self.gpu.need_context("cuModuleGetFunction")
             family = family_of(name)
             # A file is named after its family, or after the first word of the families in it.
             here = self.source.stem in (family, family.split("_")[0])
@@ -252,9 +274,10 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
 
         def __del__(self) -> None:
             if hasattr(self, "source"):
-                gpu.free("module")
+                self.gpu.free("module")
 
     def mem_get_info() -> tuple[int, int]:
+        gpu = machine.here()
         gpu.need_context("cuMemGetInfo")
         return gpu.total_bytes - gpu.used_bytes(), gpu.total_bytes
 
@@ -264,7 +287,7 @@ def pycuda_driver(gpu: FakeGpu) -> ModuleType:
         MemoryError=MemoryError,
         LogicError=LogicError,
         RuntimeError=RuntimeError,
-        init=lambda: gpu.fail("cuInit"),
+        init=lambda: machine.fail("cuInit"),
         host_alloc_flags=SimpleNamespace(DEVICEMAP=DEVICEMAP),
         Context=Context,
         Device=Device,

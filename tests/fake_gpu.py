@@ -3,8 +3,9 @@
 Like the real one it does nothing before it is waited for: what is queued on a stream runs when the
 stream, or an event in it, is synchronized. Time is a clock of its own, moved on by queued work.
 What is made needs pycuda's context on the thread's stack, and so does what is freed:
-`FakeGpu.stray` lists what was freed without. Addresses are those of the host's memory, so that
-kernels compiled for the host run on them.
+`FakeGpu.stray` lists what was freed without. A machine may have several (`machine_of`), each with
+memory, streams and failures of its own; what belongs to one is of no use to another. Addresses are
+those of the host's memory, so that kernels compiled for the host run on them.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class FakeGpu:
         pages: the same of memory that was not allocated, but locked where it is. It is no part of
             `live` and `made`: callers decide how many results they have.
         running: held while the device works; several threads may wait for it.
+        gpus: all of the machine, this one among them.
     """
 
     count: int = 1
@@ -96,10 +98,34 @@ class FakeGpu:
     resets: int = 0
     lost: bool = False
     running: Any = field(default_factory=threading.RLock)
+    gpus: list[FakeGpu] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.gpus = self.gpus or [self]
+
+    def at(self, index: int) -> FakeGpu:
+        """A device of the machine by its number; those that are only counted are this one."""
+        return self.gpus[index] if index < len(self.gpus) else self
+
+    def here(self) -> FakeGpu:
+        """The device whose context is current in this thread."""
+        stack = self._stack()
+        return self.at(stack[-1]) if stack else self
+
+    def push(self, index: int) -> None:
+        """Make a device's context current."""
+        self._stack().append(index)
+
+    def pop(self) -> None:
+        self._stack().pop()
 
     def context_depth(self) -> int:
-        """How deep pycuda's stack is in this thread."""
-        return getattr(self.thread, "depth", 0)
+        """How deep the stack of contexts is in this thread."""
+        return len(self._stack())
+
+    def _stack(self) -> list[int]:
+        stack: list[int] = self.thread.__dict__.setdefault("stack", [])
+        return stack
 
     def used_bytes(self) -> int:
         return sum(block.nbytes for block in self.memory.values())
@@ -134,10 +160,10 @@ class FakeGpu:
         """Nothing that was queued is done any more."""
         self.lost = False
         self.resets += 1
-        self.thread.depth = self.context_depth() + 1  # of what the work alone kept alive
+        self.push(self.gpus.index(self))  # of what the work alone kept alive
         for queue in self.queues.values():
             queue.work.clear()
-        self.thread.depth -= 1
+        self.pop()
 
     def allocate(self, size_bytes: int, function: str) -> int:
         if self.used_bytes() + size_bytes > self.total_bytes:
@@ -163,16 +189,34 @@ class FakeGpu:
 
     def queue(self, handle: int, work: Work, time_ms: float = 0.0) -> None:
         with self.running:
-            queue = self.queues[handle]
+            queue = self._queue_of(handle)
             target = queue.work if queue.captured is None else queue.captured
             target.append((work, time_ms))
 
+    def _queue_of(self, handle: int) -> Queue:
+        if handle not in self.queues:
+            raise LogicError("invalid resource handle")  # of another device
+        return self.queues[handle]
+
     def drain(self, handle: int) -> None:
         with self.running:
-            queue = self.queues[handle]
+            queue = self._queue_of(handle)
             if queue.captured is not None:
                 raise LogicError("operation not permitted when stream is capturing")
             while queue.work:
                 step, time_ms = queue.work.pop(0)
                 self.clock_ms += time_ms
                 step()
+
+
+def machine_of(*gpus: FakeGpu) -> FakeGpu:
+    """The first of several devices of one machine: what stands for it where there is one alone."""
+    first = gpus[0]
+    for gpu in gpus:
+        gpu.gpus, gpu.thread, gpu.numbers, gpu.count = (
+            list(gpus),
+            first.thread,
+            first.numbers,
+            len(gpus),
+        )
+    return first

@@ -39,8 +39,13 @@ class FakeLibcuda:
     """The library; names of functions are those that it exports."""
 
     def __init__(self, gpu: FakeGpu) -> None:
-        self.gpu = gpu
+        self.machine = gpu
         self.recorded: dict[int, int] = {}
+
+    @property
+    def gpu(self) -> FakeGpu:
+        """The one whose context is current."""
+        return self.machine.here()
 
     def _code(self, function: str, context: bool = True) -> int:
         gpu = self.gpu
@@ -77,21 +82,22 @@ class FakeLibcuda:
         return self._give(device, index, 0)
 
     def cuDeviceGetName(self, name: Any, length: int, device: int) -> int:
-        name.value = self.gpu.name.format(device).encode()[:length]
+        name.value = self.machine.at(device).name.format(device).encode()[:length]
         return 0
 
     def cuDeviceTotalMem_v2(self, size_bytes: Any, device: int) -> int:
-        return self._give(size_bytes, self.gpu.total_bytes, 0)
+        return self._give(size_bytes, self.machine.at(device).total_bytes, 0)
 
     def cuDeviceGetAttribute(self, pointer: Any, attribute: int, device: int) -> int:
-        major, minor = self.gpu.capability
-        facts = {"integrated": self.gpu.integrated, "mapping": 1, "major": major, "minor": minor}
+        gpu = self.machine.at(device)
+        major, minor = gpu.capability
+        facts = {"integrated": gpu.integrated, "mapping": 1, "major": major, "minor": minor}
         return self._give(pointer, int(facts[ATTRIBUTES[attribute]]), 0)
 
     def cuDevicePrimaryCtxReset_v2(self, device: int) -> int:
         code = self._code("cuDevicePrimaryCtxReset", context=False)
         if not code:
-            self.gpu.reset()
+            self.machine.at(device).reset()
         return code
 
     def cuPointerGetAttribute(self, pointer: Any, attribute: int, address: Any) -> int:
@@ -129,7 +135,8 @@ class FakeLibcuda:
 
     def cuStreamWaitEvent(self, stream: ctypes.c_void_p, event: ctypes.c_void_p, flags: int) -> int:
         recorded_on = self.recorded[value(event)]
-        self.gpu.queue(value(stream), lambda: self.gpu.drain(recorded_on))
+        gpu = self.gpu
+        gpu.queue(value(stream), lambda: gpu.drain(recorded_on))
         return self._code("cuStreamWaitEvent")
 
     def cuEventDestroy_v2(self, event: ctypes.c_void_p) -> int:

@@ -70,11 +70,11 @@ class FakeNativeLibcuda(FakeLibcuda):
 
     def cuCtxPushCurrent_v2(self, context: ctypes.c_void_p) -> int:
         assert value(context) == 77
-        self.gpu.thread.depth = self.gpu.context_depth() + 1
+        self.gpu.push(0)
         return 0
 
     def cuCtxPopCurrent_v2(self, context: Any) -> int:
-        self.gpu.thread.depth -= 1
+        self.gpu.pop()
         return self._give(context, 77, 0)
 
     @coded

@@ -194,7 +194,7 @@ def random_tiles(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((count, *SHAPE), np.float32)
 
 
-def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
+def tensorrt(machine: FakeGpu, version: str = "10.3.0") -> ModuleType:
     """The module; ``gone`` lists what was destroyed, in order, and the contexts of the driver that
     were current then; ``strategies`` how the memory of each execution context was come by."""
     module = ModuleType("tensorrt")
@@ -213,11 +213,12 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
 
     class Mortal:
         def __del__(self) -> None:
-            gone.append((type(self).__name__, gpu.context_depth()))
+            gone.append((type(self).__name__, machine.context_depth()))
 
     class IExecutionContext(Mortal):
         def __init__(self, owner: ICudaEngine, strategy: str) -> None:
             strategies.append(strategy)
+            self.gpu = owner.gpu
             self.plan, self.logger, self.owner = owner.plan, owner.logger, owner
             self.addresses: dict[str, int] = {}
             self.profiler: Any = None
@@ -248,7 +249,8 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
             return True
 
         def execute_async_v3(self, stream_handle: int) -> bool:
-            gpu.need_context("enqueueV3")
+            assert self.gpu is machine.here(), "an engine of another GPU"
+            self.gpu.need_context("enqueueV3")
             missing = self.owner.tensors.keys() - self.addresses.keys()
             if missing:
                 self.logger.log(Severity.ERROR, f"3: Address is not set for {sorted(missing)}")
@@ -262,7 +264,7 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
             if self.profiler is not None:
                 for name, time_ms in LAYERS.items():
                     self.profiler.report_layer_time(name, time_ms)
-            gpu.queue(stream_handle, self._compute, ENQUEUE_MS)
+            self.gpu.queue(stream_handle, self._compute, ENQUEUE_MS)
             return True
 
         def _has_memory(self) -> bool:
@@ -271,7 +273,7 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
 
         def _compute(self) -> None:
             if self.memory is not None:  # whatever else lies there is lost
-                gpu.bytes_at(self.memory[0], self.plan["activation_bytes"])[...] = 0xC3
+                self.gpu.bytes_at(self.memory[0], self.plan["activation_bytes"])[...] = 0xC3
             inputs = {item[0]: np.float32(self._view(item)) for item in self.plan["inputs"]}
             for item, result in zip(self.plan["outputs"], self._results(inputs), strict=True):
                 self._view(item)[...] = result
@@ -286,10 +288,11 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
         def _view(self, tensor: list[Any]) -> np.ndarray:
             name, shape, dtype, _ = tensor
             size = int(np.prod(shape)) * np.dtype(NUMPY[dtype]).itemsize
-            return gpu.bytes_at(self.addresses[name], size).view(NUMPY[dtype]).reshape(shape)
+            return self.gpu.bytes_at(self.addresses[name], size).view(NUMPY[dtype]).reshape(shape)
 
     class ICudaEngine(Mortal):
         def __init__(self, plan: dict[str, Any], logger: Any) -> None:
+            self.gpu = machine.here()
             self.plan, self.logger = plan, logger
             self.session = session_of(plan)
             self.tensors = {item[0]: item for item in (*plan["inputs"], *plan["outputs"])}
@@ -331,6 +334,7 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
                 return self._make_context("USER_MANAGED")
 
         def _make_context(self, strategy: str) -> IExecutionContext | None:
+            gpu = self.gpu
             gpu.need_context("createExecutionContext")
             needed = self.plan["activation_bytes"] if strategy == "STATIC" else 0
             if needed > gpu.total_bytes - gpu.used_bytes():
@@ -346,6 +350,7 @@ def tensorrt(gpu: FakeGpu, version: str = "10.3.0") -> ModuleType:
             self.logger = logger
 
         def deserialize_cuda_engine(self, serialized: bytes) -> ICudaEngine | None:
+            gpu = machine.here()
             gpu.need_context("deserializeCudaEngine")
             self.logger.log(Severity.INFO, f"Loaded engine size: {len(serialized)} bytes")
             try:

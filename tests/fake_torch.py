@@ -90,7 +90,7 @@ def install(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> list[FakeTorchDevi
     made: list[FakeTorchDevice] = []
 
     def opened(device: Device) -> FakeTorchDevice:
-        made.append(FakeTorchDevice(gpu, device))
+        made.append(FakeTorchDevice(gpu.at(device.facts.index), device))
         return made[-1]
 
     monkeypatch.setattr(compiled_engine, "TorchDevice", opened)

@@ -136,7 +136,8 @@ frame = np.random.default_rng(0).integers(0, 256, (150, 250, 3), np.uint8)
 restore = me.Restorer(sys.argv[1], halo=8)
 expected = restore(frame)
 for _ in range(2):
-    restore._path._machine.kernels.advance(8, stream=restore.engine.stream)  # of nobody's memory
+    kernels = restore._lanes[0].path._machine.kernels
+    kernels.advance(8, stream=restore.engine.stream)  # of nobody's memory
     for _ in range(2):
         try:
             restore(frame)

@@ -79,7 +79,7 @@ def test_every_format(name: str, plan: Path) -> None:
     frame, pixels = frame_in(name, *SIZE)
     told = noise_for(plan, 25)
     with me.Restorer(plan, halo=8, blend=4, pixels=pixels, **told) as restore:
-        assert type(restore._path).__name__ == "DevicePath"
+        assert type(restore._lanes[0].path).__name__ == "DevicePath"
         expected = by_the_host(restore, pixels, told.get("noise"))(frame)
         for _ in range(2):
             found = restore(frame)

@@ -118,7 +118,7 @@ def test_a_busy_stream_frees_what_frames_of_other_sizes_needed(write: Write, gpu
     frames = [frame_of(*size, seed=seed) for seed, size in enumerate(sizes)]
     with me.Restorer(write(), halo=4) as restore:
         expected = [restore(frame) for frame in frames]
-        path, used = restore._path, []
+        path, used = restore._lanes[0].path, []
         ticket = path.submit(frames[0])
         for index in range(1, len(frames)):  # two at every time
             later = path.submit(frames[index])
@@ -133,7 +133,7 @@ def test_frames_in_flight_are_collected_after_closing(write: Write) -> None:
     frames = [frame_of(75, 90, seed=seed) for seed in range(2)]
     restore = me.Restorer(write(), halo=4)
     expected = [restore(frame) for frame in frames]
-    path = restore._path
+    path = restore._lanes[0].path
     tickets = [path.submit(frame) for frame in frames]
     restore.close()
     for ticket, wanted in zip(tickets, expected, strict=True):
@@ -146,7 +146,7 @@ def test_no_more_than_two_frames_are_in_flight(write: Write, gpu: FakeGpu) -> No
     frames = [frame_of(75, 90, seed=seed) for seed in range(5)]
     with me.Restorer(write(), halo=4) as restore:
         expected = [restore(frame) for frame in frames]
-        path = restore._path
+        path = restore._lanes[0].path
         tickets = [path.submit(frame) for frame in frames[:2]]
         made = dict(gpu.made)
         tickets += [path.submit(frame) for frame in frames[2:]]
@@ -159,7 +159,7 @@ def test_statistics_take_frames_in_any_order(write: Write) -> None:
     """Two threads: the later frame, which gathers from some tiles alone, is collected first."""
     settings = StatisticsSettings("stream", samples=4, settling=1, share=0.3)
     with me.Restorer(write(), halo=4, statistics=settings) as restore:
-        path = restore._path
+        path = restore._lanes[0].path
         first, second = (path.submit(frame_of(75, 90)) for _ in range(2))
         path.collect(second)
         path.collect(first)
@@ -174,7 +174,7 @@ def test_what_one_frame_pooled_does_not_spoil_those_in_flight(
     settings = StatisticsSettings("stream", samples=4, settling=1, share=0.3)
     with me.Restorer(write(), halo=4, statistics=settings) as restore:
         restore(frame)
-        path = restore._path
+        path = restore._lanes[0].path
         tickets = [path.submit(frame) for _ in range(2)]
         with monkeypatch.context() as patch:
             patch.setattr(TensorRTPooling, "partials_of", pooled_nothing)
@@ -213,11 +213,11 @@ def test_an_interrupt_leaves_no_memory_in_use(
 def test_a_failed_frame_is_not_handed_out(write: Write, gpu: FakeGpu) -> None:
     with me.Restorer(write(), halo=4) as restore:
         restore(frame_of(75, 90))
-        ticket = restore._path.submit(frame_of(75, 90))
+        ticket = restore._lanes[0].path.submit(frame_of(75, 90))
         gpu.failures["cuEventSynchronize"] = LogicError("the launch failed: Xid 79")
         for _ in range(2):
             with pytest.raises(me.DeviceError, match="Xid 79"):
-                restore._path.collect(ticket)
+                restore._lanes[0].path.collect(ticket)
 
 
 def test_tiles_wait_for_frames_in_flight_on_an_integrated_gpu(write: Write, gpu: FakeGpu) -> None:
@@ -226,9 +226,9 @@ def test_tiles_wait_for_frames_in_flight_on_an_integrated_gpu(write: Write, gpu:
     frame, tiles = frame_of(75, 90), np.full((1, 3, *TILE), 0.25, np.float32)
     with me.TensorRTEngine(write()) as engine, me.Restorer(engine, halo=4) as restore:
         expected, restored = restore(frame), engine.run(tiles).copy()
-        ticket = restore._path.submit(frame)
+        ticket = restore._lanes[0].path.submit(frame)
         np.testing.assert_array_equal(engine.run(tiles), restored)
-        np.testing.assert_array_equal(restore._path.collect(ticket), expected)
+        np.testing.assert_array_equal(restore._lanes[0].path.collect(ticket), expected)
 
 
 # Threads
@@ -290,7 +290,7 @@ def test_frames_are_queued_while_another_thread_waits(
     frame = frame_of(75, 90)
     waiting, go_on = threading.Event(), threading.Event()
     with me.Restorer(write(), halo=4) as restore:
-        expected, path = restore(frame), restore._path
+        expected, path = restore(frame), restore._lanes[0].path
         ticket = path.submit(frame)
         synchronize = Event.synchronize
 

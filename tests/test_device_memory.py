@@ -97,12 +97,12 @@ def test_what_runs_is_waited_for_before_its_memory_goes(write: Write, gpu: FakeG
     with me.Restorer(write(), halo=4) as restore:
         restore(frame_of(75, 90))
         seen = OnDevice(frame_of(75, 90))
-        plan, stream = restore._path._plans.current, restore.engine.stream
+        plan, stream = restore._lanes[0].path._plans.current, restore.engine.stream
         address, size_bytes = plan._slots[0].source.address, seen.memory.size_bytes
         seen.memory.copy_from(address, size_bytes, stream=stream)  # queued, not done
         plan.close()
         assert not gpu.queues[stream.handle].work
-        restore._path._plans.current = None
+        restore._lanes[0].path._plans.current = None
 
 
 def test_a_graph_that_memory_does_not_hold_is_no_reason_to_go_without(
@@ -154,7 +154,7 @@ def test_memory_limits_count_the_engines_for_statistics(write: Write) -> None:
         alone = restore.engine.device_bytes
     with me.Restorer(path, **options) as restore:
         restore(frame)
-        planned = restore._path._plans.current.size_bytes
+        planned = restore._lanes[0].path._plans.current.size_bytes
     beside = sum(path.with_name(f"{path.stem}.{kind}.engine").stat().st_size
                  for kind in ("apply", "gather"))  # fmt: skip
     limit = alone.total + 4 * frame.nbytes + beside + planned
@@ -174,7 +174,7 @@ def test_engines_are_tried_until_one_fits_a_frame(
         held = restore.engine.device_bytes
         small, frame = frame_of(20, 30), frame_of(200, 200)
         expected = [restore(small), restore(frame)]
-        planned = restore._path._plans.current.size_bytes
+        planned = restore._lanes[0].path._plans.current.size_bytes
     fits = held.total + 4 * frame.nbytes + planned
     with me.Restorer(paths, halo=4, memory_limit=fits) as restore:
         assert restore.engine.batch == 4

@@ -53,7 +53,7 @@ def test_every_format_is_restored_as_on_the_host(name: str, both: Both) -> None:
     for noise in (5, 45):
         device, host = both(2, network=NETWORK, noise=noise, pixels=pixels, halo=8, blend=4)
         with device as restore, host as expected:
-            assert type(restore._path).__name__ == "DevicePath"
+            assert type(restore._lanes[0].path).__name__ == "DevicePath"
             results.append(restore(frame))
             assert_near(results[-1], expected(frame))
             assert restore.timings.noise == expected.timings.noise == noise
@@ -282,7 +282,7 @@ def test_its_memory_is_counted(restorers: Restorers, gpu: FakeGpu) -> None:
     frame = frame_of(70, 130)
     with me.Restorer(restorers.plan(**NETWORK), halo=8, noise=10) as restore:
         restore(frame)
-        before, samples = gpu.used_bytes(), restore._path._noise_samples
+        before, samples = gpu.used_bytes(), restore._lanes[0].path._noise_samples
         restore.noise = "auto"
         restore(frame)
         origins = samples._origins.size_bytes

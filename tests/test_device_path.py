@@ -40,7 +40,7 @@ def test_every_array_is_restored_as_on_the_host(
         found = restore(frame)
         assert_near(found, expected(frame))
         assert restore.timings.tiles == expected.timings.tiles > 1
-        assert type(restore._path).__name__ == "DevicePath"
+        assert type(restore._lanes[0].path).__name__ == "DevicePath"
         if channels in (2, 4):
             np.testing.assert_array_equal(found[..., -1], frame[..., -1])
 

@@ -26,7 +26,7 @@ def test_every_format_is_enlarged_as_on_the_host(scale: int, name: str, both: Bo
     frame, pixels = frame_in(name, 38, 70)
     device, host = both(2, network={"scale": scale}, pixels=pixels, halo=8, blend=4)
     with device as restore, host as expected:
-        assert type(restore._path).__name__ == "DevicePath"
+        assert type(restore._lanes[0].path).__name__ == "DevicePath"
         found = restore(frame)
         assert found.shape == (scale * frame.shape[0], scale * frame.shape[1], *frame.shape[2:])
         assert_near(found, expected(frame))

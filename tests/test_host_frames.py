@@ -117,7 +117,7 @@ def test_results_where_nothing_can_be_locked(write: Write, gpu: FakeGpu) -> None
     with me.Restorer(write(), halo=8, frame_size=(37, 75)) as restore:
         expected = restore(given).copy()
         gc.collect()
-        restore._path._ends._host_results._free.clear()  # type: ignore[union-attr]
+        restore._lanes[0].path._ends._host_results._free.clear()  # type: ignore[union-attr]
         gpu.broken["cuMemHostRegister"] = CUresult.CUDA_ERROR_OUT_OF_MEMORY
         found = restore(given)
         assert not is_page_locked(open_device(), found)

@@ -98,11 +98,11 @@ def test_an_engine_that_was_opened_here_is_closed_where_the_rest_fails(
     class Choice:
         left = ()
 
-        def open(self) -> me.FakeEngine:
-            return engine
+        def open(self) -> list[me.FakeEngine]:
+            return [engine]
 
     engine = me.FakeEngine()
-    monkeypatch.setattr("mirnet_edge.restore.choice_of", lambda *_: Choice())
+    monkeypatch.setattr("mirnet_edge.engine_choice.opening.choice_of", lambda *_: Choice())
     with pytest.raises(me.TilingError, match="halo=3000"):
         me.Restorer("net.onnx", halo=3000, tuned=False)
     assert engine.closed

@@ -148,10 +148,10 @@ def test_many_threads_get_each_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_requests_that_come_together_are_batched() -> None:
     engine = FakeEngine(slowly(0.02))
     model = served(engine, seats=8, batch=8)
-    runs = model.shared.runs
+    runs = model.shared[0].runs
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: model.restore(noise(16, 16, 3), Options()), range(32)))
-    assert model.shared.runs - runs <= 16, engine.shapes
+    assert model.shared[0].runs - runs <= 16, engine.shapes
     assert max(shape[0] for shape in engine.shapes) > 2
     model.close()
 
@@ -221,12 +221,12 @@ def test_restorers_are_kept_and_not_too_many(monkeypatch: pytest.MonkeyPatch) ->
     for pixels in formats * 2:
         restore(pixels)
     assert len(made) == 1 + 2 * len(formats), "five take turns in the room of four"
-    assert sum(not one._closed for one in made) == 1 + models_module.KEPT
+    assert sum(not one._lanes[0]._closed for one in made) == 1 + models_module.KEPT
     for pixels in formats[-4:] * 3:
         restore(pixels)
     assert len(made) == 1 + 2 * len(formats)
     model.close()
-    assert all(one._closed for one in made)
+    assert all(one._lanes[0]._closed for one in made)
 
 
 def test_statistics_of_the_frame(tiny_onnx: Path) -> None:
@@ -246,7 +246,7 @@ def test_statistics_of_the_frame(tiny_onnx: Path) -> None:
 
 def test_what_it_was_tuned_to_holds(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = Tuned({}, (64, 64), 50.0, False, (48, 48), "stream", 1, None, 1.0)
-    monkeypatch.setattr("mirnet_edge.restore.tuned_for", lambda _: answer)
+    monkeypatch.setattr("mirnet_edge.engine_choice.opening.tuned_for", lambda *_: answer)
     model = served(tiny_onnx)
     assert model._statistics == "auto", "no stream for strangers"
     seat = model._all[0].restorer("auto", None)
@@ -260,12 +260,12 @@ def test_frames_stay_on_the_device(trt: Any, tmp_path: Path) -> None:
     with me.Restorer(plan) as restore:
         expected = restore(frame)
     stays = served(plan, seats=2)
-    assert stays.shared is None
+    assert stays.shared == []
     assert len(stays._all) == 1
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: stays.restore(frame, Options()).pixels, range(2)))
     assert all(np.array_equal(one, expected) for one in found)
-    assert stays._all[0].restorer("auto", None)._nan == "raise"
+    assert stays._all[0].restorer("auto", None)._opening._nan == "raise"
     stays.close()
     together = served(plan, seats=2, batch=2)
     with ThreadPoolExecutor(2) as pool:

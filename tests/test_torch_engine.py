@@ -114,7 +114,7 @@ def test_frames_in_tiles(
             found = restore(frame)
             assert_near(found, expected(frame))
             np.testing.assert_array_equal(restore(OnDevice(frame)).copy_to_host(), found)
-        assert type(restore._path).__name__ == "DevicePath"
+        assert type(restore._lanes[0].path).__name__ == "DevicePath"
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -192,7 +192,7 @@ def test_frames_in_flight_outlive_another_size(made: Made) -> None:
     frames = [frame_of(40, 60), frame_of(60, 40), frame_of(40, 60, seed=1)]
     with opened() as engine, me.Restorer(engine, tile=None) as restore:
         expected = [restore(frame) for frame in frames]
-        path = restore._path
+        path = restore._lanes[0].path
         tickets = [path.submit(frame) for frame in frames[:2]]  # type: ignore[union-attr]
         for ticket, wanted in zip(tickets, expected):
             np.testing.assert_array_equal(path.collect(ticket), wanted)  # type: ignore[union-attr]

@@ -150,7 +150,7 @@ def test_a_photo_as_the_portable_engine_restores_it(
         for _ in range(2):
             found = restore(photo)
             assert_near(found, expected, HALF)
-        assert type(restore._path).__name__ == "DevicePath"
+        assert type(restore._lanes[0].path).__name__ == "DevicePath"
         assert restore.timings.tiles == (1 if tile is None else 12) or tile
         assert engine.compiled == (mode == "default"), engine.notes
         assert captured, "no batch was prepared"

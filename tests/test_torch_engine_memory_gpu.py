@@ -121,7 +121,8 @@ engine = me.CompiledEngine("edge-s-denoise", mode="off")
 with me.Restorer("edge-s-denoise", noise=15, tile=None) as restore:
     kept = restore(frame)
     expected = kept.copy()
-    restore._path._machine.kernels.advance(8, stream=restore.engine.stream)  # of nobody's memory
+    kernels = restore._lanes[0].path._machine.kernels
+    kernels.advance(8, stream=restore.engine.stream)  # of nobody's memory
     for again in (lambda: restore(frame), restore.reopen):
         try:
             again()

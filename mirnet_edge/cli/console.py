@@ -249,6 +249,19 @@ def read_noise(text: str) -> float | str:
     return text if text == "auto" else float(_matched(r"\d+(\.\d*)?", text, wanted)[0])
 
 
+def read_gpus(text: str) -> tuple[int, ...]:
+    """Read ``0,1``."""
+    names = text.split(",")
+    if not all(name.isascii() and name.isdecimal() for name in names):
+        raise click.BadParameter(f"{text!r}: need numbers of GPUs, as 0 or 0,1")
+    return tuple(int(name) for name in names)
+
+
+def read_devices(text: str) -> tuple[int, ...] | str:
+    """Read ``all`` or ``0,1``."""
+    return text if text == "all" else read_gpus(text)
+
+
 def option_group(*chosen: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Make one decorator of several options, which help shows in this order."""
     # Click shows last what decorates first.
@@ -262,6 +275,11 @@ noise_level_option = click.option(
     help="How noisy the frames are, for a model that asks for it: RMS of 255, 0 to 100; 'auto' "
     "estimates it from each.",
 )  # fmt: skip
+devices_option = click.option(
+    "--devices", type=read_devices, metavar="all|0,1",
+    help="GPUs that share the frames, by the numbers that doctor tells; the first by default.",
+)  # fmt: skip
+"""Of a command that restores several frames."""
 tiling_options = option_group(
     click.option("--tile", type=read_tile, metavar="auto|none|HxW", default="auto",
                  help="Tile size in pixels; 'none' restores the whole frame at once."),

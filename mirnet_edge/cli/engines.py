@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.cli.console import (
+    devices_option,
     err,
     json_option,
     json_text,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 STDOUT = "-"
 OF_TILES = ("runs",)
-OF_FRAMES = ("frames", "pixels", "halo", "blend", "statistics", "noise", "memory_limit")
+OF_FRAMES = ("frames", "pixels", "halo", "blend", "statistics", "noise", "memory_limit", "devices")
 """Parameters of ``bench`` without and with ``--frame``."""
 
 calibration_options = option_group(
@@ -171,6 +172,7 @@ bench_options = option_group(
     overwrite_option,
     tiling_options,
     noise_level_option,
+    devices_option,
 )  # fmt: skip
 
 
@@ -252,6 +254,9 @@ def _print_frames(measured: FrameBench) -> str:
         f"tiles {measured.tiles} of {rows}x{columns}, statistics {measured.statistics}, passes "
         f"{measured.passes}, sample tiles {measured.samples}"
     )
+    if len(measured.devices) > 1:
+        shares = ", ".join(f"{frames} on {name}" for name, frames in measured.devices.items())
+        say(f"of the stream: {shares}")
     rates = ", ".join(f"{runs.frames_per_second:.2f} {way}" for way, runs in both.items())
     return f"frames per second: {rates}"
 

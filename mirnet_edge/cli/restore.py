@@ -10,6 +10,7 @@ import click
 
 from mirnet_edge.cli.cluster import cluster_asked, cluster_options, run_jobs
 from mirnet_edge.cli.console import (
+    devices_option,
     fail,
     interruption_code,
     is_quiet,
@@ -71,6 +72,7 @@ restore_options = option_group(
 @restore_options
 @picture_options
 @noise_level_option
+@devices_option
 @tiling_options
 @video_options
 @cluster_options
@@ -99,7 +101,8 @@ def restore(
     NAME_restored and NAME_compare in a folder are taken for results of earlier runs and left out.
 
     Of a video, timestamps, sound, subtitles, rotation, colours and metadata are kept. The same
-    command goes on where a run was killed; of a network video Ctrl-C is the end. Where the means
+    command goes on where a run was killed; of a network video Ctrl-C is the end. --devices restores
+    the frames of videos and animations on several GPUs; pictures are on one. Where the means
     over a frame carry its exposure, tiles share those of the stream unless --statistics is given.
 
     Inputs from several folders keep these folders in --output: 'in/**/*.png' -o out writes
@@ -109,6 +112,8 @@ def restore(
         raise click.UsageError("--skip-existing or --overwrite, not both")
     ending = None if form is None else f".{form.lower()}"
     cluster = cluster_asked(tiling)
+    if cluster is not None and tiling["devices"] is not None:
+        raise click.UsageError("--devices or --ray, not both: each worker has a GPU of its own")
     jobs: Sequence[AnyJob]
     try:
         naming = Naming(output, compare, suffix, ending)

@@ -8,14 +8,20 @@ from typing import Any
 
 import click
 
-from mirnet_edge.cli.console import option_group, read_bytes, say, tiling_options
+from mirnet_edge.cli.console import (
+    devices_option,
+    option_group,
+    read_bytes,
+    say,
+    tiling_options,
+)
 from mirnet_edge.cli.live import LEAST_TOKEN, address
 from mirnet_edge.cli.restore import DEFAULT_MODEL, MODEL
 
 work_options = option_group(
     click.option("--workers", type=click.IntRange(1, 64), default=2,
-                 help="Requests that are decoded, restored and encoded at once; the engine takes "
-                 "one at a time."),
+                 help="Requests that are decoded, restored and encoded at once; an engine takes "
+                 "one at a time, each of --devices."),
     click.option("--queue", type=click.IntRange(0, 10000), default=16,
                  help="Requests that may wait besides; further ones are told to come again."),
     click.option("--batch", type=click.IntRange(1, 64), default=1,
@@ -59,6 +65,7 @@ listen_options = option_group(
 @work_options
 @limit_options
 @end_options
+@devices_option
 @tiling_options
 def serve(
     models: tuple[str, ...],

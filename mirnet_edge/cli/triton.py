@@ -15,18 +15,10 @@ from mirnet_edge.cli.console import (
     overwrite_option,
     print_json,
     read_frame_size,
+    read_gpus,
     say,
     tiling_options,
 )
-
-
-def read_gpus(text: str) -> tuple[int, ...]:
-    """Read ``0,1``."""
-    names = text.split(",")
-    if not all(name.isascii() and name.isdecimal() for name in names):
-        raise click.BadParameter(f"{text!r}: need numbers of GPUs, as 0 or 0,1")
-    return tuple(int(name) for name in names)
-
 
 model_options = option_group(
     click.option("-o", "--output", required=True, type=click.Path(path_type=Path),

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+
 import numpy as np
 
 from mirnet_edge.cuda import DeviceBuffer, Event, Owner, PinnedBuffer, Stream
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles
 from mirnet_edge.device.noise_network import SHAPE, SIZE_BYTES, NoiseNetwork
 from mirnet_edge.device.tile_kernels import TileKernels
+from mirnet_edge.errors import DeviceError
 from mirnet_edge.frames import noise_estimator
 from mirnet_edge.frames.noise_estimator import load_estimator
 from mirnet_edge.frames.noise_level import MOST_CROPS, Estimate, sample_regions
 
 
+class _Once:
+    """A wait for an estimate, made once, and what came of it."""
+
+    def __init__(self, wait: Estimate) -> None:
+        self._lock, self._wait = threading.Lock(), wait
+        self._level: float | None = None
+
+    def __call__(self) -> float:
+        with self._lock:
+            if self._level is None:
+                self._level = self._wait()
+            return self._level
+
+
 class NoiseSamples(Owner):
-    """Cuts the squares with the kernels that cut tiles, whatever format the frame has, and
+    """Estimates the noise of frames, each by itself; one on whose estimate nobody has waited yet
+    may be followed by that of another stream's.
+
+    Cuts the squares with the kernels that cut tiles, whatever format the frame has, and
     estimates their noise, on ``uploads``: so that the engine goes on with other frames. What is
     queued on ``compute`` later waits for the cut, and so does whoever waits for the frame.
 
@@ -27,6 +48,7 @@ class NoiseSamples(Owner):
         self._kernels, self._uploads, self._compute = kernels, uploads, compute
         self._network: NoiseNetwork | None = None
         self._size: tuple[int, int] | None = None
+        self._begun: Estimate | None = None
         self._count = 0
         with self._making():
             self._origins = self._own(DeviceBuffer(self.device, 8 * MOST_CROPS))
@@ -53,26 +75,32 @@ class NoiseSamples(Owner):
         self._size, self._count = (height, width), len(regions)
 
     def begin(self, frame: DeviceFrame) -> Estimate:
-        """Queue the estimate of a frame, behind its upload; what is returned waits for it, and is
-        of use until the next one begins.
+        """Queue the estimate of a frame, behind its upload; what is returned waits for it, in any
+        thread.
 
         Raises:
             CheckpointError: see `prepare`.
         """
+        before, self._begun = self._begun, None
+        if before is not None:
+            with suppress(DeviceError):  # which whoever waits for it would hear
+                before()  # what it found is about to be written over
         self.prepare(frame.height, frame.width)
         network, count, queue = self._opened_network(), self._count, self._uploads
+        mark = self._found
         tiles = DeviceTiles(network.crops, (count, *SHAPE[1:]), "float32")
         self._kernels.load(frame, self._origins.address, tiles, stream=queue)
         self._cut.record(queue)
         self._compute.wait(self._cut)
         network.run(count)
-        self._found.record(queue)
+        mark.record(queue)
 
-        def found() -> float:
-            self._found.synchronize()
+        def wait() -> float:
+            mark.synchronize()
             return float(network.levels(count).mean())
 
-        return found
+        self._begun = _Once(wait)
+        return self._begun
 
     def _opened_network(self) -> NoiseNetwork:
         # Not before there is an estimate to make: who tells the level needs no weights.

@@ -36,6 +36,7 @@ from mirnet_edge.device.passes import DevicePasses
 from mirnet_edge.device.plans import Plans
 from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.engines.protocol import DeviceEngine
+from mirnet_edge.engines.shared import Continuity
 from mirnet_edge.errors import DeviceError, DeviceMemoryError, EngineError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import (
@@ -114,8 +115,9 @@ class DevicePath(Owner):
             )
         super().__init__(engine.stream.device)
         self.timings = Timings()
-        self._latencies = LatencyRecord()
-        self._facts, self._pooling, self._noise, self._nan = facts, pooling, noise, nan
+        self.latencies = LatencyRecord()
+        self._facts, self._nan = facts, nan
+        self._continuity = Continuity(pooling, noise)
         # The engine's own, held by `submit` from the first copy to the last, captures included:
         # what another thread queued on this stream meanwhile would be captured too.
         self._lock = engine.lock
@@ -153,7 +155,11 @@ class DevicePath(Owner):
                         self._noise_samples.prepare(*frame_size)
 
     def submit(
-        self, frame: object, out: object = None, progress: Progress | None = None
+        self,
+        frame: object,
+        out: object = None,
+        progress: Progress | None = None,
+        continuity: Continuity | None = None,
     ) -> _Ticket:
         """Start on a frame, and return while it is on its way; `collect` waits for it.
 
@@ -162,14 +168,17 @@ class DevicePath(Owner):
                 it is collected where it is on the GPU or in page-locked memory.
             out: written to; on the host or the GPU. None allocates where the frame is.
             progress: called once, at the end.
+            continuity: of a stream that other paths restore frames of as well; None for this path's
+                own.
         """
         began_s = time.perf_counter()
+        continuity = continuity or self._continuity
         with self._lock:
             self._require()
             request = self._ends.check(frame, out)
             plan, slot = self._room_for(request.layout)
             try:
-                ticket = self._run(plan, slot, request, progress, began_s)
+                ticket = self._run(plan, slot, request, progress, began_s, continuity)
             except BaseException:
                 self._vacate(slot)
                 raise
@@ -197,34 +206,40 @@ class DevicePath(Owner):
         request: Request,
         progress: Progress | None,
         began_s: float,
+        continuity: Continuity,
     ) -> _Ticket:
         """Queue all of a frame: the upload, its batches, and the download."""
         machine, ends = self._machine, self._ends
         source_frame = ends.upload(request, slot)
-        level = self._level_of(request, source_frame)
         loop = plan.loop((source_frame, ends.allocate_output(request, slot)))
         passes = DevicePasses(
             plan, slot, loop, machine.pooling, luma=lambda: ends.luma(request, source_frame)
         )
         plan.scratch.clock.fill(0, stream=machine.engine.stream)  # laps add up
-        loop.begin(level)
         finish: Callable[[], None] | None = None
-        if self._pooling is None or len(passes) == 1:
+        continuity.turn.wait()
+        level = self._level_of(request, source_frame, continuity.noise)
+        if not continuity.gathers:
+            continuity.turn.end()
+        loop.begin(level)
+        if continuity.statistics is None or len(passes) == 1:
             passes.run()
         else:
-            finish = self._pooling.restore(passes)
+            finish = continuity.statistics.restore(passes)
         plan.scratch.clock.download(slot.clock.array, stream=machine.engine.stream)
         slot.computed.record(machine.engine.stream)
         ends.download(request, slot)
         return _Ticket(slot, passes, request, finish, progress, level, began_s)
 
-    def _level_of(self, request: Request, frame: DeviceFrame) -> float | None:
+    def _level_of(
+        self, request: Request, frame: DeviceFrame, noise: NoiseLevel | None
+    ) -> float | None:
         """The noise level that the network is told, in units of 1/255. Where it waits for an
         estimate, then for nothing that the engine does."""
         samples, ends = self._noise_samples, self._ends
-        if self._noise is None or samples is None:
+        if noise is None or samples is None:
             return None
-        return self._noise.of(
+        return noise.of(
             lambda: samples.begin(frame),
             kind=request.layout,
             brightness=lambda: ends.brightness(request, frame),
@@ -278,7 +293,7 @@ class DevicePath(Owner):
     def _note(self, ticket: _Ticket) -> None:
         slot = ticket.slot
         pre, engine, post = (slot.clock.array[[PRE, ENGINE, POST]] / 1e6).tolist()
-        self._latencies.add(
+        self.latencies.add(
             upload=slot.uploaded.elapsed_ms(slot.started),
             queue=max(0.0, slot.begun.elapsed_ms(slot.uploaded)),
             pre=pre,
@@ -307,7 +322,7 @@ class DevicePath(Owner):
 
     def latency(self, frames: int | None = None) -> Latency:
         """Of the last frames."""
-        return self._latencies.summary(frames)
+        return self.latencies.summary(frames)
 
     def _plan_for(self, layout: ArrayLayout) -> FramePlan:
         samples = self._noise_samples

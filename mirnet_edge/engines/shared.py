@@ -1,14 +1,16 @@
-"""Which statistics the tiles of an engine's frames share."""
+"""Which statistics the tiles of an engine's frames share, and frames with the next ones."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mirnet_edge.engines.protocol import Engine, statistics_of_engine
 from mirnet_edge.errors import MirnetEdgeError
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.frame_path import Turn
+from mirnet_edge.frames.noise_level import NoiseLevel
 from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
 from mirnet_edge.tiling.geometry import Tiling
 
@@ -16,6 +18,27 @@ MODES_OF_TASK: dict[str, tuple[Mode, Mode]] = {"enhance": ("frame", "stream")}
 """Of frames that stand alone, and of those of a stream. Where means over a frame carry how dark it
 is, tiles with their own differ in brightness, and flicker; other tasks are restored tile by tile,
 in one pass."""
+
+
+@dataclass(frozen=True)
+class Continuity:
+    """What one frame leaves for the next, wherever that is restored.
+
+    Attributes:
+        statistics, noise: its pooled vectors, and the level of its noise; each None where a network
+            or a mode has none.
+        turn: waited for before the frame takes them. A path may end it once it has left them; when
+            it has submitted the frame it is ended anyway.
+    """
+
+    statistics: FrameStatistics | None = None
+    noise: NoiseLevel | None = None
+    turn: Turn = field(default_factory=Turn)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether pooled vectors go from a frame to the next, and not the noise level alone."""
+        return self.statistics is not None and self.statistics.mode == "stream"
 
 
 @dataclass
@@ -67,8 +90,8 @@ def shared_statistics(
             pools = statistics_of_engine(engine).pools
         except MirnetEdgeError as error:
             return None, Unshared(str(error))
-        ways = map(StatisticsSettings, MODES_OF_TASK[facts.task])
-        return FrameStatistics(pools, facts, *ways), Unshared()
+        alone, in_streams = map(StatisticsSettings, MODES_OF_TASK[facts.task])
+        return FrameStatistics(pools, facts, alone, in_streams), Unshared()
     if settings.mode == "tile":
         return None, Unshared()
     return FrameStatistics(statistics_of_engine(engine).pools, facts, settings), Unshared()

@@ -93,11 +93,11 @@ class Tuned:
         return tuned
 
 
-def this_device() -> dict[str, Any]:
-    """What an answer holds for."""
+def this_device(gpu_index: int = 0) -> dict[str, Any]:
+    """What an answer holds for, on that GPU where there is one."""
     try:
         driver = start_driver()
-        gpu = driver.facts(0).name if driver and driver.device_count() else ""
+        gpu = driver.facts(gpu_index).name if driver and driver.device_count() else ""
     except DeviceError:
         gpu = ""
     return {"cpu": cpu_name(), "cores": usable_cores(), "gpu": gpu}
@@ -125,9 +125,9 @@ def engine_of(answer: Path) -> Path:
     return answer.with_suffix(".engine")
 
 
-def tuned_for(model: ModelPath) -> Tuned | None:
-    """Find the answer for a model on this device; None where there is none, or where it does not
-    hold any more, which is logged as a warning."""
+def tuned_for(model: ModelPath, gpu_index: int = 0) -> Tuned | None:
+    """Find the answer for a model on this device, and that GPU; None where there is none, or where
+    it does not hold any more, which is logged as a warning."""
     source, name = source_of(model)
     try:
         # Before the file is read for its hash: hardly any model is tuned.
@@ -142,16 +142,15 @@ def tuned_for(model: ModelPath) -> Tuned | None:
         return None
     try:
         tuned = Tuned.load(path)
-        _require_valid(tuned, path)
+        _require_valid(tuned, path, this_device(gpu_index))
     except EngineError as error:
         log.warning("%s. %s runs untuned; mirnet-edge tune %s measures again", error, model, model)
         return None
     return tuned
 
 
-def _require_valid(tuned: Tuned, path: Path) -> None:
+def _require_valid(tuned: Tuned, path: Path, device: dict[str, Any]) -> None:
     """Check that an answer is of this device, and of a TensorRT that runs its engine."""
-    device = this_device()
     if tuned.device != device:
         here, there = told(device), told(tuned.device)
         raise EngineError(f"{path} was measured on {there}, and this is {here}")

@@ -182,6 +182,7 @@ def _opened(
         scale = restorer.facts.scale
         encoding = choose_encoding(reader.facts, job.target, scale=scale, **chosen)
         run = {"model": ", ".join(settings.models), **settings.restoring}
+        run.pop("devices", None)  # a run may go on with others
         run.pop("threads", None)  # as many as are at hand, and as workers leave each
         parts = parts_of(settings_of_run(job.name, encoding, of_video, run))
         yield VideoJob(reader, job.target, parts, encoding, of_video, scale), restorer

@@ -3,6 +3,7 @@ stream. It knows nothing of where a frame lies: a path cuts the sample crops and
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from numbers import Real
 from typing import Any, Literal
@@ -132,6 +133,8 @@ class NoiseLevel:
     that are near are averaged, so that the picture does not flicker; a change of many levels is
     followed at once.
 
+    Frames of one stream may lie on several devices; they are settled one after another.
+
     Args:
         noise: "auto" estimates; a number is the level of every frame.
 
@@ -141,6 +144,7 @@ class NoiseLevel:
     """
 
     def __init__(self, noise: Noise = "auto") -> None:
+        self._lock = threading.RLock()  # a level may be told while a stream goes on
         self._stream: object = None
         self._brightness: NDArray[Any] | None = None
         self._level = 0.0
@@ -179,9 +183,10 @@ class NoiseLevel:
         told = checked_noise(noise)
         if told is None:
             load_estimator(noise_estimator.WEIGHTS)  # said now, and not at the first frame
-        self._told = told
-        self._before: tuple[object, Hashable] | None = None
-        self._begun: Estimate | None = None
+        with self._lock:
+            self._told = told
+            self._before: tuple[object, Hashable] | None = None
+            self._begun: Estimate | None = None
 
     def begin(self, stream: object) -> None:
         """Say of which stream the next frame is, by any object that is its own; None for a frame
@@ -204,8 +209,15 @@ class NoiseLevel:
             brightness: returns the mean of some pixels of each region, in [0, 1], by which a new
                 scene is told; called for each frame of a stream. None does without.
         """
-        if self._told is not None:
-            return self._told
+        with self._lock:
+            return self._settled(begin, kind, brightness) if self._told is None else self._told
+
+    def _settled(
+        self,
+        begin: Callable[[], Estimate],
+        kind: Hashable,
+        brightness: Callable[[], NDArray[Any]] | None,
+    ) -> float:
         now = (self._stream, kind)
         is_new = self._stream is None or self._before != now
         if self._stream is not None and brightness is not None:

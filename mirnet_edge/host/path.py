@@ -13,6 +13,7 @@ import psutil
 from numpy.typing import DTypeLike, NDArray
 
 from mirnet_edge.engines.protocol import Engine
+from mirnet_edge.engines.shared import Continuity
 from mirnet_edge.errors import FrameError
 from mirnet_edge.facts import NOISE_UNIT, ModelFacts
 from mirnet_edge.frame_path import (
@@ -60,16 +61,21 @@ class HostPath:
         nan: Nan = "auto",
     ) -> None:
         self.timings = Timings()
-        self._latencies = LatencyRecord()
+        self.latencies = LatencyRecord()
         self._engine, self._facts, self._tiling = engine, facts, tiling
-        self._statistics, self._noise = statistics, noise
+        self._continuity = Continuity(statistics, noise)
         self._pixels, self._frame_size, self._nan = pixels, frame_size, nan
         self._input = np.empty((1, 0, 0, 0), np.float32)
 
     def submit(
-        self, frame: object, out: object = None, progress: Progress | None = None
+        self,
+        frame: object,
+        out: object = None,
+        progress: Progress | None = None,
+        continuity: Continuity | None = None,
     ) -> NDArray[Any]:
-        """Restore a frame; see `Restorer.__call__`."""
+        """Restore a frame; see `Restorer.__call__`, and `DevicePath.submit`."""
+        continuity = continuity or self._continuity
         began_s = time.perf_counter()
         image, facts, pixels = require_array(frame), self._facts, self._pixels
         source, scale = self._colours_of(image), facts.scale
@@ -88,7 +94,11 @@ class HostPath:
         output = allocate_output(image, out, shape)
         cover = self._tiling(*size).cover(*size)
         buffer = self._buffer(cover.rows[0].size, cover.columns[0].size)
-        level = None if self._noise is None else self._level_of(self._noise, source, layout)
+        noise = continuity.noise
+        continuity.turn.wait()
+        level = None if noise is None else self._level_of(noise, source, layout)
+        if not continuity.gathers:
+            continuity.turn.end()
         if level is not None:
             buffer[:, facts.in_channels] = level / NOISE_UNIT
         tiles = FrameTiles(
@@ -106,10 +116,10 @@ class HostPath:
             nan_as_zero=self._nan == "zero",
             load_s=time.perf_counter() - began_s,
         )
-        if self._statistics is None or len(cover) == 1:
+        if continuity.statistics is None or len(cover) == 1:
             tiles.run()
         else:
-            self._statistics.restore(tiles)()
+            continuity.statistics.restore(tiles)()
         if pixels is not None and is_yuv:
             from_rgb(tiles.target, pixels, output)
         elif layout.alpha or (pixels is not None and pixels.name == "bgra"):
@@ -131,7 +141,7 @@ class HostPath:
 
     def latency(self, frames: int | None = None) -> Latency:
         """Sum up the last frames."""
-        return self._latencies.summary(frames)
+        return self.latencies.summary(frames)
 
     def close(self) -> None:
         """Free nothing: the engine is its opener's, and memory goes with this."""
@@ -174,7 +184,7 @@ class HostPath:
         pre, engine, post = (
             1000 * spent for spent in (tiles.load_s, tiles.engine_s, tiles.store_s)
         )
-        self._latencies.add(pre=pre, engine=engine, post=post, total=total_ms)
+        self.latencies.add(pre=pre, engine=engine, post=post, total=total_ms)
         counts = tiles.passes, tiles.samples
         precision = str(getattr(self._engine, "precision", ""))
         self.timings = Timings(

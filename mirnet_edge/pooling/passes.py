@@ -112,6 +112,9 @@ class FrameStatistics:
         pools, facts: of the engine.
         settings: how they are found.
         in_streams: how those of a stream's frames are, if in another way.
+        lag: of a stream that several engines restore: what frame t gathers serves frame t + lag and
+            those behind it, no earlier one, so that it does not matter which of them was quick. It
+            is done by the time that frame is begun. 0 takes what is known.
 
     Attributes:
         current: the vectors that the next frame of the scene is restored with.
@@ -124,11 +127,12 @@ class FrameStatistics:
         facts: ModelFacts,
         settings: StatisticsSettings,
         in_streams: StatisticsSettings | None = None,
+        lag: int = 0,
     ) -> None:
         self.current = Statistics(())  # of no scene yet: the first frame takes a sample
         self.moves: list[float] = []
         self._pools = pools
-        self._rule = facts.size_rule
+        self._facts, self._rule = facts, facts.size_rule
         self._settings = self._alone = settings
         self._in_streams = in_streams or settings
         self._stream: object = None
@@ -137,11 +141,18 @@ class FrameStatistics:
         self._gathered: dict[int, Partial] = {}
         self._turn = 0
         self._age = 0
+        self._lag, self._begun = lag, 0
+        self._done: dict[int, Callable[[], None]] = {}
 
     @property
     def mode(self) -> Mode:
         """How they are found."""
         return self._settings.mode
+
+    @property
+    def mode_in_streams(self) -> Mode:
+        """How those of a stream's frames are."""
+        return self._in_streams.mode
 
     def begin(self, stream: object) -> None:
         """Say of which stream the next frame is, by any object that is its own; None for a frame
@@ -151,6 +162,10 @@ class FrameStatistics:
         self._stream = stream
         self._settings = self._alone if stream is None else self._in_streams
 
+    def of_stream(self, lag: int) -> FrameStatistics:
+        """Others of the same kind, for one stream that several engines restore."""
+        return FrameStatistics(self._pools, self._facts, self._in_streams, lag=lag)
+
     def restore(self, tiles: TilePasses) -> Callable[[], None]:
         """Restore one frame.
 
@@ -159,6 +174,9 @@ class FrameStatistics:
             frames that are begun before that are restored with what was known before.
         """
         mode = self._settings.mode
+        for number in sorted(self._done):
+            if number <= self._begun - self._lag:
+                self._done.pop(number)()
         # Cleared before the passes, set after them: whatever fails in between leaves vectors that
         # nobody vouches for, and a frame of no known scene starts from a sample.
         before, self._scene = self._scene, None
@@ -206,12 +224,21 @@ class FrameStatistics:
         gathered = tiles.restore(self.current, {index: regions[index] for index in turn})
         self._turn = (self._turn + count) % total
         self._age += 1
-        scene = self._scenes
+        scene, number = self._scenes, self._begun
+        self._begun += 1
 
         def finish() -> None:
             found = gathered()
-            if scene == self._scenes:  # the next frame in flight may have begun another one
-                self._learn(found, total, fresh)
+
+            def learn() -> None:
+                if scene == self._scenes:  # the next frame in flight may have begun another one
+                    self._learn(found, total, fresh)
+
+            if self._lag:
+                Statistics.of(list(found.values()))  # of what is not finite, this frame tells
+                self._done[number] = learn
+            else:
+                learn()
 
         return finish
 

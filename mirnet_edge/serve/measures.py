@@ -19,6 +19,7 @@ from prometheus_client import (
 
 from mirnet_edge._version import __version__
 from mirnet_edge.serve.models import Models
+from mirnet_edge.serve.shared_engine import SharedEngine
 from mirnet_edge.serve.work import Work
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -87,10 +88,9 @@ class Measures:
         for model in models:
             broken.labels(model.name).set_function(partial(getattr, model, "failures"))
             reopened.labels(model.name).set_function(partial(getattr, model, "reopened"))
-            shared = model.shared
-            if shared is not None:
-                runs.labels(model.name).set_function(partial(getattr, shared, "runs"))
-                tiles.labels(model.name).set_function(partial(getattr, shared, "tiles"))
+            if model.shared:
+                runs.labels(model.name).set_function(partial(_sum_of, model.shared, "runs"))
+                tiles.labels(model.name).set_function(partial(_sum_of, model.shared, "tiles"))
             # Named now: a series that appears with its first request has no rate before the second.
             for part in PARTS:
                 self._parts.labels(model.name, part)
@@ -121,3 +121,7 @@ class Measures:
     def page(self) -> bytes:
         """All of it, as Prometheus reads it."""
         return generate_latest(self._registry)
+
+
+def _sum_of(engines: list[SharedEngine], what: str) -> float:
+    return float(sum(getattr(engine, what) for engine in engines))

@@ -144,8 +144,9 @@ class ServedModel:
         reopened: how often it was opened again, on a device that was lost.
         is_reopening: whether that is being done; requests that are there wait for it.
 
-    On an engine whose frames stay on the device, requests are restored one after the other, but
-    with a ``batch`` of more than one they go by way of the host, in common batches.
+    On an engine whose frames stay on the device, requests are restored one after the other, on each
+    of the ``devices``, but with a ``batch`` of more than one they go by way of the host, in common
+    batches.
 
     Raises:
         MirnetEdgeError: it cannot be opened, or does not run.
@@ -165,16 +166,18 @@ class ServedModel:
         self._opened = Restorer(spec.model, **restoring)
         with ExitStack() as on_failure:
             on_failure.callback(self._opened.close)
-            self.facts, engine = self._opened.facts, self._opened.engine
-            self.engine_name = type(engine).__name__
+            self.facts, engines = self._opened.facts, self._opened.engines
+            self.engine_name = type(engines[0]).__name__
             self._statistics, options = self._shared_options(restoring)
-            stays = works_on_device(engine) and batch == 1
-            self.shared = None if stays else SharedEngine(engine, batch)
-            self._all = [Seat(self.shared or engine, options) for _ in range(1 if stays else seats)]
+            stays = works_on_device(engines[0]) and batch == 1
+            self.shared = [] if stays else [SharedEngine(engine, batch) for engine in engines]
+            each = self.shared or engines
+            count = len(each) if stays else max(seats, len(each))
+            self._all = [Seat(each[number % len(each)], options) for number in range(count)]
             self._free: queue.LifoQueue[Seat] = queue.LifoQueue()
             for seat in self._all:
                 self._free.put(seat)
-            self._try(batch)
+            self._try(self._all[: len(each)], batch)
             on_failure.pop_all()
 
     def _shared_options(self, restoring: Mapping[str, Any]) -> tuple[Statistics, dict[str, Any]]:
@@ -185,7 +188,7 @@ class ServedModel:
             **{
                 name: value
                 for name, value in restoring.items()
-                if name not in ("statistics", "threads", "provider", "tuned")
+                if name not in ("statistics", "threads", "provider", "tuned", "devices")
             },
         }
         if tuned is not None:
@@ -193,17 +196,19 @@ class ServedModel:
             options["tile"] = tuned.cut
         return told_statistics(mode), options
 
-    def _try(self, batch: int) -> None:
-        """Restore black, so that the first request is as fast as the next; and tiles together."""
+    def _try(self, seats: Sequence[Seat], batch: int) -> None:
+        """Restore black on each engine, so that the first request is as fast as the next; and tiles
+        together."""
         channels = self.facts.in_channels
         shape = (PROBE_PX, PROBE_PX) if channels == 1 else (PROBE_PX, PROBE_PX, channels)
-        self.restore(np.zeros(shape, np.uint8), Options())
-        if self.shared is None or batch == 1:
+        for seat in seats:
+            seat.restorer(self._statistics, None)(np.zeros(shape, np.uint8))
+        if not self.shared or batch == 1:
             return
-        height, width = self.shared.fixed_size or (PROBE_PX, PROBE_PX)
+        height, width = self.shared[0].fixed_size or (PROBE_PX, PROBE_PX)
         tiles = np.zeros((2, self.facts.in_planes, height, width), np.float32)
         try:
-            self.shared.run(tiles)
+            self.shared[0].run(tiles)
         except Exception as error:
             raise ConfigError(
                 f"{self.name}: this engine takes one tile at a time ({error}); serve it with a "
@@ -260,7 +265,8 @@ class ServedModel:
             if self.reopened != opened:  # by another thread, under this one
                 return True
             # An engine that nobody here closed was on a device that another one's was reset with.
-            is_gone = getattr(self._opened.engine, "closed", False) and not self._is_closed
+            gone = any(getattr(engine, "closed", False) for engine in self._opened.engines)
+            is_gone = gone and not self._is_closed
             is_lost = isinstance(error, DeviceError) and not isinstance(error, DeviceMemoryError)
             if not (is_gone or is_lost or self._is_lost):
                 return False
@@ -268,11 +274,12 @@ class ServedModel:
             self.is_reopening = self._is_lost = True
             try:
                 self._opened.reopen()
-                engine = self._opened.engine
-                if self.shared is not None:
-                    self.shared.engine = engine
-                for seat in self._all:
-                    seat.renew(self.shared or engine, PATIENCE_S)
+                engines = self._opened.engines
+                for shared, engine in zip(self.shared, engines):
+                    shared.engine = engine
+                each = self.shared or engines
+                for number, seat in enumerate(self._all):
+                    seat.renew(each[number % len(each)], PATIENCE_S)
                 self.reopened += 1
                 self._is_lost = False
             finally:

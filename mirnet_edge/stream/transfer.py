@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from mirnet_edge.errors import EngineError, MirnetEdgeError, StreamError, first_line
-from mirnet_edge.frame_path import FRAMES_KEPT, FramePath, Ticket
+from mirnet_edge.frame_path import FRAMES_KEPT, FramePath, ThreadedPath, Ticket
 from mirnet_edge.stream.cameras import Frames
 from mirnet_edge.stream.source_clock import SourceClock, SourceFrame
 from mirnet_edge.stream.throughput import StreamStatistics
@@ -57,8 +57,8 @@ class Transfer:
     threads do not keep alive a stream that nobody holds. The source is closed at the end, by the
     thread that reads it. It waits while ``capacity`` frames do; with ``drop_oldest`` the oldest
     of them is thrown away instead. ``ahead`` frames may be in the path or ready beside the one that
-    is submitted. Frames come no earlier, and the source may take no longer, than
-    ``clock`` says."""
+    is submitted. Frames come no earlier, and the source may take no longer, than ``clock``
+    says."""
 
     def __init__(
         self,
@@ -71,6 +71,9 @@ class Transfer:
         ahead: int | None = None,
     ) -> None:
         self._path, self._source = path, source
+        self._threaded = path if isinstance(path, ThreadedPath) else None
+        if self._threaded is not None:
+            self._threaded.watch(self._rouse_all)
         self._ahead = path.depth if ahead is None else ahead
         self._depth = max(1, min(path.depth, self._ahead))
         self._capacity, self._drop_oldest = capacity, drop_oldest
@@ -261,7 +264,7 @@ class Transfer:
         tickets: deque[tuple[SourceFrame, Ticket]] = deque()
         failed: tuple[int, BaseException] | None = None
         while True:
-            read = None if failed else self._when(lambda: self._try_submit(len(tickets)))
+            read = None if failed else self._when(lambda: self._try_submit(tickets))
             if read is None and not tickets:
                 break
             try:
@@ -276,10 +279,15 @@ class Transfer:
                 # What was submitted before it is still to be delivered, and may fail itself.
                 if read is not None and (failed is None or read.index < failed[0]):
                     failed = read.index, error
+        if self._threaded is not None:
+            self._threaded.end()
         self._end_work(failed)
 
-    def _try_submit(self, in_flight: int) -> tuple[SourceFrame | None] | None:
+    def _try_submit(
+        self, tickets: Sequence[tuple[SourceFrame, Ticket]]
+    ) -> tuple[SourceFrame | None] | None:
         """The frame to submit; or None inside the tuple: collect what is in flight, or end."""
+        in_flight = len(tickets)
         if self._stopped or in_flight >= self._depth:
             return (None,)
         # What is ready counts too: a caller who takes nothing lets no more be restored.
@@ -287,9 +295,11 @@ class Transfer:
             read = self._waiting.popleft()
             self._wake()
             return (read,)
-        if in_flight or (self._source_ended and not self._waiting):
-            return (None,)
-        return None
+        if in_flight:
+            # Of a path that goes on by itself a frame is collected once it is done.
+            threaded = self._threaded
+            return (None,) if threaded is None or threaded.is_done(tickets[0][1]) else None
+        return (None,) if self._source_ended and not self._waiting else None
 
     def _deliver(self, read: SourceFrame, image: NDArray[Any]) -> None:
         now = time.monotonic()
@@ -347,6 +357,10 @@ class Transfer:
             finally:  # cancelled, it would stay as long as the source gives nothing
                 with self._changed:
                     self._sleepers.discard(sleeper)
+
+    def _rouse_all(self) -> None:
+        with self._changed:
+            self._wake()
 
     def _wake(self) -> None:
         self._changed.notify_all()

@@ -40,7 +40,8 @@ class TensorRTEngine(Owner):
     Args:
         path: the plan, ``x.engine``, beside its card ``x.engine.json``.
         trust: load it without a card, or with that of another file. A plan is native code.
-        stream: to run on; None makes one, on the first GPU.
+        stream: to run on; None makes one.
+        device: number of the GPU, as the driver counts; a stream brings its own.
         graph: capture a CUDA graph, where that is possible.
         activations: memory to work in, shared with other engines; it brings the stream. None takes
             memory that is shared with the apply and the gather engine alone.
@@ -72,6 +73,7 @@ class TensorRTEngine(Owner):
         stream: Stream | None = None,
         graph: bool = True,
         activations: ActivationMemory | None = None,
+        device: int = 0,
     ) -> None:
         self.lock = threading.RLock()
         self._pooling: TensorRTPooling | None = None
@@ -87,7 +89,7 @@ class TensorRTEngine(Owner):
         file = read_plan(self.path, trust)
         self.card = file.card
         load_tensorrt()
-        super().__init__(stream.device if stream else open_device())
+        super().__init__(stream.device if stream else open_device(device))
         # What is owned closes newest first: the runner, which waits for what is queued; the memory
         # that it reads; TensorRT's objects; and what they work in.
         with self._making():

@@ -18,23 +18,24 @@ PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider")
 """As ONNX Runtime calls them, so that one option serves every kind of file."""
 
 
-def bundled_engine(name: str) -> CompiledEngine | None:
+def bundled_engine(name: str, device: int = 0) -> CompiledEngine | None:
     """The engine of a bundled model on the GPU; None where that cannot be used, or the weights not
     be read: its graph runs without either."""
     if (reason := why_no_cuda()) or not find_spec("onnx"):
         log.info("%s runs as a graph: %s", name, reason or "onnx is not installed")
         return None
-    return CompiledEngine(name)
+    return CompiledEngine(name, device=device)
 
 
 def checkpoint_engine(
-    path: Path, threads: int | None, provider: str | None
+    path: Path, threads: int | None, provider: str | None, device: int = 0
 ) -> CompiledEngine | TorchEngine:
     """The engine of a checkpoint.
 
     Args:
         threads: of the CPU; where they are given, and no provider, it is for the CPU.
         provider: one of `PROVIDERS`; None takes the GPU where that can be used.
+        device: number of that GPU.
 
     Raises:
         EngineError: another provider, or a GPU that is asked for and cannot be used.
@@ -46,10 +47,10 @@ def checkpoint_engine(
             f"{', '.join(PROVIDERS)}"
         )
     if provider == PROVIDERS[1]:
-        return CompiledEngine(path)
+        return CompiledEngine(path, device=device)
     if provider is None and threads is None and torch_may_use_gpu():
         reason = why_no_cuda()
         if not reason:
-            return CompiledEngine(path)
+            return CompiledEngine(path, device=device)
         log.warning("%s runs on the CPU: %s", path.name, reason)
     return TorchEngine(load_model(path), threads=threads)

@@ -72,7 +72,8 @@ class CompiledEngine(Owner):
             compile. "auto" is the first for tiles whose size stays: where a `Restorer` is told the
             ``frame_size``, or after `COMPILE_AFTER_FRAMES` frames; until then nobody waits.
         batch: tiles of one run.
-        stream: to run on; None makes one, on the first GPU.
+        stream: to run on; None makes one.
+        device: number of the GPU, as the driver counts; a stream brings its own.
 
     Attributes:
         path, facts: of the checkpoint; the name of a network's family where there is none.
@@ -99,6 +100,7 @@ class CompiledEngine(Owner):
         mode: Mode = "auto",
         batch: int = 1,
         stream: Stream | None = None,
+        device: int = 0,
     ) -> None:
         if precision not in ("auto", *get_args(Precision)) or mode not in TORCH_MODES:
             raise EngineError(
@@ -117,7 +119,7 @@ class CompiledEngine(Owner):
         self._pooling: CompiledPooling | None = None
         self._fitted = 0
         self._frames: dict[Size, int] = {}
-        super().__init__(stream.device if stream else open_device())
+        super().__init__(stream.device if stream else open_device(device))
         torch = TorchDevice(self.device)
         with self._making():
             self.stream = stream or self._own(Stream(self.device))

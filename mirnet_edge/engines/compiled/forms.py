@@ -15,7 +15,7 @@ from torch import Tensor
 from mirnet_edge.cuda import Graph, Owner, Stream
 from mirnet_edge.engines.card import TensorFacts
 from mirnet_edge.engines.compiled.network import DTYPES, Form, Precision, Tape, Work, taped
-from mirnet_edge.engines.compiled.torch_device import TorchDevice, quietly, translated
+from mirnet_edge.engines.compiled.torch_device import ALONE, TorchDevice, quietly, translated
 from mirnet_edge.engines.pooled_batches import PooledBatches
 from mirnet_edge.engines.side_tensors import side_shapes
 from mirnet_edge.engines.tile_buffers import TileBuffers
@@ -128,7 +128,7 @@ class BatchOfForm(Owner):
         self._call = lambda: queue(call)
         limits = _compile_limits()
         try:
-            with torch._dynamo.config.patch(limits), quietly():
+            with ALONE, torch._dynamo.config.patch(limits), quietly():
                 self._warm_up(None)
         except Exception as error:
             # Whatever it is: a compiler is many programs, and the network runs without it.

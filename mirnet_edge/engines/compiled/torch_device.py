@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,9 @@ from mirnet_edge.cuda import Device, Stream
 from mirnet_edge.errors import DeviceMemoryError, EngineError, first_line
 
 CUDA_ERROR = "CUDA error"
+ALONE = threading.RLock()
+"""Held while PyTorch works otherwise than by a captured graph: its settings, warnings and compiler
+are the whole process's, and engines of several GPUs work in threads of their own."""
 
 
 def why_no_cuda() -> str:
@@ -181,14 +185,15 @@ def _arithmetic(tf32: bool) -> Iterator[None]:
     """Have products of FP32 in TF32 or not, and algorithms measured, in a block; these are settings
     of the whole process, which its other networks keep."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
-    with quietly():
-        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, tf32, tf32
-    try:
-        yield
-    finally:
+    with ALONE:
+        before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
         with quietly():
-            cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+            cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, tf32, tf32
+        try:
+            yield
+        finally:
+            with quietly():
+                cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ from mirnet_edge._arguments import explained
 from mirnet_edge._imports import require
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard, card_path
-from mirnet_edge.engines.gpu_there import torch_may_use_gpu
+from mirnet_edge.engines.gpu_there import Devices, asked_devices, torch_may_use_gpu
 from mirnet_edge.engines.protocol import DeviceEngine, Engine, works_on_device
-from mirnet_edge.errors import DeviceMemoryError, EngineError, TilingError
+from mirnet_edge.errors import DeviceMemoryError, EngineError, TilingError, placed
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Nan, require_nan
 from mirnet_edge.frames.noise_level import NoiseLevel
@@ -41,7 +42,10 @@ ModelPath = str | os.PathLike[str]
 
 @explained(EngineError)
 def open_engine(
-    model: str | os.PathLike[str], threads: int | None = None, provider: str | None = None
+    model: str | os.PathLike[str],
+    threads: int | None = None,
+    provider: str | None = None,
+    device: int = 0,
 ) -> Engine:
     """The engine for a model file or a bundled model's name.
 
@@ -55,6 +59,7 @@ def open_engine(
         threads: CPU threads; None takes all this process may use.
         provider: ONNX Runtime execution provider, e.g. "CPUExecutionProvider", or "OpenVINO",
             "OpenVINO-FP32", "-BF16", "-FP16"; None takes the best there is.
+        device: number of the GPU, as the driver counts, for an engine that works on one.
 
     Raises:
         EngineError: no such file or model, or one that cannot be loaded.
@@ -67,7 +72,7 @@ def open_engine(
     if bundled and provider is None and threads is None and torch_may_use_gpu():
         from mirnet_edge.engines.compiled.choice import bundled_engine
 
-        if (engine := bundled_engine(name)) is not None:
+        if (engine := bundled_engine(name, device)) is not None:
             return engine
     if not os.path.isfile(path):  # noqa: PTH113  # Path's raises for a name of 256 characters
         raise EngineError(
@@ -84,11 +89,11 @@ def open_engine(
         require("torch", f"running {path.name}")
         from mirnet_edge.engines.compiled.choice import checkpoint_engine
 
-        return checkpoint_engine(path, threads, provider)
+        return checkpoint_engine(path, threads, provider, device)
     if suffix in PLAN_SUFFIXES:
         from mirnet_edge.trt.engine import TensorRTEngine
 
-        return TensorRTEngine(path)
+        return TensorRTEngine(path, device=device)
     suffixes = ", ".join((".onnx", *CHECKPOINT_SUFFIXES, *PLAN_SUFFIXES))
     raise EngineError(f"{path}: an engine is made from one of {suffixes}")
 
@@ -115,6 +120,7 @@ class EngineChoice:
         memory_limit: bytes of device memory that an engine may take, by its card; None for what
             the device has.
         threads, provider: see `open_engine`.
+        devices: the GPUs that each is opened on; None for the first, or an engine of the CPU.
         serves: raises TilingError for the card of an engine that cannot do what is asked. All but
             the first are left out then, and logged.
 
@@ -132,8 +138,11 @@ class EngineChoice:
         memory_limit: int | None,
         threads: int | None,
         provider: str | None,
+        devices: Devices | None,
         serves: Callable[[EngineCard], None],
     ) -> None:
+        self._devices = asked_devices(devices)
+        self._is_listed = devices not in (None, "all")
         if not models:
             raise EngineError("no engine was given; name at least one")
         self._threads, self._provider = threads, provider
@@ -156,34 +165,57 @@ class EngineChoice:
             )
         self._several, self._opened = len(models) > 1, ""
 
-    def open(self) -> Engine:
-        """The best engine that is left.
+    def open(self) -> list[Engine]:
+        """The best engine that is left, once for each device; one alone where it is of the CPU.
 
         Raises:
             DeviceMemoryError: it needs more memory than there is, and no other is left.
-            EngineError: it cannot be loaded.
+            DeviceError: there is no such device.
+            EngineError: it cannot be loaded, or devices were listed and it is of the CPU.
         """
         name = self._opened = self.left.pop(0)
         try:
-            engine = open_engine(name, self._threads, self._provider)
+            engines = self._open_on_devices(name)
         except DeviceMemoryError as error:
             return self.open_next(error)
         if self._several:
             log.info("restoring with %s", name)
-        return engine
+        return engines
 
-    def open_again(self, engine: Engine) -> Engine:
-        """Open the file of an engine that was opened here, and is closed or lost, once more, or a
+    def _open_on_devices(self, name: str) -> list[Engine]:
+        engines: list[Engine] = []
+        with ExitStack() as on_failure:
+            for device in self._devices:
+                with placed(f"GPU {device}" if len(self._devices) > 1 else ""):
+                    engine = open_engine(name, self._threads, self._provider, device)
+                if close := getattr(engine, "close", None):
+                    on_failure.callback(close)
+                engines.append(engine)
+                if works_on_device(engine):
+                    continue
+                if self._is_listed:
+                    raise EngineError(
+                        f"devices={list(self._devices)}: {name} runs on the CPU here, with "
+                        f"{type(engine).__name__}; leave devices out, or give an .engine file, or "
+                        "a checkpoint where PyTorch can use the GPUs"
+                    )
+                break
+            on_failure.pop_all()
+        return engines
+
+    def open_again(self, engines: Iterable[Engine]) -> list[Engine]:
+        """Open the file of engines that were opened here, and are closed or lost, once more, or a
         next one; on a GPU that is lost, after `revive`."""
-        if works_on_device(engine):
-            from mirnet_edge.cuda.device import revive
+        for engine in engines:
+            if works_on_device(engine):
+                from mirnet_edge.cuda.device import revive
 
-            revive(engine.stream.device)
+                revive(engine.stream.device)
         self.left.insert(0, self._opened)
         return self.open()
 
-    def open_next(self, error: DeviceMemoryError) -> Engine:
-        """The next one, since the last did not fit.
+    def open_next(self, error: DeviceMemoryError) -> list[Engine]:
+        """The next one, since the last did not fit on some device.
 
         Raises:
             DeviceMemoryError: ``error``, where none is left.
@@ -199,10 +231,16 @@ def choice_of(
     memory_limit: int | None,
     threads: int | None,
     provider: str | None,
+    devices: Devices | None,
     serves: Callable[[EngineCard], None],
 ) -> EngineChoice | None:
     """Of the files that a `Restorer` is given; None for an engine that is open already."""
     if callable(getattr(model, "run", None)):
+        if devices is not None:
+            raise EngineError(
+                f"devices={devices!r:.80}: a {type(model).__name__} that is open runs where it was "
+                "opened; give its file"
+            )
         return None
     if isinstance(model, (str, os.PathLike)):
         model = [model]
@@ -211,7 +249,7 @@ def choice_of(
             f"a {type(model).__name__} is no engine: give a model file, a bundled model's name, or "
             "an object with run()"
         )
-    return EngineChoice(model, memory_limit, threads, provider, serves)
+    return EngineChoice(model, memory_limit, threads, provider, devices, serves)
 
 
 def path_to(

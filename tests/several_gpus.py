@@ -1,0 +1,36 @@
+"""Several GPUs in host memory, and engines on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_cuda
+import fake_tensorrt
+import pytest
+from fake_gpu import FakeGpu, machine_of
+from fake_tensorrt import write_plan
+
+from mirnet_edge.cuda.driver import Driver
+from mirnet_edge.engines import gpu_there
+
+Gpus = list[FakeGpu]
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpus]:
+    """Three, and a TensorRT that knows them."""
+    gpus = [FakeGpu(name=f"Fake {letter}") for letter in "ABC"]
+    machine = fake_cuda.install(monkeypatch, machine_of(*gpus))
+    library = fake_cuda.FakeLibcuda(machine)
+    monkeypatch.setattr(gpu_there, "start_driver", lambda: Driver(library))
+    fake_tensorrt.install(monkeypatch, machine)
+    yield gpus
+    assert machine.context_depth() == 0, "a context was left on the stack"
+    assert not any(gpu.stray for gpu in gpus), "freed without the context"
+
+
+@pytest.fixture
+def halving(gpus: Gpus, tmp_path: Path) -> Path:
+    """A plan that halves tiles of 8 x 12 pixels."""
+    return write_plan(tmp_path)
