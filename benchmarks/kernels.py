@@ -42,6 +42,7 @@ from mirnet_edge import __version__
 from mirnet_edge._files import atomic_path
 from mirnet_edge.cuda import Device, DeviceBuffer, Event, Stream, open_device
 from mirnet_edge.cuda.compiler import find_compiler
+from mirnet_edge.cuda.native import NativeDriver
 from mirnet_edge.device.layouts import DeviceFrame, DeviceTiles, Plane
 from mirnet_edge.device.noise_network import NoiseNetwork
 from mirnet_edge.device.tile_kernels import TileKernels
@@ -291,11 +292,16 @@ def facts(device: Device) -> dict[str, Any]:
         "versions": {
             "mirnet_edge": __version__,
             "compiler": find_compiler(target).identity,
-            "pycuda": version("pycuda"),
+            "driver": calls_by(device),
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
     }
+
+
+def calls_by(device: Device) -> str:
+    """What calls the driver: pycuda and its version, or ctypes where it is not installed."""
+    return "ctypes" if isinstance(device.driver, NativeDriver) else f"pycuda {version('pycuda')}"
 
 
 def nvidia_smi(query: str) -> str | None:

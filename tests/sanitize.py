@@ -1,4 +1,5 @@
-"""Every kernel of ``kernels/`` under NVIDIA's compute-sanitizer: ``make sanitize``, on a GPU.
+"""Every kernel of ``kernels/`` and its plugins under NVIDIA's compute-sanitizer: ``make sanitize``,
+on a GPU.
 
 ``python tests/sanitize.py RECORD.json`` runs the kernels' tests on the GPU, odd sizes and awkward
 values, once for each tool: memcheck (accesses outside of allocations and off their alignment),
@@ -9,6 +10,7 @@ where a tool finds anything, a test fails, or a kernel was not run.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import functools
 import json
 import os
@@ -19,12 +21,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 HERE = Path(__file__).parent
 TOOLS = ("memcheck", "initcheck", "racecheck", "synccheck")
 FOUND = 86  # the exit code where a tool found something
-CASES = "tests/test_kernels_gpu.py"
+CASES = ("tests/test_kernels_gpu.py", "tests/test_kernels_plugins.py")
+LAUNCHES = HERE.parent / "kernels" / "plugins" / "launch.h"
 NOT_OF_KERNELS = "not laps_measure and not compiler_at_hand and not damaged_cubin"
 TOLD_BYTES = 4000
 PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
@@ -78,10 +81,30 @@ def run_tool(sanitizer: str, tool: str, limit_s: float, chosen: str) -> dict[str
 
 
 def missing(kernels: list[str]) -> list[str]:
-    """Kernels that were not run; `lap` has a test of its own, of time."""
+    """Kernels that were not run, the plugins' among them; `lap` has a test of its own, of time."""
     from test_kernels_nvcc import SYMBOLS
 
-    return sorted({*SYMBOLS} - {*kernels} - {"lap"})
+    of_plugins = re.findall(r"\bqueue_(\w+)\(", LAUNCHES.read_text("utf-8"))
+    return sorted({*SYMBOLS, *of_plugins} - {*kernels} - {"lap"})
+
+
+def launched_by(function: str) -> list[str]:
+    """The plugins' kernels that a function of ``kernels/plugin_queues.cu`` launches; none for
+    another function."""
+    prefix, _, name = function.partition("host_")
+    if prefix or not name:
+        return []
+    return ["unshuffle", "shuffle_add"] if name.startswith("shuffles_") else [name]
+
+
+class Library(ctypes.CDLL):
+    """Notes what was launched through it."""
+
+    launched: ClassVar[set[str]] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.launched.update(launched_by(name))
+        return super().__getattr__(name)
 
 
 def child(names: Path, chosen: str) -> int:
@@ -91,17 +114,19 @@ def child(names: Path, chosen: str) -> int:
 
     from mirnet_edge.cuda.kernels import Kernel
 
-    launched: set[str] = set()
-    launch = Kernel.launch
+    launched, launch = Library.launched, Kernel.launch
 
     def noted(self: Kernel, *arguments: Any, **where: Any) -> None:
         launched.add(self.name)
         launch(self, *arguments, **where)
 
     Kernel.launch = noted  # type: ignore[method-assign]
+    ctypes.CDLL = Library  # type: ignore[misc]
     # A module that is loaded is made ready by the tool, kernel by kernel: once is enough.
     kernel_cases.TileKernels = functools.cache(kernel_cases.TileKernels)  # type: ignore[misc,assignment]
-    code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", CASES, "-k", chosen])
+    # Of the plugins' tests those on the GPU: the same run on the host too.
+    options = ("-q", "-x", "-p", "no:cacheprovider", "-m", "gpu", "-k", chosen)
+    code = pytest.main([*options, *CASES])
     names.write_text(json.dumps(sorted(launched)), "utf-8")
     return int(code)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import BuildJob
 from mirnet_edge.build.operators import usable_library
 from mirnet_edge.build.settings import Settings
-from mirnet_edge.build.target import find_target
+from mirnet_edge.build.target import Target, find_target
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import EngineCard
 from mirnet_edge.errors import ConfigError, OutputError
@@ -117,37 +117,30 @@ def build_engine(
         sigma=sigma,
         plugins=plugins,
     )
-    bundled = bundled_model(os.fspath(onnx))
     path = Path(engine)
     if path.suffix != ENGINE_SUFFIX:
         raise OutputError(f"{path}: name it {path.stem}{ENGINE_SUFFIX}")
     target = find_target()
-    cache_name = timing_cache_name(target.device["name"], target.versions["tensorrt"])
-    cache = Path(timing_cache) if timing_cache else path.parent / cache_name
-    for folder in (path.parent, cache.parent):
-        _require_writable(folder)
+    cache = _writable_cache(timing_cache, path.parent, target)
+    bundled = bundled_model(os.fspath(onnx))
     model = bundled.onnx if bundled else Path(onnx)
 
-    def build(settings: Settings, notes: list[str]) -> EngineCard:
-        source = open_source(model, settings.tile, batch, rewrite)
-        tiles = Calibration(source, settings, calibration, statistics, progress, [*notes])
-        library = usable_library(settings, target)
+    def build(tile: tuple[int, int], notes: Sequence[str] = ()) -> EngineCard:
+        of_tile = replace(settings, tile=tile)
+        source = open_source(model, tile, batch, rewrite)
+        tiles = Calibration(source, of_tile, calibration, statistics, progress, [*notes])
+        library = usable_library(of_tile, target)
         job = BuildJob(source, target, tiles, cache, force, overwrite, progress, library)
-        beside = job.wanted_beside(path, settings) if statistics else []
-        build_plain = job.int8_engine if precision == "int8" else job.float_engine
-        card = build_plain(path, settings)
-        for wanted in beside:  # after the plain engine, whose pairs they take
-            job.build(wanted)
-        return card
+        return job.engines(path, of_tile, statistics)
 
     if tile is not None:
-        return build(settings, [])
+        return build(settings.tile)
     facts = read_facts(load_graph(model))
     if frame is None:
         side = facts.size_rule.padded(DEFAULT_TILE_PX)
-        return build(replace(settings, tile=(side, side)), [])
+        return build((side, side))
     return build_for_frame(
-        lambda tile, notes: build(replace(settings, tile=tile), notes),
+        build,
         frame,
         facts,
         batch=batch,
@@ -155,6 +148,15 @@ def build_engine(
         available=available_bytes(target),
         tell=tell or (lambda _: None),
     )
+
+
+def _writable_cache(given: str | os.PathLike[str] | None, folder: Path, target: Target) -> Path:
+    """The file of timings; both folders can be written, so that nothing is built for nothing."""
+    name = timing_cache_name(target.device["name"], target.versions["tensorrt"])
+    cache = Path(given) if given else folder / name
+    for each in (folder, cache.parent):
+        _require_writable(each)
+    return cache
 
 
 def _require_writable(folder: Path) -> None:

@@ -82,6 +82,15 @@ class BuildJob:
     # plain one have the same pairs.
     _refused: int = field(default=0, init=False)
 
+    def engines(self, engine: Path, settings: Settings, statistics: bool) -> EngineCard:
+        """Build the plain engine and those that statistics need; the card of the plain one."""
+        beside = self.wanted_beside(engine, settings) if statistics else []
+        build_plain = self.int8_engine if settings.precision == "int8" else self.float_engine
+        card = build_plain(engine, settings)
+        for wanted in beside:  # after the plain engine, whose pairs they take
+            self.build(wanted)
+        return card
+
     def float_engine(self, engine: Path, settings: Settings) -> EngineCard:
         """Build in FP32 or FP16, unless it is there."""
         proto = self.source.rewritten

@@ -8,12 +8,13 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mirnet_edge._files import atomic_path, require_new
 from mirnet_edge.errors import CalibrationError, GraphError
-from mirnet_edge.facts import PREFIX, ModelFacts
+from mirnet_edge.facts import PREFIX, ModelFacts, SizeRule
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import has_qdq, load_graph, read_facts, save_graph
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
@@ -21,7 +22,7 @@ from mirnet_edge.quantize.calibration import CalibrationSet
 from mirnet_edge.quantize.for_cpu import quantized_for_cpu
 from mirnet_edge.quantize.plan import QuantizationPlan
 from mirnet_edge.quantize.ranges import METHODS
-from mirnet_edge.quantize.recorded import quantized_graph
+from mirnet_edge.quantize.recorded import QuantizedGraph, quantized_graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -110,62 +111,62 @@ def quantize_onnx(
             that gains from INT8 or fits the budget.
         OutputError: a file exists and ``overwrite`` is False, or cannot be written.
     """
-    started = time.monotonic()
-    output = Path(output)
-    ranges_path, plan_path = (Path(f"{output}.{kind}.json") for kind in ("ranges", "plan"))
-    paths = (output, ranges_path, plan_path)
+    started, output = time.monotonic(), Path(output)
     _check(output, method, budget_db, device)
+    ranges, plan = (Path(f"{output}.{kind}.json") for kind in ("ranges", "plan"))
+    paths = (output, ranges, plan)
     # Before the minutes of measuring, not after them.
     for path in paths:
         require_new(path, overwrite)
-    original = load_graph(onnx)
-    if has_qdq(original):
-        raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
+    original = _float_graph(onnx)
     facts = read_facts(original)
-    if tile is None:
-        tile = (facts.size_rule.padded(DEFAULT_TILE_PX),) * 2
-    elif not facts.size_rule.allows(*tile):
-        near = "x".join(str(facts.size_rule.padded(side)) for side in tile)
-        raise GraphError(
-            f"tile {tile[0]}x{tile[1]}: this network takes {facts.size_rule}; the next is {near}"
-        )
+    tile = _fitting(facts.size_rule, tile)
+    images = partial(open_images, facts, tile, calibration, sigma)
+    options: dict[str, Any] = {"budget_db": budget_db, "progress": progress}
     if device == "cpu":
-        found = quantized_for_cpu(
-            original,
-            open_images(facts, tile, calibration, sigma),
-            methods=("percentile",) if method == "auto" else (method,),
-            budget_db=budget_db,
-            progress=progress,
-        )
+        methods = ("percentile",) if method == "auto" else (method,)
+        found = quantized_for_cpu(original, images(), methods=methods, **options)
     else:
+        sized = rewritten_for_tensorrt(original, 1, tile)
+        measure = calibration is not None or sigma is not None
         found = quantized_graph(
-            original,
-            rewritten_for_tensorrt(original, 1, tile),
-            # Called to measure only: a record needs no images.
-            lambda: open_images(facts, tile, calibration, sigma),
-            use_record=calibration is None and sigma is None,
-            method=method,
-            budget_db=budget_db,
-            progress=progress,
+            original, sized, images, use_record=not measure, method=method, **options
         )
     _require_layers(found.plan)
     log.info("%s: %d groups of layers were weighed", output, len(found.plan.groups))
+    _write(found, paths)
+    warnings = (*found.notes, *(found.images.warnings if found.images else ()))
+    seconds, recorded = time.monotonic() - started, found.images is None
+    tiles = found.ranges.tiles
+    return QuantizeReport(
+        output, ranges, plan, found.plan, tiles, warnings, seconds, recorded=recorded
+    )
+
+
+def _float_graph(onnx: str | os.PathLike[str]) -> ModelProto:
+    original = load_graph(onnx)
+    if has_qdq(original):
+        raise GraphError(f"{os.fspath(onnx)} has Q/DQ pairs already; give the graph it was made of")
+    return original
+
+
+def _fitting(rule: SizeRule, tile: tuple[int, int] | None) -> tuple[int, int]:
+    if tile is None:
+        return (rule.padded(DEFAULT_TILE_PX),) * 2
+    if not rule.allows(*tile):
+        near = "x".join(str(rule.padded(side)) for side in tile)
+        raise GraphError(f"tile {tile[0]}x{tile[1]}: this network takes {rule}; the next is {near}")
+    return tile
+
+
+def _write(found: QuantizedGraph, paths: tuple[Path, ...]) -> None:
+    """All three or none, the graph last, which the others are of."""
     _describe(found.proto, found.plan)
-    with ExitStack() as stack:  # all three or none, the graph last, which the others are of
+    with ExitStack() as stack:
         graph, ranges, plan = map(stack.enter_context, map(atomic_path, paths))
         save_graph(found.proto, graph)
         ranges.write_text(found.ranges.to_json(), encoding="utf-8")
         plan.write_text(found.plan.to_json(), encoding="utf-8")
-    return QuantizeReport(
-        output,
-        ranges_path,
-        plan_path,
-        found.plan,
-        found.ranges.tiles,
-        (*found.notes, *(found.images.warnings if found.images else ())),
-        time.monotonic() - started,
-        recorded=found.images is None,
-    )
 
 
 def _check(output: Path, method: str, budget_db: float, device: str) -> None:
