@@ -10,8 +10,8 @@ TESTS = {
     "test_frames_images_hostile.py",
     "_typed.py": "test_json_hostile.py test_engines_card.py test_quantize_ranges.py",
     "deadline.py": "test_restore_deadline.py",
-    "restore.py": "test_restore_refusals.py",
     "build/checks.py": "test_build_checks.py",
+    "engine_choice/opening.py": "test_restore_refusals.py",
     "device/batch_loop.py": "test_device_path.py test_device_in_flight.py",
     "device/passes.py": "test_device_path.py test_trt_pooling_device.py test_device_in_flight.py",
     "frames/images.py": "test_frames_images.py test_frames_images_kinds.py "
@@ -45,7 +45,7 @@ TESTS = {
     "tiling/geometry.py": "test_tiling.py test_restore.py",
 }
 """Of each module that must not be wrong, the tests that should see it change."""
-NOT_DRAWN = ("restore.py",)
+NOT_DRAWN = ("engine_choice/opening.py",)
 """Its tests are nearly all there are: named mutants alone."""
 
 CHOICE, PASSES, QDQ, TRANSFER = (
@@ -68,9 +68,9 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (CHOICE, "blend's type", " or not isinstance(blend, int)", ""),
     (
-        "restore.py",
+        "engine_choice/opening.py",
         "no close after a failed open",
-        "except MirnetEdgeError:\n            self.close()\n            raise",
+        "except MirnetEdgeError:\n            self.lanes.close()\n            raise",
         "except MirnetEdgeError:\n            raise",
     ),
     (
