@@ -30,8 +30,10 @@ def window_library() -> Any:
     try:
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
     except cv2.error as error:
+        # Behind where in OpenCV it was, and before what to rebuild.
+        reason = first_line(error).rpartition(") ")[2].partition(". ")[0]
         raise MissingDependencyError(
-            f"this OpenCV shows no window ({first_line(error)}); install opencv-python in place of "
+            f"this OpenCV shows no window ({reason}); install opencv-python in place of "
             "opencv-python-headless, on a machine with a display, or use mirnet-edge live"
         ) from error
     return cv2
