@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import pytest
 import torch
 from command_line import run
 from PIL import Image
-from tiny_edge import DENOISER, enlarger, tiny_denoiser
+from tiny_edge import DENOISER, enlarger
 
 import mirnet_edge as me
-from mirnet_edge.model.checkpoints import facts_of
+from mirnet_edge.cli import main
+from mirnet_edge.model.checkpoints import facts_of, save_model
 from mirnet_edge.model.config import Config, MIRNetConfig
 from mirnet_edge.model.layers import Network, SelectiveKernelFusion
 from mirnet_edge.workstation.explain.drawing import half_of_weight
@@ -26,7 +29,6 @@ from mirnet_edge.workstation.explain.hooks import given, seen
 from mirnet_edge.workstation.explain.page import write_explanation
 from mirnet_edge.workstation.explain.tile_study import study_tiles, whole_frame
 
-__all__ = ["tiny_denoiser"]
 pytest.importorskip("matplotlib", reason="for the plots of a page")
 V1 = MIRNetConfig(channels=(8, 16), n_rrg=1, n_msrb=1)
 V2 = replace(DENOISER, shuffle=1, context=True, noise_level=False)
@@ -170,11 +172,11 @@ def test_the_receptive_field(config: Config) -> None:
 
 def test_what_is_looked_at_of_a_large_picture() -> None:
     network = enlarger(4)
-    picture = np.arange(3 * 4000 * 3000, dtype=np.uint8).reshape(3000, 4000, 3)
+    picture = np.arange(3 * 800 * 600, dtype=np.uint8).reshape(600, 800, 3)
     shown, said = fitted(picture, network, 512, "crop")
     assert shown.shape == (128, 128, 3)
-    assert "the middle 128x128 pixels of a picture of 4000x3000" in said
-    np.testing.assert_array_equal(shown, picture[1436:1564, 1936:2064])
+    assert "the middle 128x128 pixels of a picture of 800x600" in said
+    np.testing.assert_array_equal(shown, picture[236:364, 336:464])
     shown, said = fitted(picture, network, 512, "scale")
     assert shown.shape == (96, 128, 3)
     assert "made smaller to 128x96" in said
@@ -188,15 +190,29 @@ def test_what_is_looked_at_of_a_large_picture() -> None:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of the first family, and of the second with context and with a noise level."""
-    found = []
-    told = replace(V2, noise_level=True)
-    for name, config, noise in (("v1", V1, "auto"), ("v2", told, 12)):
-        path = tmp_path_factory.mktemp("pages") / f"{name}.html"
-        explanation = explain_model(network_of(config), picture_of(97, 110), noise=noise, halo=4)
-        write_explanation(explanation, path, f"<b>{name}</b>")
-        found.append(path)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a checkpoint of the second family that is told a noise level, and a picture."""
+    folder = tmp_path_factory.mktemp("explained")
+    network = network_of(replace(V2, noise_level=True))
+    save_model(network, folder / "v2.safetensors", "denoise")
+    Image.fromarray(picture_of(97, 110)).save(folder / "<b>.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(folder: Path) -> list[Path]:
+    """Of the first family, and by the command of the second, with context and a noise level."""
+    found = [folder / "v1.html", folder / "v2.html"]
+    explanation = explain_model(network_of(V1), picture_of(97, 110), halo=4)
+    write_explanation(explanation, found[0], "v1 on <b>")
+    model, picture = folder / "v2.safetensors", folder / "<b>.png"
+    out = io.StringIO()
+    with redirect_stdout(out):
+        code = main(["explain", *map(str, (model, picture)), "-o", str(found[1]), "--noise", "12",
+                     "--halo", "4"])  # fmt: skip
+    assert code == 0
+    assert "v2.html: the middle 108x96 pixels of a picture of 110x97" in out.getvalue()
+    assert "tiles of 48, halo 4, against the whole:" in out.getvalue()
     return found
 
 
@@ -218,21 +234,11 @@ def test_the_page(pages: list[Path]) -> None:
     assert "Where it looks for context" not in first
 
 
-def test_the_command(tmp_path: Path, capfd: Capture, tiny_denoiser: Path) -> None:
-    Image.fromarray(picture_of(100, 120)).save(tmp_path / "in.png")
-    command = (
-        "explain",
-        tiny_denoiser,
-        tmp_path / "in.png",
-        "-o",
-        tmp_path / "a.html",
-        "--side",
-        "96",
-    )
-    outcome = run(capfd, *command)
-    assert "the middle 96x96 pixels of a picture of 120x100" in outcome.out
-    assert "tiles of 48, halo 16" in outcome.out
-    assert "a.html" in run(capfd, *command).only_error
+def test_a_page_that_is_there_stays(pages: list[Path], folder: Path, capfd: Capture) -> None:
+    before = pages[1].read_bytes()
+    outcome = run(capfd, "explain", folder / "v2.safetensors", folder / "<b>.png", "-o", pages[1])
+    assert "v2.html" in outcome.only_error
+    assert pages[1].read_bytes() == before
 
 
 @pytest.mark.slow
