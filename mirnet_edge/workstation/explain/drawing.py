@@ -105,6 +105,7 @@ def place_heat(
         values, aspect="auto", cmap=colours, vmin=0, vmax=high, interpolation="nearest"
     )
     plot.set_yticks(range(len(names)), names, fontsize="small")
+    plot.xaxis.get_major_locator().set_params(integer=True)
     figure.colorbar(shade)
     return plot_image(figure, f"places of the network by {columns}")
 

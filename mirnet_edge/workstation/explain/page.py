@@ -291,7 +291,8 @@ def _field(found: Explanation) -> list[str]:
             f"{100 * field.beyond(halo):.1f} %. Of a pixel at the edge of what a tile keeps this "
             "share, on one side, is missing, which is the error along seams.",
             f"Where the whole input gets brighter by 1, the pixel rises by {direct:.3f} through "
-            f"the convolutions and by {pooled:+.3f} through the means.",
+            f"the convolutions and by {pooled:+.3f} through the means, {direct + pooled:+.3f} "
+            "together.",
         ),
         warning(
             "A gradient is the answer to a small change of this picture, and no share of the "
