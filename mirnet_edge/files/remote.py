@@ -191,7 +191,12 @@ def _job_of(url: str, top: str, naming: Naming, is_one_of_many: bool) -> RemoteJ
         raise OutputError(f"{target}: {scheme} is read and not written to; give -o another place")
     beside = f"{name.stem}{COMPARE}{name.suffix if is_video(name) else '.png'}"
     compare = (f"{place}/{beside}" if place else beside) if naming.compare else None
-    return RemoteJob(url, target, compare)
+    return RemoteJob(_whole(url), _whole(target), compare and _whole(compare))
+
+
+def _whole(name: str) -> str:
+    """A URL, or a path as another process understands it, wherever that was started."""
+    return name if is_url(name) else str(Path(name).absolute())
 
 
 def _folder_of(url: str) -> str:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -103,7 +104,9 @@ def _joined(ray: Any, address: str, cores: int | None) -> Iterator[Any]:
     # Neither is of use here: the workers say nothing, and what Ray says of itself is for logs.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     session = None
-    with _handlers_kept():
+    with _handlers_kept(), warnings.catch_warnings():
+        # Of older releases: what later ones will do otherwise, and files that they leave open.
+        warnings.simplefilter("ignore")
         try:
             if address == LOCAL:
                 context = ray.init(
@@ -119,13 +122,15 @@ def _joined(ray: Any, address: str, cores: int | None) -> Iterator[Any]:
                 ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             ray.shutdown()
+            why = first_line(error).rstrip(".")
             raise ClusterError(
-                f"the Ray cluster {address!r} cannot be joined: {first_line(error)}; {START}"
+                f"the Ray cluster {address!r} cannot be joined: {why}; {START}"
             ) from error
     try:
         yield ray
     finally:
-        with redirect_stdout(io.StringIO()):  # what it kept back to tell once
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above; and what it kept back to tell once
             ray.shutdown()
         if session is not None:  # logs, tens of MB a run, of a cluster that is gone
             shutil.rmtree(session, ignore_errors=True)
