@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -183,6 +184,8 @@ def main() -> int:
     parser.add_argument("--record", type=Path, default=ROOT / "build" / "mutants.json")
     parser.add_argument("modules", nargs="*", default=list(TESTS))
     options = parser.parse_args()
+    if importlib.util.find_spec("coverage") is None:
+        parser.error("coverage is not installed; make mutants installs it")
     os.environ |= {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
     ends = time.monotonic() + 60 * options.minutes
     record = json.loads(options.record.read_text("utf-8")) if options.record.exists() else {}
