@@ -302,8 +302,8 @@ started.wait()
 
 
 def test_entering_the_context_costs_little(device: Device) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(1000):
         with device.doing("nothing"):
             pass
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5

