@@ -174,6 +174,11 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
 REASONS: dict[tuple[str, str], str] = {
     ("_arguments.py", "_fits: return False -> return None"): "asked for its truth alone",
     (
+        "tiling/choice.py",
+        "auto_tile: steps = SizeRule(facts.size_rule.up(AUTO_STEP_PX), 0) -> steps = "
+        "SizeRule(facts.size_rule.up(AUTO_STEP_PX), 1)",
+    ): "of these steps nothing asks for the least",
+    (
         "quantize/plan.py",
         "QuantizationPlan.int8_share: return sum((group.macs for group in self.groups if "
         "group.int8)) / max(self.macs, 1) -> return sum((group.macs for group in self.groups if "

@@ -87,4 +87,6 @@ def test_int8_must_be_faster_and_within_the_budget() -> None:
 def test_without_clean_tiles_the_error_counts_against_a_restoration_of_32_db() -> None:
     measured = Measured(2.0, 0.8, 32.0, None, 16, fp16_graph_ms=1.0)
     assert "loses 3.010 dB" in reasons_against_int8(measured, 0.1)[0]
+    nearer = dataclasses.replace(measured, psnr_vs_fp32_db=42.0)  # a tenth of the error
+    assert "loses 0.414 dB" in reasons_against_int8(nearer, 0.1)[0]
     assert not reasons_against_int8(dataclasses.replace(measured, psnr_vs_fp32_db=60.0), 0.1)

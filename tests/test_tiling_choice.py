@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
 import mirnet_edge as me
-from mirnet_edge.tiling.choice import AUTO_TILE_PX, WHOLE, Cut, auto_tile, require_memory
+from mirnet_edge.tiling.choice import (
+    AUTO_TILE_PX,
+    WHOLE,
+    Cut,
+    auto_tile,
+    require_memory,
+    tile_bytes,
+)
 
 
 def facts_of(multiple: int, bytes_per_pixel: int = 200) -> me.ModelFacts:
@@ -58,3 +68,21 @@ def test_the_only_tile_of_an_engine_may_be_asked_for() -> None:
     assert Cut.of(facts_of(4), (32, 48), (32, 48), halo=4, blend=0).tile == (32, 48)
     with pytest.raises(me.TilingError, match=r"takes only \(32, 48\)"):
         Cut.of(facts_of(4), (32, 32), (32, 48), halo=4, blend=0)
+
+
+def test_an_automatic_tile_takes_a_quarter_of_the_memory_at_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts = facts_of(4)
+    wanted = 256
+    there = 4 * tile_bytes(facts, (wanted, wanted))
+    for more, side in ((100, wanted), (-100, wanted - 32)):
+        memory = SimpleNamespace(available=there + more)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda memory=memory: memory)
+        assert auto_tile(facts, halo=16, blend=0) == side
+
+
+def test_a_frame_is_cut_evenly_where_the_tile_is_automatic() -> None:
+    for automatic, tile in ((True, (272, 512)), (False, (480, 480))):
+        cut = Cut(facts_of(4), (480, 480), halo=16, blend=0, is_automatic=automatic)
+        assert cut.tiling(512, 512).tile == tile
