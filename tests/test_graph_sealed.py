@@ -155,6 +155,23 @@ def test_damaged_bytes_are_one_error(tiny_onnx: Path, tmp_path: Path) -> None:
             OnnxEngine(path)
 
 
+def test_fields_of_fixed_size_hide_none_behind_them(models: Path) -> None:
+    model = in_initializer(external("../secret.bin")).SerializeToString()
+    for head in (b"\xa1\x06" + 8 * b"\xff", b"\xa5\x06" + 4 * b"\xff"):  # 64 and 32 bits
+        (models / "model.onnx").write_bytes(head + model)
+        with pytest.raises(GraphError, match=r"its weights lie in '\.\./secret\.bin'"):
+            check_onnx(models / "model.onnx")
+
+
+def test_a_number_has_64_bits(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08" + 9 * b"\x80" + b"\x01")
+    assert not check_onnx(path)
+    path.write_bytes(b"\x08" + 10 * b"\x80" + b"\x01")
+    with pytest.raises(GraphError, match="a number of more than 64 bits"):
+        check_onnx(path)
+
+
 def _length(content: bytes) -> bytes:
     size, head = len(content), bytearray()
     while size > 127:
