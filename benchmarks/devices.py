@@ -16,6 +16,7 @@ import json
 import statistics
 import sys
 import time
+from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
@@ -49,14 +50,13 @@ def rate_of(restore: me.Restorer, frames: list[np.ndarray], seconds: float) -> d
     """Frames a second of one stream, and of each GPU in it."""
     warm_up = WARM_UP_FRAMES * len(restore.engines)
     with restore.stream(cycle(frames), queue=8) as stream:
-        for _, _clean in zip(range(warm_up), stream):
-            pass
+        for _ in range(warm_up):
+            next(stream)
         before = [work.frames for work in restore.devices]
-        began_s, count = time.perf_counter(), 0
-        for _clean in stream:
-            count += 1
-            if (spent_s := time.perf_counter() - began_s) >= seconds:
-                break
+        began_s, count, spent_s = time.perf_counter(), 0, 0.0
+        while spent_s < seconds:
+            next(stream)
+            count, spent_s = count + 1, time.perf_counter() - began_s
         each = {work.index: work.frames - was for work, was in zip(restore.devices, before)}
     return {"frames_per_second": count / spent_s, "frames": count, "of_each": each}
 
@@ -77,32 +77,40 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         sys.exit(f"GPUs {list(numbers)}: need two; mirnet-edge doctor lists them")
     width, height = arguments.frame
     frames = random_frames(height, width)
-    options: dict[str, Any] = {"frame_size": (height, width), "statistics": arguments.statistics}
+    options: dict[str, Any] = {
+        "frame_size": (height, width),
+        "statistics": arguments.statistics,
+        "halo": arguments.halo,
+    }
     if arguments.noise is not None:
         options["noise"] = arguments.noise if arguments.noise == "auto" else float(arguments.noise)
     ways = [[number] for number in numbers] + [list(numbers)]
     found: dict[str, list[dict[str, Any]]] = {str(way): [] for way in ways}
-    names: dict[int, str] = {}
-    for number in range(ROUNDS):
-        for way in ways:
-            with me.Restorer(arguments.model, devices=way, **options) as restore:
+    with ExitStack() as ends:
+        # All at once, as compiling takes a minute; those that wait do nothing.
+        opened = [
+            ends.enter_context(me.Restorer(arguments.model, devices=way, **options)) for way in ways
+        ]
+        for number in range(ROUNDS):
+            for way, restore in zip(ways, opened):
                 runs = rate_of(restore, frames, arguments.seconds)
-                names |= {work.index: work.name for work in restore.devices}
-                tiles, precision = restore.timings.tiles, restore.timings.precision
-            found[str(way)].append(runs)
-            rate = runs["frames_per_second"]
-            print(f"round {number + 1}, GPUs {way}: {rate:.2f} frames/s {runs['of_each']}")
+                found[str(way)].append(runs)
+                rate = runs["frames_per_second"]
+                print(f"round {number + 1}, GPUs {way}: {rate:.2f} frames/s {runs['of_each']}")
+        timings = opened[-1].timings
+        names = {work.index: work.name for work in opened[-1].devices}
     rates = {
         way: statistics.median(run["frames_per_second"] for run in runs)
         for way, runs in found.items()
     }
     together, alone = rates[str(list(numbers))], [rates[str([number])] for number in numbers]
     return {
-        "model": arguments.model,
+        "model": str(arguments.model),
         "frame": [width, height],
         "options": {name: str(value) for name, value in options.items()},
-        "tiles": tiles,
-        "precision": precision,
+        "tiles": timings.tiles,
+        "precision": timings.precision,
+        "noise": timings.noise,
         "gpus": names,
         "state": gpu_state.facts(),
         "cores": usable_cores(),
@@ -123,9 +131,11 @@ def main() -> None:
     parser.add_argument("--frame", type=read_size, default=(1920, 1080), help="1920x1080")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each stream")
     parser.add_argument("--statistics", default="tile")
+    parser.add_argument("--halo", type=int, default=16)
     parser.add_argument("--noise", help="a level, or auto, for a model that is told one")
-    measured = measure(parser.parse_args())
-    with atomic_path(parser.parse_args().record) as file:
+    arguments = parser.parse_args()
+    measured = measure(arguments)
+    with atomic_path(arguments.record) as file:
         file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     print(f"{measured['gain']:.3f} times the mean of one; wanted {measured['wanted']:.2f}")
 

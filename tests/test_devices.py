@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_frames import frame_of, held_of
+from device_frames import OnDevice, frame_of, held_of
 from fake_gpu import LogicError, MemoryError
 from fake_tensorrt import write_plan
 from frame_paths import our_threads
@@ -128,8 +128,28 @@ def test_frames_that_a_device_holds_stay_there(halving: Path, gpus: Gpus) -> Non
         for one in restore.stream([there, frame] * 4):
             host = one if isinstance(one, np.ndarray) else one.copy_to_host()
             np.testing.assert_array_equal(host, expected)
+        nowhere = OnDevice(frame)  # of a library that tells no device
+        with pytest.raises(me.FrameError, match="OnDevice does not say which GPU"):
+            restore(nowhere)
+        with pytest.raises(me.FrameError, match=r"^frame 1: .*does not say which GPU"):
+            list(restore.stream([frame, nowhere]))
     with opened(halving, devices=[0, 2]) as restore, pytest.raises(me.FrameError, match="GPU 1"):
         restore(there)
+
+
+def test_gray_frames_go_by_the_host_to_every_device(tmp_path: Path, gpus: Gpus) -> None:
+    """And come back in their order, whose engines are of the device."""
+    tensors = {name: [[name, [1, 1, 8, 12], "FLOAT", "LINEAR"]] for name in ("frame", "clean")}
+    facts = me.ModelFacts(in_channels=1, out_channels=1, size_multiple=4, min_size_px=8)
+    changes = {"inputs": tensors["frame"], "outputs": tensors["clean"]}
+    plan = write_plan(tmp_path, card={"facts": facts}, **changes)
+    frames = [frame_of(*SIZE, channels=0, seed=seed) for seed in range(9)]
+    with opened(plan, devices=None) as restore:
+        expected = list(restore.stream(frames))
+    with opened(plan) as restore:
+        assert [type(lane.path).__name__ for lane in restore._lanes] == ["HostPath"] * 3
+        np.testing.assert_array_equal(list(restore.stream(frames)), expected)
+        assert sum(work.frames for work in restore.devices) == len(frames)
 
 
 class OnGpu:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import devices as scaling
 import numpy as np
 import pytest
 from command_line import run
@@ -97,3 +99,21 @@ def test_a_service_restores_on_all_devices_at_once(halving: Path, gpus: Gpus) ->
     shared = ServedModel(ModelSpec("m", halving), seats=2, batch=2, devices=[0, 1], halo=2)
     assert [one.engine.device.facts.index for one in shared.shared] == [0, 1]
     shared.close()
+
+
+def test_the_benchmark_of_scaling_measures_each_gpu_and_all(
+    halving: Path, gpus: Gpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ROUNDS": 2, "WARM_UP_FRAMES": 2, "FRAMES": 3}.items():
+        monkeypatch.setattr(scaling, name, value)
+    record = tmp_path / "devices.json"
+    options = ("--devices", "0,2", "--frame", "30x20", "--halo", "2", "--seconds", "0.05")
+    monkeypatch.setattr("sys.argv", ["devices.py", str(record), "--model", str(halving), *options])
+    scaling.main()
+    found = json.loads(record.read_text("utf-8"))
+    assert list(found["runs"]) == ["[0]", "[2]", "[0, 2]"]
+    alone, other, both = found["runs"].values()
+    assert [set(runs[1]["of_each"]) for runs in (alone, other, both)] == [{"0"}, {"2"}, {"0", "2"}]
+    rates = found["frames_per_second"]
+    assert found["gain"] == pytest.approx(2 * rates["[0, 2]"] / (rates["[0]"] + rates["[2]"]))
+    assert found["gpus"] == {"0": "Fake A", "2": "Fake C"}

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 from mirnet_edge.deadline import Deadline
 from mirnet_edge.engines.protocol import Engine, works_on_device
 from mirnet_edge.engines.shared import Continuity
-from mirnet_edge.errors import EngineError, placed
+from mirnet_edge.errors import EngineError, FrameError, placed
 from mirnet_edge.frame_path import (
     DeviceWork,
     FrameBuffers,
@@ -36,10 +36,21 @@ CUDA, CUDA_MANAGED = 2, 13
 
 
 def gpu_of(frame: object) -> int | None:
-    """The number of the GPU that an array lies on; None for one of the host, or that does not
-    say."""
+    """The number of the GPU that an array lies on; None for one of the host.
+
+    Raises:
+        FrameError: it lies on some GPU, and does not say on which: kernels of another one would
+            read what is not theirs, and the GPU be lost.
+    """
+    if isinstance(frame, np.ndarray):
+        return None
     told = getattr(frame, "__dlpack_device__", None)
-    if isinstance(frame, np.ndarray) or not callable(told):
+    if not callable(told):
+        if hasattr(frame, "__cuda_array_interface__"):
+            raise FrameError(
+                f"a {type(frame).__qualname__} does not say which GPU it is on, and there are "
+                "several; give an array with __dlpack_device__, or restore on one GPU"
+            )
         return None
     try:
         kind, index = told()
