@@ -70,14 +70,14 @@ def plot_image(figure: Any, alt: str) -> str:
     """A figure of matplotlib as an image."""
     file = io.BytesIO()
     figure.savefig(file, format="svg")
-    return f'<p><img src="{_uri("image/svg+xml", file)}" alt="{escape(alt)}"></p>'
+    return f'<p><img src="{data_uri("image/svg+xml", file)}" alt="{escape(alt)}"></p>'
 
 
 def picture_uri(pixels: NDArray[Any]) -> str:
     """(H, W) or (H, W, 3) uint8 as the source of an image, without loss."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return _uri("image/png", file)
+    return data_uri("image/png", file)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -89,5 +89,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
 
 
-def _uri(kind: str, file: io.BytesIO) -> str:
+def data_uri(kind: str, file: io.BytesIO) -> str:
+    """The content of a file, of that media type, as the source of an image."""
     return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
