@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from server_thread import served_by
 
 import mirnet_edge as me
@@ -99,6 +100,19 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
     return found
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.fixture
+def view(scene: Scene, tmp_path: Path) -> Iterator[LiveView]:
+    """Of the scene, once a frame was restored."""
+    with view_of(scene.source(), tmp_path) as view:
+        until(lambda: (pair := view.newest(timeout_s=1)) is not None and pair.is_restored)
+        yield view
 
 
 @contextlib.contextmanager

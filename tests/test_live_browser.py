@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_views import Scene, served, until, view_of
+from live_views import Scene, served, until
+from live_views import scene as scene
+from live_views import view as view
 from PIL import Image
 
 from mirnet_edge.engines.fake import FakeEngine
@@ -39,18 +41,6 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
         yield browser
         browser.close()
-
-
-@pytest.fixture
-def scene() -> Scene:
-    return Scene()
-
-
-@pytest.fixture
-def view(scene: Scene, tmp_path: Path) -> Iterator[LiveView]:
-    with view_of(scene.source(), tmp_path) as view:
-        until(lambda: (pair := view.newest(timeout_s=1)) is not None and pair.is_restored)
-        yield view
 
 
 @pytest.fixture

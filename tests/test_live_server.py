@@ -7,14 +7,15 @@ import struct
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from live_views import HEIGHT, WIDTH, Scene, served, until, view_of
+from live_views import HEIGHT, WIDTH, Scene, served, until
+from live_views import scene as scene
+from live_views import view as view
 from PIL import Image
 
 import mirnet_edge as me
@@ -34,18 +35,6 @@ from mirnet_edge.live.server import live_app
 
 TOKEN, GUARDED = "open-sesame", "ws://edge:8090/frames"
 LOCAL, FRAMES = "http://127.0.0.1:8090", "ws://127.0.0.1:8090/frames"
-
-
-@pytest.fixture
-def scene() -> Scene:
-    return Scene()
-
-
-@pytest.fixture
-def view(scene: Scene, tmp_path: Path) -> Iterator[LiveView]:
-    with view_of(scene.source(), tmp_path) as view:
-        until(lambda: (pair := view.newest(timeout_s=1)) is not None and pair.is_restored)
-        yield view
 
 
 @pytest.fixture
