@@ -90,7 +90,7 @@ def holed(content: bytes) -> bytes:
 def test_a_video_of_several_workers_is_that_of_one_process(
     damage: Callable[[bytes], bytes], tiny_onnx: Path, tmp_path: Path
 ) -> None:
-    source = make_video(tmp_path / "in.mkv", frames=30, audio=True, options=B_FRAMES)
+    source = make_video(tmp_path / "in.mkv", frames=30, size=(32, 40), audio=True, options=B_FRAMES)
     source.write_bytes(damage(source.read_bytes()))
     options = VideoOptions(part_frames=6)
     settings = FileSettings((str(tiny_onnx),), {"tile": 48, "halo": 4}, videos=options)
@@ -119,7 +119,7 @@ def test_a_video_of_several_workers_is_that_of_one_process(
 def test_parts_that_a_lost_worker_finished_are_not_made_again(
     tiny_onnx: Path, tmp_path: Path
 ) -> None:
-    job = Job(make_video(tmp_path / "in.mkv", frames=30), tmp_path / "out.mkv", None)
+    job = Job(make_video(tmp_path / "in.mkv", frames=30, size=(32, 40)), tmp_path / "out.mkv", None)
     settings = FileSettings((str(tiny_onnx),), videos=VideoOptions(part_frames=8))
     agenda = Agenda([job], lambda *_: None, lambda *told: pytest.fail(str(told)))
     worker = Worker(settings)

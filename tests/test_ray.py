@@ -39,7 +39,7 @@ def test_photos_and_a_video_are_those_of_one_process_though_a_worker_is_killed(
     pytest.importorskip("ray", reason="Ray is not installed")
     for number in range(12):
         save(f"{number:02}.png", noise(21, 34 + number, 3))
-    make_video(tmp_path / "v.mkv", frames=130, options={"preset": "ultrafast"})
+    make_video(tmp_path / "v.mkv", frames=130, size=(32, 32), options={"preset": "ultrafast"})
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert restore(".", "-o", "one/", *SETTINGS).code == 1
     before = processes()
