@@ -25,7 +25,8 @@ from mirnet_edge.cuda import device as cuda_device
 from mirnet_edge.cuda import native
 from mirnet_edge.cuda.driver import Driver
 
-LAUNCH_FAILED = 719
+LAUNCH_FAILED, CONTEXT = 719, 77
+"""The code of an error, and the handle of the first device's context, before those of others."""
 
 
 def coded(function: Callable[..., int]) -> Callable[..., int]:
@@ -62,20 +63,21 @@ class FakeNativeLibcuda(FakeLibcuda):
         return number
 
     def cuDevicePrimaryCtxRetain(self, context: Any, device: int) -> int:
-        return self._give(context, 77, self._code("cuDevicePrimaryCtxRetain", context=False))
+        code = self._code("cuDevicePrimaryCtxRetain", context=False)
+        return self._give(context, CONTEXT + device, code)
 
     def cuDevicePrimaryCtxRelease_v2(self, device: int) -> int:
-        self.gpu.detached.append(device)
+        self.machine.at(device).detached.append(device)
         return 0
 
     def cuCtxPushCurrent_v2(self, context: ctypes.c_void_p) -> int:
-        assert value(context) == 77
-        self.gpu.push(0)
+        self.machine.push(value(context) - CONTEXT)
         return 0
 
     def cuCtxPopCurrent_v2(self, context: Any) -> int:
-        self.gpu.pop()
-        return self._give(context, 77, 0)
+        popped = CONTEXT + self.machine.gpus.index(self.gpu)
+        self.machine.pop()
+        return self._give(context, popped, 0)
 
     @coded
     def cuStreamCreate(self, stream: Any, flags: int) -> int:
@@ -98,18 +100,19 @@ class FakeNativeLibcuda(FakeLibcuda):
     def cuEventCreate(self, event: Any, flags: int) -> int:
         if flags:
             return super().cuEventCreate(event, flags)
-        self.events[self._new(event)] = [None, None]
+        self.events[self._new(event)] = [None, None, None]
         return 0
 
     def cuEventRecord(self, event: ctypes.c_void_p, stream: ctypes.c_void_p) -> int:
         if (found := self.events.get(value(event))) is None:
             return super().cuEventRecord(event, stream)
-        found[:] = value(stream), None
+        gpu = self.gpu
+        found[:] = value(stream), None, gpu
 
         def reach() -> None:
-            found[1] = self.gpu.clock_ms
+            found[1] = gpu.clock_ms
 
-        self.gpu.queue(value(stream), reach)
+        gpu.queue(value(stream), reach)
         return 0
 
     def cuStreamWaitEvent(self, stream: ctypes.c_void_p, event: ctypes.c_void_p, flags: int) -> int:
@@ -119,9 +122,9 @@ class FakeNativeLibcuda(FakeLibcuda):
         return 0
 
     def cuEventSynchronize(self, event: ctypes.c_void_p) -> int:
-        stream, reached = self.events[value(event)]
+        stream, reached, gpu = self.events[value(event)]
         if stream is not None and reached is None:
-            self.gpu.drain(stream)
+            gpu.drain(stream)
         return 0
 
     def cuEventElapsedTime(self, time_ms: Any, start: Any, end: Any) -> int:
@@ -227,7 +230,12 @@ class FakeNativeLibcuda(FakeLibcuda):
         layout = self.formats[name]
         assert size == struct.calcsize(f"@{layout}"), "not all arguments"
         arguments = fake_cuda.host_arguments(layout, struct.unpack(f"@{layout}", packed))
-        self.gpu.queue(value(stream), lambda: host_kernels().launch(name, grid, block, *arguments))
+
+        def run() -> None:
+            with fake_cuda.KERNELS_RUN_ALONE:
+                host_kernels().launch(name, grid, block, *arguments)
+
+        self.gpu.queue(value(stream), run)
         return 0
 
 

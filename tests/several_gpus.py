@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fake_cuda
+import fake_native
 import fake_tensorrt
 import pytest
 from fake_gpu import FakeGpu, machine_of
@@ -17,11 +18,29 @@ from mirnet_edge.engines import gpu_there
 Gpus = list[FakeGpu]
 
 
+def three() -> Gpus:
+    """Of one machine."""
+    gpus = [FakeGpu(name=f"Fake {letter}") for letter in "ABC"]
+    machine_of(*gpus)
+    return gpus
+
+
+@pytest.fixture
+def native_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpus]:
+    """Where pycuda is missing, and ctypes calls the driver."""
+    gpus = three()
+    library = fake_native.install(monkeypatch, gpus[0])
+    monkeypatch.setattr(gpu_there, "start_driver", lambda: Driver(library))
+    fake_tensorrt.install(monkeypatch, gpus[0])
+    yield gpus
+    assert gpus[0].context_depth() == 0, "a context was left on the stack"
+
+
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpus]:
     """Three, and a TensorRT that knows them."""
-    gpus = [FakeGpu(name=f"Fake {letter}") for letter in "ABC"]
-    machine = fake_cuda.install(monkeypatch, machine_of(*gpus))
+    gpus = three()
+    machine = fake_cuda.install(monkeypatch, gpus[0])
     library = fake_cuda.FakeLibcuda(machine)
     monkeypatch.setattr(gpu_there, "start_driver", lambda: Driver(library))
     fake_tensorrt.install(monkeypatch, machine)

@@ -17,6 +17,7 @@ from frame_paths import our_threads
 from several_gpus import Gpus
 from several_gpus import gpus as gpus
 from several_gpus import halving as halving
+from several_gpus import native_gpus as native_gpus
 
 import mirnet_edge as me
 from mirnet_edge import engine_choice
@@ -64,6 +65,16 @@ def test_a_stream_is_in_order_what_one_device_makes_of_it(
         assert restore.engine is restore.engines[0]
     assert [held_of(gpu) for gpu in gpus] == [{}, {}, {}]
     assert not our_threads()
+
+
+def test_the_same_by_ctypes_where_pycuda_is_missing(tmp_path: Path, native_gpus: Gpus) -> None:
+    plan, frames = write_plan(tmp_path), frames_of(12)
+    with opened(plan, devices=None) as restore:
+        expected = list(restore.stream(frames))
+    with opened(plan) as restore:
+        np.testing.assert_array_equal(list(restore.stream(frames)), expected)
+        assert all(gpu.used_bytes() for gpu in native_gpus)
+    assert [gpu.used_bytes() for gpu in native_gpus] == [0, 0, 0]
 
 
 def test_all_devices_work_on_a_stream(halving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
