@@ -93,7 +93,7 @@ def test_every_kind_of_attention_is_seen() -> None:
     assert {context.place.scale for context in second.contexts} == {1, 2, 4}
     for context in second.contexts:
         assert context.values.mean() == pytest.approx(1, rel=1e-4)
-    assert str(second.pools[3].place) == "block 1, fusion at 1/2, turn 1"
+    assert str(second.pools[3].place) == "block 1.1, fusion at 1/2, turn 1"
 
 
 def test_half_of_a_mean() -> None:

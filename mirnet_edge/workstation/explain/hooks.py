@@ -51,8 +51,8 @@ class Place:
     scale: int
 
     def __str__(self) -> str:
-        where = f"{self.group}.{self.block}" if self.group > 1 else f"{self.block}"
-        return f"block {where}, {self.kind} at 1/{self.scale}, turn {self.turn}"
+        where = f"block {self.group}.{self.block}, {self.kind}"
+        return f"{where} at 1/{self.scale}, turn {self.turn}"
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,9 @@ def _head(found: Explanation) -> list[str]:
     return [table(rows), text(
         "One network and one picture: what follows is true of these two. dB are PSNR of the 8-bit "
         "range: 50 dB is a typical difference of 0.8 of 255, 60 dB of 0.25, beyond that nobody "
-        "sees it in 8 bits. Pixels are those of the restored picture."
+        "sees it in 8 bits. Pixels are those of the restored picture. Block 1.2 is the second "
+        "of the first group; at 1/4 is where four of them along each axis are one position; a "
+        "turn is one of the uses of a module that serves several times."
     )]  # fmt: skip
 
 
