@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import shutil
@@ -187,6 +188,20 @@ def test_what_is_looked_at_of_a_large_picture() -> None:
         assert affordable_side(me.create_model("mirnet")) == 96
     with pytest.raises(me.FrameError, match="6 planes in"):
         explain_model(me.create_model(replace(V2, in_channels=6, image_skip=False)), picture)
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    network = network_of(replace(V2, context=False))
+    with pytest.raises(me.TilingError, match="a tile of 96 holds all 96x64"):
+        explain_model(network, picture_of(64, 96), tile=96)
+    with torch.no_grad():
+        network.conv_out.weight.zero_()  # gives back what it is given, in tiles as whole
+    found = explain_model(network, picture_of(48, 64), halo=4)
+    assert found.tiles.own_db == math.inf
+    write_explanation(found, tmp_path / "page.html", "same")
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert "no difference at all from the whole" in text
+    assert " nan" not in text
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mirnet_edge.errors import FrameError
+from mirnet_edge.errors import FrameError, TilingError
 from mirnet_edge.facts import ModelFacts, SizeRule
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.frames.noise import unit_range
@@ -81,7 +81,7 @@ def explain_model(
 
     Raises:
         FrameError: the picture is too small, or not of the network's colours.
-        TilingError: no such tile.
+        TilingError: no such tile, or one that holds the whole picture.
     """
     colours = (network.config.in_channels, network.config.out_channels)
     if colours != (3, 3):
@@ -93,6 +93,12 @@ def explain_model(
     if tile is None:
         shorter = min(frame.after.shape[:2])
         tile = min(TILE_PX, SizeRule(network.facts.size_multiple).down(shorter // 2))
+    if tile >= max(frame.after.shape[:2]):
+        height, width = frame.after.shape[:2]
+        raise TilingError(
+            f"a tile of {tile} holds all {width}x{height} pixels that are looked at, so that there "
+            "is nothing to compare; take smaller tiles, or a larger side"
+        )
     vectors = [pool.vector for pool in frame.seen.pools]
     done, total = 0, steps_of(network, frame.seen.pools, tile, halo)
 

@@ -180,9 +180,11 @@ def _alone(found: Explanation) -> str:
     figure, plot = axes("PSNR against the whole, dB", "", (5.2, 0.8 + 0.24 * len(alone)))
     plot.barh([part.name for part in alone],
               [part.db if np.isfinite(part.db) else 0 for part in alone])  # fmt: skip
-    plot.axvline(found.tiles.shared_db, color="gray", linestyle=":")
-    plot.axvline(found.tiles.own_db, color="gray", linestyle="--")
-    plot.set_xlim(left=max(0, found.tiles.own_db - 10))
+    for db, line in ((found.tiles.shared_db, ":"), (found.tiles.own_db, "--")):
+        if np.isfinite(db):
+            plot.axvline(db, color="gray", linestyle=line)
+    if np.isfinite(found.tiles.own_db):  # else nothing differs
+        plot.set_xlim(left=max(0, found.tiles.own_db - 10))
     plot.set_title("dashed: all own; dotted: all the frame's", fontsize="small")
     return plot_image(figure, "what the means of each place cost")
 
