@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from contextlib import ExitStack
-from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "gpus": names,
         "state": gpu_state.facts(),
         "cores": usable_cores(),
-        "versions": {name: version(name) for name in ("mirnet-edge", "numpy")},
+        "versions": {
+            name: str(sys.modules[name].__version__)
+            for name in ("mirnet_edge", "numpy", "torch", "tensorrt")
+            if name in sys.modules
+        },
         "copy_ms": copies_ms(frames[0]),
         "runs": found,
         "frames_per_second": rates,
