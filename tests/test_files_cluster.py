@@ -3,6 +3,7 @@ becomes of those of lost workers."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,16 @@ def test_parts_that_wait_are_dropped_with_a_video_that_failed() -> None:
     run.agenda.lose(second, "killed")
     assert run.agenda.next() is None
     assert run.failed == {"a.mp4": "no space left"}
+
+
+def test_the_tasks_of_many_files_are_given_out_in_no_time() -> None:
+    run = Run(*(f"{number}.png" for number in range(20000)))
+    began_s = time.process_time()
+    while not run.agenda.is_done:
+        run.agenda.take(run.next(), Outcome(error="damaged") if run.agenda.done % 2 else Outcome())
+    # Looking at each file for each would take minutes.
+    assert time.process_time() - began_s < 20
+    assert (len(run.done), len(run.failed)) == (10000, 10000)
 
 
 # The crew

@@ -137,3 +137,18 @@ def test_parts_that_a_lost_worker_finished_are_not_made_again(
     record.unlink()
     run_in_any_order(agenda, worker, seed=0)
     assert job.target.is_file()
+
+
+def test_a_video_that_a_lost_worker_had_joined_is_done(tiny_onnx: Path, tmp_path: Path) -> None:
+    job = Job(make_video(tmp_path / "in.mkv", frames=12, size=(32, 40)), tmp_path / "out.mkv", None)
+    worker = Worker(FileSettings((str(tiny_onnx),), videos=VideoOptions(part_frames=8)))
+    plan = worker.run(Task(job, "plan")).plan
+    assert plan is not None
+    missing = worker.run(Task(job, "join", plan))
+    assert "0 of 2 parts are there" in missing.error
+    assert worker.run(Task(job, "parts", plan, range(2))).parts == "planned"
+    first = worker.run(Task(job, "join", plan))
+    again = worker.run(Task(job, "join", plan, tries=1))
+    assert first.error == again.error == ""
+    assert again.result == first.result
+    assert not list(tmp_path.glob(".*"))

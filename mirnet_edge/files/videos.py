@@ -126,6 +126,17 @@ def join_video(
 
     with _opened(job, settings, restorers, lambda run: Parts(job.target, run)) as (video, _):
         found = len(video.parts.finished)
+        options = settings.pictures
+        if found != len(plan) and options.keep and not options.overwrite and job.target.is_file():
+            # A worker that is lost had joined them, and died before it said so.
+            video.parts.remove()
+            facts, scale = video.reader.facts, video.scale
+            frames = sum(part.frames for part in plan)
+            return {
+                **{"width": scale * facts.width, "height": scale * facts.height, "frames": frames},
+                **{"resumed": 0, "lost": 0, "reasons": [], "nonfinite": 0},
+                **{"copied": [], "left_out": [], "frames_per_second": None},
+            }
         if found != len(plan):
             raise StreamError(
                 f"{job.target}: {found} of {len(plan)} parts are there; does another run restore "

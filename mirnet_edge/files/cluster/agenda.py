@@ -49,7 +49,11 @@ class Agenda:
     on_failure: Callable[[AnyJob, str], None]
     workers: int = 1
     _queue: deque[Task] = field(default_factory=deque, init=False)
+    # Counted, as a folder may hold a million of them.
     _files: dict[AnyJob, _File] = field(default_factory=dict, init=False)
+    _begun: set[AnyJob] = field(default_factory=set, init=False)
+    _running: int = field(default=0, init=False)
+    _ended: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         for job in self.jobs:
@@ -61,22 +65,20 @@ class Agenda:
     @property
     def is_done(self) -> bool:
         """Whether every file is restored, or has failed."""
-        return all(file.has_ended for file in self._files.values())
+        return self._ended == len(self._files)
 
     @property
     def done(self) -> float:
         """How many files are done, with the share of those that are begun."""
-        return sum(
-            1.0 if file.has_ended else file.parts / max(len(file.plan), 1)
-            for file in self._files.values()
-        )
+        begun = map(self._files.__getitem__, self._begun)
+        return self._ended + sum(file.parts / len(file.plan) for file in begun)
 
     @property
     def most_workers(self) -> int | None:
         """How many can be busy; None while a video may still become any number of tasks."""
         if any(task.kind == "plan" for task in self._queue):
             return None
-        return len(self._queue) + sum(file.running for file in self._files.values())
+        return len(self._queue) + self._running
 
     def next(self) -> Task | None:
         """A task to be done now; None while there is none."""
@@ -84,6 +86,7 @@ class Agenda:
             return None
         task = self._queue.popleft()
         self._files[task.job].running += 1
+        self._running += 1
         return task
 
     def take(self, task: Task, outcome: Outcome) -> None:
@@ -91,14 +94,13 @@ class Agenda:
         if outcome.is_lost:
             self.lose(task, outcome.error)
             return
-        job, file = task.job, self._files[task.job]
-        file.running -= 1
+        job, file = task.job, self._returned(task)
         if file.has_ended:
             return
         if outcome.error:
             self._fail(job, outcome.error)
         elif task.kind in ("whole", "anew", "join"):
-            file.has_ended = True
+            self._end(job)
             self.on_done(job, outcome.result)
         elif task.kind == "plan":
             self._begin_parts(job, outcome.plan)
@@ -107,8 +109,7 @@ class Agenda:
 
     def lose(self, task: Task, why: str) -> None:
         """Give the task of a lost worker to another one, if it did not lose several already."""
-        job, file = task.job, self._files[task.job]
-        file.running -= 1
+        job, file = task.job, self._returned(task)
         if file.has_ended:
             return
         if file.found != "planned":
@@ -126,6 +127,7 @@ class Agenda:
             self._queue.appendleft(Task(job, "whole"))
             return
         self._files[job].plan = plan
+        self._begun.add(job)
         step = max(1, min(MOST_PARTS, len(plan) // (SHARES * self.workers)))
         starts = range(0, len(plan), step)
         numbers = [range(start, min(start + step, len(plan))) for start in starts]
@@ -149,12 +151,25 @@ class Agenda:
         if not file.running:
             kind: Kind = "anew" if file.found == "guessed" else "whole"
             file.plan, file.parts, file.found = (), 0, "planned"
+            self._begun.discard(job)
             self._queue.appendleft(Task(job, kind))
 
+    def _returned(self, task: Task) -> _File:
+        file = self._files[task.job]
+        file.running -= 1
+        self._running -= 1
+        return file
+
     def _fail(self, job: AnyJob, why: str) -> None:
-        self._drop(job)
-        self._files[job].has_ended = True
+        if job in self._begun:
+            self._drop(job)
+        self._end(job)
         self.on_failure(job, why)
+
+    def _end(self, job: AnyJob) -> None:
+        self._files[job].has_ended = True
+        self._begun.discard(job)
+        self._ended += 1
 
     def _drop(self, job: AnyJob) -> None:
         self._queue = deque(task for task in self._queue if task.job != job)

@@ -40,9 +40,9 @@ def planned_parts(reader: VideoReader | LiveReader, settings: VideoSettings) -> 
 
 def parts_of_frames(shown: Sequence[int], every: int, part_frames: int) -> list[Part]:
     """Cut frames, by their PTS in rising order, of which each ``every``-th is kept."""
-    parts, seen = [], 0
-    for begin in range(0, -(-len(shown) // every), part_frames):
-        kept = shown[::every][begin : begin + part_frames]
+    parts, seen, all_kept = [], 0, shown[::every]
+    for begin in range(0, len(all_kept), part_frames):
+        kept = all_kept[begin : begin + part_frames]
         # A part ends with its last frame; one that is not full, with all that there is.
         end = (begin + part_frames - 1) * every + 1 if len(kept) == part_frames else len(shown)
         part = Part(
