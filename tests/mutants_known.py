@@ -174,6 +174,11 @@ NAMED: tuple[tuple[str, str, str, str], ...] = (
 REASONS: dict[tuple[str, str], str] = {
     ("_arguments.py", "_fits: return False -> return None"): "asked for its truth alone",
     (
+        "pooling/vectors.py",
+        "Weights.of: return cls(sides[0].reshape(1, 1, -1, 1), sides[1].reshape(1, 1, 1, -1), "
+        "area) -> return cls(sides[0].reshape(1, 1, -1, 1), sides[1].reshape(1, 1, 1, -2), area)",
+    ): "numpy takes any negative number so",
+    (
         "tiling/choice.py",
         "auto_tile: steps = SizeRule(facts.size_rule.up(AUTO_STEP_PX), 0) -> steps = "
         "SizeRule(facts.size_rule.up(AUTO_STEP_PX), 1)",

@@ -79,3 +79,18 @@ def test_a_frame_that_is_lower_than_its_halo(frame: tuple[int, int], halo: int, 
         assert tile is not None
         cover = Tiling(tile, halo, blend, rule.multiple, rule.least).cover(*frame)
         assert len(cover) > 1 or max(frame) <= max(tile)
+
+
+def test_a_tile_of_just_the_most_pixels_will_do() -> None:
+    rule = SizeRule(4, 8)
+    assert even_tile((256, 512), 256 * 512, 16, 0, rule) == (256, 512)
+    found = even_tile((256, 512), 256 * 512 - 1, 16, 0, rule)
+    assert found is not None
+    assert found != (256, 512)
+
+
+def test_a_tile_keeps_its_least_side_beside_halo_and_blend() -> None:
+    """Of 64x470 a tile of 64x132 would fit, with 116 pixels of its own."""
+    rule = SizeRule(4, 8)
+    assert even_side(470, 4, 4, 8, rule) == 132 < LEAST_SIDE_PX + 2 * 4 + 8
+    assert even_tile((64, 470), 96 * 96, 4, 8, rule) is None
