@@ -179,6 +179,11 @@ REASONS: dict[tuple[str, str], str] = {
         "area) -> return cls(sides[0].reshape(1, 1, -1, 1), sides[1].reshape(1, 1, 1, -2), area)",
     ): "numpy takes any negative number so",
     (
+        "pooling/vectors.py",
+        "Weights.of: return cls(sides[0].reshape(1, 1, -1, 1), sides[1].reshape(1, 1, 1, -1), "
+        "area) -> return cls(sides[0].reshape(1, 1, -2, 1), sides[1].reshape(1, 1, 1, -1), area)",
+    ): "numpy takes any negative number so",
+    (
         "tiling/choice.py",
         "auto_tile: steps = SizeRule(facts.size_rule.up(AUTO_STEP_PX), 0) -> steps = "
         "SizeRule(facts.size_rule.up(AUTO_STEP_PX), 1)",

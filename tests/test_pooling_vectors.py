@@ -29,6 +29,12 @@ def test_partials_of_softmax_means_add_up_as_one_softmax(count: int, seed: int) 
     assert Statistics.of(partials).vectors[0].item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("mass", [-900.0, 900.0])
+def test_masses_may_be_beyond_what_an_exponential_holds(mass: float) -> None:
+    tiles = [Partial((np.full((1, 1, 1, 1), value, np.float32),), (mass,), 9) for value in (1, 3)]
+    assert Statistics.of(tiles).vectors[0].item() == 2
+
+
 def test_statistics_have_a_distance_and_points_between() -> None:
     a = Statistics((np.float32([1, 2]).reshape(1, 2, 1, 1), np.zeros((1, 1, 1, 1), np.float32)))
     b = Statistics((np.float32([1, 4]).reshape(1, 2, 1, 1), np.zeros((1, 1, 1, 1), np.float32)))
