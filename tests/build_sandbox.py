@@ -32,7 +32,7 @@ ORIN = {"name": "Orin", "compute_capability": "8.7", "memory_bytes": 2**35, "int
 
 
 class Sandbox:
-    """Builds ``net.onnx`` to ``net.engine`` in a folder.
+    """Builds ``net.onnx`` to ``net.engine`` in a folder; what an earlier one made of it stays.
 
     Args:
         own_process: whether the fake builds in a process of its own, as the real one does; without,
@@ -50,14 +50,17 @@ class Sandbox:
         self.onnx, self.engine = folder / "net.onnx", folder / "net.engine"
         self.on_event: Callable[[str], object] = str
         self.events: list[tuple[str, int, int]] = []
-        proto = exported_network()
-        facts = ModelFacts(task="test", size_multiple=4, min_size_px=8)
-        onnx.helper.set_model_props(proto, facts.to_metadata())
-        onnx.save(proto, self.onnx)
+        if not self.onnx.exists():
+            proto = exported_network()
+            facts = ModelFacts(task="test", size_multiple=4, min_size_px=8)
+            onnx.helper.set_model_props(proto, facts.to_metadata())
+            onnx.save(proto, self.onnx)
         if own_process:
             shim = folder / "shim"
-            shim.mkdir()
-            monkeypatch.syspath_prepend(str(fake_builder.write_shim(shim)))
+            if not shim.exists():
+                shim.mkdir()
+                fake_builder.write_shim(shim)
+            monkeypatch.syspath_prepend(str(shim))
         else:
             monkeypatch.setattr(build_process, "run_build", build_here)
         self._own_process = own_process
