@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from tiny_edge import DENOISER
 from torch import Tensor
 
 from mirnet_edge.frames.noise_estimator import CROP_PX, WEIGHTS, NoiseEstimator, load_estimator
-from mirnet_edge.workstation.noise_level import train
+from mirnet_edge.workstation import noise_level
 
 
 @pytest.fixture
@@ -49,9 +50,13 @@ class Brightest(torch.nn.Module):
         return given[:, 3:].expand(-1, 3, -1, -1)
 
 
-def test_through_a_denoiser_the_level_is_what_serves_it(photo_folder: Path) -> None:
+def test_through_a_denoiser_the_level_is_what_serves_it(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(step=0.05)  # so that as many steps are taken wherever it runs
+    monkeypatch.setattr(noise_level.time, "monotonic", lambda: next(clock))
     initial = load_estimator(WEIGHTS).weights
-    net = train(
+    net = noise_level.train(
         [photo_folder],
         denoiser=cast(Any, Brightest()),
         initial=initial,
