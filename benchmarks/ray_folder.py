@@ -1,8 +1,7 @@
 """A folder of photos on a Ray cluster of this machine, beside one process: how fast, and what
-becomes of it where workers are killed and a node is added. Some minutes; `docs/cluster.md` has what
-came of it.
+becomes of it where workers are killed and a node is added. Some minutes.
 
-    python benchmarks/ray_folder.py --photos 200 --kills 10
+    python benchmarks/ray_folder.py benchmarks/results/ray.json
 
 Two workers of one thread stand beside one process of two. The rate is between the first and the
 last file, without what is done once: a cluster takes seconds to start.
@@ -20,15 +19,19 @@ import threading
 import time
 from collections.abc import Callable
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import psutil
 
+from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import PHOTO
 from mirnet_edge.frames.images import read_image, write_image
+from mirnet_edge.system import cpu_name, usable_cores
 
 COMMAND = [sys.executable, "-m", "mirnet_edge", "restore"]
 SETTINGS = ["--tile", "128", "--json"]
@@ -131,34 +134,60 @@ def node_added(photos: Path, output: Path, count: int) -> dict[str, Any]:
     }
 
 
+def rates(folder: Path, side: int, photos: Path, repeats: int) -> dict[str, Any]:
+    """Both ways by turns, so that what else this machine does weighs on both."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    ways = {"one process": ["--threads", "2"], "two workers": ["--ray", "local", "--workers", "2"]}
+    for number in range(repeats):
+        for way, more in ways.items():
+            output = folder / f"{way} {side} {number}"
+            found.setdefault(way, []).append(run([str(photos), "-o", f"{output}/", *more]))
+            print(side, way, json.dumps(found[way][-1]), flush=True)
+    expected, *others = (
+        hashes(folder / f"{way} {side} {number}") for way in ways for number in range(repeats)
+    )
+    return {
+        "side": side,
+        "ways": {
+            way: {key: median(one[key] for one in runs) for key in ("files_per_s", "all_s")}
+            for way, runs in found.items()
+        },
+        "same_files": all(other == expected for other in others),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("record", type=Path)
     parser.add_argument("--photos", type=int, default=200)
-    parser.add_argument("--side", type=int, default=128, help="of the photos, in pixels")
+    parser.add_argument("--sides", type=int, nargs="+", default=[128, 256], help="in pixels")
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=2, help="of the runs that are timed")
+    parser.add_argument("--repeats", type=int, default=3, help="of the runs that are timed")
     arguments = parser.parse_args()
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        photos = folder / "photos"
-        make_photos(photos, arguments.photos, arguments.side)
-        here = ["--threads", "2"]
-        there = ["--ray", "local", "--workers", "2"]
-        best: dict[str, dict[str, Any]] = {}
-        # By turns, so that what else this machine does weighs on both.
-        for number in range(arguments.repeats):
-            for kind, more in (("one process", here), ("two workers", there)):
-                found = run([str(photos), "-o", f"{folder / kind}{number}/", *more])
-                print(kind, json.dumps(found), flush=True)
-                best[kind] = max(best.get(kind, found), found, key=lambda one: one["files_per_s"])
-        expected = hashes(folder / "one process0")
-        rates = [best[kind]["files_per_s"] for kind in ("two workers", "one process")]
-        print("rate of two workers to one process:", round(rates[0] / rates[1], 3))
-        print("same files:", hashes(folder / "two workers0") == expected, flush=True)
-        found = killed(photos, folder / "killed", arguments.kills, arguments.photos)
-        print("killed", json.dumps(found), "same files:", hashes(folder / "killed") == expected)
-        found = node_added(photos, folder / "added", arguments.photos)
-        print("added", json.dumps(found), "same files:", hashes(folder / "added") == expected)
+        folder, timed = Path(name), []
+        for side in arguments.sides:
+            photos = folder / f"photos {side}"
+            make_photos(photos, arguments.photos, side)
+            timed.append(rates(folder, side, photos, arguments.repeats))
+        expected = hashes(folder / f"one process {side} 0")
+        lost = killed(photos, folder / "killed", arguments.kills, arguments.photos)
+        lost["same_files"] = hashes(folder / "killed") == expected
+        added = node_added(photos, folder / "added", arguments.photos)
+        added["same_files"] = hashes(folder / "added") == expected
+    written = {
+        "cpu": cpu_name(),
+        "usable_cores": usable_cores(),
+        "versions": {package: version(package) for package in ("ray", "onnxruntime")},
+        "photos": arguments.photos,
+        "runs": arguments.repeats,
+        "rates": timed,
+        "killed": lost,
+        "added": added,
+    }
+    print(json.dumps(written, indent=1))
+    with atomic_path(arguments.record) as temporary:
+        temporary.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ AROUND = {
     "FakeEngine": "an engine that does nothing, to RGB and back in NumPy",
 }
 GSTREAMER, LIVE = RESULTS / "gstreamer.json", RESULTS / "live.json"
+RAY = RESULTS / "ray.json"
 PORTABLE = RESULTS / "portable.json"
 CPU = RESULTS / "cpu.json"
 
@@ -252,6 +253,34 @@ def live_table() -> str:
     return markdown(rows) + where + "\n"
 
 
+def ray_table() -> str:
+    """Files a second on a cluster of one machine, and what became of lost workers."""
+    record = json.loads(RAY.read_text(encoding="utf-8"))
+    ways = list(record["rates"][0]["ways"])
+    rows = [["photos of", *(f"{way}, files/s" for way in ways), *(f"{way}, all" for way in ways)]]
+    for rate in record["rates"]:
+        told = [rate["ways"][way] for way in ways]
+        rows.append([
+            f"{rate['side']} pixels",
+            *(f"{each['files_per_s']:.1f}" for each in told),
+            *(f"{each['all_s']:.1f} s" for each in told),
+        ])  # fmt: skip
+    lost, added = record["killed"], record["added"]
+    files = [*(rate["same_files"] for rate in record["rates"])]
+    files += [lost["same_files"], added["same_files"]]
+    where = (
+        f"\nMedians of {record['runs']} runs of {record['photos']} photos; one process has two "
+        "threads, each worker one; the rate is between the first file and the last, *all* the "
+        f"whole command. With {lost['killed']} workers killed on the way "
+        f"{lost['summary']['restored']} were restored, {lost['twice']} of them twice; with a node "
+        f"added, {added['workers_before']} worker became {added['workers_after']}. Files are "
+        f"{'the same, byte for byte, in all runs' if all(files) else '**not** the same'}. "
+        f"{record['cpu']}, {record['usable_cores']} cores, Ray {record['versions']['ray']}. "
+        "Record: `benchmarks/results/ray.json`."
+    )
+    return markdown(rows) + where + "\n"
+
+
 TABLES = {
     "summary": summary_table,
     "presets": presets_table,
@@ -261,6 +290,7 @@ TABLES = {
     "video": video_table,
     "gstreamer": gstreamer_table,
     "live": live_table,
+    "ray": ray_table,
     "gpu": gpu_table,
     "compared": compared_tables,
     **FLEET_TABLES,
