@@ -122,20 +122,6 @@ def train(
     optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=True, capturable=on_gpu)
     loss = torch.zeros((), device=place)
 
-    def of_level(found: Tensor, drawn: Batch) -> Tensor:
-        # Not what the network is told, which is off on purpose.
-        true = noise_of(drawn.given[:, :3], drawn.target)[:, 0, 0, 0] * (255 / NOISE_UNIT)
-        return ((found + NEAR) / (true + NEAR)).log().abs().mean()
-
-    def of_picture(found: Tensor, drawn: Batch) -> Tensor:
-        assert denoiser is not None
-        told = found[:, None, None, None] * (NOISE_UNIT / 255)
-        with torch.autocast(place.type, torch.bfloat16, enabled=on_gpu):
-            restored = denoiser(with_level(drawn.given[:, :3], told))
-        squares = (restored.float().clamp(0, 1) - drawn.target).square().mean((1, 2, 3))
-        error: Tensor = (squares + UNHARMED).log().mean()
-        return error
-
     def step(loss_of: Callable[[Tensor, Batch], Tensor]) -> None:
         drawn = task.degrade(sampler.draw(batch, CROP_PX, generator), generator)
         error = loss_of(net(drawn.given[:, :3]), drawn)
@@ -144,10 +130,10 @@ def train(
         optimizer.step()
         loss.copy_(error.detach())
 
-    stages = [Captured(partial(step, of_level), stream, generator)]
+    stages = [Captured(partial(step, _error_of_level), stream, generator)]
     if denoiser is not None:
-        denoiser = denoiser.to(place).eval().requires_grad_(False)
-        stages.append(Captured(partial(step, of_picture), stream, generator))
+        through = partial(_error_of_picture, denoiser.to(place).eval().requires_grad_(False))
+        stages.append(Captured(partial(step, through), stream, generator))
     started = told = time.monotonic()
     count = 0
     with torch.cuda.stream(stream):
@@ -162,3 +148,20 @@ def train(
                     told = time.monotonic()
                     report(done, value)
     return net.eval()
+
+
+def _error_of_level(found: Tensor, drawn: Batch) -> Tensor:
+    """How far levels are from the RMS, as a share of it."""
+    # Not what the network is told, which is off on purpose.
+    true = noise_of(drawn.given[:, :3], drawn.target)[:, 0, 0, 0] * (255 / NOISE_UNIT)
+    return ((found + NEAR) / (true + NEAR)).log().abs().mean()
+
+
+def _error_of_picture(denoiser: nn.Module, found: Tensor, drawn: Batch) -> Tensor:
+    """How far a denoiser that is told the levels remains from the clean crops."""
+    told = found[:, None, None, None] * (NOISE_UNIT / 255)
+    with torch.autocast(found.device.type, torch.bfloat16, enabled=found.is_cuda):
+        restored = denoiser(with_level(drawn.given[:, :3], told))
+    squares = (restored.float().clamp(0, 1) - drawn.target).square().mean((1, 2, 3))
+    error: Tensor = (squares + UNHARMED).log().mean()
+    return error
