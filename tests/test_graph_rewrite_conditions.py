@@ -98,6 +98,51 @@ def test_a_1x1_convolution_with_a_border(nodes: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "corners", "scales", "passes"),
+    [
+        ("linear", "half_pixel", "twice", {"convolutions_before_upsampling": 1}),
+        ("nearest", "half_pixel", "twice", {}),
+        ("linear", "align_corners", "twice", {}),
+        ("linear", "half_pixel", "thrice", {}),
+    ],
+    ids=["as in the network", "nearest", "corners aligned", "three times"],
+)
+def test_only_bilinear_doubling_changes_places(
+    mode: str, corners: str, scales: str, passes: dict[str, int]
+) -> None:
+    nodes = f"""
+        a = Resize <mode = "{mode}", coordinate_transformation_mode = "{corners}">
+            (input, , {scales})
+        output = Conv <kernel_shape = [1,1]> (a, w)"""
+    thrice = ", float[4] thrice = {1.0, 1.0, 3.0, 3.0}"
+    assert changes_of(graph("1,4,8,12", nodes, thrice, w=(4, 4, 1, 1))) == passes
+
+
+@pytest.mark.parametrize(
+    ("reader", "applies"), [("b", True), ("a", False)], ids=["read once", "read by others too"]
+)
+def test_downsampling_twice(reader: str, applies: bool) -> None:
+    """Merged, a convolution that others read would be computed twice."""
+    nodes = f"""
+        a = Conv <kernel_shape = [2,2], strides = [2,2]> (input, v)
+        b = Conv <kernel_shape = [2,2], strides = [2,2]> (a, w)
+        m = ReduceMean <axes = [2,3]> ({reader})
+        output = Add (b, m)"""
+    proto = graph("1,4,16,24", nodes, v=(4, 4, 2, 2), w=(4, 4, 2, 2))
+    assert ("strided_convolutions" in changes_of(proto)) == applies
+
+
+@pytest.mark.parametrize(
+    ("size", "passes"),
+    [("64,72", {"staged_means": 1}), ("64,67", {}), ("67,64", {})],
+    ids=["blocks", "prime width", "prime height"],
+)
+def test_a_side_that_is_a_prime_number_has_no_blocks(size: str, passes: dict[str, int]) -> None:
+    nodes = "a = Relu (input) m = ReduceMean <axes = [2,3]> (a) output = Add (m, input)"
+    assert changes_of(graph(f"1,4,{size}", nodes)) == passes
+
+
+@pytest.mark.parametrize(
     "pool",
     [
         "AveragePool <kernel_shape = [2,2], strides = [2,2], ceil_mode = 1>",
@@ -115,13 +160,14 @@ STACKED = """
     m = ReduceMean <axes = [2,3]> (input) n = Mul (m, m)
     m5 = Unsqueeze (m, {axis}) n5 = Unsqueeze (n, {axis})
     both = Concat <axis = {concat}> (m5, n5)
-    [softmax] gates = Softmax <axis = 1> (both)
+    [softmax] gates = Softmax <axis = {over}> (both)
     s0 = Slice (gates, {first}, {axis}) s1 = Slice (gates, {second}, {axis})
     g0 = Squeeze (s0, {axis}) g1 = Squeeze (s1, {axis})
     x0 = Mul (g0, input) x1 = Mul (g1, {other})
     output = Add (x0, x1)"""
 STREAMS = {
-    "axis": "one", "concat": "1", "first": "zero, one", "second": "one, large", "other": "input",
+    "axis": "one", "concat": "1", "over": "1", "first": "zero, one", "second": "one, large",
+    "other": "input",
 }  # fmt: skip
 
 
@@ -132,8 +178,15 @@ STREAMS = {
         ({"first": "last, large", "second": "zero, one"}, False),
         ({"other": "g1"}, True),
         ({"concat": "2", "axis": "two", "first": "zero, one"}, False),
+        ({"over": "2"}, False),
     ],
-    ids=["as fused", "sliced from the end", "a gate times itself", "stacked behind the channels"],
+    ids=[
+        "as fused",
+        "sliced from the end",
+        "a gate times itself",
+        "stacked behind the channels",
+        "softmax over the channels",
+    ],
 )
 def test_gates_of_two_streams(changed: dict[str, str], applies: bool) -> None:
     proto = graph("1,4,8,12", STACKED.format(**{**STREAMS, **changed}))
@@ -157,6 +210,17 @@ def test_the_tail_of_an_attention_unit(features: str, axis: int, applies: bool) 
     channels = 4 if axis == 2 else 5 if features == "gray" else 8
     proto = graph("1,4,8,12", nodes, w=(5, channels, 1, 1))
     assert ("attention_tails" in changes_of(proto)) == applies
+
+
+def test_two_gates_of_channels_are_no_attention_unit() -> None:
+    """A gate that differs from channel to channel does not commute with what mixes them."""
+    nodes = """
+        mean = ReduceMean <axes = [2,3]> (input)
+        one_gate = Sigmoid (mean) other_gate = Tanh (mean)
+        a = Mul (input, one_gate) b = Mul (input, other_gate)
+        c = Concat <axis = 1> (a, b)
+        output = Conv <kernel_shape = [1,1]> (c, w)"""
+    assert "attention_tails" not in changes_of(graph("1,4,8,12", nodes, w=(4, 8, 1, 1)))
 
 
 @pytest.mark.parametrize(
