@@ -31,6 +31,7 @@ import mirnet_edge as me
 from mirnet_edge._files import atomic_path
 from mirnet_edge.engines.torch_engine import TorchEngine
 from mirnet_edge.frame_path import Timings
+from mirnet_edge.system import cpu_name
 from mirnet_edge.workstation.arithmetic import multiply_accumulates
 from mirnet_edge.workstation.protocols import Denoising, Pairs, Protocol, SuperResolution
 from mirnet_edge.workstation.sets import LEVELS, data_of, equalized, lifted
@@ -324,8 +325,9 @@ def measure(
 ) -> None:
     """Measure all that is there, and write RECORD."""
     torch.backends.cudnn.allow_tf32 = False  # PSNR is of FP32, on any machine
+    cpu = f"{cpu_name()}, {torch.get_num_threads()} threads"
     content: dict[str, Any] = {
-        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name(),
+        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else cpu,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "systems": [],
         "figures": [],
@@ -357,12 +359,6 @@ def measure(
         with me.Restorer(TorchEngine(ours, device), tile=None) as restorer:
             keep(figures(name, restorer, sets, every, is_ours=True), None)
         keep(iter(()), described(name, ours, ours.facts.in_planes, device))
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
 @main.command()
