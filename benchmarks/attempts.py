@@ -1,10 +1,10 @@
 """What makes an engine of a whole frame faster: each attempt built, timed in turns, and compared.
 
 python benchmarks/attempts.py FOLDER [--include DIR] [--minutes N] [--only NAME ...]
-                              [--model MODEL] [--shape BATCHxHEIGHTxWIDTH]
+                              [--model MODEL] [--shape BATCHxHEIGHTxWIDTH] [--gpus N ...]
 
 Builds our plugins (against TensorRT's headers in DIR), then one engine an attempt, each in a
-process of its own, on as many GPUs as there are, in the order of `ATTEMPTS` until the time is over.
+process of its own, on each of the GPUs, in the order of `ATTEMPTS` until the time is over.
 Then all engines run in turns on the first GPU, some runs of each in a round, so that clocks and
 temperature are the same for all; each is compared with ONNX Runtime in FP32 on the CPU. FOLDER gets
 `attempts.json`, and of each engine its layers with their times. An attempt that fails is a row that
@@ -226,10 +226,15 @@ def layers_of(folder: Path, name: str, times_ms: dict[str, float]) -> dict[str, 
     return {"kinds": {kind: [len(ms), round(sum(ms), 3)] for kind, ms in ranked}}
 
 
-def child(*arguments: str, limit_s: float, gpu: int = 0) -> str:
+def visible(gpu: str) -> dict[str, str]:
+    """What makes a process see one GPU, in the order of nvidia-smi."""
+    return {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def child(*arguments: str, limit_s: float, gpu: str) -> str:
     """Run this file in a process of its own; what went wrong, "" for nothing."""
     limits: dict[str, Any] = {"timeout": max(limit_s, 1), "capture_output": True, "text": True}
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
+    environment = {**os.environ, **visible(gpu)}
     try:
         command = [sys.executable, __file__, *arguments]
         done = subprocess.run(command, env=environment, **limits)
@@ -245,7 +250,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--model", default="edge-s-denoise")
     parser.add_argument("--shape", default=FRAME)
-    parser.add_argument("--gpus", type=int, default=gpu_state.count())
+    parser.add_argument("--gpus", nargs="+", default=["0"], help="as CUDA_VISIBLE_DEVICES has them")
     parser.add_argument("--only", nargs="+", choices=[*ATTEMPTS], default=[*ATTEMPTS])
     parser.add_argument("--step", choices=["prepare", "build", "measure"])
     given = parser.parse_args()
@@ -270,7 +275,7 @@ def run(
     include: Path | None,
     names: list[str],
     limit_s: float,
-    gpus: int,
+    gpus: list[str],
 ) -> None:
     """Prepare, build while there is time, measure, print."""
     import tensorrt as trt
@@ -278,6 +283,7 @@ def run(
     from mirnet_edge.build.target import find_target
 
     began = time.monotonic()
+    os.environ.update(visible(gpus[0]))
     target = find_target()
     code = target.device["compute_capability"].replace(".", "")
     arguments = (str(folder), *asked, "--step")
@@ -287,7 +293,7 @@ def run(
     print(f"plugins after {time.monotonic() - began:.0f} s", flush=True)
     waiting, errors = list(names), {}
 
-    def build_in_turn(gpu: int) -> None:
+    def build_in_turn(gpu: str) -> None:
         while waiting:
             name = waiting.pop(0)
             left = limit_s - (time.monotonic() - began)
@@ -298,12 +304,12 @@ def run(
             said = f"{name}: {errors[name] or 'built'} after {time.monotonic() - began:.0f} s"
             print(said, flush=True)
 
-    with ThreadPoolExecutor(gpus) as pool:
-        list(pool.map(build_in_turn, range(gpus)))
+    with ThreadPoolExecutor(len(gpus)) as pool:
+        list(pool.map(build_in_turn, gpus))
     built = [name for name in names if not errors[name]]
     rows = [{"name": name, "error": errors[name]} for name in names if errors[name]]
     preparing.wait()
-    error = child(str(folder), "--step", "measure", "--only", *built, limit_s=240)
+    error = child(str(folder), "--step", "measure", "--only", *built, limit_s=240, gpu=gpus[0])
     if error:
         rows.append({"name": "measure", "error": error})
     else:

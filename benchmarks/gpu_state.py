@@ -35,15 +35,6 @@ def facts() -> dict[str, str]:
     return _read(FACTS, done.stdout)
 
 
-def count() -> int:
-    """How many GPUs there are; 1 where nothing tells."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return 1
-    return max(1, done.stdout.count("GPU "))
-
-
 def under_load(step: Callable[[], object]) -> dict[str, str]:
     """Clocks, power and temperature while ``step`` is run again and again."""
     try:

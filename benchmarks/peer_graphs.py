@@ -32,7 +32,9 @@ ORT_PROVIDERS = {
 def forms(peer: str) -> dict[str, Open]:
     """Of the peer."""
     if peer == "ours":
-        return {f"fp16 level {level}": partial(ours, level) for level in LEVELS}
+        # Alike but for the plugins, which must pay at level 1 to be worth a search.
+        plugins = {"fp16 level 1, plugins": partial(ours, 1, plugins=True)}
+        return plugins | {f"fp16 level {level}": partial(ours, level) for level in LEVELS}
     if peer == "tensorrt":
         return {f"fp16 level {level}": partial(plain_tensorrt, level) for level in LEVELS}
     if peer == "portable":
@@ -49,18 +51,19 @@ def engine_path(case: Case, kind: str) -> Path:
     return folder / f"{case.network}.{kind}.{'x'.join(map(str, case.shape))}.engine"
 
 
-def ours(level: int, case: Case, stack: ExitStack) -> Form:
+def ours(level: int, case: Case, stack: ExitStack, *, plugins: bool = False) -> Form:
     """As ``mirnet-edge build`` makes it and `Restorer` runs it."""
     import mirnet_edge as me
 
     batch, *tile = case.shape
-    path = engine_path(case, f"ours-{level}")
+    path = engine_path(case, f"ours-{level}{'-plugins' * plugins}")
     card = me.build_engine(
         graph_of(case.folder, case.network),
         path,
         tile=(tile[0], tile[1]),
         batch=batch,
         optimization_level=level,
+        plugins=plugins,
     )
     said: dict[str, Any] = {
         "layers": len(card.layers),
