@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -80,8 +79,6 @@ def _fits(value: object, kind: Any) -> bool:
         return any(_fits(value, one) for one in inner)
     if origin is Literal:
         return isinstance(value, str) and value in inner
-    if kind is None or kind is type(None):
-        return value is None
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
@@ -91,11 +88,7 @@ def _fits(value: object, kind: Any) -> bool:
     if wanted in (int, float):
         number = Integral if wanted is int else Real
         return isinstance(value, number) and not isinstance(value, bool)
-    if wanted is os.PathLike:
-        return isinstance(value, os.PathLike)
-    if not isinstance(wanted, type) or wanted is object:
-        return True
     try:
         return isinstance(value, wanted)
-    except TypeError:  # a protocol that cannot be asked
+    except TypeError:  # no class, or a protocol that cannot be asked
         return True

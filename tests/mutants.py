@@ -38,7 +38,6 @@ from mutants_made import ROOT, Mutant, drawn_mutants, exchange, named_mutants
 LEAST_LIMIT_S, SLOWER = 5.0, 6
 """A run is given these seconds, and so many times what its tests took without a mutant."""
 STUCK_S = 20.0
-MOST_S = 20.0
 CAUGHT, LIVED, ENDLESS = "caught", "lived", "endless"
 UNREACHED, BROKEN = "not reached", "could not be tried"
 
@@ -59,9 +58,10 @@ class Hunt:
         for module in dict.fromkeys(mutant.module for mutant in self._mutants):
             names = TESTS[module].split()
             items = [item for item in session.items if item.path.name in names]
-            watch = _Watch(ROOT / "mirnet_edge" / module, self._folder / "watched.json")
+            watched = self._folder / "watched.json"
+            watch = _Watch(ROOT / "mirnet_edge" / module, watched, self._dear_s)
             self._forked(lambda items=items, watch=watch: watch.run(items), 1e9)  # type: ignore[misc]
-            known = json.loads((self._folder / "watched.json").read_text("utf-8"))
+            known = json.loads(watched.read_text("utf-8"))
             for name in known["failed"]:
                 print(f"{module}: fails, or is too dear, without any mutant: {name}", flush=True)
             for mutant in (mutant for mutant in self._mutants if mutant.module == module):
@@ -139,8 +139,8 @@ class _Dear(Exception):
 class _Watch:
     """How long each test takes, and which lines of a module it reaches."""
 
-    def __init__(self, module: Path, told: Path) -> None:
-        self._module, self._told = module, told
+    def __init__(self, module: Path, told: Path, dear_s: float) -> None:
+        self._module, self._told, self._dear_s = module, told, dear_s
 
     def run(self, items: list[Any]) -> int:
         """In a forked process: run tests, and write down what was seen."""
@@ -156,11 +156,11 @@ class _Watch:
         for item, after in zip_longest(items, items[1:]):
             watch.switch_context(item.nodeid)
             began_s, failures = time.process_time(), item.session.testsfailed
-            signal.setitimer(signal.ITIMER_PROF, MOST_S)
+            signal.setitimer(signal.ITIMER_PROF, self._dear_s)
             with suppress(_Dear):
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            if item.session.testsfailed > failures or time.process_time() - began_s > MOST_S:
+            if item.session.testsfailed > failures or time.process_time() - began_s > self._dear_s:
                 failed.append(item.nodeid)
             else:
                 times[item.nodeid] = time.process_time() - began_s

@@ -25,7 +25,7 @@ def asked(
     mode: Literal["a", "b"] = "a",
     names: tuple[str, ...] = (),
     pixels: NDArray[Any] | None = None,
-    anything: object = None,
+    anything: Any = None,
     fails: type[Exception] | None = TypeError,
 ) -> str:
     """Fail, unless told otherwise."""
@@ -40,6 +40,7 @@ def asked(
         ({"path": 7}, r"asked: path=7; need str \| os\.PathLike\[str\]"),
         ({"path": "x", "count": "3"}, "asked: count='3'; need int"),
         ({"path": "x", "count": True}, "asked: count=True; need int"),
+        ({"path": "x", "count": 1.5}, "asked: count=1.5; need int"),
         ({"path": "x", "share": "much"}, r"asked: share='much'; need float \| None"),
         ({"path": "x", "size": (1, 2, 3)}, r"size=\(1, 2, 3\); need tuple\[int, int\]"),
         ({"path": "x", "size": (1, "2")}, "size="),
@@ -61,6 +62,8 @@ def test_what_fits_keeps_its_own_error() -> None:
     fitting |= {"mode": "b", "names": ("a", "b", "c"), "size": (3, 4)}
     with pytest.raises(TypeError, match="deep inside"):
         asked(Path("x"), **fitting)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="deep inside"):
+        asked("x", share=None)
     with pytest.raises(ConfigError, match="deep inside"):
         asked(7, fails=ConfigError)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword"):

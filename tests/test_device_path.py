@@ -10,17 +10,22 @@ from typing import Any
 import fake_cuda
 import numpy as np
 import pytest
-from device_frames import OnDevice, Write, assert_near, frame_of
+from device_frames import TILE, OnDevice, Write, assert_near, frame_of
 from device_frames import network as network
 from device_frames import portable as portable
 from device_frames import write as write
 from fake_gpu import FakeGpu
 
 import mirnet_edge as me
+from mirnet_edge.cuda import Graph, Stream
+from mirnet_edge.device import batch_loop
+from mirnet_edge.device.batch_loop import BatchLoop, Machine, Scratch
+from mirnet_edge.device.tile_kernels import TileKernels
 from mirnet_edge.engines.fake import FakeEngine
 from mirnet_edge.engines.protocol import works_on_device
 from mirnet_edge.frames.pixel_formats import pixel_format
 from mirnet_edge.pooling.passes import MODES, StatisticsSettings
+from mirnet_edge.tiling.geometry import Tiling
 
 # The same result as the portable engine
 
@@ -48,7 +53,14 @@ def test_every_array_is_restored_as_on_the_host(
 @pytest.mark.parametrize(
     ("size", "batch", "blend"),
     [
-        *(((1, 1), 1, 0), ((5, 90), 1, 4), ((32, 40), 3, 0), ((33, 41), 4, 8), ((70, 39), 1, 4)),
+        *(
+            ((1, 1), 1, 0),
+            ((5, 90), 1, 4),
+            ((32, 40), 3, 0),
+            ((33, 41), 4, 8),
+            ((70, 39), 1, 4),
+            ((20, 60), 1, 4),
+        ),
         *(((97, 131), batch, blend) for batch, blend in ((1, 0), (3, 0), (1, 4), (4, 8))),
     ],
 )
@@ -157,6 +169,74 @@ def test_engines_of_the_device_are_told_apart_without_loading_those_beside(write
             _ = engine.statistics
     assert not works_on_device(FakeEngine())
     assert not works_on_device(SimpleNamespace(run=len, enqueue=len))
+
+
+# What a batch does, and what it leaves be
+
+
+def test_samples_are_not_stored(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, store = BatchLoop._queue, TileKernels.store
+    works: list[str] = []
+    stored: set[str] = set()
+
+    def queued(loop: BatchLoop, work: Any, *arguments: Any) -> None:
+        works.append(work)
+        queue(loop, work, *arguments)
+
+    def storing(*arguments: Any, **named: Any) -> None:
+        stored.add(works[-1])
+        store(*arguments, **named)
+
+    monkeypatch.setattr(BatchLoop, "_queue", queued)
+    monkeypatch.setattr(TileKernels, "store", storing)
+    with me.Restorer(write(), halo=4, statistics="stream") as restore:
+        restore(frame_of(75, 90))
+    assert set(works) == {"sample", "gather"}
+    assert stored == {"gather"}
+
+
+def test_a_graph_is_captured_once_the_first_batch_is_done(
+    write: Write, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what the first batch does wrong is not taken for what cannot be captured."""
+    pending: list[int] = []
+
+    class Watched(Graph):
+        def __init__(self, stream: Stream, work: Any) -> None:
+            pending.append(len(gpu.queues[stream.handle].work))
+            super().__init__(stream, work)
+
+    monkeypatch.setattr(batch_loop, "Graph", Watched)
+    with me.Restorer(write(), halo=4) as restore:
+        restore(frame_of(75, 90))
+    assert pending == [0]
+
+
+@pytest.mark.parametrize(("batch", "width"), [(1, 131), (3, 131), (4, 90), (4, 300)])
+def test_tiles_wait_in_no_more_memory_than_they_read_back(
+    batch: int, width: int, write: Write, gpu: FakeGpu
+) -> None:
+    cover = Tiling(TILE, halo=4, blend=4, fixed=True).cover(97, width)
+    farthest = len(cover.columns) + 1
+    rows = max(tile // batch - (tile - farthest) // batch for tile in range(farthest, 99)) + 1
+    with me.TensorRTEngine(write(batch)) as engine:
+        machine = Machine(engine, None, TileKernels.__new__(TileKernels))
+        before = gpu.used_bytes()
+        with Scratch(machine, (97, width), cover, 1) as scratch:
+            assert scratch.ring_rows == rows
+            assert scratch.size_bytes == gpu.used_bytes() - before
+
+
+def test_an_engine_that_is_told_no_level_gets_none(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(
+        TileKernels, "fill_plane", lambda _, tiles, level, **named: told.append(level)
+    )
+    with me.Restorer(write(), halo=4, frame_size=(60, 90)) as restore:
+        restore(frame_of(60, 90))
+    assert told == []
 
 
 # What cannot be

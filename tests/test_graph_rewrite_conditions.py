@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import onnx
@@ -163,11 +164,11 @@ STACKED = """
     [softmax] gates = Softmax <axis = {over}> (both)
     s0 = Slice (gates, {first}, {axis}) s1 = Slice (gates, {second}, {axis})
     g0 = Squeeze (s0, {axis}) g1 = Squeeze (s1, {axis})
-    x0 = Mul (g0, input) x1 = Mul (g1, {other})
+    bent = Tanh (input) x0 = Mul (g0, input) x1 = Mul (g1, {other})
     output = Add (x0, x1)"""
 STREAMS = {
     "axis": "one", "concat": "1", "over": "1", "first": "zero, one", "second": "one, large",
-    "other": "input",
+    "other": "bent",
 }  # fmt: skip
 
 
@@ -191,6 +192,21 @@ STREAMS = {
 def test_gates_of_two_streams(changed: dict[str, str], applies: bool) -> None:
     proto = graph("1,4,8,12", STACKED.format(**{**STREAMS, **changed}))
     assert ("weighted_sums" in changes_of(proto)) == applies
+
+
+def test_two_streams_take_one_convolution_and_one_product() -> None:
+    """Their logits come from one vector, and their gates add up to one."""
+    nodes = STACKED.format(**STREAMS).replace(
+        "m = ReduceMean <axes = [2,3]> (input) n = Mul (m, m)",
+        """v = ReduceMean <axes = [2,3]> (input)
+           m = Conv <kernel_shape = [1,1]> (v, w0) n = Conv <kernel_shape = [1,1]> (v, w1)""",
+    )
+    proto = graph("1,4,8,12", nodes, w0=(4, 4, 1, 1), w1=(4, 4, 1, 1))
+    kinds = Counter(node.op_type for node in rewrite(proto, "tensorrt")[0].graph.node)
+    assert {kind: kinds[kind] for kind in ("Conv", "MatMul", "Mul", "Sigmoid")} == {
+        **{"Conv": 1, "MatMul": 0, "Mul": 1, "Sigmoid": 1}
+    }
+    assert "weighted_sums" in changes_of(proto)
 
 
 @pytest.mark.parametrize(

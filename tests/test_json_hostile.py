@@ -184,6 +184,8 @@ def test_a_dataclass_is_read_with_its_types() -> None:
         ("count", True, "count is True, not a whole number"),
         ("count", 2**63, "count is 9223372036854775808, not a whole number"),
         ("pair", [1], r"pair is \[1\], not tuple"),
+        ("pair", 5, "pair is 5, not tuple"),
+        ("names", "xy", "names is 'xy', not tuple"),
         ("pair", [1, "2"], r"pair\[1\] is '2', not a whole number"),
         ("inner", [{"name": 1}], r"inner\[0\]\.name is 1, not text"),
         ("inner", [{}], r"inner\[0\]\.name is missing"),

@@ -24,7 +24,7 @@ from checkpoint_samples import (
 from conftest import TINY
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import mirnet_edge as me
 from mirnet_edge.errors import CheckpointError, ConfigError, OutputError
@@ -205,6 +205,14 @@ def test_hash_follows_the_weights(name: str, tmp_path: Path) -> None:
         assert me.load_model(tmp_path / file).facts.weights_sha256 == before
     assert weights_sha256(me.create_model(TINY[name], seed=7)) == before
     assert weights_sha256(me.create_model(TINY[name], seed=8)) != before
+
+
+def test_the_hash_is_of_names_and_shapes_too() -> None:
+    wide, tall = nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False)
+    named = nn.Sequential(wide)
+    for module in (wide, tall):
+        nn.init.ones_(module.weight)
+    assert len({weights_sha256(module) for module in (wide, tall, named)}) == 3  # type: ignore[arg-type]
 
 
 def test_facts_of_a_loaded_network(tmp_path: Path) -> None:

@@ -58,3 +58,31 @@ def test_samples_lie_on_the_grid_inside_the_frame(
             assert span.start % 4 == 0 <= span.start
             assert span.stop <= spans[-1].origin + spans[-1].size
             assert span.stop - span.start == spans[0].size
+
+
+@pytest.mark.parametrize(
+    ("side", "width", "count", "origins", "counted"),
+    [
+        (64, 640, 5, [32, 160, 288, 416, 544], [(8, 56)] * 5),
+        (64, 640, 10, [*range(0, 640, 64)], [(0, 56), *[(8, 56)] * 8, (8, 64)]),
+        (32, 320, 2, [64, 224], [(8, 24)] * 2),
+        (28, 280, 2, [56, 196], [(0, 28)] * 2),
+        (64, 600, 4, [40, 192, 340, 492], [(8, 56)] * 4),
+    ],
+    ids=[
+        "middles of fifths",
+        "to both ends",
+        "the least side with edges",
+        "too small for edges",
+        "off the grid",
+    ],
+)
+def test_samples_lie_in_the_middles_of_equal_parts(
+    side: int, width: int, count: int, origins: list[int], counted: list[tuple[int, int]]
+) -> None:
+    cover = me.Tiling((side, side), halo=4).cover(side, width)
+    samples = sample_tiles(cover, count, SizeRule())
+    assert [sample.columns.start for sample in samples] == origins
+    inside = [np.flatnonzero(sample.region.columns) for sample in samples]
+    assert [(columns[0], columns[-1] + 1) for columns in inside] == counted
+    assert all(sample.region.rows.all() for sample in samples)

@@ -223,3 +223,14 @@ def test_a_forked_process_is_told_and_does_not_hang() -> None:
     )
     assert done.returncode == 7, done.stderr
     assert "make a Restorer in each process, or start processes with the method" in done.stdout
+
+
+def test_a_forked_process_takes_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that happens to be free, too: the threads that it is there for are gone."""
+    deadline, lock = Deadline(None), threading.RLock()
+    with deadline.entering(lock):
+        pass
+    here = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: here + 1)
+    with pytest.raises(EngineError, match="forked from it"), deadline.entering(lock):
+        raise AssertionError("entered")
