@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from graph_samples import QUANTIZABLE, network, parsed
 
 import mirnet_edge as me
 from mirnet_edge.graph.file import graph_sha256
-from mirnet_edge.quantize.plan import QuantizationPlan, make_plan
+from mirnet_edge.quantize import plan
+from mirnet_edge.quantize.plan import SENSITIVITY_TILES, QuantizationPlan, make_plan
 from mirnet_edge.quantize.qdq import macs_of
-from mirnet_edge.quantize.sensitivity import Group, Judge
+from mirnet_edge.quantize.sensitivity import Group, Judge, groups_of
 
 PLAN = QuantizationPlan(
     graph_sha256="ab" * 32,
@@ -81,6 +83,28 @@ def test_a_plan_keeps_the_budget_and_knows_its_loss() -> None:
     assert some.graph_sha256 == ranges.graph_sha256 == graph_sha256(proto)
     assert Judge(proto, tiles, None).loss(graph).mean_db == some.loss_db
     assert some.macs == sum(macs_of(proto).values())
+
+
+@pytest.mark.parametrize(
+    ("affordable", "tiles"),
+    [(0.2, 1), (1, 1), (2.5, 2), (SENSITIVITY_TILES + 1, SENSITIVITY_TILES)],
+)
+def test_groups_are_ordered_by_as_many_tiles_as_their_cost_allows(
+    affordable: float, tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def stop(graph: Any, judge: Judge, groups: Any, count: int, *_: Any) -> None:
+        asked.append(count)
+        raise LookupError
+
+    proto = network()
+    cost = sum(macs_of(proto).values()) * len(groups_of(proto, QUANTIZABLE))
+    monkeypatch.setattr(plan, "SENSITIVITY_MACS", affordable * cost)
+    monkeypatch.setattr(plan, "sensitivity", stop)
+    with pytest.raises(LookupError):
+        make_plan(proto, *noisy_tiles(1), methods=["minmax"])
+    assert asked == [tiles]
 
 
 def test_a_network_without_layers_to_quantize_is_refused() -> None:

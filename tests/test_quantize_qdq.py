@@ -189,10 +189,10 @@ def test_biases_stay_float() -> None:
 def test_metadata_stays() -> None:
     proto = network()
     proto.metadata_props.add(key="mirnet_edge.task", value='"denoise"')
-    proto.producer_name = "mirnet_edge"
+    proto.producer_name, proto.producer_version = "mirnet_edge", "7.5"
     found = insert_qdq(proto, ranges_of(proto), QUANTIZABLE)
     assert found.metadata_props == proto.metadata_props
-    assert found.producer_name == "mirnet_edge"
+    assert (found.producer_name, found.producer_version) == ("mirnet_edge", "7.5")
 
 
 def rounded(values: np.ndarray, amax: np.ndarray | float) -> np.ndarray:

@@ -74,7 +74,7 @@ def test_files_have_the_numbers_of_the_source(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_holds_frames_is_refused_before_the_first(tmp_path: Path) -> None:
-    for name in ("000002.png", "1234567.png", "42.png", "notes.png"):
+    for name in ("000002.png", "1234567.png", "42.png", "notes.png", "000002-mask.png"):
         (tmp_path / name).write_bytes(b"mine")
     stream = stream_of([pixels(2, 3, 3)] * 3)
     with pytest.raises(OutputError, match=r"holds 000002\.png, one of 2 files named as frames are"):

@@ -89,6 +89,7 @@ def test_blend_fades_around_the_middle_of_the_overlap() -> None:
         ({"tile": (64, 64), "halo": 8, "blend": 20}, "too small for halo=8 and blend=20"),
         ({"tile": (64, 64), "halo": -1}, "halo=-1"),
         ({"tile": (64, 64), "blend": 3}, "blend=3"),
+        ({"tile": (64, 64), "blend": -2}, "blend=-2: neither may be negative"),
     ],
 )
 def test_impossible_tilings_are_refused(arguments: dict[str, object], message: str) -> None:

@@ -68,7 +68,6 @@ class Parts:
         if before is not None and before != dict(settings):
             if not anew:
                 raise OutputError(self._other(before, settings))
-            self.remove()
             before = None
         if before is None:
             self._begin(settings)
