@@ -29,7 +29,7 @@ TRAIN = [
     "onnxsim>=0.4.36",
     "safetensors>=0.4.3",
     "scikit-image>=0.22",
-    "scipy>=1.11",
+    "scipy>=1.11.1",
     "matplotlib>=3.8",
 ]
 TENSORRT = [

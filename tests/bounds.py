@@ -100,17 +100,18 @@ def installed(python: Path, names: Iterable[str]) -> dict[str, str]:
 
 def untried(bounds: dict[str, str], found: dict[str, str]) -> list[str]:
     """Say which requirements are not at their bounds."""
-    from packaging.version import Version
-
     return [
         f"{name}: {found.get(name) or 'none'} in place of {bound}"
         for name, bound in bounds.items()
-        if not found.get(name) or Version(found[name]).release[:3] != _three(Version(bound).release)
+        if not found.get(name) or _three(found[name]) != _three(bound)
     ]
 
 
-def _three(release: tuple[int, ...]) -> tuple[int, ...]:
-    return (*release, 0, 0)[:3]
+def _three(version: str) -> tuple[int, ...]:
+    """Its first three numbers: 13 is 13.0.0."""
+    from packaging.version import Version
+
+    return (*Version(version).release, 0, 0)[:3]
 
 
 def main() -> int:

@@ -58,6 +58,6 @@ def test_each_requirement_has_one_lower_bound_that_is_tried() -> None:
 
 
 def test_bounds_that_were_not_tried_are_told() -> None:
-    given = {"a": "1.2", "b": "3", "c": "1.0.1", "d": "4"}
-    found = {"a": "1.2.0", "b": "3.1", "c": "1.0.1+cpu", "d": ""}
+    given = {"a": "1.2", "b": "3", "c": "1.0.1", "d": "4", "e": "13"}
+    found = {"a": "1.2.0", "b": "3.1", "c": "1.0.1+cpu", "d": "", "e": "13.0"}
     assert bounds.untried(given, found) == ["b: 3.1 in place of 3", "d: none in place of 4"]

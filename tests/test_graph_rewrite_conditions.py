@@ -12,7 +12,8 @@ from graph_samples import parsed, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirnet_edge.graph.rewrite import rewrite
+from mirnet_edge.graph.file import dims_of
+from mirnet_edge.graph.rewrite import rewrite, rewritten_for_tensorrt
 
 
 def graph(shape: str, nodes: str, constants: str = "", **weights: tuple[int, ...]) -> Any:
@@ -131,6 +132,68 @@ def test_downsampling_twice(reader: str, applies: bool) -> None:
         output = Add (b, m)"""
     proto = graph("1,4,16,24", nodes, v=(4, 4, 2, 2), w=(4, 4, 2, 2))
     assert ("strided_convolutions" in changes_of(proto)) == applies
+
+
+def test_a_mean_of_blocks_that_others_read_is_merged_all_the_same() -> None:
+    """It is a reading of the map, not an arithmetic that would be done twice."""
+    nodes = """
+        a = AveragePool <kernel_shape = [2,2], strides = [2,2]> (input)
+        b = Conv <kernel_shape = [1,1]> (a, w)
+        c = Relu (a)
+        output = Add (b, c)"""
+    assert changes_of(graph("1,4,16,24", nodes, w=(4, 4, 1, 1))) == {"strided_convolutions": 1}
+
+
+def test_two_1x1_convolutions_are_no_downsampling() -> None:
+    """Merged, through more channels or fewer, they may cost more than one after the other."""
+    nodes = """
+        a = Conv <kernel_shape = [1,1]> (input, v)
+        output = Conv <kernel_shape = [1,1]> (a, w)"""
+    assert changes_of(graph("1,4,16,24", nodes, v=(16, 4, 1, 1), w=(4, 16, 1, 1))) == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "passes"),
+    [
+        (
+            """g = ReduceMean <axes = [2,3]> (input) gate = Sigmoid (g)
+               a = Mul (input, gate) m = ReduceMean <axes = [2,3]> (a)
+               output = Add (input, m)""",
+            {"means_through_linear_maps": 1},
+        ),
+        (
+            """a = Conv <kernel_shape = [1,1]> (input, w) m = ReduceMean <axes = [2,3]> (a)
+               output = Add (a, m)""",
+            {},
+        ),
+        (
+            """a = Conv <kernel_shape = [1,1]> (input, w) m = ReduceMean <axes = [2,3]> (a)
+               output = Add (input, m)""",
+            {"means_through_linear_maps": 1},
+        ),
+        (
+            f"""a = {RESIZE} (input, , twice) m = ReduceMean <axes = [2,3]> (a)
+               output = Add (input, m)""",
+            {"means_through_linear_maps": 1},
+        ),
+    ],
+    ids=["of a gated map", "of a map that others read", "of mixed channels", "of a doubled map"],
+)
+def test_a_mean_goes_through_a_map_where_that_saves_bytes(
+    nodes: str, passes: dict[str, int]
+) -> None:
+    assert changes_of(graph("1,4,16,24", nodes, w=(4, 4, 1, 1))) == passes
+
+
+def test_open_sizes() -> None:
+    """An open batch is one tile of those that reports are of, and a size can be given."""
+    nodes = "output = Conv <kernel_shape = [1,1]> (input, w)"
+    reports = [
+        rewrite(graph(shape, nodes, w=(4, 4, 1, 1)))[1] for shape in ("N,4,16,24", "1,4,16,24")
+    ]
+    assert reports[0] == reports[1]
+    proto = rewritten_for_tensorrt(graph("N,4,H,W", nodes, w=(4, 4, 1, 1)), 2, (8, 12))
+    assert dims_of(proto.graph.output[0]) == (2, 4, 8, 12)
 
 
 @pytest.mark.parametrize(
