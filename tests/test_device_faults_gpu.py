@@ -155,7 +155,8 @@ print("opened again", flush=True)
 def test_a_device_that_is_lost_is_opened_again(plan: Path) -> None:
     """In a process of its own, as it may end it."""
     tests = Path(__file__).parent
-    places = os.pathsep.join([str(tests.parent), str(tests)])
+    there = os.environ.get("PYTHONPATH", "")
+    places = os.pathsep.join(filter(None, (str(tests.parent), str(tests), there)))
     done = subprocess.run(
         [sys.executable, "-c", LOST, str(plan)],
         env={**os.environ, "PYTHONPATH": places},

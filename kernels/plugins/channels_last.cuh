@@ -21,28 +21,35 @@ enum { most_channels = 512, sum_threads = 512 };
 #endif
 
 // out[c] = sum over k of weights[k] * rows[k * columns + c], for c < columns; weights of nullptr
-// are ones. All threads of a block call it together; `columns` is at most blockDim.x, `scratch` has
-// blockDim.x floats. A thread adds every blockDim.x / columns-th row of its column, in order, and
-// the threads' sums are added in order: the same rows always give the same bits.
+// are ones. All threads of a block call it together; each takes `width` columns beside each other,
+// in one load, so `columns` is a multiple of it and at most blockDim.x, and `scratch` has
+// width * blockDim.x floats. A thread adds every so-many-th row of its columns, in order, and the
+// threads' sums are added in order: the same rows always give the same bits.
+template <int width>
 __device__ __forceinline__ void column_sums(const float* rows, const float* weights, int count,
                                             int columns, float* scratch, float* out) {
     const int thread = static_cast<int>(threadIdx.x);
-    const int parts = static_cast<int>(blockDim.x) / columns;
-    const int column = thread % columns;
-    const int part = thread / columns;
-    float sum = 0.0f;
+    const int across = columns / width;
+    const int parts = static_cast<int>(blockDim.x) / across;
+    const int column = thread % across * width;
+    const int part = thread / across;
     if (part < parts) {
+        float sum[width] = {};
 #pragma unroll 8
         for (int k = part; k < count; k += parts) {
-            const float value = rows[static_cast<size_t>(k) * columns + column];
-            sum = weights == nullptr ? sum + value : fmaf(weights[k], value, sum);
+            Vector<float, width> row;
+            read_vector(rows + static_cast<size_t>(k) * columns + column, row);
+            const float weight = weights == nullptr ? 1.0f : weights[k];
+#pragma unroll
+            for (int e = 0; e < width; ++e) sum[e] = fmaf(weight, row.values[e], sum[e]);
         }
+#pragma unroll
+        for (int e = 0; e < width; ++e) scratch[part * columns + column + e] = sum[e];
     }
-    scratch[thread] = sum;
     __syncthreads();
     if (thread < columns) {
         float total = 0.0f;
-#pragma unroll 4
+#pragma unroll 8
         for (int k = 0; k < parts; ++k) total += scratch[k * columns + thread];
         out[thread] = total;
     }

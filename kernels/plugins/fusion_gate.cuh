@@ -24,22 +24,22 @@ __global__ void __launch_bounds__(sum_threads)
                 const float* __restrict__ mix, const float* __restrict__ squeeze,
                 const float* __restrict__ expand, float* gate, float* mean, int large_rows,
                 int small_rows, int channels, int small_channels, int squeezed, float slope) {
-    __shared__ float scratch[sum_threads];
+    __shared__ float scratch[4 * sum_threads];
     __shared__ float first[most_channels], source[most_channels], second[most_channels];
     __shared__ float both[most_channels], vector[most_channels];
     const int c = static_cast<int>(threadIdx.x);
     const size_t image = blockIdx.x;
-    column_sums(large + image * large_rows * channels, nullptr, large_rows, channels, scratch,
-                first);
-    column_sums(small + image * small_rows * small_channels, nullptr, small_rows, small_channels,
-                scratch, source);
-    column_sums(mix, source, small_channels, channels, scratch, second);
+    column_sums<4>(large + image * large_rows * channels, nullptr, large_rows, channels, scratch,
+                   first);
+    column_sums<4>(small + image * small_rows * small_channels, nullptr, small_rows,
+                   small_channels, scratch, source);
+    column_sums<4>(mix, source, small_channels, channels, scratch, second);
     if (c < channels) both[c] = first[c] + second[c];
     __syncthreads();
-    column_sums(squeeze, both, channels, squeezed, scratch, vector);
+    column_sums<1>(squeeze, both, channels, squeezed, scratch, vector);
     if (c < squeezed) vector[c] = vector[c] > 0.0f ? vector[c] : slope * vector[c];
     __syncthreads();
-    column_sums(expand, vector, squeezed, channels, scratch, both);
+    column_sums<1>(expand, vector, squeezed, channels, scratch, both);
     if (c < channels) {
         const float weight = 1.0f / (1.0f + expf(-both[c]));
         gate[image * channels + c] = weight;

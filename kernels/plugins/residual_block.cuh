@@ -223,7 +223,7 @@ __device__ __forceinline__ void write_partials(const float (&total)[4][2], float
     }
     __syncthreads();
     float* sums = scratch + 8 * warps * channels;
-    column_sums(scratch, nullptr, 8 * warps, channels, sums, partials);
+    column_sums<1>(scratch, nullptr, 8 * warps, channels, sums, partials);
 }
 }  // namespace block
 

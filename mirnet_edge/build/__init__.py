@@ -12,7 +12,6 @@ from mirnet_edge.build.calibration import Calibration
 from mirnet_edge.build.frame import available_bytes, build_for_frame
 from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import BuildJob
-from mirnet_edge.build.operators import usable_library
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target, find_target
 from mirnet_edge.bundled import bundled_model
@@ -24,6 +23,7 @@ from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize import DEFAULT_TILE_PX
 from mirnet_edge.quantize.calibration.sources import Source
+from mirnet_edge.trt.plugins import find_library
 from mirnet_edge.trt.timing_cache import timing_cache_name
 
 ENGINE_SUFFIX = ".engine"
@@ -45,7 +45,7 @@ def build_engine(
     sigma: float | None = None,
     io: IoType = "float32",
     rewrite: bool = True,
-    plugins: bool = False,
+    plugins: bool = True,
     statistics: bool = False,
     force: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
@@ -80,7 +80,8 @@ def build_engine(
         io: type of the engine's input and output.
         rewrite: False builds the graph as it was exported, to compare with.
         plugins: use our TensorRT plugins in an FP16 engine, where ``mirnet-edge build-plugins`` has
-            built their library for this TensorRT; where there is none, the card notes it.
+            built their library for this TensorRT; where there is none, the card notes that the
+            engine could be faster. False leaves them out.
         statistics: build ``NAME.apply.engine`` and ``NAME.gather.engine`` as well, which restore
             tiles with the statistics of their whole frame (see `graph.pooling`).
         force: keep an INT8 engine that is not faster than FP16 or costs more than the budget.
@@ -129,7 +130,9 @@ def build_engine(
         of_tile = replace(settings, tile=tile)
         source = open_source(model, tile, batch, rewrite)
         tiles = Calibration(source, of_tile, calibration, statistics, progress, [*notes])
-        library = usable_library(of_tile, target)
+        # An INT8 engine is compared with one in FP16, which takes them.
+        may_have = plugins and rewrite and precision != "fp32"
+        library = find_library(target.versions["tensorrt"]) if may_have else None
         job = BuildJob(source, target, tiles, cache, force, overwrite, progress, library)
         return job.engines(path, of_tile, statistics)
 

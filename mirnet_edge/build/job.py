@@ -26,7 +26,7 @@ from mirnet_edge.build.graphs import (
     typed_for_tensorrt,
     without_qdq,
 )
-from mirnet_edge.build.operators import note_on, weak_graph
+from mirnet_edge.build.operators import NO_LIBRARY, weak_graph
 from mirnet_edge.build.origins import with_origins
 from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.build.settings import Settings
@@ -167,7 +167,7 @@ class BuildJob:
             decisive |= self.calibration.decisive()
         if kind != "plain":
             decisive["kind"] = kind
-        if self.plugins is not None:
+        if self.plugins is not None and settings.takes_plugins:
             decisive["plugins"] = sources_sha256()
         graph, target = graph_sha256(keyed), self.target.identity
         decided = {"graph": graph, "settings": decisive, "target": target}
@@ -231,7 +231,8 @@ class BuildJob:
         """Build in the folder, prove, measure; the card of what lies there."""
         settings, tiles = wanted.settings, self.calibration.tiles
         graph = typed_for_tensorrt(proto, settings.precision, settings.io)
-        weak = weak_graph(proto, self.plugins)
+        library = self.plugins if settings.takes_plugins else None
+        weak = weak_graph(proto, library)
         (folder / process.STRONG).write_bytes(graph.strong.SerializeToString())
         (folder / process.WEAK).write_bytes(weak.proto.SerializeToString())
         if tiles is not None:
@@ -248,13 +249,14 @@ class BuildJob:
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
-            plugins=str(self.plugins) if weak.operators else None,
+            plugins=str(library) if weak.operators else None,
         ).save(folder)
         answer = process.run_build(folder, self.progress)
         layers = with_origins(read_layers(answer.layers), weak.proto)
         notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
-        notes += note_on(settings, self.plugins, weak, answer.plugins)
-        used = {"plugins": weak.operators} if answer.plugins else {}
+        if settings.takes_plugins and answer.takes_plugins and library is None:
+            notes.append(NO_LIBRARY)
+        used = {"plugins": weak.operators} if weak.operators and answer.takes_plugins else {}
         measured = self._measured(answer, folder)
         return EngineCard(
             key=wanted.key,

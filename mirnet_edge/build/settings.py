@@ -33,7 +33,7 @@ class Settings:
     method: str
     budget_db: float
     sigma: float | None
-    plugins: bool = False
+    plugins: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -53,6 +53,11 @@ class Settings:
             raise ConfigError(f"method={self.method!r}: need auto or one of {', '.join(METHODS)}")
         if not self.budget_db >= 0:  # NaN too
             raise ConfigError(f"budget_db={self.budget_db}: need 0 or more")
+
+    @property
+    def takes_plugins(self) -> bool:
+        """Whether our plugins may be in this engine: in FP16, of a rewritten graph."""
+        return self.plugins and self.precision == "fp16" and self.rewrite
 
     def decisive(self) -> dict[str, Any]:
         """List what makes an engine another one, beside its graph and target."""

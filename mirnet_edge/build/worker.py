@@ -99,7 +99,7 @@ def build(request: BuildRequest, folder: Path, progress: StageProgress) -> Build
         layers=layers,
         build_seconds=seconds,
         notes=list(plan.notes),
-        plugins=request.plugins is not None and not plan.strongly_typed,
+        takes_plugins=has_precision_flags(trt),
         **facts._asdict(),
     )
     progress("measuring", 0, 0)

@@ -69,7 +69,7 @@ build_options = option_group(
                  "their frame."),
     click.option("--io", type=click.Choice(["float32", "float16"]), default="float32",
                  help="Type of the engine's input and output."),
-    click.option("--plugins", is_flag=True,
+    click.option("--plugins/--no-plugins", default=True,
                  help="Use our TensorRT plugins in FP16, where build-plugins has compiled them."),
     click.option("--workspace", type=click.IntRange(1), metavar="MIB",
                  help="Device memory for layers' scratch; TensorRT's choice by default."),

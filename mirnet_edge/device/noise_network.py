@@ -61,6 +61,8 @@ class NoiseNetwork(Owner):
             buffers = [self._own(DeviceBuffer(self.device, size_bytes)) for _ in "ab"]
             buffers[0].fill(0, stream=stream)  # for `prepare`, which runs before there are crops
             self._outputs = self._own(MirroredBuffer(self.device, (MOST_CROPS,), np.float32))
+            self._outputs.array[...] = 0  # all are copied back, also where there are fewer crops
+            self._outputs.upload(stream=stream)
             stream.synchronize()  # the copy reads the numbers, which go with this call
         self._places = {name: weights.address + 4 * place for name, place in places.items()}
         self.crops, self._features = (buffer.address for buffer in buffers)

@@ -23,12 +23,10 @@ GROUPS = (FUSIONS, INPUT, OUTPUT, BLOCKS)
 """What may be asked for by itself, to be measured: selective kernel fusion with the residual sums
 in front of it; the two ends of the network; and with the fusions, residual blocks with both their
 convolutions."""
-DEFAULT_GROUPS = (FUSIONS, INPUT, OUTPUT)
-"""What is put in unless asked otherwise; whole blocks are to be measured first."""
 
 
 def with_plugins(
-    proto: ModelProto, groups: Collection[str] = DEFAULT_GROUPS
+    proto: ModelProto, groups: Collection[str] = GROUPS
 ) -> tuple[ModelProto, dict[str, int]]:
     """Put our operators into a graph that was rewritten for TensorRT, of fixed size.
 
