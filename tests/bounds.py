@@ -27,6 +27,8 @@ STANDS_ON = (
     *("test_live_server.py", "test_workstation_train.py", "test_workstation_evaluate.py"),
     *("test_workstation_state.py", "test_workstation_degradations.py", "test_json_hostile.py"),
 )
+TOO_SLOW = ("test_graph_operators.py",)
+"""It runs the reference of onnx, whose oldest enlarges a picture pixel by pixel, for minutes."""
 BESIDE = ("httpx==0.27.0",)
 """What the oldest Starlette's test client is made of; the newest takes httpx2."""
 NOT_HERE = ("tensorrt", "pycuda", "cuda-bindings")
@@ -130,6 +132,7 @@ def main() -> int:
     bounds = lower_bounds()
     missing = untried(bounds, installed(python, bounds))
     paths = sorted({path for text in options.tests for path in (ROOT / "tests").glob(text)})
+    paths = [path for path in paths if path.name not in TOO_SLOW]
     command = [
         python,
         "-m",
