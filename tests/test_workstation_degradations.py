@@ -203,6 +203,21 @@ def test_denoising_knows_gray_pictures_pictures_of_8_bits_and_clean_ones(clean: 
     assert bool(unharmed.any())
 
 
+def test_soft_pictures_are_asked_for_as_they_are(clean: Tensor) -> None:
+    def contrast_of(soft: float) -> float:
+        task = Denoise(sigma=(9.0, 9.0), camera=0.0, film=0.0, white=1.0, gray=0.0, soft=soft)
+        batch = task.degrade(clean, torch.Generator().manual_seed(5))
+        # Noise comes after the softening: it is as strong, and as white.
+        noise = batch.given[:, :3] - batch.target
+        assert noise.std() > 5 / 255
+        return float(batch.target.diff(dim=3).square().mean())
+
+    sharp, some, soft = map(contrast_of, (0.0, 0.5, 1.0))
+    assert sharp == pytest.approx(float(clean.diff(dim=3).square().mean()))
+    assert soft < 0.7 * sharp
+    assert soft < some < sharp
+
+
 def test_a_camera_without_noise_is_asked_for_what_it_develops(clean: Tensor) -> None:
     task = Denoise(camera=1.0, film=0.0, white=0.0, gray=0.0)
     batch = task.degrade(clean, torch.Generator().manual_seed(5))
@@ -212,7 +227,7 @@ def test_a_camera_without_noise_is_asked_for_what_it_develops(clean: Tensor) -> 
 
 
 def test_what_a_cameras_jpeg_takes_is_not_asked_back(clean: Tensor) -> None:
-    task = Denoise(camera=0.0, film=1.0, white=0.0, gray=0.0)
+    task = Denoise(camera=0.0, film=1.0, white=0.0, gray=0.0, soft=0.0)
     many = clean.repeat(8, 1, 1, 1)
     target = task.degrade(many, torch.Generator().manual_seed(2)).target
     is_coded = (target != many).flatten(1).any(1)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 LEAST_BATCH = 8
 """Patches of which each kind of noise takes some."""
+SOFTNESS_PX = (0.3, 1.2)
+"""Least and greatest sigma of the blur that makes a patch soft. Photos that were made smaller are
+sharp to the last pixel; a camera's optics and demosaicking leave a third of their contrast above a
+quarter of the sampling rate. A network that knows sharp pictures alone keeps noise there."""
 WORST_OF_CAMERAS = 70.0
 """Quality of JPEG that a camera still stores; both files of PolyU's pairs are of 75."""
 
@@ -36,6 +40,7 @@ class Denoise:
         camera, film, white: fractions of the patches with a sensor's noise, with correlated noise
             of no known camera, and with white noise; the rest is clean.
         gray: fraction of all patches that are gray, noise included.
+        soft: fraction of all patches that are as soft as a camera's frames of full size.
     """
 
     sigma: tuple[float, float] = (0.0, 50.0)
@@ -43,6 +48,7 @@ class Denoise:
     film: float = 0.25
     white: float = 0.6
     gray: float = 0.12
+    soft: float = 0.5
 
     name: ClassVar[str] = "denoise"
     restores: ClassVar[str] = "denoise"
@@ -56,7 +62,7 @@ class Denoise:
         """See `Task.degrade`."""
         import torch
 
-        from mirnet_edge.workstation.tasks.camera import Draw, eight_bit, gray_of
+        from mirnet_edge.workstation.tasks.camera import Draw, blurred, eight_bit, gray_of
         from mirnet_edge.workstation.tasks.codec import jpeg
 
         count = len(clean)
@@ -68,6 +74,8 @@ class Denoise:
         camera, film, white, rest = shares(count, (self.camera, self.film, self.white, 0.0))
         draw = Draw(count, generator)
         is_gray = draw.chance(self.gray)
+        softened = blurred(clean, draw.uniform(*SOFTNESS_PX))
+        clean = torch.where(draw.chance(self.soft) > 0, softened, clean)
 
         def part(region: slice) -> Draw:
             return Draw(region.stop - region.start, generator)
