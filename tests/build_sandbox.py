@@ -28,7 +28,13 @@ from mirnet_edge.quantize import QuantizeReport, quantize_onnx
 from mirnet_edge.trt import log as tensorrt_log
 
 TILE = (20, 28)
-ORIN = {"name": "Orin", "compute_capability": "8.7", "memory_bytes": 2**35, "integrated": True}
+ORIN = {
+    "name": "Orin",
+    "compute_capability": "8.7",
+    "memory_bytes": 2**35,
+    "integrated": True,
+    "shared_bytes": 163 << 10,
+}
 
 
 class Sandbox:

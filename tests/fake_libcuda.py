@@ -13,7 +13,7 @@ from typing import Any
 
 from fake_gpu import FakeGpu, Work
 
-ATTRIBUTES = {18: "integrated", 19: "mapping", 75: "major", 76: "minor"}
+ATTRIBUTES = {18: "integrated", 19: "mapping", 75: "major", 76: "minor", 97: "shared"}
 
 
 class CUresult(enum.IntEnum):
@@ -91,7 +91,8 @@ class FakeLibcuda:
     def cuDeviceGetAttribute(self, pointer: Any, attribute: int, device: int) -> int:
         gpu = self.machine.at(device)
         major, minor = gpu.capability
-        facts = {"integrated": gpu.integrated, "mapping": 1, "major": major, "minor": minor}
+        facts = {"integrated": gpu.integrated, "mapping": 1, "major": major, "minor": minor,
+                 "shared": gpu.shared_bytes}  # fmt: skip
         return self._give(pointer, int(facts[ATTRIBUTES[attribute]]), 0)
 
     def cuDevicePrimaryCtxReset_v2(self, device: int) -> int:

@@ -9,17 +9,16 @@ from typing import Any
 
 import onnx
 import pytest
-from build_sandbox import Sandbox
+from build_sandbox import ORIN, Sandbox
 
-from mirnet_edge.build import worker
+from mirnet_edge.build import plugins, worker
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.errors import EngineError
 from mirnet_edge.graph.rewrite.edit import OWN_DOMAIN
 
 OPERATORS = {
     "MirnetUnshuffle": 1,
-    "MirnetResidualBlock": 4,
-    "MirnetResidualSum": 8,
+    "MirnetResidualSum": 12,
     "MirnetFusionGate": 8,
     "MirnetGatedSum": 8,
     "MirnetShuffleAdd": 1,
@@ -54,13 +53,49 @@ def test_none_where_they_are_not_wanted(sandbox: Sandbox, library: list[Path]) -
     assert card.notes == ()
 
 
-def test_a_note_where_there_is_no_library(
+def test_a_note_where_they_cannot_be_compiled(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plugins, "FOLDERS", (str(tmp_path / "include"),))
+    note = sandbox.build(plugins=True).notes[0]
+    assert note.startswith("built without plugins, which costs time: compiling plugins needs")
+    assert "include" in note
+    assert "apt install libnvinfer-headers-dev" in note
+
+
+def test_they_are_compiled_where_they_are_not(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(plugins, "build_plugins", lambda *given: compiled.append(given) or given[0])
+    assert not sandbox.build(plugins=True).notes
+    (path, version, architectures), *more = compiled
+    assert (version, architectures) == ("8.6.1", ["87"])
+    assert path.name.startswith("tensorrt-8.6-")
+    assert not more
+
+
+def test_none_where_the_variable_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIRNET_EDGE_PLUGINS", "none")
+    monkeypatch.setattr(plugins, "build_plugins", None)
     card = sandbox.build(plugins=True)
-    assert card.notes[0].startswith("built without plugins, which costs time: there is no library")
-    assert "mirnet-edge build-plugins" in card.notes[0]
+    assert card.notes == ()
+    assert "plugins" not in card.options
+
+
+def test_blocks_are_for_gpus_with_shared_memory_for_them(
+    sandbox: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = bundled_model("edge-s-denoise")
+    assert bundled is not None
+    sandbox.onnx = bundled.onnx
+    monkeypatch.setattr(worker, "measured", lambda built, _: built)
+    monkeypatch.setitem(ORIN, "shared_bytes", 227 << 10)
+    card = sandbox.build(plugins=True, tile=(24, 32))
+    assert card.options["plugins"] == {
+        **OPERATORS, "MirnetResidualSum": 8, "MirnetResidualBlock": 4
+    }  # fmt: skip
+    assert library
 
 
 def test_no_note_where_they_do_not_serve(sandbox: Sandbox, library: list[Path]) -> None:

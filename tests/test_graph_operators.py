@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +21,13 @@ from mirnet_edge.graph.operators import (
     GROUPS,
     INPUT,
     OUTPUT,
+    groups_for,
     with_plugins,
 )
+from mirnet_edge.graph.operators.blocks import BLOCK_SHARED_BYTES
 from mirnet_edge.graph.pooling import apply_graph
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
+from mirnet_edge.trt.plugins import sources_folder
 
 BATCH, SIZE = 2, (24, 40)
 FUSED = {"MirnetResidualSum": 12, "MirnetFusionGate": 8, "MirnetGatedSum": 8}
@@ -67,6 +71,20 @@ def test_the_graph_computes_the_same(groups: tuple[str, ...]) -> None:
     assert counts == COUNTS[groups]
     # One of its means off by a percent is 1e-3.
     np.testing.assert_allclose(evaluated(proto, image()), expected(), rtol=0, atol=1e-5)
+
+
+def test_blocks_want_the_shared_memory_that_their_kernel_asks_for() -> None:
+    source = (sources_folder() / "residual_block.cuh").read_text("utf-8")
+    enumerators = re.search(r"enum \{(.*?)\};", re.sub(r"//.*", "", source), re.DOTALL)
+    assert enumerators
+    values: dict[str, int] = {
+        "BLOCK_WARPS": int(re.findall(r"define BLOCK_WARPS (\d+)", source)[0])
+    }
+    for name, value in re.findall(r"(\w+) = ([^,]+),", enumerators[1]):
+        values[name] = eval(value.replace("/", "//"), {}, values)
+    assert values["shared_bytes"] == BLOCK_SHARED_BYTES
+    assert groups_for(BLOCK_SHARED_BYTES) == GROUPS
+    assert groups_for(BLOCK_SHARED_BYTES - 1) == (FUSIONS, INPUT, OUTPUT)
 
 
 def test_a_graph_without_operators_is_as_it_came() -> None:

@@ -12,6 +12,7 @@ from mirnet_edge.build.calibration import Calibration
 from mirnet_edge.build.frame import available_bytes, build_for_frame
 from mirnet_edge.build.graphs import open_source
 from mirnet_edge.build.job import BuildJob
+from mirnet_edge.build.plugins import Plugins, plugins_for
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target, find_target
 from mirnet_edge.bundled import bundled_model
@@ -23,7 +24,6 @@ from mirnet_edge.graph.precision import Precision
 from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize import DEFAULT_TILE_PX
 from mirnet_edge.quantize.calibration.sources import Source
-from mirnet_edge.trt.plugins import find_library
 from mirnet_edge.trt.timing_cache import timing_cache_name
 
 ENGINE_SUFFIX = ".engine"
@@ -79,9 +79,9 @@ def build_engine(
         sigma: of noise added to calibration frames that are clean, in units of 1/255.
         io: type of the engine's input and output.
         rewrite: False builds the graph as it was exported, to compare with.
-        plugins: use our TensorRT plugins in an FP16 engine, where ``mirnet-edge build-plugins`` has
-            built their library for this TensorRT; where there is none, the card notes that the
-            engine could be faster. False leaves them out.
+        plugins: use our TensorRT plugins in an FP16 engine. Their library is compiled where there
+            is none yet; where nvcc or TensorRT's headers are missing, the card notes what the
+            engine goes without. False leaves them out.
         statistics: build ``NAME.apply.engine`` and ``NAME.gather.engine`` as well, which restore
             tiles with the statistics of their whole frame (see `graph.pooling`).
         force: keep an INT8 engine that is not faster than FP16 or costs more than the budget.
@@ -132,8 +132,8 @@ def build_engine(
         tiles = Calibration(source, of_tile, calibration, statistics, progress, [*notes])
         # An INT8 engine is compared with one in FP16, which takes them.
         may_have = plugins and rewrite and precision != "fp32"
-        library = find_library(target.versions["tensorrt"]) if may_have else None
-        job = BuildJob(source, target, tiles, cache, force, overwrite, progress, library)
+        used = plugins_for(target) if may_have else Plugins()
+        job = BuildJob(source, target, tiles, cache, force, overwrite, progress, used)
         return job.engines(path, of_tile, statistics)
 
     if tile is not None:

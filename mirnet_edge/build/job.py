@@ -26,8 +26,9 @@ from mirnet_edge.build.graphs import (
     typed_for_tensorrt,
     without_qdq,
 )
-from mirnet_edge.build.operators import NO_LIBRARY, weak_graph
+from mirnet_edge.build.operators import weak_graph
 from mirnet_edge.build.origins import with_origins
+from mirnet_edge.build.plugins import Plugins
 from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
@@ -77,7 +78,7 @@ class BuildJob:
     force: bool
     overwrite: bool
     progress: StageProgress | None
-    plugins: Path | None = None
+    plugins: Plugins
     # How many attempts TensorRT has refused: a refusal takes minutes, and the engines beside the
     # plain one have the same pairs.
     _refused: int = field(default=0, init=False)
@@ -167,7 +168,7 @@ class BuildJob:
             decisive |= self.calibration.decisive()
         if kind != "plain":
             decisive["kind"] = kind
-        if self.plugins is not None and settings.takes_plugins:
+        if self.plugins.library and settings.takes_plugins:
             decisive["plugins"] = sources_sha256()
         graph, target = graph_sha256(keyed), self.target.identity
         decided = {"graph": graph, "settings": decisive, "target": target}
@@ -231,8 +232,8 @@ class BuildJob:
         """Build in the folder, prove, measure; the card of what lies there."""
         settings, tiles = wanted.settings, self.calibration.tiles
         graph = typed_for_tensorrt(proto, settings.precision, settings.io)
-        library = self.plugins if settings.takes_plugins else None
-        weak = weak_graph(proto, library)
+        library = self.plugins.library if settings.takes_plugins else None
+        weak = weak_graph(proto, library, self.target.device["shared_bytes"])
         (folder / process.STRONG).write_bytes(graph.strong.SerializeToString())
         (folder / process.WEAK).write_bytes(weak.proto.SerializeToString())
         if tiles is not None:
@@ -254,9 +255,9 @@ class BuildJob:
         answer = process.run_build(folder, self.progress)
         layers = with_origins(read_layers(answer.layers), weak.proto)
         notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
-        if settings.takes_plugins and answer.takes_plugins and library is None:
-            notes.append(NO_LIBRARY)
-        used = {"plugins": weak.operators} if weak.operators and answer.takes_plugins else {}
+        if settings.takes_plugins and self.plugins.lack:
+            notes.append(f"built without plugins, which costs time: {self.plugins.lack}")
+        used = {"plugins": weak.operators} if weak.operators else {}
         measured = self._measured(answer, folder)
         return EngineCard(
             key=wanted.key,

@@ -1,4 +1,4 @@
-"""Which graph a build gives TensorRT where our plugins are wanted, and what its card says of it."""
+"""Which graph a build gives TensorRT where our plugins are wanted."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirnet_edge.graph.operators import with_plugins
-from mirnet_edge.trt.plugins import HOW
+from mirnet_edge.graph.operators import groups_for, with_plugins
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-NO_LIBRARY = f"built without plugins, which costs time: there is no library of them; {HOW}"
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,12 @@ class WeakGraph:
     halves: frozenset[str]
 
 
-def weak_graph(proto: ModelProto, library: Path | None) -> WeakGraph:
-    """Put our operators into a sized graph, where there is a library of them."""
+def weak_graph(proto: ModelProto, library: Path | None, shared_bytes: int) -> WeakGraph:
+    """Put our operators into a sized graph, where there is a library of them: those that run on a
+    GPU with so much shared memory for a block of threads."""
     if library is None:
         return WeakGraph(proto, {}, frozenset())
-    made, operators = with_plugins(proto)
+    made, operators = with_plugins(proto, groups_for(shared_bytes))
     before = {node.name for node in proto.graph.node}
     new = {node.name for node in made.graph.node if node.op_type == "Conv"} - before
     return WeakGraph(made, operators, frozenset(new))

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
-from mirnet_edge.build.target import find_target
+from mirnet_edge.build.target import Target, find_target
 from mirnet_edge.cuda.compiler import TOOLKIT
 from mirnet_edge.errors import BuildError, MissingDependencyError, OutputError
+from mirnet_edge.trt.network import has_precision_flags
 from mirnet_edge.trt.plugins import (
     SOURCES,
+    are_wanted,
     default_path,
+    find_library,
     release_of,
     require_release,
     sources_folder,
@@ -77,6 +82,39 @@ def _release_of_headers(folder: Path) -> tuple[int, int]:
     # 10.x defines the first names by others: TRT_MAJOR_ENTERPRISE.
     numbers = dict(re.findall(r"#define (?:NV_TENSORRT|TRT)_(MAJOR|MINOR)\w* (\d+)", text))
     return int(numbers.get("MAJOR", 0)), int(numbers.get("MINOR", 0))
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """What builds have of our plugins.
+
+    Attributes:
+        library: of this TensorRT, if any.
+        lack: why there is none, where there could be one.
+    """
+
+    library: Path | None = None
+    lack: str | None = None
+
+
+def plugins_for(target: Target) -> Plugins:
+    """Find the library for a build, or compile it where nvcc and TensorRT's headers are there.
+
+    Raises:
+        EngineError: the variable that names it names no file.
+    """
+    version = target.versions["tensorrt"]
+    if not has_precision_flags(require("tensorrt", "building engines")) or not are_wanted():
+        return Plugins()  # without flags precision comes from types, which our operators lack
+    if library := find_library(version):
+        return Plugins(library)
+    code = target.device["compute_capability"].replace(".", "")
+    path = default_path(version)
+    logging.getLogger(__name__).info("compiling the plugins, which happens once: %s", path)
+    try:
+        return Plugins(build_plugins(path, version, [code]))
+    except (MissingDependencyError, BuildError, OutputError) as error:
+        return Plugins(lack=str(error))
 
 
 def compile_plugins(

@@ -74,7 +74,6 @@ class BuildAnswer:
 
     Attributes:
         layers: JSON of TensorRT's engine inspector.
-        takes_plugins: whether this TensorRT can build a graph that has our operators.
         enqueue_ms, graph_ms: medians; None where it was not run.
     """
 
@@ -85,7 +84,6 @@ class BuildAnswer:
     activation_bytes: int
     build_seconds: float
     notes: list[str]
-    takes_plugins: bool = False
     enqueue_ms: float | None = None
     graph_ms: float | None = None
 

@@ -99,7 +99,6 @@ def build(request: BuildRequest, folder: Path, progress: StageProgress) -> Build
         layers=layers,
         build_seconds=seconds,
         notes=list(plan.notes),
-        takes_plugins=has_precision_flags(trt),
         **facts._asdict(),
     )
     progress("measuring", 0, 0)
@@ -124,7 +123,7 @@ def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: Stage
         half_io=request.half_io,
     )
     strong = dataclasses.replace(weak, onnx=folder / process.STRONG, strongly_typed=True)
-    if request.plugins and has_precision_flags(trt):
+    if request.plugins:
         load_library(trt, Path(request.plugins))
         return _build_by_flags(trt, weak, limits, progress)
     if not has_strong_types(trt):

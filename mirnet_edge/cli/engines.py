@@ -70,7 +70,7 @@ build_options = option_group(
     click.option("--io", type=click.Choice(["float32", "float16"]), default="float32",
                  help="Type of the engine's input and output."),
     click.option("--plugins/--no-plugins", default=True,
-                 help="Use our TensorRT plugins in FP16, where build-plugins has compiled them."),
+                 help="Use our TensorRT plugins in FP16; compiled once, by nvcc."),
     click.option("--workspace", type=click.IntRange(1), metavar="MIB",
                  help="Device memory for layers' scratch; TensorRT's choice by default."),
     click.option("--optimization-level", type=click.IntRange(0, 5),

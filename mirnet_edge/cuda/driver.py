@@ -17,6 +17,7 @@ NO_DEVICE = "CUDA_ERROR_NO_DEVICE"
 OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 # CUdevice_attribute, from cuda.h.
 INTEGRATED, CAN_MAP_HOST_MEMORY, CAPABILITY_MAJOR, CAPABILITY_MINOR = 18, 19, 75, 76
+SHARED_OF_BLOCK = 97  # where a kernel asks for more than the default 48 KiB
 
 
 class DriverMemoryError(DeviceMemoryError):
@@ -30,6 +31,7 @@ class DeviceFacts:
     Attributes:
         index: of the device, as the driver counts.
         integrated: whether it shares the CPU's memory: what is mapped of it is the device's own.
+        shared_bytes: shared memory that a block of threads may have at most.
         driver_version: the newest CUDA that the driver runs, "12.6".
     """
 
@@ -38,6 +40,7 @@ class DeviceFacts:
     compute_capability: tuple[int, int]
     memory_bytes: int
     integrated: bool
+    shared_bytes: int
     driver_version: str
 
     @property
@@ -68,9 +71,15 @@ class Driver:
         name, size_bytes = ctypes.create_string_buffer(256), ctypes.c_size_t()
         self.call("cuDeviceGetName", name, len(name), device)
         self.call("cuDeviceTotalMem_v2", ctypes.byref(size_bytes), device)
-        attributes = (INTEGRATED, CAN_MAP_HOST_MEMORY, CAPABILITY_MAJOR, CAPABILITY_MINOR)
-        integrated, maps, major, minor = (
-            self._number("cuDeviceGetAttribute", attribute, device) for attribute in attributes
+        integrated, maps, major, minor, shared = (
+            self._number("cuDeviceGetAttribute", attribute, device)
+            for attribute in (
+                INTEGRATED,
+                CAN_MAP_HOST_MEMORY,
+                CAPABILITY_MAJOR,
+                CAPABILITY_MINOR,
+                SHARED_OF_BLOCK,
+            )
         )
         return DeviceFacts(
             index=index,
@@ -78,6 +87,7 @@ class Driver:
             compute_capability=(major, minor),
             memory_bytes=size_bytes.value,
             integrated=bool(integrated and maps),
+            shared_bytes=shared,
             driver_version=f"{version // 1000}.{version % 1000 // 10}",
         )
 

@@ -54,6 +54,11 @@ def default_path(version: str) -> Path:
     return cache_folder().parent / "plugins" / name
 
 
+def are_wanted() -> bool:
+    """Whether the variable does not say `NONE`."""
+    return os.environ.get(VARIABLE) != NONE
+
+
 def find_library(version: str) -> Path | None:
     """Find the library for a TensorRT: what the variable names, else where it is built; None where
     there is none, or none is wanted.

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from mirnet_edge.graph.operators.blocks import BLOCK_SHARED_BYTES
 from mirnet_edge.graph.operators.ends import shuffled_output, unshuffled_input
 from mirnet_edge.graph.operators.fusions import fusions
 from mirnet_edge.graph.rewrite.edit import OWN_DOMAIN, GraphEditor
@@ -23,6 +24,11 @@ GROUPS = (FUSIONS, INPUT, OUTPUT, BLOCKS)
 """What may be asked for by itself, to be measured: selective kernel fusion with the residual sums
 in front of it; the two ends of the network; and with the fusions, residual blocks with both their
 convolutions."""
+
+
+def groups_for(shared_bytes: int) -> tuple[str, ...]:
+    """Choose those of `GROUPS` that run where a block of threads has so much shared memory."""
+    return GROUPS if shared_bytes >= BLOCK_SHARED_BYTES else (FUSIONS, INPUT, OUTPUT)
 
 
 def with_plugins(

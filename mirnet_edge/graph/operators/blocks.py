@@ -26,6 +26,9 @@ octets. Any number is correct."""
 BLOCK_CHANNELS, BLOCK_TILE, MOST_BLOCK_ROWS = 32, (16, 30), 132
 """Of a residual block in one kernel: what it has shared memory for, the pixels it makes at once,
 and its blocks of threads, one for each multiprocessor of an H100."""
+BLOCK_SHARED_BYTES = 201_120
+"""Of one of those blocks of threads: both kernels' weights, two tiles of what comes in and one of
+what lies between, as residual_block.cuh counts them. GPUs from Hopper on have as much."""
 
 
 def in_octets(editor: GraphEditor, value: Value) -> bool:
