@@ -29,11 +29,6 @@ Place = tuple[str, tuple[int, ...]]
 Time = tuple[float, str]
 """Milliseconds, and the form that took them."""
 PYTORCH = ("torch-max-autotune", "torch-compile", "torch-graph", "torch-eager")
-NO_RACE = (
-    "Our engine, below, ran on another card of that kind and with other weights: a time of it "
-    "beside one of PyTorch says no more than whether they are near each other. A race on one card "
-    "is to come.\n"
-)
 
 
 def gpu_table() -> str:
@@ -43,8 +38,6 @@ def gpu_table() -> str:
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*/race.json"))
     ]
     races = [race_table(record) for record in records]
-    if not any(race["peer"] == "ours" for record in records for race in record["races"]):
-        races.append(NO_RACE)
     folders = [path for path in sorted(RESULTS.iterdir()) if path.is_dir()]
     return "\n".join([*races, *filter(None, map(_machine_tables, folders))])
 
