@@ -25,7 +25,7 @@ GRAPH = ["onnx>=1.18", "onnx-ir>=0.1.16"]
 """Rewriting and quantizing graphs, on any machine; exporting and building do it too."""
 TRAIN = [
     "torch>=2.9",
-    "onnxscript>=0.7",
+    "onnxscript>=0.7.1",
     "onnxsim>=0.4.36",
     "safetensors>=0.4.3",
     "scikit-image>=0.22",

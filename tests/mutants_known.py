@@ -12,7 +12,8 @@ TESTS = {
     "deadline.py": "test_restore_deadline.py",
     "build/checks.py": "test_build_checks.py",
     "engine_choice/opening.py": "test_restore_refusals.py",
-    "device/batch_loop.py": "test_device_path.py test_device_in_flight.py test_device_arrays.py",
+    "device/batch_loop.py": "test_device_path.py test_device_in_flight.py test_device_arrays.py "
+    "test_device_scale.py",
     "device/passes.py": "test_device_path.py test_trt_pooling_device.py test_device_in_flight.py",
     "frames/images.py": "test_frames_images.py test_frames_images_kinds.py "
     "test_frames_images_hostile.py test_frames_images_found.py",
@@ -179,6 +180,10 @@ REASONS: dict[tuple[str, str], str] = {
         "return text if len(text) <= 60 else f'{text[:50]}… ({type(value).__name__})'",
     ): "a line of sixty characters is as short as one of fifty-nine",
     (
+        "_arguments.py",
+        "explained: return decorate -> return None",
+    ): "run while modules are imported, which none would be with it",
+    (
         "graph/rewrite/convolutions.py",
         "is_doubling: if node.op_type != 'Resize' or attribute(node, 'mode', 'nearest') != "
         "'linear': -> if False or attribute(node, 'mode', 'nearest') != 'linear':",
@@ -193,6 +198,12 @@ REASONS: dict[tuple[str, str], str] = {
         "attribute(concat, 'axis', -1): -> if concat is None or not 1 == attribute(softmax, "
         "'axis', -2) == attribute(concat, 'axis', -1):",
     ): "neither is 1, which is all that is asked of it",
+    (
+        "model/layers.py",
+        "Network.__init__: self.shuffle: nn.Module = nn.PixelShuffle(side) if side > 1 else "
+        "nn.Identity() -> self.shuffle: nn.Module = nn.PixelShuffle(side) if side >= 1 else "
+        "nn.Identity()",
+    ): "shuffled by a side of one, all stays where it is",
     (
         "pooling/passes.py",
         "FrameStatistics.__init__: self._scenes = 0 -> self._scenes = 1",

@@ -27,7 +27,7 @@ def mode_of(path: Path) -> int:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
-    path = tmp_path / "above" / "cache" / "a.bin"
+    path = tmp_path / "far" / "above" / "cache" / "a.bin"
     write_cached(path, b"ours")
     return path
 

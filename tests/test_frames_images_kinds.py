@@ -15,7 +15,7 @@ from image_samples import chunk, exif_block, png, random_pixels, refusal, smooth
 from PIL import Image, ImageCms
 
 from mirnet_edge.errors import ImageError
-from mirnet_edge.frames.images import SUFFIXES, ImageFile, read_image, write_image
+from mirnet_edge.frames.images import SUFFIXES, ImageFile, read_image, read_picture, write_image
 
 # ---------------------------------------------------------------- kinds of images
 
@@ -156,6 +156,12 @@ def test_several_frames_are_refused(suffix: str, tmp_path: Path) -> None:
     frames = [Image.fromarray(random_pixels(9, 11, 3)), Image.fromarray(smooth_pixels(9, 11))]
     frames[0].save(path, save_all=True, append_images=[frames[1], frames[0]])
     assert refusal(path).startswith("holds 3 frames; ")
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert read_picture(path) is None
+    frames[1].save(path)
+    still = read_picture(path)
+    assert still is not None
+    np.testing.assert_array_equal(still.pixels, read_image(path).pixels)
 
 
 # ---------------------------------------------------------------- large images

@@ -257,17 +257,34 @@ def test_gates_of_two_streams(changed: dict[str, str], applies: bool) -> None:
     assert ("weighted_sums" in changes_of(proto)) == applies
 
 
-def test_two_streams_take_one_convolution_and_one_product() -> None:
-    """Their logits come from one vector, and their gates add up to one."""
+@pytest.mark.parametrize(
+    ("first", "second", "convolutions"),
+    [
+        ("v, w0", "v, w1", 1),
+        ("v, w0", "u, w1", 2),
+        ("v, made", "v, w1", 2),
+        ("v, w0", "v, made", 2),
+    ],
+    ids=["of one vector", "of two", "the first weight is computed", "the second is"],
+)
+def test_two_streams_take_one_convolution_and_one_product(
+    first: str, second: str, convolutions: int
+) -> None:
+    """Where their logits come from one vector; their gates add up to one."""
     nodes = STACKED.format(**STREAMS).replace(
         "m = ReduceMean <axes = [2,3]> (input) n = Mul (m, m)",
-        """v = ReduceMean <axes = [2,3]> (input)
-           m = Conv <kernel_shape = [1,1]> (v, w0) n = Conv <kernel_shape = [1,1]> (v, w1)""",
+        f"""v = ReduceMean <axes = [2,3]> (input)
+            u = Tanh (v) vector = Reshape (v, column) made = Add (w0, vector)
+            m = Conv <kernel_shape = [1,1]> ({first})
+            n = Conv <kernel_shape = [1,1]> ({second})""",
     )
-    proto = graph("1,4,8,12", nodes, w0=(4, 4, 1, 1), w1=(4, 4, 1, 1))
-    kinds = Counter(node.op_type for node in rewrite(proto, "tensorrt")[0].graph.node)
+    column = ", int64[4] column = {4, 1, 1, 1}"
+    proto = graph("1,4,8,12", nodes, column, w0=(4, 4, 1, 1), w1=(4, 4, 1, 1))
+    changed, _ = rewrite(proto, "tensorrt")
+    assert not changed.graph.value_info, "shapes are told of our own operators alone"
+    kinds = Counter(node.op_type for node in changed.graph.node)
     assert {kind: kinds[kind] for kind in ("Conv", "MatMul", "Mul", "Sigmoid")} == {
-        **{"Conv": 1, "MatMul": 0, "Mul": 1, "Sigmoid": 1}
+        **{"Conv": convolutions, "MatMul": 0, "Mul": 1, "Sigmoid": 1}
     }
     assert "weighted_sums" in changes_of(proto)
 

@@ -105,6 +105,7 @@ def blended(
     if strength >= 1:
         return after
     weight = round(256 * strength)
-    mixed = before.astype(np.uint16) * np.uint16(256 - weight) + after * np.uint16(weight)
+    first, second = before.astype(np.uint16), after.astype(np.uint16)
+    mixed = first * np.uint16(256 - weight) + second * np.uint16(weight)
     codes: NDArray[np.uint8] = ((mixed + 128) >> 8).astype(np.uint8)
     return codes
