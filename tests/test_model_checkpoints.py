@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 import mirnet_edge as me
 from mirnet_edge.errors import CheckpointError, ConfigError, OutputError
-from mirnet_edge.model.checkpoints import METADATA_KEY, infer_config, weights_sha256
-from mirnet_edge.model.config import Config, MIRNetConfig, MIRNetV2Config, preset
+from mirnet_edge.model.checkpoints import METADATA_KEY, _ends_of, infer_config, weights_sha256
+from mirnet_edge.model.config import MOST, Config, MIRNetConfig, MIRNetV2Config, preset
 from mirnet_edge.model.layers import Network
 from mirnet_edge.model.support import local_support_px
 from mirnet_edge.model.tensor_files import _find_state_dict
@@ -280,6 +280,22 @@ def test_tensors_tell_the_configuration(config: Config) -> None:
     with torch.device("meta"):
         tensors = me.create_model(config).state_dict()
     assert infer_config(tensors) == config
+
+
+@pytest.mark.parametrize("noise_level", [False, True])
+@pytest.mark.parametrize("shuffle", [1, 9, MOST["shuffle"]])
+def test_tensors_tell_the_size_of_blocks(shuffle: int, noise_level: bool) -> None:
+    """Of all that a configuration may have."""
+    config = MIRNetV2Config(
+        channels=(4, 8, 12), groups=(1,), n_mrb=1, shuffle=shuffle, noise_level=noise_level
+    )
+    with torch.device("meta"):
+        assert infer_config(me.create_model(config).state_dict()) == config
+
+
+def test_blocks_larger_than_any_are_told_as_planes() -> None:
+    planes = 3 * (MOST["shuffle"] + 1) ** 2
+    assert _ends_of(planes, planes)["in_channels"] == planes
 
 
 def test_infer_config_of_another_network() -> None:

@@ -24,6 +24,7 @@ from mirnet_edge.bundled import bundled_model
 from mirnet_edge.errors import CheckpointError, ConfigError, OutputError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.model.config import (
+    MOST,
     UNKNOWN_TASK,
     Config,
     MIRNetConfig,
@@ -220,7 +221,7 @@ def infer_config(tensors: Mapping[str, Tensor]) -> Config:
 def _ends_of(in_planes: int, out_planes: int) -> dict[str, Any]:
     """What the planes before the first and after the last convolution tell: those of blocks of
     pixels are told from those of a frame by being 3 or 4 for each pixel, which no frame has."""
-    for shuffle in range(1, 9):
+    for shuffle in range(1, MOST["shuffle"] + 1):
         blocks = shuffle**2
         if out_planes == 3 * blocks and in_planes in (3 * blocks, 4 * blocks):
             return {"shuffle": shuffle, "noise_level": in_planes == 4 * blocks}
