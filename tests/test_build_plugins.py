@@ -13,7 +13,7 @@ from build_sandbox import ORIN, Sandbox
 
 from mirnet_edge.build import plugins, worker
 from mirnet_edge.bundled import bundled_model
-from mirnet_edge.errors import EngineError
+from mirnet_edge.errors import BuildError, EngineError
 from mirnet_edge.graph.rewrite.edit import OWN_DOMAIN
 
 OPERATORS = {
@@ -73,6 +73,30 @@ def test_they_are_compiled_where_they_are_not(
     assert (version, architectures) == ("8.6.1", ["87"])
     assert path.name.startswith("tensorrt-8.6-")
     assert not more
+
+
+def test_the_plain_graph_where_a_build_with_them_fails(
+    sandbox: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = bundled_model("edge-s-denoise")
+    assert bundled is not None
+    sandbox.onnx = bundled.onnx
+    monkeypatch.setattr(worker, "measured", lambda built, _: built)
+    build_plan, tried = worker.build_plan, []
+
+    def build(trt: Any, source: Any, *rest: Any) -> Any:
+        tried.append(source)
+        if any(node.domain == OWN_DOMAIN for node in onnx.load(source.onnx).graph.node):
+            raise BuildError("no kernel for sm_87")
+        return build_plan(trt, source, *rest)
+
+    monkeypatch.setattr(worker, "build_plan", build)
+    card = sandbox.build(plugins=True, tile=(24, 32))
+    assert [source.onnx.name for source in tried] == ["own.onnx", "own.onnx", "weak.onnx"]
+    assert tried[2].halves < tried[0].halves, "the second has none"
+    assert "plugins" not in card.options
+    assert "built without plugins, which costs time: no kernel for sm_87" in card.notes
+    assert all(node.domain != OWN_DOMAIN for node in graph_of(sandbox).node)
 
 
 def test_none_where_the_variable_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

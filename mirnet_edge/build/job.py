@@ -26,7 +26,7 @@ from mirnet_edge.build.graphs import (
     typed_for_tensorrt,
     without_qdq,
 )
-from mirnet_edge.build.operators import weak_graph
+from mirnet_edge.build.operators import own_graph
 from mirnet_edge.build.origins import with_origins
 from mirnet_edge.build.plugins import Plugins
 from mirnet_edge.build.process import BuildAnswer, BuildRequest
@@ -233,9 +233,11 @@ class BuildJob:
         settings, tiles = wanted.settings, self.calibration.tiles
         graph = typed_for_tensorrt(proto, settings.precision, settings.io)
         library = self.plugins.library if settings.takes_plugins else None
-        weak = weak_graph(proto, library, self.target.device["shared_bytes"])
+        own = own_graph(proto, library, self.target.device["shared_bytes"])
         (folder / process.STRONG).write_bytes(graph.strong.SerializeToString())
-        (folder / process.WEAK).write_bytes(weak.proto.SerializeToString())
+        (folder / process.WEAK).write_bytes(proto.SerializeToString())
+        if own.operators:
+            (folder / process.OWN).write_bytes(own.proto.SerializeToString())
         if tiles is not None:
             np.save(folder / process.TILES, tiles.tiles)
             if wanted.kind == "apply":
@@ -245,19 +247,21 @@ class BuildJob:
         BuildRequest(
             precision=settings.precision,
             islands=sorted(graph.islands),
-            halves=sorted(graph.halves | weak.halves),
+            halves=sorted(graph.halves),
             half_io=images if settings.io == "float16" else [],
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
-            plugins=str(library) if weak.operators else None,
+            plugins=str(library) if own.operators else None,
+            own_halves=sorted(own.halves),
         ).save(folder)
         answer = process.run_build(folder, self.progress)
-        layers = with_origins(read_layers(answer.layers), weak.proto)
+        built = own.proto if answer.plugins else proto
+        layers = with_origins(read_layers(answer.layers), built)
         notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
         if settings.takes_plugins and self.plugins.lack:
             notes.append(f"built without plugins, which costs time: {self.plugins.lack}")
-        used = {"plugins": weak.operators} if weak.operators else {}
+        used = {"plugins": own.operators} if answer.plugins else {}
         measured = self._measured(answer, folder)
         return EngineCard(
             key=wanted.key,

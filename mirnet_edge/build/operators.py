@@ -1,4 +1,4 @@
-"""Which graph a build gives TensorRT where our plugins are wanted."""
+"""The graph that a build gives TensorRT where our plugins are wanted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WeakGraph:
-    """A graph for precision flags.
+class OwnGraph:
+    """A graph with our operators, for precision flags.
 
     Attributes:
-        proto: with our operators or without.
+        proto: with our operators, where there are any.
         operators: how many of each it has.
         halves: convolutions that the rewrite made, which must compute in FP16.
     """
@@ -27,12 +27,12 @@ class WeakGraph:
     halves: frozenset[str]
 
 
-def weak_graph(proto: ModelProto, library: Path | None, shared_bytes: int) -> WeakGraph:
+def own_graph(proto: ModelProto, library: Path | None, shared_bytes: int) -> OwnGraph:
     """Put our operators into a sized graph, where there is a library of them: those that run on a
     GPU with so much shared memory for a block of threads."""
     if library is None:
-        return WeakGraph(proto, {}, frozenset())
+        return OwnGraph(proto, {}, frozenset())
     made, operators = with_plugins(proto, groups_for(shared_bytes))
     before = {node.name for node in proto.graph.node}
     new = {node.name for node in made.graph.node if node.op_type == "Conv"} - before
-    return WeakGraph(made, operators, frozenset(new))
+    return OwnGraph(made, operators, frozenset(new))

@@ -24,11 +24,11 @@ from mirnet_edge.errors import BuildError, MirnetEdgeError
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.limits import how_to_lift, limit
 
-REQUEST, STRONG, WEAK = "request.json", "strong.onnx", "weak.onnx"
+REQUEST, STRONG, WEAK, OWN = "request.json", "strong.onnx", "weak.onnx", "own.onnx"
 PLAN, TILES, OUTPUTS, SAID = "plan.engine", "tiles.npy", "outputs.npy", "said.txt"
 VECTORS = "vectors.npz"
 """Names of the files in the folder that the two processes share."""
-FILES = (REQUEST, STRONG, WEAK, PLAN, TILES, OUTPUTS, VECTORS, SAID)
+FILES = (REQUEST, STRONG, WEAK, OWN, PLAN, TILES, OUTPUTS, VECTORS, SAID)
 # Isolated: no folder that this process happens to be in, and no variable, says what is imported.
 # This package comes first; what else the parent imports from, after Python and its packages.
 _START = """
@@ -44,9 +44,11 @@ QUOTED_LINES = 3
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build, as `trt.network` takes it; ``plugins``, the library whose operators the graph
-    for flags has. Beside it lie the graphs as `STRONG` and `WEAK`,
-    the tiles as `TILES`, for an apply graph the pooled vectors of each as `VECTORS`."""
+    """What to build, as `trt.network` takes it. Beside it lie the graphs as `STRONG` and `WEAK`,
+    the tiles as `TILES`, for an apply graph the pooled vectors of each as `VECTORS`.
+
+    Where there are ``plugins``, the library of our operators, the graph that has them lies there as
+    `OWN`; its convolutions ``own_halves`` must compute in FP16 as well."""
 
     precision: str
     islands: list[str]
@@ -56,6 +58,7 @@ class BuildRequest:
     optimization_level: int | None
     timing_cache: str
     plugins: str | None = None
+    own_halves: list[str] = dataclasses.field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write it into the folder that both processes share."""
@@ -74,6 +77,7 @@ class BuildAnswer:
 
     Attributes:
         layers: JSON of TensorRT's engine inspector.
+        plugins: whether it is of the graph that has our operators.
         enqueue_ms, graph_ms: medians; None where it was not run.
     """
 
@@ -84,6 +88,7 @@ class BuildAnswer:
     activation_bytes: int
     build_seconds: float
     notes: list[str]
+    plugins: bool = False
     enqueue_ms: float | None = None
     graph_ms: float | None = None
 

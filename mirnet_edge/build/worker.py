@@ -23,6 +23,7 @@ from mirnet_edge.build import process
 from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.errors import (
     BuildError,
+    EngineError,
     MirnetEdgeError,
     MissingDependencyError,
     RefusedPairsError,
@@ -89,7 +90,7 @@ def build(request: BuildRequest, folder: Path, progress: StageProgress) -> Build
     trt = require("tensorrt", "building engines")
     progress("building", 0, 0)
     start = time.perf_counter()
-    plan = _build(trt, request, folder, progress)
+    plan, plugins = _build(trt, request, folder, progress)
     seconds = time.perf_counter() - start
     with (folder / process.PLAN).open("wb") as file:
         file.write(plan.serialized)
@@ -99,6 +100,7 @@ def build(request: BuildRequest, folder: Path, progress: StageProgress) -> Build
         layers=layers,
         build_seconds=seconds,
         notes=list(plan.notes),
+        plugins=plugins,
         **facts._asdict(),
     )
     progress("measuring", 0, 0)
@@ -109,9 +111,10 @@ def build(request: BuildRequest, folder: Path, progress: StageProgress) -> Build
         return built
 
 
-def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: StageProgress) -> Plan:
-    """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has flags,
-    or the graph has our operators, which only the one for flags has."""
+def _build(
+    trt: ModuleType, request: BuildRequest, folder: Path, progress: StageProgress
+) -> tuple[Plan, bool]:
+    """Build with our plugins by flags, or without them where that fails; whether with them."""
     cache = Path(request.timing_cache)
     limits = BuildLimits(request.workspace, request.optimization_level, cache)
     weak = NetworkSource(
@@ -122,10 +125,26 @@ def _build(trt: ModuleType, request: BuildRequest, folder: Path, progress: Stage
         halves=frozenset(request.halves),
         half_io=request.half_io,
     )
-    strong = dataclasses.replace(weak, onnx=folder / process.STRONG, strongly_typed=True)
-    if request.plugins:
+    if request.plugins is None:
+        return _build_plain(trt, weak, limits, progress), False
+    halves = {*request.halves, *request.own_halves}
+    own = dataclasses.replace(weak, onnx=folder / process.OWN, halves=halves)
+    try:
         load_library(trt, Path(request.plugins))
-        return _build_by_flags(trt, weak, limits, progress)
+        return _build_by_flags(trt, own, limits, progress), True
+    except (BuildError, EngineError) as error:
+        plan = _build_plain(trt, weak, limits, progress)
+        plan.notes.append(f"built without plugins, which costs time: {error}")
+        return plan, False
+
+
+def _build_plain(
+    trt: ModuleType, weak: NetworkSource, limits: BuildLimits, progress: StageProgress
+) -> Plan:
+    """Build strongly typed where TensorRT can; by flags where it cannot, or fails and has them."""
+    strong = dataclasses.replace(
+        weak, onnx=weak.onnx.with_name(process.STRONG), strongly_typed=True
+    )
     if not has_strong_types(trt):
         return _build_by_flags(trt, weak, limits, progress)
     try:
