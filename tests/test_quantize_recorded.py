@@ -97,9 +97,9 @@ def test_layers_are_the_same_at_every_tile(model: BundledModel, tile: tuple[int,
 
 
 def test_the_record_costs_no_more_than_ranges_measured_at_another_tile() -> None:
-    """Measured on 16 tiles of each size with noise of another seed: recorded and own ranges lose
-    0.064 and 0.065 dB at 256x256, 0.066 and 0.066 at 320x512, 0.073 and 0.063 at 128x128, where
-    the mean's standard error is 0.03."""
+    """On 16 tiles of each size with noise of another seed recorded and own ranges lose 0.053 and
+    0.046 dB at 256x256, 0.047 and 0.041 at 320x512, 0.112 and 0.090 here, where the mean's standard
+    error is 0.03. On four tiles they lose 0.36 and 0.30."""
     bundled = bundled_model("edge-s-denoise")
     assert bundled is not None
     original, tile = load_graph(bundled.onnx), (128, 160)
@@ -108,7 +108,7 @@ def test_the_record_costs_no_more_than_ranges_measured_at_another_tile() -> None
     assert found is not None
     plan, ranges = found
     level = read_facts(original).noise_level
-    images = CalibrationSet.open(tile=tile, sigma=25.0, count=4, seed=1, noise_level=level)
+    images = CalibrationSet.open(tile=tile, sigma=25.0, count=16, seed=1, noise_level=level)
     judge = Judge(sized, images.tiles, images.targets)
     own = collect_ranges(sized, images.tiles, plan.method, tensors=list(ranges.tensors))
     recorded_db, own_db = (
