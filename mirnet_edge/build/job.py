@@ -232,11 +232,12 @@ class BuildJob:
         """Build in the folder, prove, measure; the card of what lies there."""
         settings, tiles = wanted.settings, self.calibration.tiles
         graph = typed_for_tensorrt(proto, settings.precision, settings.io)
-        library = self.plugins.library if settings.takes_plugins else None
-        own = own_graph(proto, library, self.target.device["shared_bytes"])
+        could = settings.takes_plugins and self.plugins != Plugins()
+        own = own_graph(proto, self.target.device["shared_bytes"]) if could else None
+        library = self.plugins.library if own else None
         (folder / process.STRONG).write_bytes(graph.strong.SerializeToString())
         (folder / process.WEAK).write_bytes(proto.SerializeToString())
-        if own.operators:
+        if own and library:
             (folder / process.OWN).write_bytes(own.proto.SerializeToString())
         if tiles is not None:
             np.save(folder / process.TILES, tiles.tiles)
@@ -252,16 +253,16 @@ class BuildJob:
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
-            plugins=str(library) if own.operators else None,
-            own_halves=sorted(own.halves),
+            plugins=str(library) if library else None,
+            own_halves=sorted(own.halves) if own else [],
         ).save(folder)
         answer = process.run_build(folder, self.progress)
-        built = own.proto if answer.plugins else proto
+        built = own.proto if own and answer.plugins else proto
         layers = with_origins(read_layers(answer.layers), built)
         notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
-        if settings.takes_plugins and self.plugins.lack:
+        if own and self.plugins.lack:
             notes.append(f"built without plugins, which costs time: {self.plugins.lack}")
-        used = {"plugins": own.operators} if answer.plugins else {}
+        used = {"plugins": own.operators} if own and answer.plugins else {}
         measured = self._measured(answer, folder)
         return EngineCard(
             key=wanted.key,

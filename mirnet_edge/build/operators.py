@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirnet_edge.graph.operators import groups_for, with_plugins
@@ -17,7 +16,6 @@ class OwnGraph:
     """A graph with our operators, for precision flags.
 
     Attributes:
-        proto: with our operators, where there are any.
         operators: how many of each it has.
         halves: convolutions that the rewrite made, which must compute in FP16.
     """
@@ -27,12 +25,12 @@ class OwnGraph:
     halves: frozenset[str]
 
 
-def own_graph(proto: ModelProto, library: Path | None, shared_bytes: int) -> OwnGraph:
-    """Put our operators into a sized graph, where there is a library of them: those that run on a
-    GPU with so much shared memory for a block of threads."""
-    if library is None:
-        return OwnGraph(proto, {}, frozenset())
+def own_graph(proto: ModelProto, shared_bytes: int) -> OwnGraph | None:
+    """Put into a sized graph what runs on a GPU with so much shared memory for a block of threads;
+    None where the graph has nothing that our operators replace."""
     made, operators = with_plugins(proto, groups_for(shared_bytes))
+    if not operators:
+        return None
     before = {node.name for node in proto.graph.node}
     new = {node.name for node in made.graph.node if node.op_type == "Conv"} - before
     return OwnGraph(made, operators, frozenset(new))
