@@ -71,15 +71,18 @@ def of_a_known_device(folder: Path) -> bool:
 
 
 def points(networks: dict[str, Network], folder: Path) -> list[Point]:
-    """What one machine's records say of networks that can be counted."""
+    """What one machine's records say of our engines of networks that can be counted, without
+    plugins, which no Jetson has run yet."""
     device, found = device_of(folder), []
     for race in read(folder / "race.json").get("races", []):
+        if race["peer"] != "ours":
+            continue
         batch, height, width = race["shape"]
         times = [row["device_ms"]["p50"] for row in race["rows"] if row.get("device_ms")
-                 and row["form"].startswith("fp16")]  # fmt: skip
+                 and row["form"].startswith("fp16") and "plugins" not in row["form"]]  # fmt: skip
         if times and race["network"] in networks:
             work = networks[race["network"]].work(batch * height * width)
-            what = f"{race['network']} {batch}x{height}x{width} {race['peer']}"
+            what = f"{race['network']} {batch}x{height}x{width}"
             found.append(Point(f"{folder.name}/race.json: {what}", device, work, min(times)))
     for pixels, frame in read(folder / "frame.json").get("frames", {}).items():
         name = next((name for name in networks if frame["model"].startswith(name)), None)
@@ -87,7 +90,7 @@ def points(networks: dict[str, Network], folder: Path) -> list[Point]:
             height, width = frame["tile"]
             ms = frame["one_by_one"]["latency"]["engine"]["p50"]
             work = networks[name].work(height * width)
-            found.append(Point(f"{folder.name}/frame.json: {name} TensorRT", device, work, ms))
+            found.append(Point(f"{folder.name}/frame.json: {name}", device, work, ms))
     return found
 
 
@@ -144,35 +147,6 @@ def constants(networks: dict[str, Network]) -> dict[str, dict[str, Any]]:
     }
 
 
-def engine_points(folder: Path) -> list[Point]:
-    """Engines of the network that was bundled first, which cannot be exported any more: of them the
-    record has the layers and the bytes that TensorRT told, and no arithmetic."""
-    modes = read(folder / "device.json").get("modes_1080p", {})
-    return [
-        Point(
-            f"{folder.name}/device.json: {name}",
-            device_of(folder),
-            Work(engine["layers"], engine["bytes_moved"], 0),
-            engine["graph_ms"],
-        )
-        for name, engine in modes.items()
-        if "graph_ms" in engine
-    ]
-
-
-def checks() -> dict[str, float]:
-    """Predicted over measured, of what nothing was fitted to: engines of another network on another
-    card, by the constants of today's file."""
-    stored = read(CALIBRATION)["constants"]
-    launch_us, share = (stored[name]["value"] for name in ("launch_us", "share"))
-    return {
-        point.what: round(predicted_ms(point, launch_us, share) / point.ms, 3)
-        for folder in sorted(RESULTS.iterdir())
-        if folder.is_dir()
-        for point in engine_points(folder)
-    }
-
-
 def main(folder: Path) -> None:
     """Write the file."""
     import networks as exported
@@ -199,8 +173,6 @@ def main(folder: Path) -> None:
     made = {"constants": constants(networks), "presets": presets}
     with atomic_path(CALIBRATION) as temporary:
         temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    for what, ratio in checks().items():
-        print(f"{what}: predicted {ratio:.2f} times the measured time")
 
 
 if __name__ == "__main__":

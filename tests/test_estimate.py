@@ -17,7 +17,6 @@ from mirnet_edge.build.estimate import (
     Calibration,
     Range,
     Work,
-    calibration,
     estimate_frame,
     network_of,
     preset_networks,
@@ -39,11 +38,6 @@ def measured(folder: Path) -> list[Point]:
 
 def off(point: Point, launch_us: float, share: float) -> float:
     return abs(predicted_ms(point, launch_us, share) / point.ms - 1)
-
-
-@pytest.fixture(scope="module")
-def own() -> tuple[float, float]:
-    return calibration().launch_us, calibration().share
 
 
 # Against records
@@ -68,25 +62,6 @@ def test_the_kernels_of_one_card_by_the_other(there: Path, here: Path) -> None:
         kernel = records["kernels"][name]
         us = 1e6 * kernel["bytes"] / (share * bandwidth)
         assert us == pytest.approx(kernel["in_groups"]["microseconds"], rel=WITHIN), name
-
-
-def test_an_engine_of_the_h200_by_the_h100(own: tuple[float, float]) -> None:
-    """The plain one; those of the pooling passes have layers that are no launches, and are 23 and
-    31 % quicker than said."""
-    plain, *others = calibrating.engine_points(H200)
-    assert off(plain, *own) < WITHIN
-    assert all(WITHIN < off(point, *own) < 0.35 for point in others)
-
-
-def test_what_launches_take_on_the_h100_by_the_h200(own: tuple[float, float]) -> None:
-    """One tile is mostly launches: those of the H200's engine explain the H100's time."""
-    engine = calibrating.engine_points(H200)[0]
-    launches, floor = engine.row
-    launch_us = (engine.ms - floor / own[1]) / launches
-    small = [point for point in measured(H100) if "1x256x256" in point.what]
-    assert len(small) == 2
-    for point in small:
-        assert off(point, launch_us, own[1]) < WITHIN, point.what
 
 
 @pytest.mark.parametrize("index", range(6))
