@@ -40,6 +40,17 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return loaded
 
 
+@pytest.fixture
+def denoiser(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """Of a graph that has what our operators replace; ONNX Runtime, on which the fake runs its
+    plans, has none of them."""
+    bundled = bundled_model("edge-s-denoise")
+    assert bundled is not None
+    sandbox.onnx = bundled.onnx
+    monkeypatch.setattr(worker, "measured", lambda built, _: built)
+    return sandbox
+
+
 def graph_of(sandbox: Sandbox) -> Any:
     """What TensorRT was given."""
     plan = json.loads(sandbox.engine.read_bytes())
@@ -54,14 +65,10 @@ def test_none_where_they_are_not_wanted(sandbox: Sandbox, library: list[Path]) -
 
 
 def test_a_note_where_they_cannot_be_compiled(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    denoiser: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(plugins, "FOLDERS", (str(tmp_path / "include"),))
-    assert not sandbox.build(plugins=True).notes, "the graph has nothing that they replace"
-    bundled = bundled_model("edge-s-denoise")
-    assert bundled is not None
-    sandbox.onnx = bundled.onnx
-    (note,) = sandbox.build(plugins=True, tile=(24, 32)).notes
+    (note,) = denoiser.build(plugins=True, tile=(24, 32)).notes
     assert note.startswith("built without plugins, which costs time: compiling plugins needs")
     assert "include" in note
     assert "apt install libnvinfer-headers-dev" in note
@@ -80,12 +87,8 @@ def test_they_are_compiled_where_they_are_not(
 
 
 def test_the_plain_graph_where_a_build_with_them_fails(
-    sandbox: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+    denoiser: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundled = bundled_model("edge-s-denoise")
-    assert bundled is not None
-    sandbox.onnx = bundled.onnx
-    monkeypatch.setattr(worker, "measured", lambda built, _: built)
     build_plan, tried = worker.build_plan, []
 
     def build(trt: Any, source: Any, *rest: Any) -> Any:
@@ -95,12 +98,12 @@ def test_the_plain_graph_where_a_build_with_them_fails(
         return build_plan(trt, source, *rest)
 
     monkeypatch.setattr(worker, "build_plan", build)
-    card = sandbox.build(plugins=True, tile=(24, 32))
+    card = denoiser.build(plugins=True, tile=(24, 32))
     assert [source.onnx.name for source in tried] == ["own.onnx", "own.onnx", "weak.onnx"]
     assert tried[2].halves < tried[0].halves, "the second has none"
     assert "plugins" not in card.options
     assert "built without plugins, which costs time: no kernel for sm_87" in card.notes
-    assert all(node.domain != OWN_DOMAIN for node in graph_of(sandbox).node)
+    assert all(node.domain != OWN_DOMAIN for node in graph_of(denoiser).node)
 
 
 def test_none_where_the_variable_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,14 +115,10 @@ def test_none_where_the_variable_says_so(sandbox: Sandbox, monkeypatch: pytest.M
 
 
 def test_blocks_are_for_gpus_with_shared_memory_for_them(
-    sandbox: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+    denoiser: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundled = bundled_model("edge-s-denoise")
-    assert bundled is not None
-    sandbox.onnx = bundled.onnx
-    monkeypatch.setattr(worker, "measured", lambda built, _: built)
     monkeypatch.setitem(ORIN, "shared_bytes", 227 << 10)
-    card = sandbox.build(plugins=True, tile=(24, 32))
+    card = denoiser.build(plugins=True, tile=(24, 32))
     assert card.options["plugins"] == {
         **OPERATORS, "MirnetResidualSum": 8, "MirnetResidualBlock": 4
     }  # fmt: skip
@@ -141,36 +140,27 @@ def test_a_named_library_must_be_there(
 
 
 def test_operators_go_into_the_graph_for_flags(
-    sandbox: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+    denoiser: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundled = bundled_model("edge-s-denoise")
-    assert bundled is not None
-    sandbox.onnx = bundled.onnx
-    # ONNX Runtime, on which the fake runs its plans, has none of our operators.
-    monkeypatch.setattr(worker, "measured", lambda built, _: built)
-    card = sandbox.build(plugins=True, tile=(24, 32))
+    card = denoiser.build(plugins=True, tile=(24, 32))
     assert card.options["plugins"] == OPERATORS
     assert [path.name for path in library] == ["plugins.so"]
-    graph = graph_of(sandbox)
+    graph = graph_of(denoiser)
     assert sum(node.domain == OWN_DOMAIN for node in graph.node) == sum(OPERATORS.values())
     convolutions = {layer.name for layer in card.layers if layer.precision == "FP16"}
     assert any(name.endswith("/of_blocks") for name in convolutions)
     # The same again builds nothing; without plugins it is another engine.
-    sandbox.build(plugins=True, tile=(24, 32))
-    assert not sandbox.built
-    assert "plugins" not in sandbox.build(tile=(24, 32)).options
-    assert sandbox.built
+    denoiser.build(plugins=True, tile=(24, 32))
+    assert not denoiser.built
+    assert "plugins" not in denoiser.build(tile=(24, 32)).options
+    assert denoiser.built
 
 
 def test_a_tensorrt_without_flags_builds_without(
-    sandbox: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+    denoiser: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sandbox.release("11.4.0")
-    bundled = bundled_model("edge-s-denoise")
-    assert bundled is not None
-    sandbox.onnx = bundled.onnx
-    monkeypatch.setattr(worker, "measured", lambda built, _: built)
-    card = sandbox.build(plugins=True, tile=(24, 32))
+    denoiser.release("11.4.0")
+    card = denoiser.build(plugins=True, tile=(24, 32))
     assert "plugins" not in card.options
     assert card.strongly_typed
     assert not library

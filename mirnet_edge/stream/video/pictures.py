@@ -53,7 +53,7 @@ class Pictures:
             array: Array = picture.to_ndarray(format="rgb48le" if deep else "rgb24")
             return array
         if picture.format.name.replace("yuvj", "yuv") != planes.name:
-            picture = picture.reformat(format=planes.name)
+            picture = _reformatted(picture, planes.name)
         codes = [_plane(picture, index, planes.depth) for index in range(len(picture.planes))]
         if self.pixels.is_yuv:
             return _i420(codes)
@@ -180,6 +180,15 @@ class Pictures:
         codes: Array = np.rint(unit * np.float32(steps) + np.float32(zero))
         codes = codes.clip(0, (1 << depth) - 1)
         return codes.astype(np.uint8 if depth == 8 else np.uint16)
+
+
+def _reformatted(picture: Any, name: str) -> Any:
+    """The picture in another format, by one thread: of a P010 picture of few rows FFmpeg's threads
+    now and then leave a row of chroma out, under load one in two thousand."""
+    try:
+        return picture.reformat(format=name, threads=1)
+    except TypeError:  # of PyAV 16, which has one
+        return picture.reformat(format=name)
 
 
 def _plane(picture: Any, index: int, depth: int) -> Array:
