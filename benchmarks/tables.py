@@ -160,7 +160,18 @@ def compared_tables() -> str:
     ]
     if not records:
         return published_table(published) + "\n"
-    return "\n\n".join(all_compared(record, published) for record in records) + "\n"
+    systems = [
+        {**system, "of": f"{system['of']}, {record['machine']}"}
+        for record in records
+        for system in record["systems"]
+    ]
+    together = {
+        "systems": systems,
+        "figures": [figure for record in records for figure in record["figures"]],
+        "machine": ", ".join(sorted({record["machine"] for record in records})),
+        "versions": records[0]["versions"],
+    }
+    return all_compared(together, published) + "\n"
 
 
 def video_table() -> str:
