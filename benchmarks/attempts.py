@@ -226,15 +226,10 @@ def layers_of(folder: Path, name: str, times_ms: dict[str, float]) -> dict[str, 
     return {"kinds": {kind: [len(ms), round(sum(ms), 3)] for kind, ms in ranked}}
 
 
-def visible(gpu: str) -> dict[str, str]:
-    """What makes a process see one GPU, in the order of nvidia-smi."""
-    return {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-
-
 def child(*arguments: str, limit_s: float, gpu: str) -> str:
     """Run this file in a process of its own; what went wrong, "" for nothing."""
     limits: dict[str, Any] = {"timeout": max(limit_s, 1), "capture_output": True, "text": True}
-    environment = {**os.environ, **visible(gpu)}
+    environment = {**os.environ, **gpu_state.visible(gpu)}
     try:
         command = [sys.executable, __file__, *arguments]
         done = subprocess.run(command, env=environment, **limits)
@@ -283,7 +278,7 @@ def run(
     from mirnet_edge.build.target import find_target
 
     began = time.monotonic()
-    os.environ.update(visible(gpus[0]))
+    os.environ.update(gpu_state.visible(gpus[0]))
     target = find_target()
     code = target.device["compute_capability"].replace(".", "")
     arguments = (str(folder), *asked, "--step")

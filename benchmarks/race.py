@@ -28,6 +28,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import gpu_state
 from networks import NETWORKS
 
 from mirnet_edge._files import atomic_path
@@ -108,8 +109,7 @@ class Race:
         paths = (str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", ""))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         if given.device == "cuda":
-            # In the order of nvidia-smi, which is asked for clocks and power.
-            environment |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+            environment |= gpu_state.visible(gpu)  # which is asked for clocks and power too
         try:
             done = subprocess.run(
                 command, env=environment, timeout=left, stderr=subprocess.PIPE, text=True

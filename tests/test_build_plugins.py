@@ -80,10 +80,21 @@ def test_they_are_compiled_where_they_are_not(
     compiled: list[Any] = []
     monkeypatch.setattr(plugins, "build_plugins", lambda *given: compiled.append(given) or given[0])
     assert not sandbox.build(plugins=True).notes
-    (path, version, architectures), *more = compiled
+    (path, version, architectures, _), *more = compiled
     assert (version, architectures) == ("8.6.1", ["87"])
     assert path.name.startswith("tensorrt-8.6-")
     assert not more
+
+
+def test_a_note_where_what_was_compiled_does_not_load(
+    denoiser: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_plugins(*_: Any) -> Path:
+        raise EngineError("undefined symbol: fma")
+
+    monkeypatch.setattr(plugins, "build_plugins", build_plugins)
+    (note,) = denoiser.build(plugins=True, tile=(24, 32)).notes
+    assert note == "built without plugins, which costs time: undefined symbol: fma"
 
 
 def test_the_plain_graph_where_a_build_with_them_fails(

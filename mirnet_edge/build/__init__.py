@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -126,14 +127,17 @@ def build_engine(
     bundled = bundled_model(os.fspath(onnx))
     model = bundled.onnx if bundled else Path(onnx)
 
+    @functools.cache  # compiled once, however many tiles are tried
+    def used() -> Plugins:
+        # An INT8 engine is compared with one in FP16, which takes them.
+        may_have = plugins and rewrite and precision != "fp32"
+        return plugins_for(target) if may_have else Plugins()
+
     def build(tile: tuple[int, int], notes: Sequence[str] = ()) -> EngineCard:
         of_tile = replace(settings, tile=tile)
         source = open_source(model, tile, batch, rewrite)
         tiles = Calibration(source, of_tile, calibration, statistics, progress, [*notes])
-        # An INT8 engine is compared with one in FP16, which takes them.
-        may_have = plugins and rewrite and precision != "fp32"
-        used = plugins_for(target) if may_have else Plugins()
-        job = BuildJob(source, target, tiles, cache, force, overwrite, progress, used)
+        job = BuildJob(source, target, tiles, cache, force, overwrite, progress, used())
         return job.engines(path, of_tile, statistics)
 
     if tile is not None:

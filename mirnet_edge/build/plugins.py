@@ -6,7 +6,6 @@ import logging
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 from mirnet_edge._files import atomic_path
 from mirnet_edge._imports import require
 from mirnet_edge.build.target import Target, find_target
-from mirnet_edge.cuda.compiler import TOOLKIT
-from mirnet_edge.errors import BuildError, MissingDependencyError, OutputError
+from mirnet_edge.cuda.compiler import TOOLKIT, run_compiler
+from mirnet_edge.errors import BuildError, EngineError, MissingDependencyError, OutputError
 from mirnet_edge.trt.network import has_precision_flags
 from mirnet_edge.trt.plugins import (
     SOURCES,
@@ -109,11 +108,10 @@ def plugins_for(target: Target) -> Plugins:
     if library := find_library(version):
         return Plugins(library)
     code = target.device["compute_capability"].replace(".", "")
-    path = default_path(version)
-    logging.getLogger(__name__).info("compiling the plugins, which happens once: %s", path)
+    logging.getLogger(__name__).info("compiling the plugins, which happens once")
     try:
-        return Plugins(build_plugins(path, version, [code]))
-    except (MissingDependencyError, BuildError, OutputError) as error:
+        return Plugins(compile_plugins(architectures=[code]))
+    except (MissingDependencyError, BuildError, OutputError, EngineError) as error:
         return Plugins(lack=str(error))
 
 
@@ -129,7 +127,7 @@ def compile_plugins(
 
     Raises:
         DeviceError: no GPU, where its architecture is asked of it.
-        MissingDependencyError, BuildError, OutputError: as `build_plugins`.
+        MissingDependencyError, BuildError, OutputError, EngineError: as `build_plugins`.
     """
     version = str(require("tensorrt", "compiling its plugins").__version__)
     if not architectures:
@@ -150,8 +148,9 @@ def build_plugins(
 
     Raises:
         MissingDependencyError: no headers, or no nvcc.
-        BuildError: headers of another release, or the compiler refuses.
+        BuildError: headers of another release, or the compiler refuses, or takes too long.
         OutputError: the file cannot be written.
+        EngineError: what was compiled cannot be loaded.
     """
     headers = find_headers(version, include)
     compiler = shutil.which("nvcc") or shutil.which("nvcc", path=str(TOOLKIT / "bin"))
@@ -168,10 +167,9 @@ def build_plugins(
         raise OutputError(f"cannot make {output.parent}: {error.strerror}") from error
     with atomic_path(output, mode=0o700) as temporary:
         files = [str(path) for path in (temporary, *sources)]
-        command = [compiler, *FLAGS, *codes, f"-I{headers}", "-o", *files]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            said = (done.stdout + done.stderr).strip().splitlines()
+        status, text = run_compiler(compiler, *FLAGS, *codes, f"-I{headers}", "-o", *files)
+        if status != 0:
+            said = text.strip().splitlines()
             raise BuildError(
                 f"{compiler} does not compile the plugins for {', '.join(architectures)}: "
                 + " | ".join(said[:SAID_LINES])

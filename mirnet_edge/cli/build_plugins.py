@@ -25,7 +25,7 @@ from mirnet_edge.cli.console import say
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File; by default where `build --plugins` and engines look for it.",
+    help="File; by default where `build` and engines look for it.",
 )
 def build_plugins(
     include: Path | None, architectures: tuple[str, ...], output: Path | None

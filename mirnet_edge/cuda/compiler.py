@@ -101,7 +101,7 @@ def _run_nvcc(nvcc: str, source: Path, architecture: str) -> tuple[bytes, str]:
         cubin = Path(folder) / "kernels.cubin"
         options = ("-cubin", f"--gpu-architecture={architecture}", *OPTIONS)
         files = (f"--include-path={source.parent}", "-o", str(cubin), str(source))
-        status, said = _run(nvcc, *options, *files)
+        status, said = run_compiler(nvcc, *options, *files)
         made = cubin.read_bytes() if status == 0 and cubin.is_file() else b""
         return made, said or f"exit status {status}"
 
@@ -151,7 +151,7 @@ def _find_nvcc(gpu: DeviceFacts) -> Compiler | str:
     path = shutil.which("nvcc", path=os.pathsep.join(places))
     if path is None:
         return "nvcc is neither on PATH nor in CUDA_HOME nor in " + str(TOOLKIT / "bin")
-    status, said = _run(path, "--version")
+    status, said = run_compiler(path, "--version")
     version = re.search(r"\bV(\d+)\.[\d.]+", said)
     if status != 0 or version is None:
         return f"{path} --version says nothing of use ({said.strip()[:200]})"
@@ -178,7 +178,7 @@ def _header_folders() -> Iterator[Path]:
             yield Path(folder) / "include"
 
 
-def _run(*command: str) -> tuple[int, str]:
+def run_compiler(*command: str) -> tuple[int, str]:
     """Run a command to its end, for no longer than the limit ``COMPILE_SECONDS``; return the exit
     status and everything printed."""
     limit_s = limit("COMPILE_SECONDS")

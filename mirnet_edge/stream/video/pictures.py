@@ -184,7 +184,7 @@ class Pictures:
 
 def _reformatted(picture: Any, name: str) -> Any:
     """The picture in another format, by one thread: of a P010 picture of few rows FFmpeg's threads
-    now and then leave a row of chroma out, under load one in two thousand."""
+    now and then leave a row of chroma out, under load of one in some thousands."""
     try:
         return picture.reformat(format=name, threads=1)
     except TypeError:  # of PyAV 16, which has one
