@@ -33,6 +33,7 @@ ORIN = {
     "compute_capability": "8.7",
     "memory_bytes": 2**35,
     "integrated": True,
+    "multiprocessors": 16,
     "shared_bytes": 163 << 10,
 }
 

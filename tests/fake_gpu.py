@@ -78,6 +78,7 @@ class FakeGpu:
     integrated: bool = False
     total_bytes: int = 1 << 30
     capability: tuple[int, int] = (9, 0)
+    multiprocessors: int = 132
     shared_bytes: int = 227 << 10
     name: str = "Fake H200"
     failures: dict[str, Exception | int] = field(default_factory=dict)

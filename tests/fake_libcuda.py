@@ -13,7 +13,8 @@ from typing import Any
 
 from fake_gpu import FakeGpu, Work
 
-ATTRIBUTES = {18: "integrated", 19: "mapping", 75: "major", 76: "minor", 97: "shared"}
+ATTRIBUTES = {16: "multiprocessors", 18: "integrated", 19: "mapping", 75: "major", 76: "minor",
+              97: "shared"}  # fmt: skip
 
 
 class CUresult(enum.IntEnum):
@@ -92,7 +93,7 @@ class FakeLibcuda:
         gpu = self.machine.at(device)
         major, minor = gpu.capability
         facts = {"integrated": gpu.integrated, "mapping": 1, "major": major, "minor": minor,
-                 "shared": gpu.shared_bytes}  # fmt: skip
+                 "multiprocessors": gpu.multiprocessors, "shared": gpu.shared_bytes}  # fmt: skip
         return self._give(pointer, int(facts[ATTRIBUTES[attribute]]), 0)
 
     def cuDevicePrimaryCtxReset_v2(self, device: int) -> int:

@@ -18,6 +18,7 @@ def gpu_of(compute_capability: tuple[int, int], cuda: str) -> DeviceFacts:
         compute_capability=compute_capability,
         memory_bytes=1 << 30,
         integrated=True,
+        multiprocessors=16,
         shared_bytes=163 << 10,
         driver_version=cuda,
     )

@@ -64,8 +64,15 @@ __device__ __forceinline__ void ask_for(const __half* x, const Tile& tile, int h
 }
 
 __device__ __forceinline__ void load_weights(const float* weights, __half* out) {
-    for (int i = static_cast<int>(threadIdx.x); i < 9 * channels * channels; i += threads) {
-        from_float(weights[i], out[i / channels * pitch + i % channels]);
+    // Four in one load and all loads in flight: a small frame waits for them as long as it computes.
+#pragma unroll
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < 9 * channels * channels; i += threads * 4) {
+        Vector<float, 4> four;
+        Vector<__half, 4> rounded;
+        read_vector(weights + i, four);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) from_float(four.values[e], rounded.values[e]);
+        write_vector(out + i / channels * pitch + i % channels, rounded);
     }
 }
 

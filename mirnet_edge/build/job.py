@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SCALES = 3
+MOST_BUSY = 4000
+"""Pixels of a batch for each multiprocessor, up to which a scale of the network leaves some of them
+idle, so that the other scales' layers fit beside it."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -253,6 +258,7 @@ class BuildJob:
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
+            aux_streams=aux_streams(settings, self.target.device["multiprocessors"]),
             plugins=str(library) if library else None,
             own_halves=sorted(own.halves) if own else [],
         ).save(folder)
@@ -321,3 +327,11 @@ def place(plan: Path, engine: Path, card: EngineCard) -> None:
         move_into_place(plan, engine)
     if interrupted():
         raise KeyboardInterrupt
+
+
+def aux_streams(settings: Settings, multiprocessors: int) -> int | None:
+    """Streams beside the main one on which the network's scales run side by side, where a batch is
+    too small to fill the GPU with one of them; None leaves it to TensorRT, which takes none."""
+    height, width = settings.tile
+    busy = settings.batch * height * width / multiprocessors
+    return SCALES - 1 if busy <= MOST_BUSY else None

@@ -57,6 +57,7 @@ class BuildRequest:
     workspace: int | None
     optimization_level: int | None
     timing_cache: str
+    aux_streams: int | None = None
     plugins: str | None = None
     own_halves: list[str] = dataclasses.field(default_factory=list)
 

@@ -20,7 +20,7 @@ class Target:
     Attributes:
         versions: tensorrt; cuda, the newest that the driver runs; driver, that of its kernel module
             or "" where the system does not tell; mirnet_edge.
-        device: name, compute_capability, memory_bytes, integrated, shared_bytes.
+        device: name, compute_capability, memory_bytes, integrated, multiprocessors, shared_bytes.
     """
 
     versions: dict[str, str]
@@ -61,6 +61,7 @@ def find_target(system: System | None = None) -> Target:
         "compute_capability": ".".join(map(str, gpu.compute_capability)),
         "memory_bytes": gpu.memory_bytes,
         "integrated": gpu.integrated,
+        "multiprocessors": gpu.multiprocessors,
         "shared_bytes": gpu.shared_bytes,
     }
     return Target(versions, device)

@@ -17,6 +17,7 @@ NO_DEVICE = "CUDA_ERROR_NO_DEVICE"
 OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 # CUdevice_attribute, from cuda.h.
 INTEGRATED, CAN_MAP_HOST_MEMORY, CAPABILITY_MAJOR, CAPABILITY_MINOR = 18, 19, 75, 76
+MULTIPROCESSORS = 16
 SHARED_OF_BLOCK = 97  # where a kernel asks for more than the default 48 KiB
 
 
@@ -31,6 +32,7 @@ class DeviceFacts:
     Attributes:
         index: of the device, as the driver counts.
         integrated: whether it shares the CPU's memory: what is mapped of it is the device's own.
+        multiprocessors: how many it has.
         shared_bytes: shared memory that a block of threads may have at most.
         driver_version: the newest CUDA that the driver runs, "12.6".
     """
@@ -40,6 +42,7 @@ class DeviceFacts:
     compute_capability: tuple[int, int]
     memory_bytes: int
     integrated: bool
+    multiprocessors: int
     shared_bytes: int
     driver_version: str
 
@@ -71,13 +74,14 @@ class Driver:
         name, size_bytes = ctypes.create_string_buffer(256), ctypes.c_size_t()
         self.call("cuDeviceGetName", name, len(name), device)
         self.call("cuDeviceTotalMem_v2", ctypes.byref(size_bytes), device)
-        integrated, maps, major, minor, shared = (
+        integrated, maps, major, minor, multiprocessors, shared = (
             self._number("cuDeviceGetAttribute", attribute, device)
             for attribute in (
                 INTEGRATED,
                 CAN_MAP_HOST_MEMORY,
                 CAPABILITY_MAJOR,
                 CAPABILITY_MINOR,
+                MULTIPROCESSORS,
                 SHARED_OF_BLOCK,
             )
         )
@@ -87,6 +91,7 @@ class Driver:
             compute_capability=(major, minor),
             memory_bytes=size_bytes.value,
             integrated=bool(integrated and maps),
+            multiprocessors=multiprocessors,
             shared_bytes=shared,
             driver_version=f"{version // 1000}.{version % 1000 // 10}",
         )

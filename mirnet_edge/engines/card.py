@@ -126,7 +126,7 @@ class EngineCard:
         activation_bytes: device memory of one execution context.
         options: of the build (workspace, optimization level, …).
         versions: tensorrt, cuda, driver, mirnet_edge.
-        device: name, compute_capability, memory_bytes, integrated, shared_bytes.
+        device: name, compute_capability, memory_bytes, integrated, multiprocessors, shared_bytes.
         measured: time and accuracy on that device, None where the builder could not run it.
         notes: what a user should know: fallbacks, precision that was asked for and not given.
         build_seconds: of TensorRT alone.
