@@ -174,6 +174,7 @@ class TimingCache:
 
 class Config:
     builder_optimization_level = 3
+    max_aux_streams: int | None = None
     profiling_verbosity = None
 
     def __init__(self) -> None:
@@ -322,6 +323,7 @@ def _plan(network: Network, config: Config) -> bytes:
         "strongly_typed": network.strongly_typed,
         "flags": sorted(flag.name for flag in config.flags),
         "sources": config.sources,
+        "aux_streams": config.max_aux_streams,
         "layers": [] if FAULT == "silent" else layers,
         "dtypes": [tensor.dtype.name for tensor in (*network.inputs, *network.outputs)],
         "onnx": base64.b64encode(network.proto.SerializeToString()).decode(),

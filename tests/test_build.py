@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from build_sandbox import TILE, Sandbox
+from build_sandbox import ORIN, TILE, Sandbox
 
 from mirnet_edge import errors
 from mirnet_edge.build import calibration as build_calibration
+from mirnet_edge.build.job import MOST_BUSY
 from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.graph.file import graph_sha256
 
@@ -159,6 +160,16 @@ def test_a_build_that_fails_either_way_is_not_tried_a_third_time(sandbox: Sandbo
     with pytest.raises(errors.DeviceMemoryError) as lacking:
         sandbox.build()
     assert lacking.value.__context__ is None, "no kernel needs less for being FP32"
+
+
+@pytest.mark.parametrize(("idle", "streams"), [(0, None), (1, 2)])
+def test_scales_run_side_by_side_where_one_leaves_multiprocessors_idle(
+    idle: int, streams: int | None, sandbox: Sandbox
+) -> None:
+    height, width = TILE
+    busiest = ORIN["multiprocessors"] * MOST_BUSY // (height * width)
+    sandbox.build(batch=busiest + 1 - idle)
+    assert plan_of(sandbox)["aux_streams"] == streams
 
 
 # Builds that are not needed

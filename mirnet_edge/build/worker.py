@@ -116,9 +116,7 @@ def _build(
 ) -> tuple[Plan, bool]:
     """Build with our plugins by flags, or without them where that fails; whether with them."""
     cache = Path(request.timing_cache)
-    limits = BuildLimits(
-        request.workspace, request.optimization_level, cache, request.aux_streams
-    )
+    limits = BuildLimits(request.workspace, request.optimization_level, cache, request.aux_streams)
     weak = NetworkSource(
         folder / process.WEAK,
         strongly_typed=False,
