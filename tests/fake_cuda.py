@@ -79,6 +79,8 @@ def pycuda_driver(machine: FakeGpu) -> ModuleType:
             self.index = index
 
         def retain_primary_context(self) -> Context:
+            if machine.at(self.index).broken.get("cuDevicePrimaryCtxRetain"):
+                raise LogicError("cuDevicePrimaryCtxRetain failed: an illegal memory access")
             return Context(self.index)
 
     class Stream:

@@ -66,7 +66,7 @@ class FakeGpu:
         stray: what was freed without the context.
         detached: indices of the devices whose context was let go of.
         resets: how often the device was reset.
-        lost: whether every call fails, until the device is reset.
+        lost: whether every call fails, until `reset` helps.
         locked: sizes of page-locked memory of the host, by address.
         pages: the same of memory that was not allocated, but locked where it is. It is no part of
             `live` and `made`: callers decide how many results they have.
@@ -159,8 +159,9 @@ class FakeGpu:
             raise LogicError(f"{function} failed: an illegal memory access was encountered")
 
     def reset(self) -> None:
-        """Nothing that was queued is done any more."""
-        self.lost = False
+        """Nothing that was queued is done any more. One whose context cannot be had again stays
+        lost."""
+        self.lost = "cuDevicePrimaryCtxRetain" in self.broken
         self.resets += 1
         self.push(self.gpus.index(self))  # of what the work alone kept alive
         for queue in self.queues.values():

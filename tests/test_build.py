@@ -168,8 +168,10 @@ def test_scales_run_side_by_side_where_one_leaves_multiprocessors_idle(
 ) -> None:
     height, width = TILE
     busiest = ORIN["multiprocessors"] * MOST_BUSY // (height * width)
-    sandbox.build(batch=busiest + 1 - idle)
-    assert plan_of(sandbox)["aux_streams"] == streams
+    card = sandbox.build(batch=busiest + 1 - idle)
+    assert plan_of(sandbox)["aux_streams"] == card.options["aux_streams"] == streams
+    sandbox.build(batch=busiest + 1 - idle, aux_streams=1)
+    assert plan_of(sandbox)["aux_streams"] == 1
 
 
 # Builds that are not needed
@@ -277,6 +279,7 @@ def test_a_plan_that_does_not_tell_is_noted(sandbox: Sandbox) -> None:
         ({"batch": 0}, errors.ConfigError, "at least 1"),
         ({"workspace": 64}, errors.ConfigError, "need bytes"),
         ({"optimization_level": 6}, errors.ConfigError, "0 to 5"),
+        ({"aux_streams": 8}, errors.ConfigError, "0 to 7"),
         ({"method": "guess"}, errors.ConfigError, "minmax"),
         ({"budget_db": -1}, errors.ConfigError, "0 or more"),
         ({"tile": 30}, errors.TilingError, "multiples of 4 pixels; the next is 32x32"),

@@ -75,15 +75,18 @@ def test_a_stream_names_the_frame(path: Path, gpu: FakeGpu) -> None:
         np.testing.assert_array_equal(restore(FRAME), expected)
 
 
-def test_a_gpu_that_does_not_come_back(path: Path, gpu: FakeGpu) -> None:
+@pytest.mark.parametrize("function", ["cuDevicePrimaryCtxReset", "cuDevicePrimaryCtxRetain"])
+def test_a_gpu_that_does_not_come_back(function: str, path: Path, gpu: FakeGpu) -> None:
     restore = me.Restorer(path, halo=4)
     restore(FRAME)
     gpu.lost = True
-    gpu.broken["cuDevicePrimaryCtxReset"] = 700
-    with pytest.raises(
-        me.DeviceError, match=r"looking whether .* It cannot be reset either: cuDev"
-    ):
-        restore.reopen()
+    gpu.broken[function] = 700
+    for _ in range(2):
+        with pytest.raises(
+            me.DeviceError,
+            match=r"lost to this process: cuMemAlloc.* does not come back: cu.* Start the process",
+        ):
+            restore.reopen()
     with pytest.raises(me.EngineError, match="this Restorer is closed"):
         restore(FRAME)
     gpu.broken.clear()

@@ -72,7 +72,7 @@ __device__ __forceinline__ void load_weights(const float* weights, __half* out) 
         read_vector(weights + i, four);
 #pragma unroll
         for (int e = 0; e < 4; ++e) from_float(four.values[e], rounded.values[e]);
-        write_vector(out + i / channels * pitch + i % channels, rounded);
+        *reinterpret_cast<Vector<__half, 4>*>(out + i / channels * pitch + i % channels) = rounded;
     }
 }
 

@@ -41,6 +41,7 @@ def build_engine(
     batch: int = 1,
     workspace: int | None = None,
     optimization_level: int | None = None,
+    aux_streams: int | None = None,
     method: str = "auto",
     budget_db: float = 0.1,
     sigma: float | None = None,
@@ -75,6 +76,8 @@ def build_engine(
         batch: tiles of one run.
         workspace: bytes of device memory that layers may use beyond their inputs and outputs.
         optimization_level: 0 to 5, how long TensorRT searches; its own default where None.
+        aux_streams: CUDA streams beside the main one, on which layers run side by side; None takes
+            two where a batch is too small to fill the GPU. Layers can be timed where there is none.
         method: of calibration, see `quantize_onnx`.
         budget_db: PSNR that INT8 may cost on the calibration tiles.
         sigma: of noise added to calibration frames that are clean, in units of 1/255.
@@ -112,6 +115,7 @@ def build_engine(
         batch=batch,
         workspace=workspace,
         optimization_level=optimization_level,
+        aux_streams=aux_streams,
         io=io,
         rewrite=rewrite,
         method=method,

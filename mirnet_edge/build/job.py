@@ -250,6 +250,7 @@ class BuildJob:
                 vectors: dict[str, Any] = {**self.calibration.restored[1]}
                 np.savez(folder / process.VECTORS, **vectors)
         images = [proto.graph.input[0].name, proto.graph.output[0].name]
+        streams = aux_streams(settings, self.target.device["multiprocessors"])
         BuildRequest(
             precision=settings.precision,
             islands=sorted(graph.islands),
@@ -258,7 +259,7 @@ class BuildJob:
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=str(self.timing_cache.resolve()),
-            aux_streams=aux_streams(settings, self.target.device["multiprocessors"]),
+            aux_streams=streams,
             plugins=str(library) if library else None,
             own_halves=sorted(own.halves) if own else [],
         ).save(folder)
@@ -285,7 +286,7 @@ class BuildJob:
             outputs=answer.outputs,
             layers=layers,
             activation_bytes=answer.activation_bytes,
-            options={**settings.options(), **used},
+            options={**settings.options(), "aux_streams": streams, **used},
             versions=self.target.versions,
             device=self.target.device,
             measured=measured,
@@ -330,8 +331,10 @@ def place(plan: Path, engine: Path, card: EngineCard) -> None:
 
 
 def aux_streams(settings: Settings, multiprocessors: int) -> int | None:
-    """Streams beside the main one on which the network's scales run side by side, where a batch is
-    too small to fill the GPU with one of them; None leaves it to TensorRT, which takes none."""
+    """As asked for; else one for each further scale of the network where a batch is too small to
+    fill the GPU with one, and None, which leaves it to TensorRT, where it is not."""
+    if settings.aux_streams is not None:
+        return settings.aux_streams
     height, width = settings.tile
     busy = settings.batch * height * width / multiprocessors
     return SCALES - 1 if busy <= MOST_BUSY else None

@@ -12,6 +12,7 @@ from mirnet_edge.graph.precision.typing_pass import IoType
 from mirnet_edge.quantize.ranges import METHODS
 
 OPTIMIZATION_LEVELS = range(6)  # TensorRT's
+AUX_STREAMS = range(8)
 LEAST_WORKSPACE = 2**20  # less is a number of MiB that was taken for bytes
 
 
@@ -28,6 +29,7 @@ class Settings:
     batch: int
     workspace: int | None
     optimization_level: int | None
+    aux_streams: int | None
     io: IoType
     rewrite: bool
     method: str
@@ -49,6 +51,8 @@ class Settings:
         level = self.optimization_level
         if level is not None and level not in OPTIMIZATION_LEVELS:
             raise ConfigError(f"optimization_level={level}: need 0 to {OPTIMIZATION_LEVELS[-1]}")
+        if self.aux_streams is not None and self.aux_streams not in AUX_STREAMS:
+            raise ConfigError(f"aux_streams={self.aux_streams}: need 0 to {AUX_STREAMS[-1]}")
         if self.method not in ("auto", *METHODS):
             raise ConfigError(f"method={self.method!r}: need auto or one of {', '.join(METHODS)}")
         if not self.budget_db >= 0:  # NaN too

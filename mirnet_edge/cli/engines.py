@@ -75,6 +75,9 @@ build_options = option_group(
                  help="Device memory for layers' scratch; TensorRT's choice by default."),
     click.option("--optimization-level", type=click.IntRange(0, 5),
                  help="How long TensorRT searches; its own choice by default."),
+    click.option("--aux-streams", type=click.IntRange(0, 7), metavar="N",
+                 help="Streams beside the main one, for layers side by side; by default two where "
+                 "a batch is small."),
     click.option("--timing-cache", type=click.Path(path_type=Path),
                  help="File; one beside the engine by default."),
     click.option("--force", is_flag=True,

@@ -115,11 +115,12 @@ def open_device(index: int = 0) -> Device:
 
 def revive(device: Device) -> None:
     """Where a GPU is lost to this process, as after a kernel that wrote where it must not, and
-    every call fails: let go of all that was on it and reset it, so that `open_device` makes it
-    anew. What other libraries had in its primary context goes too. One that answers is left alone.
+    every call fails: let go of all that was on it, reset it, and open it anew. What other libraries
+    had in its primary context goes too. One that answers is left alone.
 
     Raises:
-        DeviceError: the driver does not give it back, or it is `shared_with` a library.
+        DeviceError: the driver does not give it back to this process, as that of an H100 does not
+            after an illegal access of memory; or it is `shared_with` a library.
     """
     with _reviving:
         # Of engines on one GPU the first makes it anew; another reset would take that away.
@@ -152,10 +153,16 @@ def _revive(device: Device) -> None:
         device._context.detach()
     try:
         device.library.reset(device.facts.index)
+        again = Device(device.facts.index)
     except DeviceError as error:
-        raise DeviceError(f"{lost}. It cannot be reset either: {error}") from error
+        # What CUDA says of a kernel that wrote where it must not: the process has to end.
+        reasons = [first_line(each.__cause__ or each) for each in (lost, error)]
+        raise DeviceError(
+            f"{device.facts.name} is lost to this process: {reasons[0]}; it was reset and does not "
+            f"come back: {reasons[1]}. Start the process again, and look for 'Xid' in dmesg"
+        ) from error
     with _devices_guard:
-        del _devices[device.facts.index]
+        _devices[device.facts.index] = again
 
 
 class Owner:

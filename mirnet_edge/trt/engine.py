@@ -230,9 +230,19 @@ class TensorRTEngine(Owner):
 
         TensorRT times each layer by itself, so the sum exceeds the time of a run. While this goes
         on, a second execution context takes `activation_bytes` more, where they are not shared.
+
+        Raises:
+            EngineError: layers run side by side, of which TensorRT times none.
         """
         total_ms: dict[str, float] = {}
         with self._in_use(), self.device.current():
+            streams = self._plan.engine.num_aux_streams
+            if streams:
+                raise EngineError(
+                    f"{self.path.name} runs its layers side by side on {1 + streams} streams, and "
+                    "TensorRT times none of them; build it with aux_streams=0 (--aux-streams 0) to "
+                    "profile it"
+                )
             profiler = _make_profiler(self._plan.trt, total_ms)
             # A context of its own, so that the engine's never has a profiler. It runs once before
             # the profiler listens, and is gone before the profiler that it reports to.
