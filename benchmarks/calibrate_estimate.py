@@ -23,6 +23,8 @@ from mirnet_edge.build.device_facts import DEVICES, DeviceFacts
 from mirnet_edge.build.estimate import CALIBRATION, Network, Work, counted
 
 RESULTS = Path(__file__).with_name("results")
+PLAIN = "plain.json"
+"""A race of engines without plugins."""
 NETWORKS = ("edge-xs", "edge-s", "edge-m")
 CLOCK_MHZ = 1980.0
 FACTS = ("size_multiple", "min_size_px", "in_channels", "out_channels", "scale", "noise_level",
@@ -74,16 +76,14 @@ def points(networks: dict[str, Network], folder: Path) -> list[Point]:
     """What one machine's records say of our engines of networks that can be counted, without
     plugins, which no Jetson has run yet."""
     device, found = device_of(folder), []
-    for race in read(folder / "race.json").get("races", []):
-        if race["peer"] != "ours":
-            continue
+    for race in read(folder / PLAIN).get("races", []):
         batch, height, width = race["shape"]
         times = [row["device_ms"]["p50"] for row in race["rows"] if row.get("device_ms")
-                 and row["form"].startswith("fp16") and "plugins" not in row["form"]]  # fmt: skip
+                 and row["form"].startswith("fp16")]
         if times and race["network"] in networks:
             work = networks[race["network"]].work(batch * height * width)
             what = f"{race['network']} {batch}x{height}x{width}"
-            found.append(Point(f"{folder.name}/race.json: {what}", device, work, min(times)))
+            found.append(Point(f"{folder.name}/{PLAIN}: {what}", device, work, min(times)))
     for pixels, frame in read(folder / "frame.json").get("frames", {}).items():
         name = next((name for name in networks if frame["model"].startswith(name)), None)
         if name and pixels == "rgb":

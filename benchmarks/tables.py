@@ -24,6 +24,8 @@ from summary_table import PUBLISHED, quality, summary_table
 from mirnet_edge._files import atomic_path
 from mirnet_edge.bundled import bundled_models
 from mirnet_edge.model.create import create_model
+from mirnet_edge.workstation.ablation.page import sections
+from mirnet_edge.workstation.ablation.record import Ablation
 from mirnet_edge.workstation.arithmetic import multiply_accumulates
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +38,7 @@ GSTREAMER, LIVE = RESULTS / "gstreamer.json", RESULTS / "live.json"
 RAY = RESULTS / "ray.json"
 PORTABLE = RESULTS / "portable.json"
 CPU = RESULTS / "cpu.json"
+ABLATION = RESULTS / "ablation.json"
 
 
 ABOUT = {
@@ -292,6 +295,14 @@ def ray_table() -> str:
     return markdown(rows) + where + "\n"
 
 
+def ablation_tables() -> str:
+    """What each part of the networks is worth, from the record."""
+    found = Ablation.of_json(json.loads(ABLATION.read_text(encoding="utf-8")))
+    run = next(iter(found.comparisons[0].rows.values())).runs[0]
+    where = f"{run['device']}, torch {run['torch']}. Record: `{ABLATION.relative_to(ROOT)}`."
+    return "\n\n".join((*sections(found, "####"), where)) + "\n"
+
+
 TABLES = {
     "summary": summary_table,
     "presets": presets_table,
@@ -302,6 +313,7 @@ TABLES = {
     "gstreamer": gstreamer_table,
     "live": live_table,
     "ray": ray_table,
+    "ablation": ablation_tables,
     "gpu": gpu_table,
     "compared": compared_tables,
     **FLEET_TABLES,

@@ -31,12 +31,12 @@ def trainer_of(tmp_path: Path, said: list[str], **settings: object) -> me.Traine
     return me.Trainer(longer, [folder], tmp_path / "run", device="cpu", say=said.append)
 
 
-def explode(trainer: me.Trainer, step: int, factor: float = 1e3) -> None:
-    """Let the weights leave all bounds at a step, once."""
+def explode(trainer: me.Trainer, step: int, factor: float = 1e3, times: int = 1) -> None:
+    """Let the weights leave all bounds from a step on, so many times."""
     taken = trainer.stepper.step
 
     def stepping(stage: object) -> None:
-        if trainer.state.step == step and not exploded:
+        if trainer.state.step >= step and len(exploded) < times:
             exploded.append(step)
             with torch.no_grad():
                 for parameter in trainer.state.network.parameters():
@@ -65,11 +65,35 @@ def test_it_goes_back_and_on_with_half_the_rate(factor: float, tmp_path: Path) -
     assert content["rate_factor"] == 0.5
 
 
-def test_without_earlier_weights_it_ends_with_an_error(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, [])
-    explode(trainer, 1, float("nan"))
-    with pytest.raises(me.ConfigError, match="lower learning_rate"):
+@pytest.mark.parametrize("step", [1, 5])
+def test_early_it_goes_back_to_the_weights_it_began_with(step: int, tmp_path: Path) -> None:
+    said: list[str] = []
+    trainer = trainer_of(tmp_path, said)
+    first = [parameter.detach().clone() for parameter in trainer.state.network.parameters()]
+    explode(trainer, step, float("nan"))
+    began: list[bool] = []
+    go_back = trainer.recovery.go_back
+
+    def going_back() -> bool:
+        gone = go_back()
+        state = trainer.state
+        began.append(all(map(torch.equal, first, state.network.parameters())))
+        moments = [each for some in state.optimizer.state.values() for each in some.values()]
+        assert not any(bool(each.any()) for each in moments)
+        return gone
+
+    trainer.recovery.go_back = going_back  # type: ignore[method-assign]
+    assert trainer.run(validate_every=1000).step == 60
+    assert (began, len(said)) == ([True], 1)
+
+
+def test_one_that_always_diverges_ends_with_an_error(tmp_path: Path) -> None:
+    said: list[str] = []
+    trainer = trainer_of(tmp_path, said)
+    explode(trainer, 1, float("nan"), times=1000)
+    with pytest.raises(me.ConfigError, match="lower learning_rate; nothing is saved yet"):
         trainer.run()
+    assert len(said) == recovery.MOST_TIMES
 
 
 def test_the_older_of_two_copies_is_taken(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from mirnet_edge.workstation.state import TrainState
 
 KEEP_EVERY = 500
-"""Steps between copies, of which the last two are held: the newer one may be ill already."""
+"""Steps between copies, of which the last two are held: the newer one may be ill already. The first
+is of the weights that a training begins with."""
 DIVERGED = 8.0
 """Times the usual loss, at `IN_A_ROW` looks, that no batch explains."""
 IN_A_ROW = 3
@@ -27,7 +28,7 @@ class Recovery:
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
-        self._copies: list[list[Tensor]] = []
+        self._copies = [self._copy()]
         self._kept_at = state.step
         self._usual = math.nan
         self._strange = 0
@@ -40,36 +41,37 @@ class Recovery:
             self._strange += 1
             return self._strange >= IN_A_ROW
         self._strange = 0
-        if math.isfinite(loss):
-            usual = self._usual
-            self._usual = usual + WEIGHT * (loss - usual) if math.isfinite(usual) else loss
+        if not math.isfinite(loss):
+            return False
+        usual = self._usual
+        self._usual = usual + WEIGHT * (loss - usual) if math.isfinite(usual) else loss
         if self._state.step - self._kept_at >= KEEP_EVERY:
             self._keep()
         return False
 
     def go_back(self) -> bool:
-        """Take the older copy, and halve the learning rate from here on; False where there is none,
-        or it was done too often."""
-        if len(self._copies) < 2 or self._times >= MOST_TIMES:
+        """Take the older copy, and halve the learning rate from here on; False where it was done too
+        often."""
+        if self._times >= MOST_TIMES:
             return False
         self._times += 1
         self._strange = 0
         self._kept_at = self._state.step
+        del self._copies[1:]
+        tensors, (copy,) = self._tensors(), self._copies
         with torch.no_grad():
-            torch._foreach_copy_(self._tensors(), self._copies[0])
-            torch._foreach_copy_(self._copies[1], self._copies[0])
+            torch._foreach_copy_(tensors[: len(copy)], copy)
+            for moment in tensors[len(copy) :]:  # before its first step the optimizer had none
+                moment.zero_()
         self._state.rate_factor *= SLOWER
         return True
 
     def _keep(self) -> None:
-        tensors = self._tensors()
-        if len(self._copies) < 2:
-            self._copies.append([tensor.detach().clone() for tensor in tensors])
-        else:
-            self._copies.reverse()
-            with torch.no_grad():
-                torch._foreach_copy_(self._copies[1], tensors)
+        self._copies = [self._copies[-1], self._copy()]
         self._kept_at = self._state.step
+
+    def _copy(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self._tensors()]
 
     def _tensors(self) -> list[Tensor]:
         state = self._state

@@ -38,24 +38,29 @@ def write_ablation(found: Ablation, folder: Path) -> list[Path]:
 
 def page_of(found: Ablation) -> str:
     """The page: what was trained, rows, claims."""
+    parts = ["# Ablation", *sections(found, "##")]
+    parts.append(f"![PSNR over cost, and agreement of tiles]({PLOT})")
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(found: Ablation, heading: str) -> list[str]:
+    """What was trained, rows, claims, below headings that begin with ``heading``."""
     study = found.study
     parts = [
-        "# Ablation",
         f"Task {study.task}, {study.batch} patches a step of {study.patch_px}×{study.patch_px} "
-        f"pixels where a row says no other, learning rate {study.learning_rate:g}.",
+        f"pixels where a row says no other, learning rate {study.learning_rate:g}."
     ]
     for each in found.comparisons:
-        parts += [f"## {title_of(each)}", _markdown(scores_table(each)), _sentence(each)]
-    parts += ["## What rows cost", _markdown(costs_table(found))]
+        parts += [f"{heading} {title_of(each)}", _markdown(scores_table(each)), _sentence(each)]
+    parts += [f"{heading} What rows cost", _markdown(costs_table(found))]
     if found.claims():
         parts += [
-            "## Claims",
+            f"{heading} Claims",
             f"A difference of means that is larger than the spread over seeds ({CONFIDENCE:.0%}, "
             "Student's t, variances pooled over the rows with several seeds) holds, or does not.",
             _markdown(claims_table(found)),
         ]
-    parts.append(f"![PSNR over cost, and agreement of tiles]({PLOT})")
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def title_of(found: Comparison) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mirnet_edge._files import read_json
 from mirnet_edge._imports import require
+from mirnet_edge._typed import dataclass_of
 from mirnet_edge.workstation.ablation.study import Study, Unit, costs_in, results_in
 from mirnet_edge.workstation.ablation.variants import CLAIMS, VARIANTS, Claim
 
@@ -152,6 +153,17 @@ class Ablation:
         results = results_in(folder)
         made = [Comparison.of(unit, wanted[unit], results) for unit in UNITS if unit in wanted]
         return cls(study, [each for each in made if each.rows], costs_in(folder))
+
+    @classmethod
+    def of_json(cls, record: Json) -> Ablation:
+        """What `to_json` made a record of."""
+        made = [
+            Comparison.of(unit, each["amount"], [run for row in each["rows"] for run in row["runs"]])
+            for unit in UNITS
+            if (each := record["comparisons"].get(unit))
+        ]
+        costs = {name: row for name, row in record["rows"].items() if "parameters" in row}
+        return cls(dataclass_of(Study, record["study"]), made, costs)
 
     @property
     def names(self) -> list[str]:
