@@ -78,8 +78,11 @@ def points(networks: dict[str, Network], folder: Path) -> list[Point]:
     device, found = device_of(folder), []
     for race in read(folder / PLAIN).get("races", []):
         batch, height, width = race["shape"]
-        times = [row["device_ms"]["p50"] for row in race["rows"] if row.get("device_ms")
-                 and row["form"].startswith("fp16")]
+        times = [
+            row["device_ms"]["p50"]
+            for row in race["rows"]
+            if row.get("device_ms") and row["form"].startswith("fp16")
+        ]
         if times and race["network"] in networks:
             work = networks[race["network"]].work(batch * height * width)
             what = f"{race['network']} {batch}x{height}x{width}"

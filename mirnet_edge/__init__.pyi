@@ -21,6 +21,7 @@ from mirnet_edge.errors import ClusterError as ClusterError
 from mirnet_edge.errors import ConfigError as ConfigError
 from mirnet_edge.errors import DataError as DataError
 from mirnet_edge.errors import DeviceError as DeviceError
+from mirnet_edge.errors import DeviceLostError as DeviceLostError
 from mirnet_edge.errors import DeviceMemoryError as DeviceMemoryError
 from mirnet_edge.errors import EngineError as EngineError
 from mirnet_edge.errors import ExportError as ExportError

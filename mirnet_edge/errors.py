@@ -75,6 +75,10 @@ class DeviceMemoryError(DeviceError):
     """The GPU's memory does not suffice."""
 
 
+class DeviceLostError(DeviceError):
+    """A GPU that this process cannot have again; another process can."""
+
+
 class TilingError(MirnetEdgeError):
     """A tile, halo or blend that cannot cover a frame."""
 

@@ -365,7 +365,8 @@ class Restorer:
 
         Raises:
             EngineError: the engine was given open, or cannot be loaded again.
-            DeviceError: the GPU does not come back, or its memory does not suffice.
+            DeviceLostError: the GPU does not come back to this process.
+            DeviceError: its memory does not suffice.
         """
         with self._lanes.all():
             self._opening.open_again()

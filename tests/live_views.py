@@ -116,9 +116,9 @@ def view(scene: Scene, tmp_path: Path) -> Iterator[LiveView]:
 
 
 @contextlib.contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of a server of an app, in a thread."""
+def served(view: LiveView, token: str | None = None) -> Iterator[str]:
+    """The address of a view's page, served in a thread."""
     from mirnet_edge.live.server import page_server
 
-    with served_by(page_server(app)) as address:
+    with served_by(page_server(view, token)) as address:
         yield address

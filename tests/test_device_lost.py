@@ -83,7 +83,7 @@ def test_a_gpu_that_does_not_come_back(function: str, path: Path, gpu: FakeGpu) 
     gpu.broken[function] = 700
     for _ in range(2):
         with pytest.raises(
-            me.DeviceError,
+            me.DeviceLostError,
             match=r"lost to this process: cuMemAlloc.* does not come back: cu.* Start the process",
         ):
             restore.reopen()

@@ -45,9 +45,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def address(view: LiveView) -> Iterator[str]:
-    from mirnet_edge.live.server import live_app
-
-    with served(live_app(view)) as address:
+    with served(view) as address:
         yield address
 
 
@@ -84,12 +82,10 @@ def expect_text(page: Any, selector: str, pattern: str) -> None:
 
 
 def test_nan_is_shown(browser: Any, scene: Scene, tmp_path: Path) -> None:
-    from mirnet_edge.live.server import live_app
-
     breaks = {"breaks": FakeEngine(lambda tiles: np.full_like(tiles, np.nan))}
     with (
         LiveView(scene.source(), Settings("breaks"), breaks, tmp_path) as view,
-        served(live_app(view)) as address,
+        served(view) as address,
     ):
         page = browser.new_page(viewport=PHONE)
         page.goto(address)
@@ -222,9 +218,7 @@ def test_every_control_has_a_name(page: Any) -> None:
 
 
 def test_the_token_is_asked_for(browser: Any, view: LiveView) -> None:
-    from mirnet_edge.live.server import live_app
-
-    with served(live_app(view, "open-sesame")) as address:
+    with served(view, "open-sesame") as address:
         page = browser.new_page(viewport=PHONE)
         page.goto(address)
         page.fill("input[name=token]", "nonsense")

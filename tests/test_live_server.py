@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_views import HEIGHT, WIDTH, Scene, served, until
+from live_views import HEIGHT, WIDTH, Scene, served, until, view_of
 from live_views import scene as scene
 from live_views import view as view
 from PIL import Image
@@ -31,7 +31,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from mirnet_edge.access import COOKIE, listening
 from mirnet_edge.live import server as server_module
-from mirnet_edge.live.server import live_app
+from mirnet_edge.live.server import live_app, serve
 
 TOKEN, GUARDED = "open-sesame", "ws://edge:8090/frames"
 LOCAL, FRAMES = "http://127.0.0.1:8090", "ws://127.0.0.1:8090/frames"
@@ -258,7 +258,7 @@ def test_over_a_real_socket(view: LiveView) -> None:
     from websockets.sync.client import connect
 
     before = threading.active_count()
-    with served(live_app(view)) as address:
+    with served(view) as address:
         with urllib.request.urlopen(f"{address}/api/state") as answer:
             assert json.load(answer)["source"]["name"] == "camera 7"
         with connect(address.replace("http", "ws") + "/frames") as socket:
@@ -268,3 +268,22 @@ def test_over_a_real_socket(view: LiveView) -> None:
         assert head["restored"]
         assert len(pictures) == 2
     until(lambda: threading.active_count() <= before + 8)
+
+
+def test_it_ends_where_only_another_process_has_the_gpu_again(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: me.Restorer) -> None:
+        raise me.DeviceLostError("the GPU does not come back")
+
+    def lost(*_: object, **__: object) -> None:
+        raise me.DeviceError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(me.Restorer, "reopen", gone)
+    monkeypatch.setattr(me.Restorer, "stream", lost)
+    with (
+        listening("127.0.0.1", 0) as at,
+        view_of(scene.source(), tmp_path) as view,
+        pytest.raises(me.DeviceLostError, match="does not come back"),
+    ):
+        serve(view, None, at)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ from fake_tensorrt import write_plans
 from serving import LOCAL, file_of, noise, pixels_of, service
 
 import mirnet_edge as me
+from mirnet_edge.access import listening
 from mirnet_edge.serve.models import Models, ModelSpec, ServedModel
 from mirnet_edge.serve.options import Options
 
@@ -26,6 +29,8 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 
 from starlette.testclient import TestClient
+
+from mirnet_edge.serve.server import serve
 
 FRAME = noise(20, 30, 3)
 
@@ -100,13 +105,28 @@ def test_one_that_does_not_come_back_is_broken_until_it_does(
     expected = restored(one)
     gpu.broken["cuDevicePrimaryCtxReset"] = 700
     losing.next = True
-    with pytest.raises(me.DeviceError, match="It cannot be reset either"):
+    with pytest.raises(me.DeviceLostError, match="does not come back"):
         restored(one)
     assert one.is_broken
     assert (one.reopened, one.failures) == (0, 1)
     gpu.broken.clear()
     assert np.array_equal(restored(one), expected)
     assert not one.is_broken
+
+
+def test_the_service_ends_where_only_another_process_has_it_again(
+    models: Models, losing: Losing, gpu: FakeGpu
+) -> None:
+    gpu.broken["cuDevicePrimaryCtxRetain"] = 700
+    with service(models) as made, listening("127.0.0.1", 0) as at, ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(serve, made, at)
+        losing.next = True
+        url = f"http://127.0.0.1:{at.getsockname()[1]}/restore"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(url, file_of(FRAME), timeout=60)
+        assert b"Start the process again" in refused.value.read()
+        with pytest.raises(me.DeviceLostError, match="does not come back"):
+            ending.result(60)
 
 
 def test_meanwhile_others_are_told_to_come_again(

@@ -117,6 +117,7 @@ def test_convolutions_are_known_by_type_or_name() -> None:
         },
         {"Name": "PWN(node_Conv_3_sigmoid)", "LayerType": "PointWiseV2"},
         {"Name": "node_avg_pool2d", "LayerType": "CaskPooling"},
+        {"Name": "node_Conv_4/blocks", "LayerType": "PluginV2"},
     )
     assert [layer.name for layer in convolutions(layers)] == [
         "node_Conv_2122 + node_leaky_relu",

@@ -18,6 +18,7 @@ from mirnet_edge.cuda.native import NativeDriver
 from mirnet_edge.deadline import something_hangs
 from mirnet_edge.errors import (
     DeviceError,
+    DeviceLostError,
     DeviceMemoryError,
     MissingDependencyError,
     first_line,
@@ -119,8 +120,8 @@ def revive(device: Device) -> None:
     had in its primary context goes too. One that answers is left alone.
 
     Raises:
-        DeviceError: the driver does not give it back to this process, as that of an H100 does not
-            after an illegal access of memory; or it is `shared_with` a library.
+        DeviceLostError: the driver does not give it back to this process, as that of an H100 does
+            not after an illegal access of memory; or it is `shared_with` a library.
     """
     with _reviving:
         # Of engines on one GPU the first makes it anew; another reset would take that away.
@@ -140,7 +141,7 @@ def _revive(device: Device) -> None:
         lost = error
     if device.shared_with:
         # They keep handles and memory for as long as the process lives, and would use them.
-        raise DeviceError(
+        raise DeviceLostError(
             f"{lost}. It cannot be reset in this process, where {' and '.join(device.shared_with)} "
             "works on it too; start the process again"
         ) from lost
@@ -157,7 +158,7 @@ def _revive(device: Device) -> None:
     except DeviceError as error:
         # What CUDA says of a kernel that wrote where it must not: the process has to end.
         reasons = [first_line(each.__cause__ or each) for each in (lost, error)]
-        raise DeviceError(
+        raise DeviceLostError(
             f"{device.facts.name} is lost to this process: {reasons[0]}; it was reset and does not "
             f"come back: {reasons[1]}. Start the process again, and look for 'Xid' in dmesg"
         ) from error

@@ -197,10 +197,23 @@ class Viewers:
         return pair.number, known[2]
 
 
-def page_server(app: App) -> uvicorn.Server:
-    """What serves it on sockets, until SIGINT or SIGTERM, or its ``should_exit`` is set."""
+class PageServer(uvicorn.Server):
+    """Ends when the view's device is gone, too."""
+
+    def __init__(self, config: uvicorn.Config, view: LiveView) -> None:
+        super().__init__(config)
+        self._view = view
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look, ten times a second, whether this is the end."""
+        return await super().on_tick(counter) or self._view.gone is not None
+
+
+def page_server(view: LiveView, token: str | None = None) -> uvicorn.Server:
+    """What serves a view's page on sockets, until SIGINT or SIGTERM, or its ``should_exit`` is
+    set."""
     config = uvicorn.Config(
-        app,
+        live_app(view, token),
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -209,10 +222,16 @@ def page_server(app: App) -> uvicorn.Server:
         ws_max_size=1 << 16,
         timeout_graceful_shutdown=1,
     )
-    return uvicorn.Server(config)
+    return PageServer(config, view)
 
 
-def serve(app: App, at: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM."""
+def serve(view: LiveView, token: str | None, at: socket.socket) -> None:
+    """Serve a view's page until SIGINT or SIGTERM.
+
+    Raises:
+        DeviceLostError: the GPU does not come back to this process.
+    """
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
-        page_server(app).run(sockets=[at])
+        page_server(view, token).run(sockets=[at])
+    if view.gone is not None:
+        raise view.gone

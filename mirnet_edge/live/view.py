@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mirnet_edge.errors import DeviceError, MirnetEdgeError, StreamError, first_line
+from mirnet_edge.errors import (
+    DeviceError,
+    DeviceLostError,
+    MirnetEdgeError,
+    StreamError,
+    first_line,
+)
 from mirnet_edge.frame_path import PARTS, told_nonfinite
 from mirnet_edge.live.feed import FIRST_WAIT_S, KEPT, Feed, LiveSource
 from mirnet_edge.live.keeping import Keeping
@@ -72,6 +77,9 @@ class LiveView:
         first_wait_s: before it is; twice as long each time, `LONGEST_WAIT_S` at most.
         machine: told in `state`.
 
+    Attributes:
+        gone: why this process has no device any more, where that is so.
+
     Raises:
         MirnetEdgeError: the source cannot be opened. What fails later is told in `state`, and tried
             again.
@@ -95,6 +103,7 @@ class LiveView:
         self._machine = Machine() if machine is None else machine
         self._changed = threading.Condition()
         self._closed = False
+        self.gone: DeviceLostError | None = None
         self._inbox: queue.SimpleQueue[tuple[int, NDArray[Any]] | None] | None = None
         self._stream_dropped = self._earlier_dropped = 0
         self._newest: Pair | None = None
@@ -238,9 +247,13 @@ class LiveView:
                 text = str(error) if ours else f"{type(error).__name__}: {first_line(error)}"
                 self._model = {"state": "failed", "message": text}
                 if restorer is not None and isinstance(error, DeviceError):
-                    with suppress(MirnetEdgeError):  # a GPU that is lost; else it is tried later
+                    try:  # a GPU that is lost
                         restorer.reopen()
                         restorer.close()
+                    except DeviceLostError as gone:
+                        self.gone = gone
+                    except MirnetEdgeError:
+                        pass  # it is tried later
                 with self._changed:
                     self._changed.wait_for(partial(self._is_over, asked), RETRY_S)
 

@@ -20,6 +20,7 @@ from mirnet_edge.engines.protocol import Engine, works_on_device
 from mirnet_edge.errors import (
     ConfigError,
     DeviceError,
+    DeviceLostError,
     DeviceMemoryError,
     EngineError,
     MirnetEdgeError,
@@ -143,6 +144,7 @@ class ServedModel:
         failures: of the engine, in a row.
         reopened: how often it was opened again, on a device that was lost.
         is_reopening: whether that is being done; requests that are there wait for it.
+        gone: why the device cannot be had again in this process, where that is so.
 
     On an engine whose frames stay on the device, requests are restored one after the other, on each
     of the ``devices``, but with a ``batch`` of more than one they go by way of the host, in common
@@ -160,6 +162,7 @@ class ServedModel:
             )
         self.name, self.failures, self.reopened = spec.name, 0, 0
         self.is_reopening = self._is_lost = self._is_closed = False
+        self.gone: DeviceLostError | None = None
         self._lock, self._reopening = threading.Lock(), threading.Lock()
         # As anyone opens a model: by what it was tuned to, within its limits. Then its engine is
         # shared, and this one only holds it.
@@ -282,6 +285,9 @@ class ServedModel:
                     seat.renew(each[number % len(each)], PATIENCE_S)
                 self.reopened += 1
                 self._is_lost = False
+            except DeviceLostError as gone:
+                self.gone = gone
+                raise
             finally:
                 self.is_reopening = False
             log.warning("%s: it is open again", self.name)
@@ -368,6 +374,11 @@ class Models:
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
+
+    @property
+    def gone(self) -> DeviceLostError | None:
+        """Why this process has no device any more, where one of them says so."""
+        return next((model.gone for model in self if model.gone), None)
 
     @property
     def names(self) -> list[str]:

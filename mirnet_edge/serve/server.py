@@ -17,7 +17,8 @@ MOST_CONNECTIONS = 1024
 
 
 class Server(uvicorn.Server):
-    """Serves a service until SIGINT, SIGTERM or its ``should_exit``.
+    """Serves a service until SIGINT, SIGTERM or its ``should_exit``, or until its device is gone,
+    which another process can have: whoever runs this one starts it again.
 
     Args:
         service: told when it is to end.
@@ -45,6 +46,10 @@ class Server(uvicorn.Server):
             )
         )
 
+    async def on_tick(self, counter: int) -> bool:
+        """Look, ten times a second, whether this is the end."""
+        return await super().on_tick(counter) or self._service.models.gone is not None
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: say so, take no more, and finish what was begun."""
         self._service.is_draining = True
@@ -54,6 +59,12 @@ class Server(uvicorn.Server):
 
 
 def serve(service: Service, at: socket.socket, token: str | None = None, **options: Any) -> None:
-    """Serve on a socket until SIGINT or SIGTERM; ``options`` are those of `Server`."""
+    """Serve on a socket until SIGINT or SIGTERM; ``options`` are those of `Server`.
+
+    Raises:
+        DeviceLostError: the GPU does not come back to this process.
+    """
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
         Server(service, token, **options).run(sockets=[at])
+    if service.models.gone is not None:
+        raise service.models.gone

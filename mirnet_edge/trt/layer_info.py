@@ -56,7 +56,7 @@ def convolutions(layers: Iterable[LayerFacts]) -> list[LayerFacts]:
     for layer in layers:
         kind = layer.kind.lower()
         convolves = re.search(r"conv|gemm|matmul|matrixmultiply", kind)
-        named = "Conv" in layer.name and "pool" not in kind
+        named = "Conv" in layer.name and not re.search(r"pool|plugin", kind)
         if (convolves or named) and kind not in COPIES and "pointwise" not in kind:
             found.append(layer)
     return found

@@ -50,8 +50,8 @@ class Recovery:
         return False
 
     def go_back(self) -> bool:
-        """Take the older copy, and halve the learning rate from here on; False where it was done too
-        often."""
+        """Take the older copy, and halve the learning rate from here on; False where that was done
+        too often."""
         if self._times >= MOST_TIMES:
             return False
         self._times += 1

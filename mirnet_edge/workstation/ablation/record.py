@@ -157,11 +157,11 @@ class Ablation:
     @classmethod
     def of_json(cls, record: Json) -> Ablation:
         """What `to_json` made a record of."""
-        made = [
-            Comparison.of(unit, each["amount"], [run for row in each["rows"] for run in row["runs"]])
-            for unit in UNITS
-            if (each := record["comparisons"].get(unit))
-        ]
+        made = []
+        for unit in UNITS:
+            if found := record["comparisons"].get(unit):
+                runs = [run for row in found["rows"] for run in row["runs"]]
+                made.append(Comparison.of(unit, found["amount"], runs))
         costs = {name: row for name, row in record["rows"].items() if "parameters" in row}
         return cls(dataclass_of(Study, record["study"]), made, costs)
 
