@@ -29,6 +29,9 @@ sharp to the last pixel; a camera's optics and demosaicking leave a third of the
 quarter of the sampling rate. A network that knows sharp pictures alone keeps noise there."""
 WORST_OF_CAMERAS = 70.0
 """Quality of JPEG that a camera still stores; both files of PolyU's pairs are of 75."""
+WORST_UNSEEN = 85.0
+"""Quality of JPEG whose loss nobody sees, of pictures with white noise: from there on it is not
+asked back either."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Denoise:
         camera, film, white: fractions of the patches with a sensor's noise, with correlated noise
             of no known camera, and with white noise; the rest is clean.
         gray: fraction of all patches that are gray, noise included.
-        soft: fraction of all patches that are as soft as a camera's frames of full size.
+        soft: fractions of the patches that are as soft as a camera's frames of full size: of those
+            with white noise, and of all others.
     """
 
     sigma: tuple[float, float] = (0.0, 50.0)
@@ -48,7 +52,7 @@ class Denoise:
     film: float = 0.25
     white: float = 0.6
     gray: float = 0.12
-    soft: float = 0.5
+    soft: tuple[float, float] = (0.3, 0.8)
 
     name: ClassVar[str] = "denoise"
     restores: ClassVar[str] = "denoise"
@@ -75,7 +79,9 @@ class Denoise:
         draw = Draw(count, generator)
         is_gray = draw.chance(self.gray)
         softened = blurred(clean, draw.uniform(*SOFTNESS_PX))
-        clean = torch.where(draw.chance(self.soft) > 0, softened, clean)
+        is_soft = draw.chance(self.soft[1])
+        is_soft[white] = Draw(white.stop - white.start, generator).chance(self.soft[0])
+        clean = torch.where(is_soft > 0, softened, clean)
 
         def part(region: slice) -> Draw:
             return Draw(region.stop - region.start, generator)
@@ -108,13 +114,12 @@ class Denoise:
         noisy = torch.where(as_picture > 0, cut, noisy)
         noisy = torch.where(lossy > 0, jpeg(cut, quality, flat, offset), noisy)
         # What a camera's own JPEG takes of the picture is not asked back, as what its noise
-        # reduction takes is not: its clean frames went through both. What video and worse JPEG
-        # lose is.
-        photos = slice(0, film.stop)
-        by_camera = lossy * (1 - flat) * (quality >= WORST_OF_CAMERAS)
-        coded = jpeg(eight_bit(target[photos]), quality[photos], flat[photos], offset)
-        coded = torch.where(by_camera[photos] > 0, coded, target[photos])
-        target = torch.cat((coded, target[film.stop :]))
+        # reduction takes is not: its clean frames went through both. A network that gives it back
+        # makes up colour where there was none. What video and worse JPEG lose is.
+        kept = torch.full_like(quality, WORST_OF_CAMERAS)
+        kept[white] = WORST_UNSEEN
+        is_kept = lossy * (1 - flat) * (quality >= kept)
+        target = torch.where(is_kept > 0, jpeg(eight_bit(target), quality, flat, offset), target)
 
         # The level of a patch is not that of its frame, which is what will be told: dark parts of a
         # camera's frame are noisier than bright ones.
