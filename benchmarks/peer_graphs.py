@@ -22,7 +22,7 @@ from mirnet_edge.trt.timing_cache import TimingCache
 LEVELS = (1, 3, 5)
 """TensorRT's optimization levels; the first takes minutes, the last up to an hour."""
 MODULES_KEPT = 20
-TOLD = 50.0
+TOLD = 25.0
 ORT_PROVIDERS = {
     "onnxruntime-cuda": {"fp32": ("CUDAExecutionProvider", {"use_tf32": "0"}),
                          "tf32": ("CUDAExecutionProvider", {"use_tf32": "1"})},
