@@ -20,38 +20,69 @@ enum { most_channels = 512, sum_threads = 512 };
 #define SHARED_HALVES(name) extern __shared__ __align__(16) __half name[]
 #endif
 
-// out[c] = sum over k of weights[k] * rows[k * columns + c], for c < columns; weights of nullptr
-// are ones. All threads of a block call it together; each takes `width` columns beside each other,
-// in one load, so `columns` is a multiple of it and at most blockDim.x, and `scratch` has
-// width * blockDim.x floats. A thread adds every so-many-th row of its columns, in order, and the
-// threads' sums are added in order: the same rows always give the same bits.
-template <int width>
-__device__ __forceinline__ void column_sums(const float* rows, const float* weights, int count,
-                                            int columns, float* scratch, float* out) {
-    const int thread = static_cast<int>(threadIdx.x);
-    const int across = columns / width;
-    const int parts = static_cast<int>(blockDim.x) / across;
-    const int column = thread % across * width;
-    const int part = thread / across;
-    if (part < parts) {
-        float sum[width] = {};
-#pragma unroll 8
-        for (int k = part; k < count; k += parts) {
-            Vector<float, width> row;
-            read_vector(rows + static_cast<size_t>(k) * columns + column, row);
-            const float weight = weights == nullptr ? 1.0f : weights[k];
+// out[c] = sum over k of weights[k] * rows[k * columns + c], for c < columns. All threads of a block
+// have one together; each takes `width` columns beside each other, in one load, so `columns` is a
+// multiple of it and at most blockDim.x. A thread adds every so-many-th row of its columns, in order,
+// and the threads' sums are added in order: the same rows always give the same bits. The first `held`
+// of a thread's rows are asked for at once, before the weights need be known.
+template <int width, int held>
+struct ColumnSums {
+    const float* rows;
+    int count, columns, column, part, parts;
+    Vector<float, width> first[held];
+
+    __device__ __forceinline__ ColumnSums(const float* from, int rows_there, int of_columns)
+        : rows(from), count(rows_there), columns(of_columns) {
+        const int thread = static_cast<int>(threadIdx.x);
+        const int across = columns / width;
+        parts = static_cast<int>(blockDim.x) / across;
+        column = thread % across * width;
+        part = thread / across;
+        if (part >= parts) count = 0;
 #pragma unroll
-            for (int e = 0; e < width; ++e) sum[e] = fmaf(weight, row.values[e], sum[e]);
+        for (int i = 0; i < held; ++i) {
+            if (row(i) < count) read(row(i), first[i]);
         }
+    }
+
+    __device__ __forceinline__ int row(int i) const { return part + i * parts; }
+
+    __device__ __forceinline__ void read(int k, Vector<float, width>& there) const {
+        read_vector(rows + static_cast<size_t>(k) * columns + column, there);
+    }
+
+    // Weights of nullptr are ones; `scratch` has width * blockDim.x floats.
+    __device__ __forceinline__ void sum(const float* weights, float* scratch, float* out) const {
+        float sums[width] = {};
 #pragma unroll
-        for (int e = 0; e < width; ++e) scratch[part * columns + column + e] = sum[e];
-    }
-    __syncthreads();
-    if (thread < columns) {
-        float total = 0.0f;
+        for (int i = 0; i < held; ++i) {
+            if (row(i) < count) add(row(i), first[i], weights, sums);
+        }
 #pragma unroll 8
-        for (int k = 0; k < parts; ++k) total += scratch[k * columns + thread];
-        out[thread] = total;
+        for (int k = row(held); k < count; k += parts) {
+            Vector<float, width> there;
+            read(k, there);
+            add(k, there, weights, sums);
+        }
+        if (part < parts) {
+#pragma unroll
+            for (int e = 0; e < width; ++e) scratch[part * columns + column + e] = sums[e];
+        }
+        __syncthreads();
+        const int thread = static_cast<int>(threadIdx.x);
+        if (thread < columns) {
+            float total = 0.0f;
+#pragma unroll 16
+            for (int k = 0; k < parts; ++k) total += scratch[k * columns + thread];
+            out[thread] = total;
+        }
+        __syncthreads();
     }
-    __syncthreads();
-}
+
+    __device__ __forceinline__ static void add(int k, const Vector<float, width>& there,
+                                               const float* weights, float (&sums)[width]) {
+        const float weight = weights == nullptr ? 1.0f : weights[k];
+#pragma unroll
+        for (int e = 0; e < width; ++e) sums[e] = fmaf(weight, there.values[e], sums[e]);
+    }
+};

@@ -29,17 +29,22 @@ __global__ void __launch_bounds__(sum_threads)
     __shared__ float both[most_channels], vector[most_channels];
     const int c = static_cast<int>(threadIdx.x);
     const size_t image = blockIdx.x;
-    column_sums<4>(large + image * large_rows * channels, nullptr, large_rows, channels, scratch,
-                   first);
-    column_sums<4>(small + image * small_rows * small_channels, nullptr, small_rows,
-                   small_channels, scratch, source);
-    column_sums<4>(mix, source, small_channels, channels, scratch, second);
+    // All is asked for at once: each of the five sums waits for the one before, and none for memory.
+    const ColumnSums<4, 4> of_large(large + image * large_rows * channels, large_rows, channels);
+    const ColumnSums<4, 4> of_small(small + image * small_rows * small_channels, small_rows,
+                                    small_channels);
+    const ColumnSums<4, 4> mixed(mix, small_channels, channels);
+    const ColumnSums<1, 2> squeezing(squeeze, channels, squeezed);
+    const ColumnSums<1, 2> expanding(expand, squeezed, channels);
+    of_large.sum(nullptr, scratch, first);
+    of_small.sum(nullptr, scratch, source);
+    mixed.sum(source, scratch, second);
     if (c < channels) both[c] = first[c] + second[c];
     __syncthreads();
-    column_sums<1>(squeeze, both, channels, squeezed, scratch, vector);
+    squeezing.sum(both, scratch, vector);
     if (c < squeezed) vector[c] = vector[c] > 0.0f ? vector[c] : slope * vector[c];
     __syncthreads();
-    column_sums<1>(expand, vector, squeezed, channels, scratch, both);
+    expanding.sum(vector, scratch, both);
     if (c < channels) {
         const float weight = 1.0f / (1.0f + expf(-both[c]));
         gate[image * channels + c] = weight;

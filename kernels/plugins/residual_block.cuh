@@ -230,7 +230,7 @@ __device__ __forceinline__ void write_partials(const float (&total)[4][2], float
     }
     __syncthreads();
     float* sums = scratch + 8 * warps * channels;
-    column_sums<1>(scratch, nullptr, 8 * warps, channels, sums, partials);
+    ColumnSums<1, 8>(scratch, 8 * warps, channels).sum(nullptr, sums, partials);
 }
 }  // namespace block
 

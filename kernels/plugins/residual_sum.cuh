@@ -58,5 +58,5 @@ __global__ void __launch_bounds__(sum_threads)
     __syncthreads();
     const int rows = static_cast<int>(blockDim.x) / octets;
     const size_t block = static_cast<size_t>(blockIdx.y) * gridDim.x + blockIdx.x;
-    column_sums<1>(sums, nullptr, rows, octets * 8, scratch, partials + block * octets * 8);
+    ColumnSums<1, 8>(sums, rows, octets * 8).sum(nullptr, scratch, partials + block * octets * 8);
 }
