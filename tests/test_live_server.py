@@ -31,7 +31,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from mirnet_edge.access import COOKIE, listening
 from mirnet_edge.live import server as server_module
-from mirnet_edge.live.server import live_app, serve
+from mirnet_edge.live.server import live_app, page_server
 
 TOKEN, GUARDED = "open-sesame", "ws://edge:8090/frames"
 LOCAL, FRAMES = "http://127.0.0.1:8090", "ws://127.0.0.1:8090/frames"
@@ -286,4 +286,4 @@ def test_it_ends_where_only_another_process_has_the_gpu_again(
         view_of(scene.source(), tmp_path) as view,
         pytest.raises(me.DeviceLostError, match="does not come back"),
     ):
-        serve(view, None, at)
+        page_server(view).run_on(at)

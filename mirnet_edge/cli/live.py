@@ -68,7 +68,7 @@ def live(source: str, host: str, port: int, token: str | None, **options: Any) -
     require("uvicorn", purpose)
     require("websockets", purpose)  # uvicorn finds it by itself, and without it speaks no WebSocket
     from mirnet_edge.access import is_loopback, listening
-    from mirnet_edge.live.server import serve
+    from mirnet_edge.live.server import page_server
 
     if token is not None and len(token) < LEAST_TOKEN:
         raise click.UsageError(f"--token: need {LEAST_TOKEN} characters or more")
@@ -76,7 +76,7 @@ def live(source: str, host: str, port: int, token: str | None, **options: Any) -
         token = secrets.token_urlsafe(16)
     with listening(host, port) as at, _opened(source, **options) as view:
         say(f"{view.source.name}: {address(host, at.getsockname()[1], token)}")
-        serve(view, token, at)
+        page_server(view, token).run_on(at)
 
 
 @click.command()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from mirnet_edge.access import Access, App
+from mirnet_edge.ending_server import EndingServer
 from mirnet_edge.errors import ConfigError, MirnetEdgeError
 from mirnet_edge.live.view import LiveView
 
@@ -197,21 +197,8 @@ class Viewers:
         return pair.number, known[2]
 
 
-class PageServer(uvicorn.Server):
-    """Ends when the view's device is gone, too."""
-
-    def __init__(self, config: uvicorn.Config, view: LiveView) -> None:
-        super().__init__(config)
-        self._view = view
-
-    async def on_tick(self, counter: int) -> bool:
-        """Look, ten times a second, whether this is the end."""
-        return await super().on_tick(counter) or self._view.gone is not None
-
-
-def page_server(view: LiveView, token: str | None = None) -> uvicorn.Server:
-    """What serves a view's page on sockets, until SIGINT or SIGTERM, or its ``should_exit`` is
-    set."""
+def page_server(view: LiveView, token: str | None = None) -> EndingServer:
+    """What serves a view's page until its end, or that of its device."""
     config = uvicorn.Config(
         live_app(view, token),
         log_level="warning",
@@ -222,16 +209,4 @@ def page_server(view: LiveView, token: str | None = None) -> uvicorn.Server:
         ws_max_size=1 << 16,
         timeout_graceful_shutdown=1,
     )
-    return PageServer(config, view)
-
-
-def serve(view: LiveView, token: str | None, at: socket.socket) -> None:
-    """Serve a view's page until SIGINT or SIGTERM.
-
-    Raises:
-        DeviceLostError: the GPU does not come back to this process.
-    """
-    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
-        page_server(view, token).run(sockets=[at])
-    if view.gone is not None:
-        raise view.gone
+    return EndingServer(config, lambda: view.gone)

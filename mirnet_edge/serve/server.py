@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from typing import Any
 
 import uvicorn
 
+from mirnet_edge.ending_server import EndingServer
 from mirnet_edge.serve.app import Service
 
 KEEP_ALIVE_S = 65
@@ -16,9 +16,8 @@ KEEP_ALIVE_S = 65
 MOST_CONNECTIONS = 1024
 
 
-class Server(uvicorn.Server):
-    """Serves a service until SIGINT, SIGTERM or its ``should_exit``, or until its device is gone,
-    which another process can have: whoever runs this one starts it again.
+class Server(EndingServer):
+    """Serves a service until its end, or that of its device.
 
     Args:
         service: told when it is to end.
@@ -32,23 +31,18 @@ class Server(uvicorn.Server):
         self, service: Service, token: str | None = None, grace_s: int = 30, drain_s: float = 0.0
     ) -> None:
         self._service, self._drain_s = service, drain_s
-        super().__init__(
-            uvicorn.Config(
-                service.app(token),
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                server_header=False,
-                limit_concurrency=MOST_CONNECTIONS,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=grace_s,
-            )
+        config = uvicorn.Config(
+            service.app(token),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=grace_s,
         )
-
-    async def on_tick(self, counter: int) -> bool:
-        """Look, ten times a second, whether this is the end."""
-        return await super().on_tick(counter) or self._service.models.gone is not None
+        super().__init__(config, lambda: service.models.gone)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: say so, take no more, and finish what was begun."""
@@ -64,7 +58,4 @@ def serve(service: Service, at: socket.socket, token: str | None = None, **optio
     Raises:
         DeviceLostError: the GPU does not come back to this process.
     """
-    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
-        Server(service, token, **options).run(sockets=[at])
-    if service.models.gone is not None:
-        raise service.models.gone
+    Server(service, token, **options).run_on(at)
