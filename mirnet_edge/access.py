@@ -1,8 +1,9 @@
 """Who may ask a server of this package: its machine alone, or who knows its token; and no other
-site's page. And where such a server listens."""
+site's page. And where such a server listens, and when it ends."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import secrets
 import socket
@@ -10,10 +11,11 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import uvicorn
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from mirnet_edge.errors import ConfigError
+from mirnet_edge.errors import ConfigError, DeviceLostError
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Any]
@@ -161,3 +163,31 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class EndingServer(uvicorn.Server):
+    """Serves until SIGINT, SIGTERM or its ``should_exit``, or until its device is gone, which
+    another process can have: whoever runs this one starts it again.
+
+    Args:
+        gone: asked ten times a second; why this process has no device any more, where that is so.
+    """
+
+    def __init__(self, config: uvicorn.Config, gone: Callable[[], DeviceLostError | None]) -> None:
+        super().__init__(config)
+        self._gone = gone
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether this is the end."""
+        return await super().on_tick(counter) or self._gone() is not None
+
+    def run_on(self, at: socket.socket) -> None:
+        """Serve on a socket.
+
+        Raises:
+            DeviceLostError: the GPU does not come back to this process.
+        """
+        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
+            self.run(sockets=[at])
+        if (gone := self._gone()) is not None:
+            raise gone

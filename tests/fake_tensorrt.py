@@ -296,8 +296,7 @@ def tensorrt(machine: FakeGpu, version: str = "10.3.0") -> ModuleType:
             self.plan, self.logger = plan, logger
             self.session = session_of(plan)
             self.tensors = {item[0]: item for item in (*plan["inputs"], *plan["outputs"])}
-            self.num_io_tensors = len(self.tensors)
-            self.num_aux_streams = plan.get("aux_streams", 0)
+            self.num_io_tensors, self.num_aux_streams = len(self.tensors), plan.get("streams", 0)
             name = "device_memory_size" if release < 10 else "device_memory_size_v2"
             setattr(self, name, plan["activation_bytes"])
 

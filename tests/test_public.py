@@ -38,15 +38,7 @@ ON_TORCH = {
     *(f"workstation.explain.{name}" for name in ("attention_page", "page", "tile_study")),
 }
 """Those that load them and no torch by themselves; no other module may load these either."""
-PAGE = {
-    "access",
-    "ending_server",
-    "live.server",
-    "serve.app",
-    "serve.asking",
-    "serve.measures",
-    "serve.server",
-}
+PAGE = {"access", "live.server", "serve.app", "serve.asking", "serve.measures", "serve.server"}
 """Those that may import a web framework; the same holds for them."""
 LAZY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "numpy")
 NOT_ON_A_DEVICE = (

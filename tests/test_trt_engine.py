@@ -178,7 +178,7 @@ def test_layer_times_take_a_context_of_their_own(
 def test_layers_that_run_side_by_side_are_not_timed(
     trt: ModuleType, gpu: FakeGpu, tmp_path: Path
 ) -> None:
-    with TensorRTEngine(write_plan(tmp_path, aux_streams=2)) as engine:
+    with TensorRTEngine(write_plan(tmp_path, streams=2)) as engine:
         with pytest.raises(EngineError, match=r"on 3 streams.*aux_streams=0"):
             engine.layer_times()
         assert engine.measure(1)[1], "what the whole takes is told"

@@ -22,8 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from mirnet_edge.access import Access, App
-from mirnet_edge.ending_server import EndingServer
+from mirnet_edge.access import Access, App, EndingServer
 from mirnet_edge.errors import ConfigError, MirnetEdgeError
 from mirnet_edge.live.view import LiveView
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from mirnet_edge.ending_server import EndingServer
+from mirnet_edge.access import EndingServer
 from mirnet_edge.serve.app import Service
 
 KEEP_ALIVE_S = 65
