@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,7 @@ def test_record_page_and_plots(tmp_path: Path) -> None:
     # What an earlier call trained stays, as long as nothing else is asked for.
     assert page_of(Ablation.read(tmp_path, STUDY, {"steps": 10})) == text
     assert record.name == "ablation.json"
+    assert page_of(Ablation.of_json(json.loads(record.read_text(encoding="utf-8")))) == text
 
 
 def test_rows_come_one_after_another_for_each_seed() -> None:
