@@ -9,7 +9,8 @@
     │   └── RefusedPairsError   Q/DQ pairs that TensorRT refuses without naming them
     ├── EngineError        a model file no engine can load, or a run that failed
     ├── DeviceError        a GPU or its driver: absent, too old, out of memory, lost
-    │   └── DeviceMemoryError   the GPU's memory does not suffice
+    │   ├── DeviceMemoryError   the GPU's memory does not suffice
+    │   └── DeviceLostError   a GPU that this process cannot have again
     ├── TilingError        a tile, halo or blend that cannot cover a frame
     ├── FrameError         an array that is no frame: its shape, dtype or channels
     ├── StreamError        a source of frames or a sink that failed

@@ -24,6 +24,8 @@ from mirnet_edge.frames.noise_estimator import load_estimator
               "is learned that it restores best with.")  # fmt: skip
 @click.option("--initial", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Weights to begin with, instead of none.")  # fmt: skip
+@click.option("--quantile", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.8,
+              help="Share of the crops whose level is not to be found too low.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=5.0,
               help="Of training.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1), default=512, help="Crops a step.")
@@ -35,6 +37,7 @@ def train_noise_level(
     output: Path,
     through: str | None,
     initial: Path | None,
+    quantile: float,
     minutes: float,
     batch: int,
     seed: int,
@@ -55,6 +58,7 @@ def train_noise_level(
             data,
             denoiser=load_model(through) if through else None,
             initial=load_estimator(initial).weights if initial else None,
+            quantile=quantile,
             minutes=minutes,
             batch=batch,
             seed=seed,

@@ -66,8 +66,8 @@ NEAR = 1 / NOISE_UNIT
 UNHARMED = (0.5 / 255) ** 2
 """A mean square that counts as none: half of a step of 8 bits."""
 QUANTILE = 0.8
-"""Share of the frames whose level is not to be found too low, where the crop leaves it open: a
-denoiser told 0.7 of the true level leaves 0.25 dB of PolyU's pairs undone, told 1.25 none."""
+"""Higher than the median, as a denoiser told 0.7 of the true level leaves 0.25 dB of PolyU's pairs
+undone, and one told 1.25 of it none."""
 ALONE = 0.5
 """Of the time, in which the RMS is learned before a denoiser is asked."""
 
@@ -77,6 +77,7 @@ def train(
     *,
     denoiser: Network | None = None,
     initial: Mapping[str, NDArray[np.float32]] | None = None,
+    quantile: float = QUANTILE,
     minutes: float = 5.0,
     batch: int = 512,
     device: str | None = None,
@@ -87,7 +88,7 @@ def train(
     RMS of the difference from the clean crop, and then, through a denoiser, the level that serves
     this best.
 
-    The loss is that of a quantile (`QUANTILE`) of log((found + 1) / (true + 1)), levels in units of
+    The loss is that of a quantile of log((found + 1) / (true + 1)), levels in units of
     1/255: what counts of an error is its share of the level, and more where the level is too low.
     For the second half of the time it is the mean of log(mean squared error) of what the denoiser
     makes, told the level that was found.
@@ -97,6 +98,7 @@ def train(
         denoiser: a network that takes a noise level, which is left as it is; None learns the RMS
             alone.
         initial: weights to begin with, as `save` writes them.
+        quantile: share of the crops whose level is not to be found too low, 0 to 1.
         report: called about once a second with the fraction of the time that is over and the loss.
 
     Raises:
@@ -132,7 +134,7 @@ def train(
         optimizer.step()
         loss.copy_(error.detach())
 
-    stages = [Captured(partial(step, _error_of_level), stream, generator)]
+    stages = [Captured(partial(step, partial(_error_of_level, quantile)), stream, generator)]
     if denoiser is not None:
         through = partial(_error_of_picture, denoiser.to(place).eval().requires_grad_(False))
         stages.append(Captured(partial(step, through), stream, generator))
@@ -152,12 +154,12 @@ def train(
     return net.eval()
 
 
-def _error_of_level(found: Tensor, drawn: Batch) -> Tensor:
-    """How far levels are from the RMS, as a share of it."""
+def _error_of_level(quantile: float, found: Tensor, drawn: Batch) -> Tensor:
+    """How far levels are from the RMS, as a share of it: more where they are below."""
     # Not what the network is told, which is off on purpose.
     true = noise_of(drawn.given[:, :3], drawn.target)[:, 0, 0, 0] * (255 / NOISE_UNIT)
     error = ((found + NEAR) / (true + NEAR)).log()
-    return (error * (1 - QUANTILE)).maximum(-error * QUANTILE).mean()
+    return (error * (1 - quantile)).maximum(-error * quantile).mean()
 
 
 def _error_of_picture(denoiser: nn.Module, found: Tensor, drawn: Batch) -> Tensor:
