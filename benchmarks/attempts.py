@@ -188,7 +188,9 @@ def measure(folder: Path, names: list[str]) -> list[dict[str, Any]]:
         for name, engine in engines.items():
             found = {f"p{q}": round(float(np.percentile(series[name], q)), 4) for q in (10, 50, 90)}
             rows[name] |= {"graph_ms": found, "runs": len(series[name])}
-            rows[name] |= layers_of(folder, name, engine.layer_times(20))
+            # Layers that run side by side are not timed.
+            times_ms = {} if ATTEMPTS[name].streams else engine.layer_times(20)
+            rows[name] |= layers_of(folder, name, times_ms)
     return list(rows.values())
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 FRAME = (1080, 1920)
+TOLD = 25.0
+"""The noise level of `FRAME`, which networks that take one are told: nobody estimates it."""
 Step = Callable[[], "tuple[float | None, float]"]
 """Runs once and waits; milliseconds by events, None where there are none, and on the wall."""
 

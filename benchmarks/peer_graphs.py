@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from networks import graph_of
-from peer_case import FRAME, Case, Form, Open, Step, clock
+from peer_case import FRAME, TOLD, Case, Form, Open, Step, clock
 
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
@@ -22,7 +22,6 @@ from mirnet_edge.trt.timing_cache import TimingCache
 LEVELS = (1, 3, 5)
 """TensorRT's optimization levels; the first takes minutes, the last up to an hour."""
 MODULES_KEPT = 20
-TOLD = 25.0
 ORT_PROVIDERS = {
     "onnxruntime-cuda": {"fp32": ("CUDAExecutionProvider", {"use_tf32": "0"}),
                          "tf32": ("CUDAExecutionProvider", {"use_tf32": "1"})},
@@ -97,7 +96,7 @@ def whole_frame(engine: Path, stack: ExitStack) -> Callable[[], object]:
 
     restore = stack.enter_context(me.Restorer(engine, halo=0))
     if restore.facts.noise_level:
-        restore.noise = TOLD  # as peers have it, none of which estimates
+        restore.noise = TOLD
     given = np.random.default_rng(0).integers(0, 256, (*FRAME, 3), np.uint8)
     result = np.empty_like(given)
     restore(given, out=result)

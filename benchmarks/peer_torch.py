@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from networks import network_of
-from peer_case import FRAME, Case, Form, Open, Step, clock
+from peer_case import FRAME, TOLD, Case, Form, Open, Step, clock
 
+from mirnet_edge.facts import NOISE_UNIT
 from mirnet_edge.system import usable_cores
 
 MODES = {
@@ -108,7 +109,8 @@ def frame_of(
         torch.empty((height, width, 3), dtype=torch.uint8, pin_memory=True) for _ in range(2)
     )
     there = torch.zeros((height, width, 3), dtype=torch.uint8, device="cuda")
-    level = torch.full((1, planes - 3, height, width), 0.5, device="cuda", dtype=place["dtype"])
+    size = (1, planes - 3, height, width)
+    level = torch.full(size, TOLD / NOISE_UNIT, device="cuda", dtype=place["dtype"])
 
     def restored() -> torch.Tensor:
         image = torch.cat([there.permute(2, 0, 1)[None].to(place["dtype"]) / 255, level], 1)

@@ -52,6 +52,7 @@ struct Packet<8> { typedef uint2 type; };
 template <>
 struct Packet<16> { typedef uint4 type; };
 
+// To global memory alone: the intrinsic says so, and fails anywhere else.
 template <typename Vec>
 __device__ __forceinline__ void write_vector(void* out, const Vec& vector) {
     typedef typename Packet<sizeof(Vec)>::type Whole;

@@ -76,16 +76,16 @@ class Denoise:
             some = torch.randperm(len(whole.given), device=clean.device, generator=generator)
             return Batch(whole.given[some[:count]], whole.target[some[:count]])
         camera, film, white, rest = shares(count, (self.camera, self.film, self.white, 0.0))
-        draw = Draw(count, generator)
-        is_gray = draw.chance(self.gray)
-        softened = blurred(clean, draw.uniform(*SOFTNESS_PX))
-        is_soft = draw.chance(self.soft[1])
-        is_soft[white] = Draw(white.stop - white.start, generator).chance(self.soft[0])
-        clean = torch.where(is_soft > 0, softened, clean)
 
         def part(region: slice) -> Draw:
             return Draw(region.stop - region.start, generator)
 
+        draw = Draw(count, generator)
+        is_gray = draw.chance(self.gray)
+        softened = blurred(clean, draw.uniform(*SOFTNESS_PX))
+        is_soft = draw.chance(self.soft[1])
+        is_soft[white] = part(white).chance(self.soft[0])
+        clean = torch.where(is_soft > 0, softened, clean)
         seen, developed = _photographed(clean[camera], part(camera))
         noisy = torch.cat((
             seen,
