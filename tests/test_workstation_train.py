@@ -17,7 +17,7 @@ import mirnet_edge as me
 from mirnet_edge.frames.noise import add_gaussian_noise
 from mirnet_edge.workstation.curve import Point, plot_curve
 from mirnet_edge.workstation.patches import PatchSampler
-from mirnet_edge.workstation.stepper import absolute, charbonnier
+from mirnet_edge.workstation.stepper import absolute, charbonnier, of_psnr
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_folder_without_large_enough_images_is_refused(folder: Path, tmp_path: P
         ({"warmup_steps": -1}, "warmup_steps=-1: must not be negative"),
         ({"minutes": float("nan")}, "minutes=nan: must be positive"),
         ({"ema": 1.0}, r"ema=1\.0: the decay is at least 0 and below 1"),
-        ({"loss": "l2"}, "loss='l2': there are charbonnier, l1"),
+        ({"loss": "l2"}, "loss='l2': there are charbonnier, l1, psnr"),
         ({"rescale": (1.5,)}, r"rescale=\(1\.5,\): need factors above 0 and at most 1"),
         ({"progressive": ((1.2, 64, 4),)}, "a stage begins at 0 to below 1"),
     ],
@@ -149,6 +149,22 @@ def test_charbonnier_is_the_smoothed_absolute_error() -> None:
     expected = (np.sqrt(1 + 1e-6) + 1e-3) / 2
     assert float(charbonnier(restored, clean)) == pytest.approx(expected)
     assert float(absolute(restored, clean)) == 0.5
+
+
+def test_loss_of_psnr_is_the_geometric_mean_of_root_mean_squares() -> None:
+    clean = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    off = clean + torch.tensor([0.02, 0.08])[:, None, None, None]
+    psnr = (40 * np.log10(1 / 0.02) + 40 * np.log10(1 / 0.08)) / 4
+    assert 20 * np.log10(1 / float(of_psnr(off, clean, floor=0))) == pytest.approx(psnr, abs=1e-4)
+    # Of two patches that lose the same share of their error, each counts the same.
+    better = [clean + torch.tensor(offsets)[:, None, None, None]
+              for offsets in ([0.01, 0.08], [0.02, 0.04])]  # fmt: skip
+    first, second = (float(of_psnr(picture, clean, floor=0)) for picture in better)
+    assert first == pytest.approx(second, rel=1e-4)
+    assert float(of_psnr(clean, clean)) == pytest.approx(0.5 / 255)
+    equal = clean.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(of_psnr(equal, clean), equal)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 def test_curve_without_validation_is_drawn(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mirnet_edge.errors import ConfigError
 from mirnet_edge.workstation.tasks import TRAINABLE
 from mirnet_edge.workstation.tasks.batch import Task
 
-LOSSES = ("charbonnier", "l1")
+LOSSES = ("charbonnier", "l1", "psnr")
 PATCH_PX = 128
 EDGE_RATE, PUBLISHED_RATE = 1e-3, 2e-4
 """Learning rates: 2e-3 made an edge network of few channels diverge; the second is the papers'."""
@@ -52,7 +52,7 @@ class TrainSettings:
         clip_norm: greatest norm of the gradient.
         ema: decay, a step, of the moving average of the weights, which is what is validated and
             kept; less in the first steps.
-        loss: "charbonnier" or "l1".
+        loss: "charbonnier", "l1", or "psnr", which weighs all patches alike.
         seed: of initial weights, patches and noise.
     """
 
