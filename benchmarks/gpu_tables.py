@@ -14,10 +14,12 @@ RESULTS = Path(__file__).with_name("results")
 FIRST = "full-size network of 0.47 M parameters, FP16"
 """What the runtime was measured around, where the record does not say: the network that was bundled
 first."""
+FASTEST = "torch-max-autotune"
+"""The peer that is the fastest PyTorch wherever both were measured."""
 KINDS = {
     "ours": ("ours",),
     "TensorRT of `torch.onnx.export`": ("tensorrt",),
-    "PyTorch compiled, graph": ("torch-max-autotune", "torch-compile"),
+    "PyTorch compiled, graph": (FASTEST, "torch-compile"),
     "PyTorch graph": ("torch-graph",),
     "PyTorch eager": ("torch-eager",),
     "ONNX Runtime": ("onnxruntime-tensorrt", "onnxruntime-cuda"),
@@ -28,7 +30,7 @@ Place = tuple[str, tuple[int, ...]]
 """A network, and batch, height and width."""
 Time = tuple[float, str]
 """Milliseconds, and the form that took them."""
-PYTORCH = ("torch-max-autotune", "torch-compile", "torch-graph", "torch-eager")
+PYTORCH = (FASTEST, "torch-compile", "torch-graph", "torch-eager")
 
 
 def gpu_table() -> str:
@@ -106,25 +108,30 @@ def race_table(record: dict[str, Any]) -> str:
         times = [((row.get("device_ms") or row["wall_ms"])["p50"], row["form"]) for row in measured]
         whole = [(row["frame_ms"]["p50"], row["form"]) for row in measured if "frame_ms" in row]
         if times:
-            cells.setdefault(place, {})[race["peer"]] = min(times)
+            ms, form = min(times)
+            mode = ", default mode" if race["peer"] == "torch-compile" else ""
+            cells.setdefault(place, {})[race["peer"]] = ms, form + mode
         if whole:
             frames.setdefault(place, {})[race["peer"]] = min(whole)
-    kinds = {
-        name: peers
-        for name, peers in KINDS.items()
-        if any(peer in row for row in cells.values() for peer in peers)
-    }
     tables = [
-        markdown(
-            [
-                [what, *kinds, *([BESIDE] if "ours" in kinds else [])],
-                *(_race_row(place, found, kinds) for place, found in sorted(table.items())),
-            ]
-        )
+        _race_rows(what, table)
         for what, table in (("one run", cells), ("a 1080p frame, host to host", frames))
         if table
     ]
     return "\n".join([*tables, _race_facts(record)])
+
+
+def _race_rows(what: str, table: dict[Place, dict[str, Time]]) -> str:
+    """The table of one thing that was timed, with the kinds of peers that have times in it."""
+    kinds = {
+        name: peers
+        for name, peers in KINDS.items()
+        if any(peer in row for row in table.values() for peer in peers)
+    }
+    heads = [what, *kinds, *([BESIDE] if "ours" in kinds else [])]
+    return markdown(
+        [heads, *(_race_row(place, row, kinds) for place, row in sorted(table.items()))]
+    )
 
 
 def _race_row(place: Place, found: dict[str, Time], kinds: dict[str, tuple[str, ...]]) -> list[str]:
@@ -137,8 +144,10 @@ def _race_row(place: Place, found: dict[str, Time], kinds: dict[str, tuple[str, 
     if "ours" not in kinds:
         return row
     torch = min((found[peer][0] for peer in PYTORCH if peer in found), default=None)
-    both = "ours" in found and torch is not None
-    return [*row, f"{found['ours'][0] / torch:.2f}" if both else ""]
+    if "ours" not in found or torch is None:
+        return [*row, ""]
+    least = "" if FASTEST in found else ", which lacks max-autotune"
+    return [*row, f"{found['ours'][0] / torch:.2f}{least}"]
 
 
 def _race_facts(record: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from mirnet_edge.device.foreign import (
     share_memory,
 )
 from mirnet_edge.device.frame_plan import FrameSlot
+from mirnet_edge.device.host_copies import HostCopies
 from mirnet_edge.device.host_frames import HostResults
 from mirnet_edge.device.layouts import DeviceFrame
 from mirnet_edge.device.results import Results
@@ -82,6 +84,7 @@ class FrameEnds(Owner):
         self._scale = machine.scale
         self._pixels, self._uploads, self._downloads = pixels, uploads, downloads
         with self._making():
+            self._copies = self._owned.enter_context(closing(HostCopies()))
             self._results = self._own(Results(self.device))
             self._host_results = self._own(HostResults(self.device))
             self._luma_sums = self._own(DeviceBuffer(self.device, 8 * CELLS * CELLS))
@@ -136,7 +139,7 @@ class FrameEnds(Owner):
             # From page-locked memory alone a copy goes on beside the CPU.
             is_direct = slot.source.mirrors and is_page_locked(self.device, pixels)
             if not is_direct:
-                np.copyto(slot.source.array, pixels)
+                self._copies.copy(slot.source.array, pixels)
             slot.started.record(queue)
             slot.source.upload(stream=queue, source=pixels if is_direct else None)
         slot.uploaded.record(queue)
@@ -178,7 +181,7 @@ class FrameEnds(Owner):
         output, whole = request.host_output, request.source.host
         if output is None or request.is_direct:
             return
-        _described(output, request.target_layout)[...] = slot.target.array
+        self._copies.copy(_described(output, request.target_layout), slot.target.array)
         if whole is not None and whole.shape != request.layout.shape:
             scale = self._scale
             output[..., 1] = whole[..., 1] if scale == 1 else enlarged_alpha(whole, scale)
