@@ -40,6 +40,8 @@ DATA = {
     "allows use, change and sale",
     "licence": "CC0-1.0 (38), CC BY 4.0 (30), CC0, CC BY-SA, Unsplash or Pexels (29), free by "
     "Debian's guidelines (28), Unsplash (18), Pexels (3), CC BY-SA 4.0 (1)",
+    "cost": "trained for two minutes on BSDS500 instead, whose pictures are like CBSD68's, edge-s "
+    "for white noise reaches 31.08 dB there at σ 25; on these photos 30.86",
 }
 
 
@@ -87,6 +89,16 @@ def initial_weights(
     )
 
 
+def curve_of(training: Path) -> list[Any]:
+    """The points of a training's curve that were validated: step, and PSNR of each set."""
+    curve = json.loads((training / "curve.json").read_text(encoding="utf-8"))
+    return [
+        [point["step"], {name: round(psnr, 3) for name, psnr in point["psnr"].items()}]
+        for point in curve
+        if point["psnr"]
+    ]
+
+
 @click.command()
 @click.argument("training", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("name")
@@ -101,7 +113,7 @@ def initial_weights(
     "--initial",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Weights that a training began with and that are not bundled.",
+    help="Weights that a training began with and that are not bundled, in the folder of theirs.",
 )
 def main(
     training: Path, name: str, sets: Path, is_recorded: bool, initial: tuple[Path, ...]
@@ -114,8 +126,11 @@ def main(
     network = with_differences(network).half().float()
     facts = network.training_facts
     recipe = {**facts, "data": DATA}
-    networks = [me.load_model(path) for path in initial]
-    earlier = {each.facts.weights_sha256: dict(each.training_facts) for each in networks}
+    networks = {path.parent: me.load_model(path) for path in initial}
+    earlier = {
+        each.facts.weights_sha256: {**each.training_facts, "curve": curve_of(folder_of_it)}
+        for folder_of_it, each in networks.items()
+    }
     if began_with := initial_weights(facts["data"], earlier):
         recipe["initial"] = began_with
     network.facts = facts_of(network, network.facts.task, network.facts.scale)
@@ -140,13 +155,8 @@ def main(
             "python": platform.python_version(),
         },
     }
-    curve = json.loads((training / "curve.json").read_text(encoding="utf-8"))
     card["curve_is"] = "[step, mean PSNR of each validation set, its images cut to 512 px]"
-    card["curve"] = [
-        [point["step"], {name: round(psnr, 3) for name, psnr in point["psnr"].items()}]
-        for point in curve
-        if point["psnr"]
-    ]
+    card["curve"] = curve_of(training)
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     if is_recorded:
