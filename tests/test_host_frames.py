@@ -20,7 +20,7 @@ from frame_paths import Delayed, OneByOne, doubled, eventually, frame, values
 
 import mirnet_edge as me
 from mirnet_edge.cuda import is_page_locked, open_device
-from mirnet_edge.device import ends
+from mirnet_edge.device.host_copies import HostCopies
 from mirnet_edge.device.host_frames import RESULTS_LENT
 from mirnet_edge.stream.frame_stream import FrameStream
 
@@ -29,19 +29,15 @@ from mirnet_edge.stream.frame_stream import FrameStream
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the CPU copied on the way in."""
+    """What the CPU copied."""
     made: list[Any] = []
-    copyto = np.copyto
+    copy = HostCopies.copy
 
-    class Noted:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(np, name)
+    def noted(self: HostCopies, target: Any, source: Any) -> None:
+        made.append(source)
+        copy(self, target, source)
 
-        def copyto(self, target: Any, source: Any) -> None:
-            made.append(source)
-            copyto(target, source)
-
-    monkeypatch.setattr(ends, "np", Noted())
+    monkeypatch.setattr(HostCopies, "copy", noted)
     return made
 
 

@@ -44,7 +44,11 @@ def test_the_summary_names_the_fastest_peer_of_a_race(results: Path) -> None:
     assert row.endswith("2.40 ms, TensorRT of `torch.onnx.export`, fp16 |"), (
         "it is faster than ours"
     )
-    assert "| 0.83 |" in gpu_tables.gpu_table(), "of PyTorch, which TensorRT is not"
+    table = gpu_tables.gpu_table()
+    assert "| 0.83, which lacks max-autotune |" in table, "of PyTorch, which TensorRT is not"
+    forms += [race("torch-compile", "y", 2.8), race("torch-max-autotune", "z", 2.9)]
+    write(results / "new" / "race.json", {"races": forms})
+    assert "| 2.80 ms (y, default mode) | 3.00 ms (x) | 0.89 |" in gpu_tables.gpu_table()
 
 
 def test_other_systems_count_where_they_saw_the_whole_set(results: Path) -> None:
