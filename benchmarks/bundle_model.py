@@ -128,8 +128,8 @@ def main(
     recipe = {**facts, "data": DATA}
     networks = {path.parent: me.load_model(path) for path in initial}
     earlier = {
-        each.facts.weights_sha256: {**each.training_facts, "curve": curve_of(folder_of_it)}
-        for folder_of_it, each in networks.items()
+        each.facts.weights_sha256: {**each.training_facts, "curve": curve_of(run)}
+        for run, each in networks.items()
     }
     if began_with := initial_weights(facts["data"], earlier):
         recipe["initial"] = began_with
