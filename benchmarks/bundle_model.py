@@ -126,10 +126,9 @@ def main(
     network = with_differences(network).half().float()
     facts = network.training_facts
     recipe = {**facts, "data": DATA}
-    networks = {path.parent: me.load_model(path) for path in initial}
     earlier = {
-        each.facts.weights_sha256: {**each.training_facts, "curve": curve_of(run)}
-        for run, each in networks.items()
+        each.facts.weights_sha256: {**each.training_facts, "curve": curve_of(path.parent)}
+        for path, each in zip(initial, map(me.load_model, initial))
     }
     if began_with := initial_weights(facts["data"], earlier):
         recipe["initial"] = began_with
@@ -154,9 +153,9 @@ def main(
             "onnxruntime": onnxruntime.__version__,
             "python": platform.python_version(),
         },
+        "curve_is": "[step, mean PSNR of each validation set, its images cut to 512 px]",
+        "curve": curve_of(training),
     }
-    card["curve_is"] = "[step, mean PSNR of each validation set, its images cut to 512 px]"
-    card["curve"] = curve_of(training)
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     if is_recorded:

@@ -105,12 +105,16 @@ def race_table(record: dict[str, Any]) -> str:
         place = race["network"], tuple(race["shape"])
         measured = [row for row in race["rows"] if "wall_ms" in row]
         # What has no events was waited for on the wall.
-        times = [((row.get("device_ms") or row["wall_ms"])["p50"], row["form"]) for row in measured]
-        whole = [(row["frame_ms"]["p50"], row["form"]) for row in measured if "frame_ms" in row]
+        mode = ", default mode" if race["peer"] == "torch-compile" else ""
+        times = [
+            ((row.get("device_ms") or row["wall_ms"])["p50"], row["form"] + mode)
+            for row in measured
+        ]
+        whole = [
+            (row["frame_ms"]["p50"], row["form"] + mode) for row in measured if "frame_ms" in row
+        ]
         if times:
-            ms, form = min(times)
-            mode = ", default mode" if race["peer"] == "torch-compile" else ""
-            cells.setdefault(place, {})[race["peer"]] = ms, form + mode
+            cells.setdefault(place, {})[race["peer"]] = min(times)
         if whole:
             frames.setdefault(place, {})[race["peer"]] = min(whole)
     tables = [

@@ -14,7 +14,6 @@ import numpy as np
 from networks import graph_of
 from peer_case import FRAME, TOLD, Case, Form, Open, Step, clock
 
-from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.system import usable_cores
@@ -58,16 +57,14 @@ def ours(level: int, case: Case, stack: ExitStack, *, plugins: bool = False) -> 
 
     batch, *tile = case.shape
     path = engine_path(case, f"ours-{level}{'-plugins' * plugins}")
-    if not path.exists():
-        me.build_engine(
-            graph_of(case.folder, case.network),
-            path,
-            tile=(tile[0], tile[1]),
-            batch=batch,
-            optimization_level=level,
-            plugins=plugins,
-        )
-    card = EngineCard.load(card_path(path))
+    card = me.build_engine(
+        graph_of(case.folder, case.network),
+        path,
+        tile=(tile[0], tile[1]),
+        batch=batch,
+        optimization_level=level,
+        plugins=plugins,
+    )
     said: dict[str, Any] = {
         "layers": len(card.layers),
         "bytes_moved": card.bytes_moved,

@@ -23,6 +23,7 @@ from mirnet_edge.model.layers import Network
 from mirnet_edge.workstation.captured import Captured
 from mirnet_edge.workstation.patches import PatchSampler
 from mirnet_edge.workstation.photos import read_photos
+from mirnet_edge.workstation.stepper import of_psnr
 from mirnet_edge.workstation.tasks.batch import Batch, noise_of, with_level
 from mirnet_edge.workstation.tasks.denoise import Denoise
 
@@ -63,8 +64,6 @@ def save(net: NoiseLevelNet, path: str | os.PathLike[str]) -> None:
 RATE, FINAL_RATE = 2e-3, 1e-5
 NEAR = 1 / NOISE_UNIT
 """A level so small that errors below it do not count: of 1/255."""
-UNHARMED = (0.5 / 255) ** 2
-"""A mean square that counts as none: half of a step of 8 bits."""
 QUANTILE = 0.8
 """Higher than the median, as a denoiser told 0.7 of the true level leaves 0.25 dB of PolyU's pairs
 undone, and one told 1.25 of it none."""
@@ -167,6 +166,4 @@ def _error_of_picture(denoiser: nn.Module, found: Tensor, drawn: Batch) -> Tenso
     told = found[:, None, None, None] * (NOISE_UNIT / 255)
     with torch.autocast(found.device.type, torch.bfloat16, enabled=found.is_cuda):
         restored = denoiser(with_level(drawn.given[:, :3], told))
-    squares = (restored.float().clamp(0, 1) - drawn.target).square().mean((1, 2, 3))
-    error: Tensor = (squares + UNHARMED).log().mean()
-    return error
+    return 2 * of_psnr(restored.float().clamp(0, 1), drawn.target).log()

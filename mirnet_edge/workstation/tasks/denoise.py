@@ -69,14 +69,7 @@ class Denoise:
         """See `Task.degrade`."""
         import torch
 
-        from mirnet_edge.workstation.tasks.camera import (
-            Draw,
-            blurred,
-            eight_bit,
-            from_ycc,
-            gray_of,
-            to_ycc,
-        )
+        from mirnet_edge.workstation.tasks.camera import Draw, eight_bit, gray_of
         from mirnet_edge.workstation.tasks.codec import jpeg
 
         count = len(clean)
@@ -92,10 +85,7 @@ class Denoise:
 
         draw = Draw(count, generator)
         is_gray = draw.chance(self.gray)
-        luma = draw.uniform(*SOFTNESS_PX)
-        colour = luma * draw.uniform(*SOFTER_COLOUR)
-        sigmas = torch.cat((luma, colour, colour), 1)
-        softened = from_ycc(blurred(to_ycc(clean), sigmas, radius=8))
+        softened = _softened(clean, draw)
         is_soft = draw.chance(self.soft[1])
         is_soft[white] = part(white).chance(self.soft[0])
         clean = torch.where(is_soft > 0, softened, clean)
@@ -149,6 +139,17 @@ class Denoise:
         of_luma = draw.chance(0.1)
         noise = of_luma * noise[:, :1] + (1 - of_luma) * noise
         return clean + sigma * noise
+
+
+def _softened(clean: Tensor, draw: Draw) -> Tensor:
+    """The clean pictures as cameras' frames of full size have them, colour softer than luma."""
+    import torch
+
+    from mirnet_edge.workstation.tasks.camera import blurred, from_ycc, to_ycc
+
+    luma = draw.uniform(*SOFTNESS_PX)
+    colour = luma * draw.uniform(*SOFTER_COLOUR)
+    return from_ycc(blurred(to_ycc(clean), torch.cat((luma, colour, colour), 1), radius=8))
 
 
 def _photographed(clean: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
