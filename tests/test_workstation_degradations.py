@@ -28,7 +28,7 @@ from mirnet_edge.workstation.tasks.camera import (
     sensor_noise,
     to_ycc,
 )
-from mirnet_edge.workstation.tasks.codec import jpeg
+from mirnet_edge.workstation.tasks.codec import jpeg, mean_jpeg
 
 
 @pytest.fixture
@@ -135,6 +135,25 @@ def test_blocks_may_begin_anywhere() -> None:
     expected = torch.roll(jpeg(rolled, level(40), level(0.0)), (-5, -11), (2, 3))
     assert torch.equal(moved, expected)
     assert not torch.equal(moved, jpeg(clean, level(40), level(0.0)))
+
+
+def test_the_mean_of_noisy_shots_keeps_what_one_clean_jpeg_loses(
+    generator: torch.Generator,
+) -> None:
+    clean = torch.from_numpy(textured(96, 96, seed=2)).permute(2, 0, 1)[None] / 255
+    quality, corner = level(75), torch.tensor([0, 0])
+    noise = 8 / 255 * torch.randn(clean.shape, generator=generator)
+    coded = mean_jpeg(clean, noise, quality, level(0.0), corner, generator)
+    many = torch.stack([
+        jpeg(clean + 8 / 255 * torch.randn(clean.shape, generator=generator), quality, level(0.0))
+        for _ in range(64)
+    ]).mean(0)  # fmt: skip
+    once = jpeg(clean, quality, level(0.0))
+    assert decibels(coded, many) > decibels(once, many) + 2
+    left = ((coded - many) * noise).mean() / noise.square().mean()
+    assert float(left) == pytest.approx(0, abs=0.03), "the noise itself is asked for"
+    still = mean_jpeg(clean, torch.zeros_like(clean), quality, level(0.0), corner, generator)
+    torch.testing.assert_close(still, once, atol=1e-6, rtol=0)
 
 
 # Tasks
@@ -246,7 +265,7 @@ def test_what_a_good_jpeg_takes_is_not_asked_back(
     lost = noise_of(target, many)[is_coded]
     assert lost.min() > 0.3 / 255
     assert lost.max() < lost_most / 255
-    codes = 255 * target[is_coded]
+    codes = 4 * 255 * target[is_coded]  # the mean of four pictures of 8 bits
     torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
 
 

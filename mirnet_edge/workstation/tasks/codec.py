@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mirnet_edge.workstation.tasks.camera import constant, from_ycc, to_ycc
+from mirnet_edge.workstation.tasks.camera import constant, eight_bit, from_ycc, to_ycc
 
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
@@ -22,6 +22,8 @@ CHROMINANCE = (
     *((99,) * 8 for _ in range(4)),
 )  # fmt: skip
 """Steps of quantization (ITU-T T.81, annex K)."""
+PAIRS = 2
+"""Of shots, whose mean `mean_jpeg` takes."""
 
 
 def jpeg(batch: Tensor, quality: Tensor, flat: Tensor, offset: Tensor | None = None) -> Tensor:
@@ -45,8 +47,38 @@ def jpeg(batch: Tensor, quality: Tensor, flat: Tensor, offset: Tensor | None = N
     return picture if offset is None else _rolled(picture, -offset)
 
 
+def mean_jpeg(
+    clean: Tensor,
+    noise: Tensor,
+    quality: Tensor,
+    flat: Tensor,
+    offset: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """What JPEG leaves of clean pictures on the average of noisy shots of them.
+
+    Noise dithers the steps of quantization, so that the mean of many frames keeps detail that the
+    JPEG of a clean frame has lost; and that mean is what a camera's pairs have as their clean half
+    (PolyU: Xu et al., arXiv 1804.02603). `PAIRS` of them are made here with the pictures' own
+    noise, moved so that it is not where it was, and the second of each pair with its negative, so
+    that of the noise itself little is left.
+
+    Args:
+        clean, noise: (N, 3, H, W), of which the sum is what the camera coded.
+        quality, flat, offset: as `jpeg` takes them.
+    """
+    total = torch.zeros_like(clean)
+    for _ in range(PAIRS):
+        by = torch.randint(1, clean.shape[3], (2,), device=clean.device, generator=generator)
+        moved = _rolled(noise, by)
+        for shot in (clean + moved, clean - moved):
+            total += jpeg(eight_bit(shot), quality, flat, offset)
+    return total / (2 * PAIRS)
+
+
 def _rolled(batch: Tensor, offset: Tensor) -> Tensor:
-    """As torch.roll over rows and columns, which the host would have to tell by how much."""
+    """(N, C, H, W) moved by ``offset``, (2,) int64, around the borders: torch.roll over rows and
+    columns, which the host would have to tell by how much."""
     rows, columns = (
         (torch.arange(side, device=batch.device) - by) % side
         for side, by in zip(batch.shape[2:], offset)

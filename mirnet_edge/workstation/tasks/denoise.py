@@ -70,7 +70,7 @@ class Denoise:
         import torch
 
         from mirnet_edge.workstation.tasks.camera import Draw, eight_bit, gray_of
-        from mirnet_edge.workstation.tasks.codec import jpeg
+        from mirnet_edge.workstation.tasks.codec import jpeg, mean_jpeg
 
         count = len(clean)
         if count < LEAST_BATCH:
@@ -113,7 +113,7 @@ class Denoise:
         lossy[white], lossy[rest] = part(white).chance(0.25), part(rest).chance(0.5)
         as_picture = torch.ones_like(lossy)
         as_picture[white] = torch.maximum(lossy[white], part(white).chance(CLIPPED_SHARE))
-        cut = eight_bit(noisy)
+        cut, noise = eight_bit(noisy), noisy - target
         noisy = torch.where(as_picture > 0, cut, noisy)
         noisy = torch.where(lossy > 0, jpeg(cut, quality, flat, offset), noisy)
         # What a camera's own JPEG takes of the picture is not asked back, as what its noise
@@ -122,7 +122,8 @@ class Denoise:
         kept = torch.full_like(quality, WORST_OF_CAMERAS)
         kept[white] = WORST_UNSEEN
         is_kept = lossy * (1 - flat) * (quality >= kept)
-        target = torch.where(is_kept > 0, jpeg(eight_bit(target), quality, flat, offset), target)
+        coded = mean_jpeg(target, noise, quality, flat, offset, generator)
+        target = torch.where(is_kept > 0, coded, target)
 
         # The level of a patch is not that of its frame, which is what will be told: dark parts of a
         # camera's frame are noisier than bright ones.
