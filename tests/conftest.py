@@ -37,9 +37,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY: dict[str, Config] = {
     "mirnet": MIRNetConfig(channels=(8, 16, 24), n_rrg=1, n_msrb=1),
-    "mirnet-two-streams": MIRNetConfig(channels=(8, 12), n_rrg=2, n_msrb=1, width=3),
+    "mirnet-two-streams": MIRNetConfig(channels=(8, 12), n_rrg=2, n_msrb=1, width=1),
     "mirnet-v2": MIRNetV2Config(channels=(8, 12, 18), groups=(1, 2), n_mrb=1),
-    "defocus": MIRNetV2Config(channels=(8, 12, 16), groups=(1,), in_channels=6, image_skip=False),
+    "defocus": MIRNetV2Config(
+        channels=(8, 12, 16), groups=(1,), n_mrb=1, in_channels=6, image_skip=False
+    ),
     "edge": MIRNetV2Config(
         channels=(8, 12, 16), groups=(1,), n_mrb=1, shuffle=2, context=False, noise_level=True
     ),
