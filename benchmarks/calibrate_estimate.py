@@ -2,9 +2,10 @@
 
 python benchmarks/calibrate_estimate.py FOLDER      writes mirnet_edge/data/estimate.json
 
-FOLDER gets NETWORK.onnx where it is not there. A record is a point where its graph can be counted:
-a network of today's presets, in FP16. Time = launches x launch_us + (bytes / bandwidth + 2 x MACs /
-rate) / share, least squares of the relative errors.
+FOLDER gets NETWORK.onnx where it is not there. A record is a point where its graph can be counted,
+or was: a network of today's presets, or one whose record holds its `Work`, in FP16. Time =
+launches x launch_us + (bytes / bandwidth + 2 x MACs / rate) / share, least squares of the relative
+errors.
 """
 
 from __future__ import annotations
@@ -83,8 +84,13 @@ def points(networks: dict[str, Network], folder: Path) -> list[Point]:
             for row in race["rows"]
             if row.get("device_ms") and row["form"].startswith("fp16")
         ]
-        if times and race["network"] in networks:
-            work = networks[race["network"]].work(batch * height * width)
+        if times and ("work" in race or race["network"] in networks):
+            # A network that is no preset any more has what its graph came to in its record.
+            work = (
+                Work(**race["work"])
+                if "work" in race
+                else networks[race["network"]].work(batch * height * width)
+            )
             what = f"{race['network']} {batch}x{height}x{width}"
             found.append(Point(f"{folder.name}/{PLAIN}: {what}", device, work, min(times)))
     for pixels, frame in read(folder / "frame.json").get("frames", {}).items():

@@ -87,7 +87,8 @@ class MIRNetV2Config:
         shuffle: the network works on blocks of ``shuffle`` x ``shuffle`` pixels as channels
             (pixel unshuffle before the first convolution, pixel shuffle after the last; Shi et
             al., CVPR 2016), so that ``channels`` are at ``1 / shuffle`` of the frame's size and
-            less; 1 as published.
+            less; 1 as published. A first stream of fewer channels than a block has values,
+            ``out_channels * shuffle**2``, cannot make every change of it.
         context: whether the residual blocks have context blocks, whose means over all positions
             cost passes over memory and make tiles differ; as published with them.
         noise_level: whether one more plane follows the frame's, which tells how noisy the frame is
@@ -199,7 +200,7 @@ PRESETS: dict[str, Config] = {
     "edge-m": MIRNetV2Config(channels=(64, 128, 160), groups=(1,), shuffle=2, context=False),
     "edge-s": MIRNetV2Config(channels=(32, 64, 128), groups=(1,), shuffle=2, context=False),
     "edge-xs": MIRNetV2Config(
-        channels=(32, 64, 128), groups=(1,), n_mrb=1, shuffle=4, context=False
+        channels=(64, 64, 64), groups=(1,), n_mrb=1, shuffle=4, context=False
     ),
 }
 """Named networks.
@@ -209,10 +210,14 @@ family, made for the memory traffic and tensor cores of a Jetson:
 
 * they work on blocks of 2x2 pixels (``edge-xs``: 4x4), a quarter of the positions with more
   features each: at 1080p the arithmetic of a wider network in the time of a narrow one.
+* the first stream has more features than a block has values (12, or 48 of 64): what is added to the
+  frame is linear in the last features, so that with fewer of them a part of all noise could not be
+  undone. 32 features for 48 values end at 10 log10(48 / 16) = 4.8 dB.
 * channels double from stream to stream (the paper: x1.5), so that every stream is a multiple of
   32, which is the channel block of INT8 tensor cores. Doubling also moves the arithmetic to the
   small scales, where a feature map has a quarter or a sixteenth of the bytes. The last stream of
-  ``edge-m`` ends at 160: 256 channels there held two thirds of the weights.
+  ``edge-m`` ends at 160: 256 channels there held two thirds of the weights; those of ``edge-xs``
+  stay at 64.
 * no grouped convolutions (the paper: groups of 1, 2, 4, 4): groups of 20 or 45 channels fill
   no tensor core.
 * one recursive residual group: width gained more than depth in equal time (see
