@@ -31,6 +31,7 @@ import mirnet_edge as me
 from mirnet_edge._files import atomic_path
 from mirnet_edge.engines.torch_engine import TorchEngine
 from mirnet_edge.frame_path import Timings
+from mirnet_edge.model.layers import Network
 from mirnet_edge.system import cpu_name
 from mirnet_edge.workstation.arithmetic import multiply_accumulates
 from mirnet_edge.workstation.protocols import Denoising, Pairs, Protocol, SuperResolution
@@ -240,7 +241,10 @@ def milliseconds(network: nn.Module, planes: int, device: str) -> dict[str, Any]
     """Median time of one frame: FP32 as PyTorch runs it on a CPU; on a GPU FP16, channels last, in
     a CUDA graph."""
     on_gpu = device.startswith("cuda")
-    height, width = TIMED_GPU if on_gpu else TIMED_CPU
+    multiple = network.config.size_multiple if isinstance(network, Network) else 1
+    height, width = (
+        -(-side // multiple) * multiple for side in (TIMED_GPU if on_gpu else TIMED_CPU)
+    )
     frame = torch.rand(1, planes, height, width, device=device)
     if not on_gpu:
         with torch.inference_mode():

@@ -15,6 +15,7 @@ import mirnet_edge as me
 from mirnet_edge.model.config import PRESETS, Config, MIRNetV2Config
 from mirnet_edge.model.create import create_model
 from mirnet_edge.model.layers import Network
+from mirnet_edge.workstation.arithmetic import multiply_accumulates
 
 GOLDEN = Path(__file__).parent / "golden"
 DEFOCUS = MIRNetV2Config(in_channels=6, image_skip=False)
@@ -116,6 +117,14 @@ def count_macs(network: Network, size: int) -> int:
 def test_multiply_accumulates(name: str, gmac: float) -> None:
     macs = count_macs(create_model(name), 256) / 1e9
     assert macs == pytest.approx(gmac, rel=0.005)
+
+
+def test_work_at_a_size_that_a_network_does_not_take_is_in_proportion() -> None:
+    network = create_model(TINY["edge-x3"])
+    with pytest.raises(me.FrameError, match="multiples of 12"):
+        network(torch.zeros(1, 3, 64, 64))
+    expected = count_macs(create_model(TINY["edge-x3"]), 72) * (64 / 72) ** 2
+    assert multiply_accumulates(network, size=64) == pytest.approx(expected, rel=0.005)
 
 
 @pytest.mark.parametrize("config", TINY.values(), ids=TINY)

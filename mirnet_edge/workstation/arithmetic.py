@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mirnet_edge.model.layers import Network
+
 
 def multiply_accumulates(network: torch.nn.Module, planes: int = 3, size: int = 256) -> int:
-    """Of all convolutions for one ``size`` x ``size`` image of ``planes`` planes."""
+    """Of all convolutions for ``size`` x ``size`` pixels of ``planes`` planes; where the network
+    takes no image of that size, by one of the next that it takes, in proportion."""
+    multiple = network.config.size_multiple if isinstance(network, Network) else 1
+    side = -(-size // multiple) * multiple
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, planes, size, size))
-    return int(counter.get_total_flops()) // 2
+        network(torch.zeros(1, planes, side, side))
+    return int(counter.get_total_flops() * size * size) // (2 * side * side)
