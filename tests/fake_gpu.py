@@ -130,7 +130,7 @@ class FakeGpu:
         return stack
 
     def used_bytes(self) -> int:
-        return sum(block.nbytes for block in self.memory.values())
+        return sum(block.nbytes for block in tuple(self.memory.values()))  # other threads allocate
 
     def make(self, kind: str, function: str) -> None:
         """Count one more, in a context, unless a failure waits for ``function``."""

@@ -77,7 +77,7 @@ def test_the_record_fits_the_model_as_it_is_rewritten_now(model: BundledModel) -
     assert ranges.calibration_sha256 == images.sha256, f"other images; record again: {COMMAND}"
     assert (plan.method, plan.budget_db) == (METHOD, BUDGET_DB)
     assert plan.loss_db + plan.loss_error_db <= BUDGET_DB
-    assert plan.int8_share > 0.5
+    assert plan.int8_share > 0.4
     assert plan.macs == QuantizationPlan.load(record_files(model.name)[1]).macs
 
 
