@@ -84,13 +84,13 @@ def points(networks: dict[str, Network], folder: Path) -> list[Point]:
             for row in race["rows"]
             if row.get("device_ms") and row["form"].startswith("fp16")
         ]
-        if times and ("work" in race or race["network"] in networks):
-            # A network that is no preset any more has what its graph came to in its record.
-            work = (
-                Work(**race["work"])
-                if "work" in race
-                else networks[race["network"]].work(batch * height * width)
-            )
+        if "work" in race:  # of a network that is no preset any more
+            work = Work(**race["work"])
+        elif race["network"] in networks:
+            work = networks[race["network"]].work(batch * height * width)
+        else:
+            continue
+        if times:
             what = f"{race['network']} {batch}x{height}x{width}"
             found.append(Point(f"{folder.name}/{PLAIN}: {what}", device, work, min(times)))
     for pixels, frame in read(folder / "frame.json").get("frames", {}).items():

@@ -247,10 +247,9 @@ def milliseconds(network: nn.Module, planes: int, device: str) -> dict[str, Any]
     """Median time of one frame: FP32 as PyTorch runs it on a CPU; on a GPU FP16, channels last, in
     a CUDA graph."""
     on_gpu = device.startswith("cuda")
-    multiple = network.config.size_multiple if isinstance(network, Network) else 1
-    height, width = (
-        -(-side // multiple) * multiple for side in (TIMED_GPU if on_gpu else TIMED_CPU)
-    )
+    height, width = TIMED_GPU if on_gpu else TIMED_CPU
+    if isinstance(network, Network):
+        height, width = map(network.size_rule.padded, (height, width))
     frame = torch.rand(1, planes, height, width, device=device)
     if not on_gpu:
         with torch.inference_mode():

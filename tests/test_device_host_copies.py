@@ -15,7 +15,7 @@ def copiers() -> int:
     return sum(each.name.startswith("mirnet-edge copies") for each in threading.enumerate())
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 64])
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((1081, 1919, 3), "u1"), ((1620, 1920), "u1"), ((1080, 1920, 3), "f4"), ((2, 2 << 20), "u2"),

@@ -97,6 +97,11 @@ class Network(nn.Module):
         self.body = nn.Sequential(*(Chain(*body, residual=True) for body in bodies))
         self.conv_out = conv(features, config.out_channels * blocks)
 
+    @property
+    def size_rule(self) -> SizeRule:
+        """Which heights and widths the input may have."""
+        return SizeRule(self.config.size_multiple, self.config.min_size_px)
+
     def forward(self, image: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             self._check(image)
@@ -109,8 +114,7 @@ class Network(nn.Module):
         return out + (image[:, : config.in_channels] if config.noise_level else image)
 
     def _check(self, image: Tensor) -> None:
-        config = self.config
-        rule = SizeRule(config.size_multiple, config.min_size_px)
+        config, rule = self.config, self.size_rule
         shape = tuple(image.shape)
         if len(shape) != 4 or shape[1] != config.in_planes:
             raise FrameError(f"input of shape {shape}: need (N, {config.in_planes}, H, W)")

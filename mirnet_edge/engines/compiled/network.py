@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mirnet_edge.facts import SizeRule
 from mirnet_edge.model.layers import GlobalMean, GlobalSoftmaxMean, Network
 from mirnet_edge.pooling.vectors import Pool
 
@@ -123,7 +122,7 @@ def pools_of_network(network: Network) -> tuple[Pool, ...]:
     """The pools of a network, in the order in which it computes them, found by running it on the
     smallest image that it takes, on the CPU."""
     config = network.config
-    side = SizeRule(config.size_multiple, config.min_size_px).padded(1)
+    side = network.size_rule.padded(1)
     tape = Tape()
     probed = taped(network, tape)
     form = Form(probed, tape, "plain")
