@@ -76,7 +76,7 @@ def test_info_of_a_checkpoint(tiny_weights: Path, capfd: pytest.CaptureFixture[s
         "preset": "custom",
         "task": "denoise",
         "channels": list(config.channels),
-        "groups": [1, 2],
+        "groups": [2],
         "training": {"steps": 7},
     }
     assert {name: described[name] for name in expected} == expected

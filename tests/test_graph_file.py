@@ -55,10 +55,10 @@ def random_tiles(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((BATCH, *shape), np.float32)
 
 
-def assert_tiles_stay_apart(proto: Any, channels: int, size: tuple[int, int] = SIZE) -> None:
+def assert_tiles_stay_apart(proto: Any, size: tuple[int, int] = SIZE) -> None:
     single, batched = (with_shape(proto, batch, *size) for batch in (1, BATCH))
     onnx.checker.check_model(batched, full_check=True)
-    tiles = random_tiles(channels, *size)
+    tiles = random_tiles(dims_of(proto.graph.input[0])[1], *size)
     expected = np.concatenate([run(single, tile[None]) for tile in tiles])
     assert relative_error(run(batched, tiles), expected) <= TOLERANCE
 
@@ -66,16 +66,16 @@ def assert_tiles_stay_apart(proto: Any, channels: int, size: tuple[int, int] = S
 @pytest.mark.parametrize("form", ["raw", "any", "tensorrt", "sized, tensorrt"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_batch_is_its_tiles_one_by_one(network: str, form: str, raw_graph: RawGraph) -> None:
-    assert_tiles_stay_apart(made(raw_graph(network), form), 3)
+    assert_tiles_stay_apart(made(raw_graph(network), form))
 
 
 @pytest.mark.parametrize("form", ["raw", "any", "sized, tensorrt"])
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["mirnet", "defocus", "edge-s"])  # convolutions without groups
 def test_so_is_one_of_a_quantized_graph(network: str, form: str, raw_graph: RawGraph) -> None:
     proto = with_shape(made(raw_graph(network), form), 1, *SIZE)
     nodes = candidates(proto)
     assert nodes
-    assert_tiles_stay_apart(insert_qdq(proto, ranges_of(proto), nodes), 3)
+    assert_tiles_stay_apart(insert_qdq(proto, ranges_of(proto), nodes))
 
 
 @pytest.mark.parametrize("form", ["raw", "any"])
@@ -149,7 +149,7 @@ def test_a_shape_that_others_read_is_changed_for_none_of_them() -> None:
     }  # fmt: skip
     assert {name for node in nodes.values() for name in node.input} >= set(constants)
     assert proto == parsed(SHARED, w=(8, 8), s=(1, 2, 1)), "the graph that came was changed"
-    assert_tiles_stay_apart(proto, 2, (4, 8))
+    assert_tiles_stay_apart(proto, (4, 8))
 
 
 @pytest.mark.parametrize("target", ["2,32", "2,-1", "0,0,0,8"])

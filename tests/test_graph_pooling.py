@@ -123,7 +123,7 @@ def test_pools_are_described_in_order(raw_graph: RawGraph) -> None:
     assert kinds == [
         ("softmax", 8, 1), ("softmax", 12, 2), ("softmax", 18, 4), ("mean", 12, 2), ("mean", 8, 1),
     ]  # fmt: skip
-    assert len({pool.name for pool in pools}) == len(pools) == 20
+    assert len({pool.name for pool in pools}) == len(pools) == 10
 
 
 def test_pools_of_blocks_of_pixels_know_their_scale(raw_graph: RawGraph) -> None:

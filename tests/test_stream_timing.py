@@ -114,10 +114,12 @@ def test_odd_sides_are_no_shared_chroma(tmp_path: Path) -> None:
 
 
 def test_a_file_plays_at_its_own_pace(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "a.mp4", frames=8)  # 25 a second: 280 ms
-    came = [time.monotonic() for _ in stream_of(source, pace="source")]
+    source = make_video(tmp_path / "a.mp4", frames=8)  # 25 a second
+    began = time.monotonic()
+    came = [time.monotonic() - began for _ in stream_of(source, pace="source")]
     assert len(came) == 8
-    assert came[-1] - came[0] > 0.27
+    # A busy machine hands the first frames over late, and none early.
+    assert all(after > 0.04 * number for number, after in enumerate(came))
     slow = make_video(tmp_path / "b.mp4", frames=8, pts=range(0, 8 * 25 * 60, 25 * 60))  # minutes
     began = time.monotonic()
     assert len(list(stream_of(slow))) == 8
@@ -147,8 +149,8 @@ def test_an_async_source_is_paced_by_timestamps() -> None:
         stream = stream_of(frames(), pace="source", timestamps=[5, 5.05, 5.1, 5.15])
         return [time.monotonic() async for _ in stream]
 
-    times = asyncio.run(came())
-    assert times[-1] - times[0] > 0.14
+    began = time.monotonic()
+    assert asyncio.run(came())[-1] - began > 0.15
 
 
 def test_a_paced_stream_is_closed_at_once() -> None:
@@ -175,7 +177,7 @@ def test_a_source_that_gives_nothing_is_an_error_with_the_number(given: int) -> 
     with pytest.raises(StreamError, match=rf"^frame {given}: the source gave nothing for 0\.2 s"):
         found.extend(stream_of(frames(), timeout=0.2))
     assert values(found) == list(range(given))
-    assert 0.15 < time.monotonic() - began < 5
+    assert 0.15 < time.monotonic() - began < 20
     over.set()
 
 

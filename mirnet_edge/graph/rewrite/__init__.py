@@ -14,7 +14,7 @@ from mirnet_edge.errors import GraphError
 from mirnet_edge.graph.cost import bytes_moved
 from mirnet_edge.graph.file import with_shape
 from mirnet_edge.graph.rewrite import convolutions, fusion, pools
-from mirnet_edge.graph.rewrite.edit import GraphEditor, sized
+from mirnet_edge.graph.rewrite.edit import GraphEditor
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -74,15 +74,14 @@ def rewrite(proto: ModelProto, target: Target = "any") -> tuple[ModelProto, list
     # Reductions take their axes as an attribute up to 17, as an input from 18 on.
     if opset != 17:
         raise GraphError(f"a graph of opset {opset}: rewrites are for opset 17; export it again")
-    reports = [_report("before", 0, proto)]
-    editor: GraphEditor | None = None
+    editor = GraphEditor(proto)
+    reports = [_report("before", 0, editor)]
     for run in FOR_ANY if target == "any" else (*FOR_ANY, *FOR_TENSORRT):
-        editor = editor or GraphEditor(proto)
         if changes := editor.apply(run):
             proto = editor.to_proto()
             # Taken in anew for the next one, so that shapes are known of what this one made.
-            editor = None
-            reports.append(_report(run.__name__, changes, proto))
+            editor = GraphEditor(proto)
+            reports.append(_report(run.__name__, changes, editor))
         else:
             reports.append(replace(reports[-1], name=run.__name__, changes=0))
     return proto, reports
@@ -94,5 +93,5 @@ def rewritten_for_tensorrt(proto: ModelProto, batch: int, tile: tuple[int, int])
     return with_shape(rewrite(with_shape(proto, batch, *tile), "tensorrt")[0], batch, *tile)
 
 
-def _report(name: str, changes: int, proto: ModelProto) -> PassReport:
-    return PassReport(name, changes, len(proto.graph.node), bytes_moved(sized(proto)))
+def _report(name: str, changes: int, made: GraphEditor) -> PassReport:
+    return PassReport(name, changes, len(made.sized.graph.node), bytes_moved(made.sized))

@@ -106,7 +106,8 @@ def _block_weights(editor: GraphEditor, node: Node) -> NDArray[Any] | None:
 def _composed(outer: NDArray[Any], inner: NDArray[Any]) -> NDArray[np.float32]:
     """Weights of ``inner`` followed by ``outer``, of blocks of both sizes multiplied."""
     # In FP64 products of two FP32 weights are exact: what is stored is rounded once.
-    weight: NDArray[np.float64] = np.einsum("ocYX,ciyx->oiYyXx", outer, inner, dtype=np.float64)
+    products = np.tensordot(outer.astype(np.float64), inner.astype(np.float64), axes=(1, 0))
+    weight: NDArray[np.float64] = products.transpose(0, 3, 1, 4, 2, 5)  # from (out, Y, X, in, y, x)
     out, inputs, rows, row, columns, column = weight.shape
     return weight.reshape(out, inputs, rows * row, columns * column).astype(np.float32)
 

@@ -29,12 +29,17 @@ Changes = Iterator["dict[Value, Value]"]
 
 
 class GraphEditor:
-    """One ONNX graph, opset 17, held as an ``onnx_ir.Model``; its first input is (N, C, H, W)."""
+    """One ONNX graph, opset 17, held as an ``onnx_ir.Model``; its first input is (N, C, H, W).
+
+    Attributes:
+        sized: the shapes of the graph as it came (see `sized`).
+    """
 
     def __init__(self, proto: ModelProto) -> None:
         self._ir = require("onnx_ir", "rewriting graphs")
         # onnx_ir infers no shapes without onnxscript, so onnx does before the graph is taken in.
-        self._dims = shapes_by_name(sized(proto))
+        self.sized = sized(proto)
+        self._dims = shapes_by_name(self.sized)
         # Whether passes may count on the size.
         self.fixed = 0 not in dims_of(proto.graph.input[0])[2:]
         self.facts = read_facts(proto)
