@@ -137,7 +137,11 @@ def test_what_is_too_slow_for_a_paced_file_drops_frames_of_it(tmp_path: Path) ->
     found = list(stream.frames())
     assert stream.dropped > 0
     assert stream.dropped + len(found) == 12
-    assert max(item.latency_ms for item in found[:-1]) < 450, "the pace is no latency"
+
+
+def test_waiting_for_the_time_of_a_frame_is_no_latency() -> None:
+    stream = stream_of([frame(0), frame(1)], pace="source", timestamps=[0, 1])
+    assert max(item.latency_ms for item in stream.frames()) < 900
 
 
 def test_an_async_source_is_paced_by_timestamps() -> None:
