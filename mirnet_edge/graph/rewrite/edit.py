@@ -32,15 +32,18 @@ class GraphEditor:
     """One ONNX graph, opset 17, held as an ``onnx_ir.Model``; its first input is (N, C, H, W).
 
     Attributes:
-        sized: the shapes of the graph as it came (see `sized`).
+        sized: shapes of the graph as it came (see `graph.file.shapes_of`), open ones at
+            `ASSUMED_PX`.
+        fixed: whether passes may count on the size.
+        facts: of its network.
+        image: its first input.
     """
 
     def __init__(self, proto: ModelProto) -> None:
         self._ir = require("onnx_ir", "rewriting graphs")
         # onnx_ir infers no shapes without onnxscript, so onnx does before the graph is taken in.
-        self.sized = sized(proto)
+        self.sized = _sized(proto)
         self._dims = shapes_by_name(self.sized)
-        # Whether passes may count on the size.
         self.fixed = 0 not in dims_of(proto.graph.input[0])[2:]
         self.facts = read_facts(proto)
         self._metadata = list(proto.metadata_props)
@@ -284,8 +287,7 @@ def is_frame_mean(editor: GraphEditor, node: Node) -> bool:
     )
 
 
-def sized(proto: ModelProto) -> ModelProto:
-    """The shapes of ``proto`` (see `graph.file.shapes_of`), open ones at `ASSUMED_PX`."""
+def _sized(proto: ModelProto) -> ModelProto:
     batch, _, height, width = dims_of(proto.graph.input[0])
     side = read_facts(proto).size_rule.padded(ASSUMED_PX)
     return shapes_of(proto, batch or 1, height or side, width or side)
