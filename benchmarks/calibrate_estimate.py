@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,11 +21,11 @@ import numpy as np
 
 from mirnet_edge._files import atomic_path
 from mirnet_edge.build.device_facts import DEVICES, DeviceFacts
-from mirnet_edge.build.estimate import CALIBRATION, Network, Work, counted
+from mirnet_edge.build.estimate import CALIBRATION, Form, Network, Work, counted
 
 RESULTS = Path(__file__).with_name("results")
-PLAIN = "plain.json"
-"""A race of engines without plugins."""
+KINDS = {"plain": "plain.json", "plugins": "race.json"}
+"""Races of our engines without plugins, and with them."""
 NETWORKS = ("edge-xs", "edge-s", "edge-m")
 CLOCK_MHZ = 1980.0
 FACTS = ("size_multiple", "min_size_px", "in_channels", "out_channels", "scale", "noise_level",
@@ -73,33 +73,26 @@ def of_a_known_device(folder: Path) -> bool:
     return folder.is_dir() and folder.name.partition("-")[0] in DEVICES
 
 
-def points(networks: dict[str, Network], folder: Path) -> list[Point]:
-    """What one machine's records say of our engines of networks that can be counted, without
-    plugins, which no Jetson has run yet."""
-    device, found = device_of(folder), []
-    for race in read(folder / PLAIN).get("races", []):
+def points(networks: dict[str, Network], folder: Path, kind: str = "plain") -> list[Point]:
+    """What one machine's records say of our engines of networks that can be counted: of one of
+    `KINDS`."""
+    device, found, form = device_of(folder), [], Form("fp16", plugins=kind == "plugins")
+    for race in read(folder / KINDS[kind]).get("races", []):
         batch, height, width = race["shape"]
         times = [
             row["device_ms"]["p50"]
             for row in race["rows"]
-            if row.get("device_ms") and row["form"].startswith("fp16")
+            if race["peer"] == "ours" and row.get("device_ms") and row["form"].startswith("fp16")
         ]
         if "work" in race:  # of a network that is no preset any more
             work = Work(**race["work"])
         elif race["network"] in networks:
-            work = networks[race["network"]].work(batch * height * width)
+            work = networks[race["network"]].graph(form, device).of(batch * height * width)
         else:
             continue
         if times:
             what = f"{race['network']} {batch}x{height}x{width}"
-            found.append(Point(f"{folder.name}/{PLAIN}: {what}", device, work, min(times)))
-    for pixels, frame in read(folder / "frame.json").get("frames", {}).items():
-        name = next((name for name in networks if frame["model"].startswith(name)), None)
-        if name and pixels == "rgb":
-            height, width = frame["tile"]
-            ms = frame["one_by_one"]["latency"]["engine"]["p50"]
-            work = networks[name].work(height * width)
-            found.append(Point(f"{folder.name}/frame.json: {name}", device, work, ms))
+            found.append(Point(f"{folder.name}/{KINDS[kind]}: {what}", device, work, min(times)))
     return found
 
 
@@ -135,25 +128,35 @@ def predicted_ms(point: Point, launch_us: float, share: float) -> float:
 def constants(networks: dict[str, Network]) -> dict[str, dict[str, Any]]:
     """All constants, each with where it is from."""
     folders = [path for path in sorted(RESULTS.iterdir()) if of_a_known_device(path)]
-    found = [point for folder in folders for point in points(networks, folder)]
-    launch_us, share = fitted(found)
-    off = {point.what: predicted_ms(point, launch_us, share) / point.ms - 1 for point in found}
+    fits: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        found = [point for folder in folders for point in points(networks, folder, kind)]
+        launch_us, share = fitted(found)
+        ratios = {p.what: predicted_ms(p, launch_us, share) / p.ms for p in found}
+        told = {"predicted_over_measured": {what: round(by, 3) for what, by in ratios.items()}}
+        fits[kind] = {
+            "launch_us": constant(launch_us, told),
+            "share": constant(share, "of the same fit"),
+            "spread": constant(max(abs(by - 1) for by in ratios.values()), "the worst of them"),
+        }
     shares = [value for folder in folders for value in kernel_shares(folder).values()]
     copies = [copy_share(folder) for folder in folders if (folder / "kernels.json").exists()]
-    fit = {"predicted_over_measured": {what: round(1 + value, 3) for what, value in off.items()}}
-    made = {
-        "launch_us": (launch_us, fit),
-        "clock_mhz": (CLOCK_MHZ, "of both cards under load, the records' own"),
-        "share": (share, "of the same fit"),
-        "best_share": (median(shares), "kernels.json of every machine: load and store kernels"),
-        "spread": (max(map(abs, off.values())), "of the same fit, the worst"),
-        "memory_factor": (median(copies) / OF_COPY_ON_JETSON,
-                          "kernels.json: copy; 0.73 of the sheet told of AGX Orin by users"),
-        "int8_factor": (INT8_MS / FP16_MS, "benchmarks/NOTES.md: 2.51 ms, FP16 2.07, H200"),
-    }  # fmt: skip
-    return {
-        name: {"value": round(value, 4), "from": source} for name, (value, source) in made.items()
+    return fits | {
+        "clock_mhz": constant(CLOCK_MHZ, "of both cards under load, the records' own"),
+        "best_share": constant(
+            median(shares), "kernels.json of every machine: load and store kernels"
+        ),
+        "memory_factor": constant(
+            median(copies) / OF_COPY_ON_JETSON,
+            "kernels.json: copy; 0.73 of the sheet told of AGX Orin by users",
+        ),
+        "int8_factor": constant(INT8_MS / FP16_MS, "benchmarks/NOTES.md: 2.51 ms, FP16 2.07, H200"),
     }
+
+
+def constant(value: float, source: Any) -> dict[str, Any]:
+    """A constant, and where it is from."""
+    return {"value": round(value, 4), "from": source}
 
 
 def main(folder: Path) -> None:
@@ -172,10 +175,11 @@ def main(folder: Path) -> None:
     presets = {
         name: {
             "facts": {field: getattr(network.facts, field) for field in FACTS},
-            "launches": network.launches,
-            "bytes_per_pixel": round(network.bytes_per_pixel, 3),
-            "fixed_bytes": network.fixed_bytes,
-            "macs_per_pixel": round(network.macs_per_pixel, 3),
+            "graphs": {
+                kind: {field: round(value, 3) for field, value in asdict(work).items()}
+                for kind in ("plain", "plugins", "blocks")
+                if (work := getattr(network, kind)) is not None
+            },
         }
         for name, network in networks.items()
     }

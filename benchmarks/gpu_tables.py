@@ -26,6 +26,8 @@ KINDS = {
 }
 """Columns of a race, and the peers that each shows the best of."""
 BESIDE = "ours, of the fastest PyTorch"
+FRAME = [1, 1088, 1920]
+"""The shape of a whole 1080p frame, padded."""
 Place = tuple[str, tuple[int, ...]]
 """A network, and batch, height and width."""
 Time = tuple[float, str]
@@ -42,6 +44,27 @@ def gpu_table() -> str:
     races = [race_table(record) for record in records]
     folders = [path for path in sorted(RESULTS.iterdir()) if path.is_dir()]
     return "\n".join([*races, *filter(None, map(_machine_tables, folders))])
+
+
+def plugins_table() -> str:
+    """A whole 1080p frame on an H100 in an engine with plugins, in a plain one, and in PyTorch."""
+    folder = RESULTS / "h100-tensorrt-8.6.0"
+    columns = (("plain", "plain", "ours"), ("with plugins", "race", "ours"),
+               ("PyTorch, compiled", "race", FASTEST))  # fmt: skip
+    found: dict[str, dict[str, float]] = {}
+    for title, name, peer in columns:
+        races = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["races"]
+        for race in races:
+            times = [row["device_ms"]["p50"] for row in race["rows"] if row.get("device_ms")]
+            if race["peer"] == peer and race["shape"] == FRAME and times:
+                found.setdefault(race["network"], {})[title] = min(times)
+    titles = [title for title, _, _ in columns]
+    rows = [["", *titles]]
+    for network, of_kinds in sorted(found.items(), key=lambda item: min(item[1].values())):
+        if "with plugins" in of_kinds:
+            cells = (f"{of_kinds[title]:.2f} ms" if title in of_kinds else "" for title in titles)
+            rows.append([f"`{network}`", *cells])
+    return markdown(rows)
 
 
 def _machine_tables(folder: Path) -> str:

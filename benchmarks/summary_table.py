@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_tables import RESULTS
+from gpu_tables import FRAME, RESULTS
 from markdown_tables import markdown
 
 from mirnet_edge.bundled import bundled_model, bundled_models
@@ -34,8 +34,6 @@ TRIALS = (
     Trial("twice the size, Set5, luma", "set5", "×2"),
     Trial("low light, 4 pairs of LOL", "lol_train4", "pairs", "LOL (15)"),
 )
-FRAME = [1, 1088, 1920]
-"""The shape at which the default model's network is timed: 1080p, padded."""
 PEER_NAMES = {
     "ours": "TensorRT",
     "tensorrt": "TensorRT of `torch.onnx.export`",

@@ -16,8 +16,9 @@ import torch
 from compared_table import markdown as all_compared
 from compared_table import published_table
 from cpu import table as all_cpu
+from estimate_tables import TABLES as ESTIMATE_TABLES
 from fleet_tables import TABLES as FLEET_TABLES
-from gpu_tables import RESULTS, gpu_table
+from gpu_tables import RESULTS, gpu_table, plugins_table
 from markdown_tables import markdown
 from summary_table import PUBLISHED, quality, summary_table
 
@@ -315,7 +316,9 @@ TABLES = {
     "ray": ray_table,
     "ablation": ablation_tables,
     "gpu": gpu_table,
+    "plugins": plugins_table,
     "compared": compared_tables,
+    **ESTIMATE_TABLES,
     **FLEET_TABLES,
 }
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

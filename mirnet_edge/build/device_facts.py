@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mirnet_edge.errors import ConfigError
 from mirnet_edge.graph.precision import Precision
 
-GIB = 2**30
+KIB, GIB = 2**10, 2**30
 ORIN = "https://www.nvidia.com/en-us/autonomous-machines/embedded-systems/jetson-orin/"
 ORIN_BRIEF = (
     "https://www.nvidia.com/content/dam/en-zz/Solutions/gtcf21/jetson-orin/"
@@ -24,8 +24,8 @@ SYSTEM_BYTES = int(2.5 * GIB)
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """A device as its data sheet has it. Rates are of dense matrices: of those that NVIDIA names
-    for sparse ones, half.
+    """A device as its data sheet has it, and the CUDA programming guide (shared memory, by compute
+    capability). Rates are of dense matrices: of those that NVIDIA names for sparse ones, half.
 
     Attributes:
         mode: the power mode that the figures are of; ``others`` are slower.
@@ -33,6 +33,7 @@ class DeviceFacts:
         flops_per_second: by precision, a multiplication and an addition being two.
         clock_mhz: of the GPU, at most.
         memory_bytes: of the module; shared with the CPU where ``is_integrated``.
+        shared_bytes: of shared memory that a block of threads may have.
         is_measured: whether engines of today's networks were measured on this device.
         source: where the figures were read.
     """
@@ -45,6 +46,7 @@ class DeviceFacts:
     clock_mhz: float
     memory_bytes: int
     source: str
+    shared_bytes: int = 163 * KIB
     is_integrated: bool = True
     is_measured: bool = False
     others: tuple[str, ...] = ()
@@ -80,13 +82,14 @@ DEVICES = {
         # 2070 sparse TFLOPS in FP4 are 258 dense ones in FP16. No rate of INT8 is published: FP16's
         # is taken for it.
         DeviceFacts("thor", "Jetson T5000 (AGX Thor)", "MAXN (130 W)", 273e9,
-                    _rates(8.1, 258, 258), 1575, 128 * GIB, THOR, others=("120W", "70W", "40W")),
+                    _rates(8.1, 258, 258), 1575, 128 * GIB, THOR, 227 * KIB,
+                    others=("120W", "70W", "40W")),
         # The sheets of both name 1,979 TFLOPS in FP16 and 3,958 TOPS in INT8, sparse; the clock was
         # seen under load.
         DeviceFacts("h100", "H100 SXM 80GB", "700 W", 3.35e12, _rates(67, 989.5, 1979), 1980,
-                    80 * 10**9, H100, is_integrated=False, is_measured=True),
+                    80 * 10**9, H100, 227 * KIB, is_integrated=False, is_measured=True),
         DeviceFacts("h200", "H200 SXM 141GB", "700 W", 4.8e12, _rates(67, 989.5, 1979), 1980,
-                    141 * 10**9, H200, is_integrated=False),
+                    141 * 10**9, H200, 227 * KIB, is_integrated=False),
     )
 }  # fmt: skip
 """By the name that ``--device`` takes."""

@@ -2,7 +2,8 @@
 
 An engine's time is taken for the sum of what its launches take, and of its bytes and its arithmetic
 at a share of the device's published rates. Both constants are fitted to records of this package
-(``benchmarks/calibrate_estimate.py``), and so is how far off they are.
+(``benchmarks/calibrate_estimate.py``), of engines with our plugins and of plain ones each by
+itself, and so is how far off they are.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirnet_edge._files import PACKAGE
 from mirnet_edge.build.device_facts import GIB, DeviceFacts
@@ -25,14 +26,17 @@ from mirnet_edge.errors import DeviceMemoryError, GraphError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.graph.cost import kernels_of
 from mirnet_edge.graph.file import load_graph, read_facts, with_shape
+from mirnet_edge.graph.operators import BLOCKS, GROUPS, groups_for, with_plugins
 from mirnet_edge.graph.precision import Precision
 from mirnet_edge.quantize.qdq import macs_of
 from mirnet_edge.tiling.even import frame_tiles
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 CALIBRATION = PACKAGE / "data" / "estimate.json"
 SAMPLE = (1080, 1920)
 """Size at which a graph is counted; its bytes and arithmetic grow with the pixels."""
-PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "fp32")
 CHANNEL_BYTES = 2
 """Of a frame's values on the device, at most."""
 FRAMES_HELD = 2
@@ -51,21 +55,19 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Network:
-    """A graph's work for each pixel of its input, and its facts.
+class GraphWork:
+    """A graph's work for each pixel of its input.
 
     Attributes:
         fixed_bytes: what each run moves whatever its size: weights.
     """
 
-    name: str
-    facts: ModelFacts
     launches: int
     bytes_per_pixel: float
     fixed_bytes: int
     macs_per_pixel: float
 
-    def work(self, pixels: int) -> Work:
+    def of(self, pixels: int) -> Work:
         """Of one run."""
         return Work(
             launches=self.launches,
@@ -75,40 +77,100 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Form:
+    """How an engine is built."""
+
+    precision: Precision
+    plugins: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.precision}, plugins" if self.plugins else self.precision
+
+
+FORMS = (Form("fp16", plugins=True), Form("fp16"), Form("int8"), Form("fp32"))
+"""What is estimated, the default of ``build`` first."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and the graphs that TensorRT would be given of it.
+
+    Attributes:
+        plain: its graph without plugins.
+        plugins: the graph with those that run on every device; None where it has no place for any.
+        blocks: with those too that need much shared memory.
+    """
+
+    name: str
+    facts: ModelFacts
+    plain: GraphWork
+    plugins: GraphWork | None = None
+    blocks: GraphWork | None = None
+
+    def graph(self, form: Form, device: DeviceFacts) -> GraphWork:
+        """Choose the graph of an engine."""
+        if not form.plugins:
+            return self.plain
+        chosen = self.blocks if BLOCKS in groups_for(device.shared_bytes) else self.plugins
+        if chosen is None:
+            raise GraphError(f"{self.name} has nothing that plugins replace; estimate it without")
+        return chosen
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Those of `FORMS` that there are of it."""
+        return tuple(form for form in FORMS if self.plugins or not form.plugins)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What records say of engines of one kind.
+
+    Attributes:
+        launch_us: of a launch in a CUDA graph, with the wait for the one before, at the clock of
+            the `Calibration`.
+        share: of the published rates, that an engine reached.
+        spread: by which the worst of the records is off, as a fraction.
+    """
+
+    launch_us: float
+    share: float
+    spread: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What records say of devices beside their data sheets.
 
     Attributes:
-        launch_us: of a launch in a CUDA graph, with the wait for the one before, at ``clock_mhz``.
-        share: of the published rates, that an engine reached.
+        plain, plugins: of engines without plugins, and with them.
         best_share: of the published bandwidth, that kernels reached which only read and write.
-        spread: by which the worst of the records is off, as a fraction.
         memory_factor: by which a Jetson's memory may fall short of its sheet more than an H100's.
         int8_factor: time of INT8, of FP16's, where both were measured.
     """
 
-    launch_us: float
+    plain: Fit
+    plugins: Fit
     clock_mhz: float
-    share: float
     best_share: float
-    spread: float
     memory_factor: float
     int8_factor: float
 
-    def engine_ms(self, work: Work, device: DeviceFacts, precision: Precision) -> Range:
+    def engine_ms(self, work: Work, device: DeviceFacts, form: Form) -> Range:
         """Estimate one run. INT8 is taken for as slow as it was measured; at best each of its bytes
         is half of FP16's, and its arithmetic at its own rate."""
-        launches_ms = work.launches * self.launch_us / 1e3 * self.clock_mhz / device.clock_mhz
+        fit, is_int8 = self.plugins if form.plugins else self.plain, form.precision == "int8"
+        launches_ms = work.launches * fit.launch_us / 1e3 * self.clock_mhz / device.clock_mhz
         of_fp16 = 1e3 * _floor_s(work, device, "fp16")
-        floor_ms = 1e3 * _floor_s(work, device, precision)
-        expected = launches_ms + (of_fp16 if precision == "int8" else floor_ms) / self.share
-        expected *= self.int8_factor if precision == "int8" else 1.0
-        if device.is_measured and precision != "int8":
-            return Range(expected / (1 + self.spread), expected, expected * (1 + self.spread))
+        floor_ms = 1e3 * _floor_s(work, device, form.precision)
+        expected = launches_ms + (of_fp16 if is_int8 else floor_ms) / fit.share
+        expected *= self.int8_factor if is_int8 else 1.0
+        if device.is_measured and not is_int8:
+            return Range(expected / (1 + fit.spread), expected, expected * (1 + fit.spread))
         # Kernels of a small GPU are long, so that launches and their ends matter less than where
         # this was measured: at best its engines do as well as kernels that only read and write.
-        low = (launches_ms / 2 + floor_ms / self.best_share) / (1 + self.spread)
-        high = expected * (1 + self.spread) * (self.memory_factor if device.is_integrated else 1)
+        low = (launches_ms / 2 + floor_ms / self.best_share) / (1 + fit.spread)
+        high = expected * (1 + fit.spread) * (self.memory_factor if device.is_integrated else 1)
         return Range(min(low, expected), expected, high)
 
 
@@ -146,7 +208,7 @@ class FrameEstimate:
     """
 
     network: str
-    precision: Precision
+    form: Form
     frame: tuple[int, int]
     tile: tuple[int, int]
     tiles: int
@@ -157,8 +219,17 @@ class FrameEstimate:
 @cache
 def calibration() -> Calibration:
     """Read what was fitted."""
-    stored = _stored()["constants"]
-    return Calibration(**{name: value["value"] for name, value in stored.items()})
+    stored = _values(_stored()["constants"])
+    plain, plugins = Fit(**stored.pop("plain")), Fit(**stored.pop("plugins"))
+    return Calibration(plain, plugins, **stored)
+
+
+def _values(stored: dict[str, Any]) -> dict[str, Any]:
+    """Of constants that each stand beside where they are from, the values."""
+    return {
+        name: found["value"] if "value" in found else _values(found)
+        for name, found in stored.items()
+    }
 
 
 @cache
@@ -172,8 +243,8 @@ def preset_networks() -> dict[str, Network]:
     """The presets whose graphs were counted, which takes PyTorch, by name."""
     found = {}
     for name, stored in _stored()["presets"].items():
-        given = dict(stored)
-        found[name] = Network(name, ModelFacts(**given.pop("facts")), **given)
+        graphs = {kind: GraphWork(**work) for kind, work in stored["graphs"].items()}
+        found[name] = Network(name, ModelFacts(**stored["facts"]), **graphs)
     return found
 
 
@@ -198,7 +269,7 @@ def network_of(model: str | os.PathLike[str]) -> Network:
 
 
 def counted(path: Path, name: str) -> Network:
-    """Count the graph that TensorRT would be given, in FP16.
+    """Count the graphs that TensorRT would be given, in FP16.
 
     Raises:
         GraphError, MissingDependencyError: as `network_of`.
@@ -206,41 +277,57 @@ def counted(path: Path, name: str) -> Network:
     rule = read_facts(load_graph(path)).size_rule
     height, width = map(rule.padded, SAMPLE)
     source = open_source(path, (height, width), 1, rewrites=True)
+    macs = sum(macs_of(source.rewritten).values())
+
+    def work_of(proto: ModelProto, shapes: ModelProto, bytes_of: float) -> GraphWork:
+        """Count a graph whose values have so many times FP16's bytes."""
+        elements = sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)
+        kernels = kernels_of(proto, shapes)
+        fixed, pixels = 2 * elements, height * width
+        return GraphWork(
+            launches=kernels.launches,
+            bytes_per_pixel=max(kernels.bytes_moved / bytes_of - fixed, 0) / pixels,
+            fixed_bytes=fixed,
+            macs_per_pixel=macs / pixels,
+        )
+
     typed = typed_for_tensorrt(source.rewritten, "fp16", "float16").strong
-    kernels = kernels_of(with_shape(typed, 1, height, width))
-    fixed = 2 * sum(math.prod(tensor.dims) for tensor in typed.graph.initializer)
-    pixels = height * width
-    return Network(
-        name=name,
-        facts=source.facts,
-        launches=kernels.launches,
-        bytes_per_pixel=max(kernels.bytes_moved - fixed, 0) / pixels,
-        fixed_bytes=fixed,
-        macs_per_pixel=sum(macs_of(source.rewritten).values()) / pixels,
-    )
+    plain = with_shape(typed, 1, height, width)
+    sized = with_shape(source.rewritten, 1, height, width)
+    others = {}
+    for kind, groups in (("plugins", groups_for(0)), ("blocks", GROUPS)):
+        made, operators = with_plugins(sized, groups)
+        if operators:  # all maps of which are in FP16, and still FP32 here
+            others[kind] = work_of(made, sized, 2)
+    return Network(name, source.facts, work_of(plain, plain, 1), **others)
 
 
 def estimate_frame(
     network: Network,
     device: DeviceFacts,
     frame: tuple[int, int],
-    precision: Precision = "fp16",
+    form: Form | None = None,
     *,
     using: Calibration | None = None,
 ) -> FrameEstimate:
     """Estimate a frame of (height, width) pixels, whole or in the largest tiles that fit, as
     `build_engine` would choose them. What a camera, a codec or the host takes is not in it.
 
+    Args:
+        form: how the engine is built; the first of the network's by default.
+
     Raises:
         DeviceMemoryError: no tile fits into the device's memory.
+        GraphError: the network has no place for plugins, which the form asks for.
     """
-    facts, using = network.facts, using or calibration()
+    facts, using, form = network.facts, using or calibration(), form or network.forms[0]
+    graph = network.graph(form, device)
     height, width = (facts.scale * side for side in frame)
     values = frame[0] * frame[1] * facts.in_channels + height * width * facts.out_channels
     held = FRAMES_HELD * CHANNEL_BYTES * values
-    fixed = held + network.fixed_bytes
+    fixed = held + graph.fixed_bytes
     tiles = [
-        (tile, count, fixed + needed_bytes(facts, tile, 1, precision))
+        (tile, count, fixed + needed_bytes(facts, tile, 1, form.precision))
         for tile, count in frame_tiles((height, width), HALO_PX, facts.size_rule)
     ]
     chosen = next((found for found in tiles if found[2] <= device.usable_bytes), None)
@@ -253,7 +340,12 @@ def estimate_frame(
             "smaller frames, or a device with more memory"
         )
     tile, count, needed = chosen
-    one = using.engine_ms(network.work(tile[0] * tile[1]), device, precision)
+    pixels = tile[0] * tile[1]
+    one = using.engine_ms(graph.of(pixels), device, form)
+    if form.plugins and not device.is_measured:
+        # They have not run there: at worst they save nothing.
+        without = using.engine_ms(network.plain.of(pixels), device, Form(form.precision))
+        one = replace(one, high=max(one.high, without.high))
     # Cut and stored: the frame's bytes, and the tiles' in FP16.
     planes = facts.in_planes + facts.out_channels
     moved = values + 2 * planes * tile[0] * tile[1] * count
@@ -261,7 +353,7 @@ def estimate_frame(
     ms = one.times(count)
     return FrameEstimate(
         network=network.name,
-        precision=precision,
+        form=form,
         frame=frame,
         tile=tile,
         tiles=count,
@@ -280,17 +372,17 @@ def estimates(
     networks: Iterable[Network],
     device: DeviceFacts,
     frames: Iterable[tuple[int, int]],
-    precisions: Iterable[Precision] = PRECISIONS,
+    most_forms: int | None = None,
 ) -> list[FrameEstimate]:
-    """Estimate every network in every precision on every frame.
+    """Estimate every network in every form, or its first few, on every frame.
 
     Raises:
         DeviceMemoryError: one of them does not fit.
     """
     return [
-        estimate_frame(network, device, frame, precision)
+        estimate_frame(network, device, frame, form)
         for network in networks
-        for precision in precisions
+        for form in network.forms[:most_forms]
         for frame in frames
     ]
 

@@ -44,7 +44,6 @@ def estimate(
     were measured to reach of theirs."""
     from mirnet_edge.build.device_facts import device_facts
     from mirnet_edge.build.estimate import (
-        PRECISIONS,
         estimates,
         network_of,
         preset_networks,
@@ -59,7 +58,7 @@ def estimate(
     else:
         others = [other for other in preset_networks().values() if other.name != network.name]
         sizes = smaller_frames(frame)
-        reached = estimates([network, *others], facts, sizes, PRECISIONS[:2])
+        reached = estimates([network, *others], facts, sizes, most_forms=2)
     if as_json:
         print_json({"device": facts, "estimates": own, "fps": fps, "reached": reached})
         return
@@ -72,7 +71,7 @@ def _print_own(own: list[FrameEstimate], device: DeviceFacts) -> None:
     frame = "{1}x{0}".format(*own[0].frame)
     rows = [
         [
-            made.precision,
+            str(made.form),
             f"{made.ms.expected:.1f}",
             f"{made.ms.low:.1f} to {made.ms.high:.1f}",
             f"{1e3 / made.ms.expected:.1f}",
@@ -81,7 +80,7 @@ def _print_own(own: list[FrameEstimate], device: DeviceFacts) -> None:
         ]
         for made in own
     ]
-    columns = ["precision", "ms", "range", "fps", "tiles", "GiB"]
+    columns = ["engine", "ms", "range", "fps", "tiles", "GiB"]
     print_table(columns, rows, f"{own[0].network}, {frame}, on {device.title}, {device.mode}")
     known = (
         "the constants were fitted to records of this device"
@@ -103,7 +102,7 @@ def _print_reached(reached: list[FrameEstimate], fps: float) -> None:
     rows: dict[tuple[str, str], list[str]] = {}
     for made in reached:
         verdict = made.ms.verdict(budget_ms)
-        row = rows.setdefault((made.network, made.precision), [])
+        row = rows.setdefault((made.network, str(made.form)), [])
         row.append(f"{made.ms.expected:.1f} {verdict}")
     sizes = dict.fromkeys("{1}x{0}".format(*made.frame) for made in reached)
     print_table(

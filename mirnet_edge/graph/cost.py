@@ -46,11 +46,18 @@ def bytes_moved(proto: ModelProto) -> int:
     return kernels_of(proto).bytes_moved
 
 
-def kernels_of(proto: ModelProto) -> Kernels:
+def kernels_of(proto: ModelProto, shapes: ModelProto | None = None) -> Kernels:
     """Count the kernels of a graph whose operators are fused as `bytes_moved` says, and the bytes
-    that they move."""
+    that they move.
+
+    Args:
+        shapes: a graph that tells the shapes which this one does not: that into which our
+            operators were put, as they tell those of their maps alone. Their vectors and the sums
+            of their blocks of threads are not counted, which are few bytes.
+    """
     graph = proto.graph
-    sizes = _size_bytes(proto) | {
+    sizes = (_size_bytes(shapes) if shapes else {}) | _size_bytes(proto)
+    sizes |= {
         tensor.name: math.prod(tensor.dims) * _itemsize(tensor.data_type)
         for tensor in graph.initializer
     }

@@ -42,6 +42,9 @@ from mirnet_edge.workstation.stepper import Stepper
 from mirnet_edge.workstation.validation import read_validation
 
 PathLike = str | os.PathLike[str]
+BETAS = (0.9, 0.99)
+"""Adam's. By the usual 0.999 it remembers a spike of the gradients for a thousand steps, and these
+networks learn less from nothing (``benchmarks/NOTES.md``)."""
 READ_EVERY = 10
 """Steps between looks at what they came to, and between words with other processes."""
 MOST_REFUSED = 10
@@ -170,7 +173,7 @@ class Trainer:
 
     def _fresh_or_resumed(self, settings: TrainSettings, network: Network) -> TrainState:
         average = copy.deepcopy(network).requires_grad_(False)
-        optimizer = torch.optim.Adam(network.parameters(), lr=1.0, fused=True)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1.0, betas=BETAS, fused=True)
         state = TrainState(settings, network, average, optimizer)
         path = self.output / CHECKPOINT
         if path.exists():
