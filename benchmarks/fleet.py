@@ -33,8 +33,8 @@ from mirnet_edge.build.estimate import estimate_frame, network_of
 HERE = Path(__file__).parent
 ASSUMPTIONS = HERE / "fleet_assumptions.json"
 MEASURED = HERE / "results" / "h100-tensorrt-8.6.0" / "frame.json"
-RACE = MEASURED.with_name("plain.json")
-"""Of the kind of engine that `MEASURED` is of: without plugins."""
+RACE = MEASURED.with_name("race.json")
+"""Of the kind of engine that `MEASURED` is of: with plugins."""
 RECORD = HERE / "results" / "fleet.json"
 NETWORK, DEVICE, FRAME = "edge-s", "agx-orin", (1080, 1920)
 SIZES = (10, 1000, 100_000)

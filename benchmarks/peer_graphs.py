@@ -17,6 +17,7 @@ from peer_case import FRAME, TOLD, Case, Form, Open, Step, clock
 from mirnet_edge.errors import EngineError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.system import usable_cores
+from mirnet_edge.trt import plugins
 from mirnet_edge.trt.timing_cache import TimingCache
 
 LEVELS = (1, 3, 5)
@@ -32,9 +33,11 @@ ORT_PROVIDERS = {
 def forms(peer: str) -> dict[str, Open]:
     """Of the peer."""
     if peer == "ours":
+        plain = {f"fp16 level {level}": partial(ours, level) for level in LEVELS}
+        if not plugins.are_wanted():  # by MIRNET_EDGE_PLUGINS=none
+            return plain
         # Alike but for the plugins, which must pay at level 1 to be worth a search.
-        plugins = {"fp16 level 1, plugins": partial(ours, 1, plugins=True)}
-        return plugins | {f"fp16 level {level}": partial(ours, level) for level in LEVELS}
+        return {"fp16 level 1, plugins": partial(ours, 1, with_plugins=True)} | plain
     if peer == "tensorrt":
         return {f"fp16 level {level}": partial(plain_tensorrt, level) for level in LEVELS}
     if peer == "portable":
@@ -51,19 +54,19 @@ def engine_path(case: Case, kind: str) -> Path:
     return folder / f"{case.network}.{kind}.{'x'.join(map(str, case.shape))}.engine"
 
 
-def ours(level: int, case: Case, stack: ExitStack, *, plugins: bool = False) -> Form:
+def ours(level: int, case: Case, stack: ExitStack, *, with_plugins: bool = False) -> Form:
     """As ``mirnet-edge build`` makes it and `Restorer` runs it."""
     import mirnet_edge as me
 
     batch, *tile = case.shape
-    path = engine_path(case, f"ours-{level}{'-plugins' * plugins}")
+    path = engine_path(case, f"ours-{level}{'-plugins' * with_plugins}")
     card = me.build_engine(
         graph_of(case.folder, case.network),
         path,
         tile=(tile[0], tile[1]),
         batch=batch,
         optimization_level=level,
-        plugins=plugins,
+        plugins=with_plugins,
     )
     said: dict[str, Any] = {
         "layers": len(card.layers),

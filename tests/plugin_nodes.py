@@ -28,6 +28,33 @@ class MirnetResidualSum(OpRun):
         return with_rows(*twins.residual_sum(branch, skip, slope), rows)
 
 
+class MirnetContextSum(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, branch: Any, skip: Any, context: Any, rows: int, slope: float) -> Any:
+        made = twins.residual_sum(branch, skip, slope, context[..., 0, 0])
+        return with_rows(*made, rows)
+
+
+class MirnetContextRows(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, x: Any, mask: Any, rows: int) -> Any:
+        """The one row, and as many of no positions."""
+        row = twins.context_rows(x, mask)
+        none = np.zeros((len(row), rows - 1, row.shape[2]))
+        none[..., len(mask)] = np.finfo(np.float32).min
+        return (np.concatenate([none, row], 1).astype(np.float32),)
+
+
+class MirnetContextVector(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, rows: Any, squeeze: Any, expand: Any, slope: float) -> Any:
+        vector = twins.context_vector(rows, squeeze, expand, slope)
+        return (vector[..., None, None].astype(np.float32),)
+
+
 class MirnetResidualBlock(OpRun):
     op_domain = DOMAIN
 
@@ -71,6 +98,9 @@ class MirnetShuffleAdd(OpRun):
 OPERATORS = [
     MirnetResidualSum,
     MirnetResidualBlock,
+    MirnetContextSum,
+    MirnetContextRows,
+    MirnetContextVector,
     MirnetFusionGate,
     MirnetGatedSum,
     MirnetUnshuffle,

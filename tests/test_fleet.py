@@ -25,7 +25,7 @@ def values(found: Any) -> dict[str, float]:
 
 def test_figures_are_the_records(found: Any) -> None:
     rows = found["assumptions"]
-    assert rows["gpu_ms"]["low"] == pytest.approx(2.65, abs=0.02), "the engine, as recorded"
+    assert rows["gpu_ms"]["low"] == pytest.approx(1.56, abs=0.02), "the engine, as recorded"
     assert rows["edge_ms"]["low"] < rows["edge_ms"]["value"] < rows["edge_ms"]["high"]
     assert 0 < fleet.fixed_ms() < rows["gpu_ms"]["low"]
     for name, row in rows.items():

@@ -42,23 +42,34 @@ COUNTS: dict[tuple[str, ...], dict[str, int]] = {
 }
 
 
+CONTEXTS = {
+    **dict.fromkeys(("MirnetContextRows", "MirnetContextVector", "MirnetContextSum"), 12),
+    "MirnetFusionGate": 8,
+    "MirnetGatedSum": 8,
+}
+"""Of low light, whose residual blocks have context."""
+
+
 @functools.cache
-def exported() -> Any:
-    bundled = bundled_model("edge-s-denoise")
+def exported(model: str = "edge-s-denoise") -> Any:
+    bundled = bundled_model(model)
     assert bundled is not None
     return load_graph(bundled.onnx)
 
 
 @functools.cache
-def rewritten() -> Any:
-    return rewritten_for_tensorrt(exported(), BATCH, SIZE)
+def rewritten(model: str = "edge-s-denoise") -> Any:
+    return rewritten_for_tensorrt(exported(model), BATCH, SIZE)
 
 
 @functools.cache
-def expected() -> Any:
-    plain = with_shape(exported(), BATCH, *SIZE).SerializeToString()
-    session = onnxruntime.InferenceSession(plain, providers=["CPUExecutionProvider"])
-    return session.run(None, {"input": image()})[0]
+def expected(model: str = "edge-s-denoise") -> Any:
+    plain = with_shape(exported(model), BATCH, *SIZE)
+    planes = plain.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    session = onnxruntime.InferenceSession(
+        plain.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"input": image(planes)})[0]
 
 
 def image(planes: int = 4) -> Any:
@@ -71,6 +82,41 @@ def test_the_graph_computes_the_same(groups: tuple[str, ...]) -> None:
     assert counts == COUNTS[groups]
     # One of its means off by a percent is 1e-3.
     np.testing.assert_allclose(evaluated(proto, image()), expected(), rtol=0, atol=1e-5)
+
+
+def test_context_blocks_compute_the_same() -> None:
+    proto, counts = with_plugins(rewritten("edge-m-enhance"), GROUPS)
+    assert counts == {**CONTEXTS, "MirnetUnshuffle": 1, "MirnetShuffleAdd": 1}
+    found = evaluated(proto, image(3))
+    np.testing.assert_allclose(found, expected("edge-m-enhance"), rtol=0, atol=1e-5)
+    kinds = {node.op_type for node in proto.graph.node if node.domain != DOMAIN}
+    assert kinds == {"Conv", "LeakyRelu", "Add"}
+
+
+@pytest.mark.parametrize("part", ["positions", "mask", "mean"])
+def test_another_mean_than_a_context_blocks_stays(part: str) -> None:
+    """The sum takes it as it comes."""
+    plain = rewritten("edge-m-enhance")
+
+    def change(graph: Any) -> None:
+        quotient = next(node for node in graph.node if node.op_type == "Div")
+        count = writer(graph, quotient.input[1])
+        if part == "positions":
+            new = onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 7, np.float32), "seven")
+            graph.initializer.append(new)
+            count.input[1] = new.name
+        elif part == "mask":
+            below = next(node for node in graph.node if node.op_type == "Sub")
+            mask = writer(graph, below.input[0])
+            mask.input[0] = writer(graph, mask.input[0]).input[0]  # as many channels, before
+        else:
+            squeeze = readers(graph, quotient.output[0])[0]
+            squeeze.input[0] = writer(graph, quotient.input[0]).output[0]
+
+    proto = changed_graph(plain, change)
+    counts = with_plugins(proto, GROUPS)[1]
+    assert counts["MirnetContextRows"] == counts["MirnetContextVector"] == 11
+    assert counts["MirnetContextSum"] == 12
 
 
 def test_blocks_want_the_shared_memory_that_their_kernel_asks_for() -> None:
@@ -113,12 +159,16 @@ def test_given_vectors_leave_no_gate_to_compute() -> None:
     assert with_plugins(proto, (FUSIONS,))[1] == {"MirnetGatedSum": 8}
 
 
+def changed_graph(plain: Any, change: Callable[[Any], None]) -> Any:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(plain)
+    change(proto.graph)
+    return with_shape(proto, BATCH, *SIZE)
+
+
 def changed(change: Callable[[Any], None]) -> dict[str, int]:
     """The operators of a graph that was changed after its rewrite."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(rewritten())
-    change(proto.graph)
-    return with_plugins(with_shape(proto, BATCH, *SIZE), GROUPS)[1]
+    return with_plugins(changed_graph(rewritten(), change), GROUPS)[1]
 
 
 def readers(graph: Any, name: str) -> list[Any]:

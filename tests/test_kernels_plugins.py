@@ -80,32 +80,79 @@ HALF = 2.0**-11
 """Of the largest value: what rounding to FP16 may cost."""
 
 
-@pytest.mark.parametrize("channels", [8, 24, 64])
+@pytest.mark.parametrize("channels", [4, 8, 20, 64])
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 9)])
 @pytest.mark.parametrize(("images", "rows"), [(1, 1), (2, 5)])
+@pytest.mark.parametrize("has_context", [False, True])
 def test_residual_sum(
-    library: ctypes.CDLL, channels: int, size: tuple[int, int], images: int, rows: int
+    library: ctypes.CDLL,
+    channels: int,
+    size: tuple[int, int],
+    images: int,
+    rows: int,
+    has_context: bool,
 ) -> None:
     random = np.random.default_rng(1)
     branch, skip = (halves(random, images, channels, *size) for _ in range(2))
-    octets = channels // 8
+    context = random.normal(0, 1, (images, channels)).astype(np.float32) if has_context else None
+    octets = -(-channels // 8)
     # Fewer threads than positions, so that they go round, with the last round not whole.
-    threads = max(channels, 3 * octets)
+    threads = 8 * octets
     arrays = [in_memory(twins.channels_last(a)) for a in (branch, skip)]
-    out = filled((images, *size, channels), np.float16)
+    out = filled((images, *size, 8 * octets), np.float16)
     partials = filled((images, rows, channels), np.float32)
     library.host_residual_sum(
-        *map(pointer, (*arrays, out, partials)),
+        *map(pointer, arrays),
+        None if context is None else pointer(in_memory(context)),
+        *map(pointer, (out, partials)),
         images,
         ctypes.c_longlong(size[0] * size[1]),
-        octets,
+        channels,
         rows,
         threads,
         ctypes.c_float(SLOPE),
     )
-    total, mean = twins.residual_sum(branch, skip, SLOPE)
+    total, mean = twins.residual_sum(branch, skip, SLOPE, context)
     assert_near(twins.channels_first(out, channels), total, HALF)
+    assert not out[..., channels:].any(), "zeros beyond the last channel"
     assert_near(partials.sum(1), mean, 1e-6)
+
+
+@pytest.mark.parametrize(("channels", "squeezed"), [(4, 4), (8, 3), (20, 24), (80, 80)])
+@pytest.mark.parametrize("positions", [1, 37, 300])
+@pytest.mark.parametrize(("images", "rows"), [(1, 1), (2, 4)])
+@pytest.mark.parametrize("scale", [1, 30], ids=["logits of 1", "logits of 100"])
+def test_context(
+    library: ctypes.CDLL,
+    channels: int,
+    squeezed: int,
+    positions: int,
+    images: int,
+    rows: int,
+    scale: float,
+) -> None:
+    """Some rows have no positions, and logits are such as exp() alone would not hold."""
+    random = np.random.default_rng(6)
+    x = halves(random, images, channels, positions, 1)
+    mask = (random.normal(0, scale / channels**0.5, channels)).astype(np.float32)
+    tables = [
+        random.normal(0, 0.5, shape).astype(np.float32)
+        for shape in ((channels, squeezed), (squeezed, channels))
+    ]
+    sums = filled((images, rows, channels + 4), np.float32)
+    vector = filled((images, channels), np.float32)
+    threads = 8 * -(-channels // 8)
+    arrays = (in_memory(twins.channels_last(x)), in_memory(mask), *map(in_memory, tables))
+    library.host_context(
+        *map(pointer, (*arrays, sums, vector)),
+        *(images, positions, channels, squeezed, rows, threads),
+        ctypes.c_float(SLOPE),
+    )
+    whole = twins.context_rows(x, mask)
+    assert_near(sums[..., channels].max(1), whole[:, 0, channels], 1e-5)
+    assert not sums[..., channels + 2 :].any()
+    expected = twins.context_vector(whole, *tables, SLOPE)
+    assert_near(vector, expected, 1e-5 * scale)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +203,7 @@ def test_fusion_gate(library: ctypes.CDLL, sizes: tuple[int, int, int], images: 
         assert_near(actual, expected, 1e-5)
 
 
-@pytest.mark.parametrize("channels", [8, 24])
+@pytest.mark.parametrize("channels", [4, 8, 20])
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (3, 1), (5, 6)])
 def test_gated_sum(library: ctypes.CDLL, channels: int, size: tuple[int, int]) -> None:
     random = np.random.default_rng(3)
@@ -165,10 +212,11 @@ def test_gated_sum(library: ctypes.CDLL, channels: int, size: tuple[int, int]) -
     small = halves(random, 2, channels, height, width)
     gate = in_memory(random.random((2, channels), np.float32))
     arrays = [in_memory(twins.channels_last(a)) for a in (x, small)]
-    out = filled((2, 2 * height, 2 * width, channels), np.float16)
-    library.host_gated_sum(*map(pointer, (*arrays, gate, out)), 2, height, width, channels // 8)
+    out = filled((2, 2 * height, 2 * width, -(-channels // 8) * 8), np.float16)
+    library.host_gated_sum(*map(pointer, (*arrays, gate, out)), 2, height, width, channels)
     expected = twins.gated_sum(x, small, gate)
     assert_near(twins.channels_first(out, channels), expected, HALF)
+    assert not out[..., channels:].any(), "zeros beyond the last channel"
 
 
 @pytest.mark.parametrize("value", ["f16", "f32"])

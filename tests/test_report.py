@@ -41,7 +41,7 @@ def page_of(path: Path, *records: Path, picture: bool = False) -> str:
 def test_the_page_holds_what_was_measured(tmp_path: Path, profile: Path) -> None:
     text = page_of(tmp_path / "a.html", H100 / "race.json", H100 / "frame.json", profile)
     for found in ("torch-max-autotune", "2.764", "NVIDIA H100", "Quality against speed",
-                  "162.8 as a stream", "2.655", "CaskConvolution &lt;fp16&gt;"):  # fmt: skip
+                  "607.4 as a stream", "1.560", "CaskConvolution &lt;fp16&gt;"):  # fmt: skip
         assert found in text
     assert text.count("data:image/svg+xml") == 1 + 2 + 2
     assert "<fp16>" not in text

@@ -2,8 +2,8 @@
 //
 // Features are channels last, (N, H, W, C) of __half, what TensorRT calls kHWC8 (kDHWC8 of three
 // axes has the same bytes): the channels of a position are *octets* of 8, 16 bytes, which a thread
-// moves in one instruction. C is a multiple of 8 wherever a kernel adds over positions; at the two
-// ends, where planes become channels and channels planes, those that fill the last octet are zero.
+// moves in one instruction. Where C fills no whole octets, the last one ends in zeros, which kernels
+// find there and leave there; C is a multiple of 4 wherever vectors of floats (N, C) are read.
 //
 // All arithmetic is in FP32, in registers: a map is read as __half and written as __half, and no
 // map of floats ever lies in memory.
@@ -51,8 +51,10 @@ struct ColumnSums {
         read_vector(rows + static_cast<size_t>(k) * columns + column, there);
     }
 
-    // Weights of nullptr are ones; `scratch` has width * blockDim.x floats.
-    __device__ __forceinline__ void sum(const float* weights, float* scratch, float* out) const {
+    // Weights of nullptr are ones; `scratch` has width * blockDim.x floats; of the sums the first
+    // `kept` are written.
+    __device__ __forceinline__ void sum(const float* weights, float* scratch, float* out,
+                                        int kept = most_channels) const {
         float sums[width] = {};
 #pragma unroll
         for (int i = 0; i < held; ++i) {
@@ -74,7 +76,7 @@ struct ColumnSums {
             float total = 0.0f;
 #pragma unroll 16
             for (int k = 0; k < parts; ++k) total += scratch[k * columns + thread];
-            out[thread] = total;
+            if (thread < kept) out[thread] = total;
         }
         __syncthreads();
     }

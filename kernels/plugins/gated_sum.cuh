@@ -1,7 +1,7 @@
 // gated_sum: out = u + gate * (x - u), where u is `small` enlarged bilinearly to twice its size.
 //
-//   x, out   (N, 2 height, 2 width, C) __half, channels last; C = 8 * octets
-//   small    (N, height, width, C) __half
+//   x, out   (N, 2 height, 2 width, octets * 8) __half, channels last
+//   small    (N, height, width, octets * 8) __half
 //   gate     (N, C) float
 //
 // Bilinear doubling, corners not aligned: pixel 2 i + 1 is 3/4 of small pixel i and 1/4 of i + 1,
@@ -29,7 +29,8 @@ __device__ __forceinline__ void doubled(const Octet& before, const Octet& after,
 
 __global__ void __launch_bounds__(256)
     gated_sum(const __half* __restrict__ x, const __half* __restrict__ small,
-              const float* __restrict__ gate, __half* out, int height, int width, int octets) {
+              const float* __restrict__ gate, __half* out, int height, int width, int channels,
+              int octets) {
     const int item = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
     if (item >= (width + 1) * octets) return;
     const int octet = item % octets;
@@ -62,9 +63,10 @@ __global__ void __launch_bounds__(256)
             if (inside[i][j]) read_vector(x + places[i][j], given[i][j]);
         }
     }
-    Vector<float, 4> weights[2];
-    read_vector(gate + (image * octets + octet) * 8, weights[0]);
-    read_vector(gate + (image * octets + octet) * 8 + 4, weights[1]);
+    Vector<float, 4> weights[2] = {};
+    const float* own = gate + image * channels + octet * 8;
+    read_vector(own, weights[0]);
+    if (octet * 8 + 4 < channels) read_vector(own + 4, weights[1]);
 
     float upper[2][8], lower[2][8];
     doubled(corners[0][0], corners[0][1], upper[0], upper[1]);

@@ -1,6 +1,7 @@
 // The plugins' kernels, and the grids they are launched in.
 #include "launch.h"
 
+#include "context.cuh"
 #include "fusion_gate.cuh"
 #include "gated_sum.cuh"
 #include "residual_block.cuh"
@@ -10,23 +11,27 @@
 namespace mirnet {
 namespace {
 
-bool in_octets(Maps const& maps) {
-    return maps.channels % 8 == 0 && maps.channels <= most_channels && maps.images > 0;
+bool is_map(Maps const& maps) {
+    return maps.channels % 4 == 0 && maps.channels <= most_channels && maps.images > 0;
 }
+
+int octets_of(Maps const& maps) { return (maps.channels + 7) / 8; }
 
 int blocks_of(int items, int threads) { return (items + threads - 1) / threads; }
 
 }  // namespace
 
-cudaError_t queue_residual_sum(Maps maps, void const* branch, void const* skip, void* out,
-                               float* partials, int rows, float slope, cudaStream_t stream) {
-    if (!in_octets(maps)) return cudaErrorInvalidValue;
-    int const octets = maps.channels / 8;
+cudaError_t queue_residual_sum(Maps maps, void const* branch, void const* skip,
+                               float const* context, void* out, float* partials, int rows,
+                               float slope, cudaStream_t stream) {
+    if (!is_map(maps)) return cudaErrorInvalidValue;
+    int const octets = octets_of(maps);
     long long const positions = static_cast<long long>(maps.height) * maps.width;
     int const threads = sum_threads / octets * octets;
-    residual_sum<<<dim3(rows, maps.images), threads, 0, stream>>>(
-        static_cast<__half const*>(branch), static_cast<__half const*>(skip),
-        static_cast<__half*>(out), partials, positions * octets, octets, slope,
+    auto const kernel = context == nullptr ? residual_sum<false> : residual_sum<true>;
+    kernel<<<dim3(rows, maps.images), threads, 0, stream>>>(
+        static_cast<__half const*>(branch), static_cast<__half const*>(skip), context,
+        static_cast<__half*>(out), partials, positions * octets, maps.channels, octets, slope,
         1.0f / static_cast<float>(positions));
     return cudaPeekAtLastError();
 }
@@ -45,6 +50,28 @@ cudaError_t queue_residual_block(Maps maps, void const* x, float const* weights_
     return cudaPeekAtLastError();
 }
 
+cudaError_t queue_context_rows(Maps maps, void const* x, float const* mask, float* sums, int rows,
+                               cudaStream_t stream) {
+    if (!is_map(maps) || maps.channels + context_extra > most_channels) {
+        return cudaErrorInvalidValue;
+    }
+    context_rows<<<dim3(rows, maps.images), sum_threads, 0, stream>>>(
+        static_cast<__half const*>(x), mask, sums, maps.height * maps.width, maps.channels,
+        octets_of(maps));
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_context_vector(int images, int channels, int squeezed, int rows,
+                                 float const* sums, float const* squeeze, float const* expand,
+                                 float* vector, float slope, cudaStream_t stream) {
+    if (max(channels + context_extra, max(squeezed, rows)) > most_channels) {
+        return cudaErrorInvalidValue;
+    }
+    context_vector<<<images, sum_threads, 0, stream>>>(sums, squeeze, expand, vector, rows,
+                                                       channels, squeezed, slope);
+    return cudaPeekAtLastError();
+}
+
 cudaError_t queue_fusion_gate(int images, int channels, int small_channels, int squeezed,
                               int large_rows, int small_rows, float const* const* inputs,
                               float* gate, float* mean, float slope, cudaStream_t stream) {
@@ -57,16 +84,17 @@ cudaError_t queue_fusion_gate(int images, int channels, int small_channels, int 
 
 cudaError_t queue_gated_sum(Maps maps, void const* x, void const* small, float const* gate,
                             void* out, cudaStream_t stream) {
-    if (!in_octets(maps) || maps.height % 2 != 0 || maps.width % 2 != 0) {
+    if (!is_map(maps) || maps.height % 2 != 0 || maps.width % 2 != 0) {
         return cudaErrorInvalidValue;
     }
-    int const octets = maps.channels / 8;
+    int const octets = octets_of(maps);
     int const height = maps.height / 2;
     int const width = maps.width / 2;
     dim3 const grid(blocks_of((width + 1) * octets, 256), height + 1, maps.images);
     gated_sum<<<grid, 256, 0, stream>>>(static_cast<__half const*>(x),
                                         static_cast<__half const*>(small), gate,
-                                        static_cast<__half*>(out), height, width, octets);
+                                        static_cast<__half*>(out), height, width, maps.channels,
+                                        octets);
     return cudaPeekAtLastError();
 }
 

@@ -14,8 +14,14 @@ struct Maps {
 // Pointers are of the device; `maps` are the sizes of a kernel's first map. The kernel's file says
 // what each argument is. All give cudaSuccess, cudaErrorInvalidValue for sizes that a kernel cannot
 // have, or what the launch gave.
-cudaError_t queue_residual_sum(Maps maps, void const* branch, void const* skip, void* out,
-                               float* partials, int rows, float slope, cudaStream_t stream);
+cudaError_t queue_residual_sum(Maps maps, void const* branch, void const* skip,
+                               float const* context, void* out, float* partials, int rows,
+                               float slope, cudaStream_t stream);
+cudaError_t queue_context_rows(Maps maps, void const* x, float const* mask, float* sums, int rows,
+                               cudaStream_t stream);
+cudaError_t queue_context_vector(int images, int channels, int squeezed, int rows,
+                                 float const* sums, float const* squeeze, float const* expand,
+                                 float* vector, float slope, cudaStream_t stream);
 cudaError_t queue_residual_block(Maps maps, void const* x, float const* weights_1,
                                  float const* weights_2, void* out, float* partials, int rows,
                                  float slope_1, float slope_2, cudaStream_t stream);

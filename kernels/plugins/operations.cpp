@@ -1,4 +1,4 @@
-// The six operations that a graph for TensorRT may have: tensors, shapes, and which kernel runs.
+// The operations that a graph for TensorRT may have: tensors, shapes, and which kernel runs.
 #include "operations.h"
 
 #include "launch.h"
@@ -74,8 +74,76 @@ Operation residual_sum() {
             [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
                void const* const* from, void* const* to, void* stream) {
                 return static_cast<int>(queue_residual_sum(
-                    maps_of(in[0]), from[0], from[1], to[0], static_cast<float*>(to[1]),
+                    maps_of(in[0]), from[0], from[1], nullptr, to[0], static_cast<float*>(to[1]),
                     attributes.whole[0], attributes.real[0], stream_of(stream)));
+            }};
+}
+
+// (branch, skip, context (N, C, 1, 1)) -> (out, partials); rows of partials.
+Operation context_sum() {
+    return {"MirnetContextSum",
+            {"rows"},
+            {"slope"},
+            3,
+            2,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at == 2 || at == 4 ? is_vector(tensors[at]) : is_map(tensors[at]);
+            },
+            [](int output) { return output == 0; },
+            map_and_partials,
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_residual_sum(
+                    maps_of(in[0]), from[0], from[1], static_cast<float const*>(from[2]), to[0],
+                    static_cast<float*>(to[1]), attributes.whole[0], attributes.real[0],
+                    stream_of(stream)));
+            }};
+}
+
+// (x, mask) -> (sums (N, rows, C + 4)).
+Operation context_rows() {
+    return {"MirnetContextRows",
+            {"rows"},
+            {},
+            2,
+            1,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at == 0 ? is_map(tensors[at]) : is_vector(tensors[at]);
+            },
+            [](int) { return false; },
+            [](Attributes const& attributes, int, DimsExprs const* in, IExprBuilder& builder) {
+                auto const sum = nvinfer1::DimensionOperation::kSUM;
+                return shape_of({in[0].d[0], builder.constant(attributes.whole[0]),
+                                 builder.operation(sum, *in[0].d[1], *builder.constant(4))});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_context_rows(
+                    maps_of(in[0]), from[0], static_cast<float const*>(from[1]),
+                    static_cast<float*>(to[0]), attributes.whole[0], stream_of(stream)));
+            }};
+}
+
+// (sums (N, rows, C + 4), squeeze (C, Z), expand (Z, C)) -> (vector (N, C, 1, 1)).
+Operation context_vector() {
+    return {"MirnetContextVector",
+            {},
+            {"slope"},
+            3,
+            1,
+            [](int at, PluginTensorDesc const* tensors) { return is_vector(tensors[at]); },
+            [](int) { return false; },
+            [](Attributes const&, int, DimsExprs const* in, IExprBuilder& builder) {
+                auto const* one = builder.constant(1);
+                return shape_of({in[0].d[0], in[2].d[1], one, one});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_context_vector(
+                    side_of(in[0], 0), side_of(in[2], 1), side_of(in[2], 0), side_of(in[0], 1),
+                    static_cast<float const*>(from[0]), static_cast<float const*>(from[1]),
+                    static_cast<float const*>(from[2]), static_cast<float*>(to[0]),
+                    attributes.real[0], stream_of(stream)));
             }};
 }
 
@@ -203,8 +271,9 @@ Operation shuffle_add() {
 }  // namespace
 
 std::vector<Operation> const& operations() {
-    static std::vector<Operation> const all = {residual_sum(), residual_block(), fusion_gate(),
-                                               gated_sum(), unshuffle(), shuffle_add()};
+    static std::vector<Operation> const all = {
+        residual_sum(), residual_block(), context_sum(), context_rows(), context_vector(),
+        fusion_gate(),  gated_sum(),      unshuffle(),   shuffle_add()};
     return all;
 }
 

@@ -28,10 +28,35 @@ def leaky(values: Array, slope: float) -> Array:
     return np.where(values > 0, values, np.float32(slope).astype(np.float64) * values)
 
 
-def residual_sum(branch: Array, skip: Array, slope: float) -> tuple[Array, Array]:
-    """The sum, and its mean over the frame (N, C)."""
-    total = leaky(branch.astype(np.float64), slope) + skip
+def residual_sum(
+    branch: Array, skip: Array, slope: float, context: Array | None = None
+) -> tuple[Array, Array]:
+    """The sum, and its mean over the frame (N, C); ``context`` (N, C) is added to the branch."""
+    added = 0.0 if context is None else context.astype(np.float64)[..., None, None]
+    total = leaky(branch.astype(np.float64) + added, slope) + skip
     return total, total.mean((2, 3))
+
+
+def context_rows(x: Array, mask: Array) -> Array:
+    """One row (N, 1, C + 4): sums of e_p x_p, the largest logit, the sum of e_p, two zeros."""
+    logits = np.einsum("nchw,c->nhw", x.astype(np.float64), mask.astype(np.float64))
+    largest = logits.max((1, 2))
+    shares = np.exp(logits - largest[:, None, None])
+    sums = np.einsum("nhw,nchw->nc", shares, x.astype(np.float64))
+    rest = np.stack([largest, shares.sum((1, 2)), 0 * largest, 0 * largest], 1)
+    return np.concatenate([sums, rest], 1)[:, None]
+
+
+def context_vector(rows: Array, squeeze: Array, expand: Array, slope: float) -> Array:
+    """What is added to each channel, (N, C), of rows (N, rows, C + 4)."""
+    channels = expand.shape[1]
+    largest = rows[..., channels].astype(np.float64)
+    weights = np.exp(largest - largest.max(1, keepdims=True))
+    sums = np.einsum("nr,nrc->nc", weights, rows[..., : channels + 2])
+    mean = sums[:, :channels] / sums[:, channels + 1 :]
+    vector = leaky(mean @ squeeze.astype(np.float64), slope)
+    result: Array = vector @ expand.astype(np.float64)
+    return result
 
 
 def convolved(maps: Array, weights: Array) -> Array:

@@ -1,18 +1,34 @@
 // The plugins' kernels as host functions, in the grids and blocks that they are given.
 #include "host_block.h"
 
+#include "plugins/context.cuh"
 #include "plugins/fusion_gate.cuh"
 #include "plugins/gated_sum.cuh"
 #include "plugins/residual_block.cuh"
 #include "plugins/residual_sum.cuh"
 #include "plugins/shuffles.cuh"
 
-extern "C" void host_residual_sum(const __half* branch, const __half* skip, __half* out,
-                                  float* partials, int images, long long positions, int octets,
-                                  int rows, int threads, float slope) {
-    launch_blocks(residual_sum, {static_cast<unsigned>(rows), static_cast<unsigned>(images), 1},
-                  static_cast<unsigned>(threads), branch, skip, out, partials, positions * octets,
-                  octets, slope, 1.0f / static_cast<float>(positions));
+extern "C" void host_residual_sum(const __half* branch, const __half* skip, const float* context,
+                                  __half* out, float* partials, int images, long long positions,
+                                  int channels, int rows, int threads, float slope) {
+    const int octets = (channels + 7) / 8;
+    auto const kernel = context == nullptr ? residual_sum<false> : residual_sum<true>;
+    launch_blocks(kernel, {static_cast<unsigned>(rows), static_cast<unsigned>(images), 1},
+                  static_cast<unsigned>(threads), branch, skip, context, out, partials,
+                  positions * octets, channels, octets, slope,
+                  1.0f / static_cast<float>(positions));
+}
+
+extern "C" void host_context(const __half* x, const float* mask, const float* squeeze,
+                             const float* expand, float* sums, float* vector, int images,
+                             int positions, int channels, int squeezed, int rows, int threads,
+                             float slope) {
+    launch_blocks(context_rows, {static_cast<unsigned>(rows), static_cast<unsigned>(images), 1},
+                  static_cast<unsigned>(threads), x, mask, sums, positions, channels,
+                  (channels + 7) / 8);
+    launch_blocks(context_vector, {static_cast<unsigned>(images), 1, 1},
+                  static_cast<unsigned>(std::max(channels + context_extra, squeezed)), sums,
+                  squeeze, expand, vector, rows, channels, squeezed, slope);
 }
 
 extern "C" void host_residual_block(const __half* x, const float* weights_1,
@@ -36,10 +52,11 @@ extern "C" void host_fusion_gate(const float* large, const float* small, const f
 }
 
 extern "C" void host_gated_sum(const __half* x, const __half* small, const float* gate,
-                               __half* out, int images, int height, int width, int octets) {
+                               __half* out, int images, int height, int width, int channels) {
+    const int octets = (channels + 7) / 8;
     const unsigned blocks = static_cast<unsigned>((width + 1) * octets + 6) / 7;
     launch(gated_sum, {blocks, static_cast<unsigned>(height + 1), static_cast<unsigned>(images)},
-           {7, 1, 1}, x, small, gate, out, height, width, octets);
+           {7, 1, 1}, x, small, gate, out, height, width, channels, octets);
 }
 
 template <typename Value, int side>

@@ -34,16 +34,35 @@ static size_t times(size_t first, int second, int third = 1) {
     return first * static_cast<size_t>(second) * static_cast<size_t>(third);
 }
 
-extern "C" void host_residual_sum(__half* branch, __half* skip, __half* out, float* partials,
-                                  int images, long long positions, int octets, int rows, int,
-                                  float slope) {
-    const size_t size = times(static_cast<size_t>(positions), images, 8 * octets);
+static int padded(int channels) { return (channels + 7) / 8 * 8; }
+
+extern "C" void host_residual_sum(__half* branch, __half* skip, float* context, __half* out,
+                                  float* partials, int images, long long positions, int channels,
+                                  int rows, int, float slope) {
+    const size_t size = times(static_cast<size_t>(positions), images, padded(channels));
     Copied<__half> a(branch, size), b(skip, size), c(out, size);
-    Copied<float> sums(partials, times(images, rows, 8 * octets));
-    const mirnet::Maps maps{images, 8 * octets, static_cast<int>(positions), 1};
-    require(mirnet::queue_residual_sum(maps, a, b, c, sums, rows, slope, nullptr));
+    Copied<float> vector(context, context == nullptr ? 0 : times(images, channels));
+    Copied<float> sums(partials, times(images, rows, channels));
+    const mirnet::Maps maps{images, channels, static_cast<int>(positions), 1};
+    require(mirnet::queue_residual_sum(maps, a, b, context == nullptr ? nullptr : vector, c, sums,
+                                       rows, slope, nullptr));
     c.take();
     sums.take();
+}
+
+extern "C" void host_context(__half* x, float* mask, float* squeeze, float* expand, float* sums,
+                             float* vector, int images, int positions, int channels, int squeezed,
+                             int rows, int, float slope) {
+    Copied<__half> a(x, times(images, positions, padded(channels)));
+    Copied<float> b(mask, static_cast<size_t>(channels));
+    Copied<float> c(squeeze, times(channels, squeezed)), d(expand, times(squeezed, channels));
+    Copied<float> e(sums, times(images, rows, channels + 4)), f(vector, times(images, channels));
+    const mirnet::Maps maps{images, channels, positions, 1};
+    require(mirnet::queue_context_rows(maps, a, b, e, rows, nullptr));
+    require(mirnet::queue_context_vector(images, channels, squeezed, rows, e, c, d, f, slope,
+                                         nullptr));
+    e.take();
+    f.take();
 }
 
 extern "C" void host_residual_block(__half* x, float* weights_1, float* weights_2, __half* out,
@@ -77,11 +96,11 @@ extern "C" void host_fusion_gate(float* large, float* small, float* mix, float* 
 }
 
 extern "C" void host_gated_sum(__half* x, __half* small, float* gate, __half* out, int images,
-                               int height, int width, int octets) {
-    const size_t size = times(times(images, height, width), 8 * octets);
+                               int height, int width, int channels) {
+    const size_t size = times(times(images, height, width), padded(channels));
     Copied<__half> a(x, 4 * size), b(small, size), c(out, 4 * size);
-    Copied<float> weights(gate, times(images, 8 * octets));
-    const mirnet::Maps maps{images, 8 * octets, 2 * height, 2 * width};
+    Copied<float> weights(gate, times(images, channels));
+    const mirnet::Maps maps{images, channels, 2 * height, 2 * width};
     require(mirnet::queue_gated_sum(maps, a, b, weights, c, nullptr));
     c.take();
 }

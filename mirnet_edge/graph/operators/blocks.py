@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeGuard
 
+from mirnet_edge.graph.operators.contexts import context_vector
+from mirnet_edge.graph.operators.maps import OCTET, is_map
 from mirnet_edge.graph.rewrite.edit import (
     GraphEditor,
     attribute,
@@ -16,9 +18,6 @@ from mirnet_edge.graph.rewrite.edit import (
 if TYPE_CHECKING:
     from onnx_ir import Node, Value
 
-OCTET = 8
-"""Channels that a thread moves at once."""
-MOST_CHANNELS = 512
 MOST_ROWS, OCTETS_A_ROW = 264, 2048
 """Blocks of threads of a residual sum, each with its row of partial sums: two for each of an H100's
 132 multiprocessors, which is what runs there at once; fewer where not each thread would have four
@@ -31,19 +30,14 @@ BLOCK_SHARED_BYTES = 201_120
 what lies between, as residual_block.cuh counts them. An H100 has 232,448, an Orin 166,912."""
 
 
-def in_octets(editor: GraphEditor, value: Value) -> bool:
-    """Whether a map's channels are whole octets, and no more than a block of threads adds up."""
-    dims = editor.dims(value)
-    return len(dims) == 4 and dims[1] % OCTET == 0 and dims[1] <= MOST_CHANNELS
-
-
 def residual_sum(
     editor: GraphEditor, value: Value, rows: dict[Value, Value], whole_blocks: bool
 ) -> dict[Value, Value]:
-    """Replace leaky(a) + b by the operator that gives its partial sums too, with ``whole_blocks``
-    the convolutions that make a of b as well; nothing where ``value`` is no such sum."""
+    """Replace leaky(a) + b by the operator that gives its partial sums too, with a vector that a
+    context block adds to a, and with ``whole_blocks`` the convolutions that make a of b as well;
+    nothing where ``value`` is no such sum."""
     add = value.producer()
-    if add is None or add.op_type != "Add" or not in_octets(editor, value):
+    if add is None or add.op_type != "Add" or not is_map(editor, value):
         return {}
     for index in (0, 1):
         leaky = source_of(add, "LeakyRelu", index)
@@ -59,12 +53,31 @@ def residual_sum(
             made = _residual_block(editor, add, branch, skip, slope, names)
         if made is None:
             kind, inputs = "MirnetResidualSum", [branch, skip]
-            octets = math.prod(editor.dims(value)[1:]) // OCTET
+            if (parts := _with_vector(editor, branch)) is not None:
+                features, vector = parts
+                vector = context_vector(editor, add, vector, features)
+                kind, inputs = "MirnetContextSum", [features, skip, vector]
+            channels, height, width = editor.dims(value)[1:]
+            octets = -(-channels // OCTET) * height * width
             rows_of = min(-(-octets // OCTETS_A_ROW), MOST_ROWS)
             made = editor.own(add, kind, inputs, names, rows=rows_of, slope=slope)
         total, rows[value] = made
         return {value: total}
     return {}
+
+
+def _with_vector(editor: GraphEditor, branch: Value) -> tuple[Value, Value] | None:
+    """Features (N, C, H, W) and the vector (N, C, 1, 1) that ``branch`` is the sum of."""
+    add = branch.producer()
+    if add is None or add.op_type != "Add" or editor.only_use(branch) is None:
+        return None
+    batch, channels, *_ = editor.dims(branch)
+    for index in (0, 1):
+        features, vector = input_of(add, index), input_of(add, 1 - index)
+        alike = editor.dims(features) == editor.dims(branch)
+        if alike and editor.dims(vector) == (batch, channels, 1, 1):
+            return features, vector
+    return None
 
 
 def _residual_block(

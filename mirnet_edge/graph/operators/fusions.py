@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mirnet_edge.graph.operators.blocks import MOST_CHANNELS, in_octets, residual_sum
+from mirnet_edge.graph.operators.blocks import residual_sum
+from mirnet_edge.graph.operators.maps import MOST_CHANNELS, is_map
 from mirnet_edge.graph.operators.means import is_mean
 from mirnet_edge.graph.rewrite.convolutions import is_doubling
 from mirnet_edge.graph.rewrite.edit import (
@@ -105,7 +106,7 @@ def _fusion(editor: GraphEditor, add: Node) -> _Fusion | None:
     total, small = add.outputs[0], input_of(resize)
     batch, channels, *_ = editor.dims(total)
     same = editor.dims(large) == editor.dims(doubled) == editor.dims(total)
-    if not same or not in_octets(editor, total):
+    if not same or not is_map(editor, total):
         return None
     if editor.dims(gate) != (batch, channels, 1, 1):
         return None
