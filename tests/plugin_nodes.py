@@ -55,6 +55,27 @@ class MirnetContextVector(OpRun):
         return (vector[..., None, None].astype(np.float32),)
 
 
+class MirnetAttentionPools(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, y: Any, rows: int) -> Any:
+        return with_rows(*twins.attention_pools(y), rows)
+
+
+class MirnetChannelGate(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, *arrays: Any, slope: float) -> Any:
+        return (twins.channel_gate(*arrays, slope)[..., None, None].astype(np.float32),)
+
+
+class MirnetDualGate(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, y: Any, planes: Any, spatial: Any, gate: Any) -> Any:
+        return (twins.dual_gate(y, planes, spatial, gate[..., 0, 0]).astype(np.float32),)
+
+
 class MirnetResidualBlock(OpRun):
     op_domain = DOMAIN
 
@@ -98,6 +119,9 @@ class MirnetShuffleAdd(OpRun):
 OPERATORS = [
     MirnetResidualSum,
     MirnetResidualBlock,
+    MirnetAttentionPools,
+    MirnetChannelGate,
+    MirnetDualGate,
     MirnetContextSum,
     MirnetContextRows,
     MirnetContextVector,

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import RawGraph
 from plugin_nodes import DOMAIN, evaluated
 
 from mirnet_edge.bundled import bundled_model
@@ -117,6 +118,33 @@ def test_another_mean_than_a_context_blocks_stays(part: str) -> None:
     counts = with_plugins(proto, GROUPS)[1]
     assert counts["MirnetContextRows"] == counts["MirnetContextVector"] == 11
     assert counts["MirnetContextSum"] == 12
+
+
+ATTENTION = ("MirnetAttentionPools", "MirnetChannelGate", "MirnetDualGate")
+
+
+def test_dual_attention_computes_the_same(raw_graph: RawGraph) -> None:
+    exported = raw_graph("mirnet")
+    plain = rewritten_for_tensorrt(exported, BATCH, SIZE)
+    proto, counts = with_plugins(plain, (FUSIONS,))
+    assert [counts[name] for name in ATTENTION] == [6, 6, 6]
+    whole = with_shape(exported, BATCH, *SIZE).SerializeToString()
+    session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"input": image(3)})[0]
+    np.testing.assert_allclose(evaluated(proto, image(3)), expected, rtol=0, atol=1e-5)
+
+    def swap(graph: Any) -> None:  # the mean before the largest
+        planes = next(n for n in graph.node if n.op_type == "Concat")
+        planes.input[:] = reversed(planes.input)
+
+    counts = with_plugins(changed_graph(plain, swap), (FUSIONS,))[1]
+    assert [counts[name] for name in ATTENTION] == [5, 5, 5]
+
+
+def test_given_weights_of_channels_are_taken_as_they_come(raw_graph: RawGraph) -> None:
+    given = apply_graph(with_shape(raw_graph("mirnet"), 1, *SIZE))
+    counts = with_plugins(rewritten_for_tensorrt(given, 1, SIZE), (FUSIONS,))[1]
+    assert [counts.get(name, 0) for name in ATTENTION] == [6, 0, 6]
 
 
 def test_blocks_want_the_shared_memory_that_their_kernel_asks_for() -> None:

@@ -94,7 +94,7 @@ def test_residual_sum(
 ) -> None:
     random = np.random.default_rng(1)
     branch, skip = (halves(random, images, channels, *size) for _ in range(2))
-    context = random.normal(0, 1, (images, channels)).astype(np.float32) if has_context else None
+    context = in_memory(random.normal(0, 1, (images, channels)).astype(np.float32))
     octets = -(-channels // 8)
     # Fewer threads than positions, so that they go round, with the last round not whole.
     threads = 8 * octets
@@ -103,7 +103,7 @@ def test_residual_sum(
     partials = filled((images, rows, channels), np.float32)
     library.host_residual_sum(
         *map(pointer, arrays),
-        None if context is None else pointer(in_memory(context)),
+        pointer(context) if has_context else None,
         *map(pointer, (out, partials)),
         images,
         ctypes.c_longlong(size[0] * size[1]),
@@ -112,7 +112,7 @@ def test_residual_sum(
         threads,
         ctypes.c_float(SLOPE),
     )
-    total, mean = twins.residual_sum(branch, skip, SLOPE, context)
+    total, mean = twins.residual_sum(branch, skip, SLOPE, context if has_context else None)
     assert_near(twins.channels_first(out, channels), total, HALF)
     assert not out[..., channels:].any(), "zeros beyond the last channel"
     assert_near(partials.sum(1), mean, 1e-6)
@@ -178,6 +178,44 @@ def test_residual_block(
     # Values of the map between that lie next to the middle of two FP16 numbers round either way.
     assert_near(twins.channels_first(out, 32), total, 2 * HALF)
     assert_near(partials.sum(1), mean, 1e-5)
+
+
+@pytest.mark.parametrize(("channels", "squeezed"), [(4, 4), (8, 1), (20, 3), (64, 8)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (11, 13)])
+@pytest.mark.parametrize(("images", "rows"), [(1, 1), (2, 3)])
+def test_attention(
+    library: ctypes.CDLL,
+    channels: int,
+    squeezed: int,
+    size: tuple[int, int],
+    images: int,
+    rows: int,
+) -> None:
+    random = np.random.default_rng(7)
+    y = halves(random, images, channels, *size) - np.float16(3)  # the largest channel below zero
+    spatial = random.normal(0, 0.2, (2, 5, 5)).astype(np.float32)
+    tables = [
+        random.normal(0, 0.5, shape).astype(np.float32)
+        for shape in ((channels, squeezed), (squeezed, channels))
+    ]
+    planes, sums = (filled(s, np.float32) for s in ((images, 2, *size), (images, rows, channels)))
+    gate = filled((images, channels), np.float32)
+    paired = channels % 8 == 0  # what the copies beside each other must be of
+    both = filled((images, *size, 2 * channels), np.float16) if paired else None
+    arrays = [in_memory(array) for array in (twins.channels_last(y), spatial, *tables)]
+    library.host_attention(
+        *map(pointer, (*arrays, planes, sums, gate)),
+        None if both is None else pointer(both),
+        *(images, *size, channels, squeezed, rows, 8 * -(-channels // 8)),
+        ctypes.c_float(0.0),
+    )
+    expected_planes, mean = twins.attention_pools(y)
+    assert_near(planes, expected_planes, 1e-6)
+    assert_near(sums.sum(1), mean, 1e-6)
+    assert_near(gate, twins.channel_gate(mean[:, None], *tables, 0.0), 1e-5)
+    if both is not None:
+        expected = twins.dual_gate(y, planes, spatial, gate)
+        assert_near(twins.channels_first(both, 2 * channels), expected, 2 * HALF)
 
 
 @pytest.mark.parametrize("sizes", [(8, 8, 1), (32, 64, 4), (40, 20, 7)])

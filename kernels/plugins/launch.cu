@@ -1,6 +1,7 @@
 // The plugins' kernels, and the grids they are launched in.
 #include "launch.h"
 
+#include "attention.cuh"
 #include "context.cuh"
 #include "fusion_gate.cuh"
 #include "gated_sum.cuh"
@@ -69,6 +70,37 @@ cudaError_t queue_context_vector(int images, int channels, int squeezed, int row
     }
     context_vector<<<images, sum_threads, 0, stream>>>(sums, squeeze, expand, vector, rows,
                                                        channels, squeezed, slope);
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_attention_pools(Maps maps, void const* y, float* planes, float* sums, int rows,
+                                  cudaStream_t stream) {
+    if (!is_map(maps)) return cudaErrorInvalidValue;
+    int const octets = octets_of(maps);
+    int const positions = maps.height * maps.width;
+    int const threads = sum_threads / octets * octets;
+    attention_pools<<<dim3(rows, maps.images), threads, 0, stream>>>(
+        static_cast<__half const*>(y), planes, sums, positions, maps.channels, octets,
+        1.0f / static_cast<float>(positions));
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_channel_gate(int images, int channels, int squeezed, int rows, float const* sums,
+                               float const* squeeze, float const* expand, float* gate, float slope,
+                               cudaStream_t stream) {
+    if (max(channels, squeezed) > most_channels) return cudaErrorInvalidValue;
+    channel_gate<<<images, sum_threads, 0, stream>>>(sums, squeeze, expand, gate, rows, channels,
+                                                     squeezed, slope);
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_dual_gate(Maps maps, void const* y, float const* planes, float const* spatial,
+                            float const* gate, void* out, cudaStream_t stream) {
+    if (!is_map(maps) || maps.channels % 8 != 0) return cudaErrorInvalidValue;
+    dim3 const grid(blocks_of(maps.height * maps.width, gate_run), maps.images);
+    dual_gate<<<grid, gate_run * gate_parts, 0, stream>>>(
+        static_cast<__half const*>(y), planes, spatial, gate, static_cast<__half*>(out),
+        maps.height, maps.width, octets_of(maps));
     return cudaPeekAtLastError();
 }
 

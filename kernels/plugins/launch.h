@@ -25,6 +25,13 @@ cudaError_t queue_context_vector(int images, int channels, int squeezed, int row
 cudaError_t queue_residual_block(Maps maps, void const* x, float const* weights_1,
                                  float const* weights_2, void* out, float* partials, int rows,
                                  float slope_1, float slope_2, cudaStream_t stream);
+cudaError_t queue_attention_pools(Maps maps, void const* y, float* planes, float* sums, int rows,
+                                  cudaStream_t stream);
+cudaError_t queue_channel_gate(int images, int channels, int squeezed, int rows, float const* sums,
+                               float const* squeeze, float const* expand, float* gate, float slope,
+                               cudaStream_t stream);
+cudaError_t queue_dual_gate(Maps maps, void const* y, float const* planes, float const* spatial,
+                            float const* gate, void* out, cudaStream_t stream);
 cudaError_t queue_fusion_gate(int images, int channels, int small_channels, int squeezed,
                               int large_rows, int small_rows, float const* const* inputs,
                               float* gate, float* mean, float slope, cudaStream_t stream);

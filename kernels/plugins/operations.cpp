@@ -59,6 +59,12 @@ DimsExprs map_and_partials(Attributes const& attributes, int output, DimsExprs c
     return shape_of({in[0].d[0], builder.constant(attributes.whole[0]), in[0].d[1]});
 }
 
+// A vector (N, C, 1, 1): images of the first input, columns of the third.
+DimsExprs vector_of_columns(Attributes const&, int, DimsExprs const* in, IExprBuilder& builder) {
+    auto const* one = builder.constant(1);
+    return shape_of({in[0].d[0], in[2].d[1], one, one});
+}
+
 // (branch, skip) -> (out, partials); rows of partials.
 Operation residual_sum() {
     return {"MirnetResidualSum",
@@ -133,10 +139,7 @@ Operation context_vector() {
             1,
             [](int at, PluginTensorDesc const* tensors) { return is_vector(tensors[at]); },
             [](int) { return false; },
-            [](Attributes const&, int, DimsExprs const* in, IExprBuilder& builder) {
-                auto const* one = builder.constant(1);
-                return shape_of({in[0].d[0], in[2].d[1], one, one});
-            },
+            vector_of_columns,
             [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
                void const* const* from, void* const* to, void* stream) {
                 return static_cast<int>(queue_context_vector(
@@ -165,6 +168,74 @@ Operation residual_block() {
                     maps_of(in[0]), from[0], static_cast<float const*>(from[1]),
                     static_cast<float const*>(from[2]), to[0], static_cast<float*>(to[1]),
                     attributes.whole[0], attributes.real[0], attributes.real[1],
+                    stream_of(stream)));
+            }};
+}
+
+// (y) -> (planes (N, 2, H, W), rows (N, rows, C)); rows of sums.
+Operation attention_pools() {
+    return {"MirnetAttentionPools",
+            {"rows"},
+            {},
+            1,
+            2,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at == 0 ? is_map(tensors[at]) : is_vector(tensors[at]);
+            },
+            [](int) { return false; },
+            [](Attributes const& attributes, int output, DimsExprs const* in,
+               IExprBuilder& builder) {
+                if (output == 1) return map_and_partials(attributes, output, in, builder);
+                return shape_of({in[0].d[0], builder.constant(2), in[0].d[2], in[0].d[3]});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_attention_pools(
+                    maps_of(in[0]), from[0], static_cast<float*>(to[0]),
+                    static_cast<float*>(to[1]), attributes.whole[0], stream_of(stream)));
+            }};
+}
+
+// (rows (N, rows, C), squeeze (C, Z), expand (Z, C)) -> (gate (N, C, 1, 1)).
+Operation channel_gate() {
+    return {"MirnetChannelGate",
+            {},
+            {"slope"},
+            3,
+            1,
+            [](int at, PluginTensorDesc const* tensors) { return is_vector(tensors[at]); },
+            [](int) { return false; },
+            vector_of_columns,
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_channel_gate(
+                    side_of(in[0], 0), side_of(in[2], 1), side_of(in[2], 0), side_of(in[0], 1),
+                    static_cast<float const*>(from[0]), static_cast<float const*>(from[1]),
+                    static_cast<float const*>(from[2]), static_cast<float*>(to[0]),
+                    attributes.real[0], stream_of(stream)));
+            }};
+}
+
+// (y, planes, spatial (2, 5, 5), gate (N, C, 1, 1)) -> (N, 2 C, H, W).
+Operation dual_gate() {
+    return {"MirnetDualGate",
+            {},
+            {},
+            4,
+            1,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at == 0 || at == 4 ? is_map(tensors[at]) : is_vector(tensors[at]);
+            },
+            [](int) { return true; },
+            [](Attributes const&, int, DimsExprs const* in, IExprBuilder& builder) {
+                return shape_of(
+                    {in[0].d[0], times(builder, in[0].d[1], 2), in[0].d[2], in[0].d[3]});
+            },
+            [](Attributes const&, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_dual_gate(
+                    maps_of(in[0]), from[0], static_cast<float const*>(from[1]),
+                    static_cast<float const*>(from[2]), static_cast<float const*>(from[3]), to[0],
                     stream_of(stream)));
             }};
 }
@@ -273,6 +344,7 @@ Operation shuffle_add() {
 std::vector<Operation> const& operations() {
     static std::vector<Operation> const all = {
         residual_sum(), residual_block(), context_sum(), context_rows(), context_vector(),
+        attention_pools(), channel_gate(), dual_gate(),
         fusion_gate(),  gated_sum(),      unshuffle(),   shuffle_add()};
     return all;
 }

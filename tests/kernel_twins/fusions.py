@@ -78,6 +78,34 @@ def residual_block(
     return residual_sum(branch, x, last_slope)
 
 
+def attention_pools(y: Array) -> tuple[Array, Array]:
+    """The largest and the mean channel (N, 2, H, W), and the mean over the frame (N, C)."""
+    values = y.astype(np.float64)
+    return np.stack([values.max(1), values.mean(1)], 1), values.mean((2, 3))
+
+
+def channel_gate(rows: Array, squeeze: Array, expand: Array, slope: float) -> Array:
+    """The weights of channels, (N, C), of rows (N, rows, C) that add up to the mean."""
+    vector = leaky(rows.astype(np.float64).sum(1) @ squeeze.astype(np.float64), slope)
+    result: Array = 1 / (1 + np.exp(-(vector @ expand.astype(np.float64))))
+    return result
+
+
+def dual_gate(y: Array, planes: Array, spatial: Array, gate: Array) -> Array:
+    """y weighted by position, and y weighted by channel, (N, 2 C, H, W)."""
+    height, width = y.shape[2:]
+    padded = np.pad(planes.astype(np.float64), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    logits = sum(
+        np.einsum("c,ncyx->nyx", spatial[:, i, j].astype(np.float64),
+                  padded[:, :, i : i + height, j : j + width])
+        for i in range(5)
+        for j in range(5)
+    )  # fmt: skip
+    shares = 1 / (1 + np.exp(-logits))
+    values = y.astype(np.float64)
+    return np.concatenate([values * shares[:, None], values * gate[..., None, None]], 1)
+
+
 def fusion_gate(
     large: Array, small: Array, mix: Array, squeeze: Array, expand: Array, slope: float
 ) -> tuple[Array, Array]:

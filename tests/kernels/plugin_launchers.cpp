@@ -1,6 +1,7 @@
 // The plugins' kernels as host functions, in the grids and blocks that they are given.
 #include "host_block.h"
 
+#include "plugins/attention.cuh"
 #include "plugins/context.cuh"
 #include "plugins/fusion_gate.cuh"
 #include "plugins/gated_sum.cuh"
@@ -39,6 +40,24 @@ extern "C" void host_residual_block(const __half* x, const float* weights_1,
                   static_cast<unsigned>(block::threads), x, weights_1, weights_2, out, partials,
                   height, width, slope_1, slope_2,
                   1.0f / static_cast<float>(height * width));
+}
+
+extern "C" void host_attention(const __half* y, const float* spatial, const float* squeeze,
+                               const float* expand, float* planes, float* sums, float* gate,
+                               __half* out, int images, int height, int width, int channels,
+                               int squeezed, int rows, int threads, float slope) {
+    const int octets = (channels + 7) / 8;
+    const int positions = height * width;
+    const unsigned count = static_cast<unsigned>(images);
+    launch_blocks(attention_pools, {static_cast<unsigned>(rows), count, 1},
+                  static_cast<unsigned>(threads), y, planes, sums, positions, channels, octets,
+                  1.0f / static_cast<float>(positions));
+    launch_blocks(channel_gate, {count, 1, 1}, static_cast<unsigned>(std::max(channels, squeezed)),
+                  sums, squeeze, expand, gate, rows, channels, squeezed, slope);
+    if (out == nullptr) return;
+    launch_blocks(dual_gate, {static_cast<unsigned>(positions + gate_run - 1) / gate_run, count, 1},
+                  static_cast<unsigned>(gate_run * gate_parts), y, planes, spatial, gate, out,
+                  height, width, octets);
 }
 
 extern "C" void host_fusion_gate(const float* large, const float* small, const float* mix,

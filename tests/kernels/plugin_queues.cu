@@ -79,6 +79,30 @@ extern "C" void host_residual_block(__half* x, float* weights_1, float* weights_
     sums.take();
 }
 
+extern "C" void host_attention(__half* y, float* spatial, float* squeeze, float* expand,
+                               float* planes, float* sums, float* gate, __half* out, int images,
+                               int height, int width, int channels, int squeezed, int rows, int,
+                               float slope) {
+    const size_t positions = times(images, height, width);
+    const size_t size = positions * static_cast<size_t>(padded(channels));
+    Copied<__half> a(y, size), b(out, out == nullptr ? 0 : 2 * size);
+    Copied<float> c(spatial, 50);
+    Copied<float> d(squeeze, times(channels, squeezed)), e(expand, times(squeezed, channels));
+    Copied<float> f(planes, 2 * positions), g(sums, times(images, rows, channels));
+    Copied<float> h(gate, times(images, channels));
+    const mirnet::Maps maps{images, channels, height, width};
+    require(mirnet::queue_attention_pools(maps, a, f, g, rows, nullptr));
+    require(mirnet::queue_channel_gate(images, channels, squeezed, rows, g, d, e, h, slope,
+                                       nullptr));
+    if (out != nullptr) {
+        require(mirnet::queue_dual_gate(maps, a, f, c, h, b, nullptr));
+        b.take();
+    }
+    f.take();
+    g.take();
+    h.take();
+}
+
 extern "C" void host_fusion_gate(float* large, float* small, float* mix, float* squeeze,
                                  float* expand, float* gate, float* mean, int images,
                                  int large_rows, int small_rows, int channels, int small_channels,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from mirnet_edge.graph.operators.attentions import attentions
 from mirnet_edge.graph.operators.blocks import BLOCK_SHARED_BYTES
 from mirnet_edge.graph.operators.ends import shuffled_output, unshuffled_input
 from mirnet_edge.graph.operators.fusions import fusions
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 FUSIONS, INPUT, OUTPUT, BLOCKS = "fusions", "input", "output", "blocks"
 GROUPS = (FUSIONS, INPUT, OUTPUT, BLOCKS)
 """What may be asked for by itself, to be measured: selective kernel fusion with the residual sums
-in front of it; the two ends of the network; and with the fusions, residual blocks with both their
-convolutions."""
+in front of it, and dual attention; the two ends of the network; and with the fusions, residual
+blocks with both their convolutions."""
 
 
 def groups_for(shared_bytes: int) -> tuple[str, ...]:
@@ -46,6 +47,7 @@ def with_plugins(
     editor = GraphEditor(proto)
     if FUSIONS in groups:
         editor.apply(lambda editor: fusions(editor, whole_blocks=BLOCKS in groups))
+        editor.apply(attentions)
     if INPUT in groups:
         editor.apply(unshuffled_input)
     if OUTPUT in groups:

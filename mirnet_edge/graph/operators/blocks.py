@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, TypeGuard
 
 from mirnet_edge.graph.operators.contexts import context_vector
-from mirnet_edge.graph.operators.maps import OCTET, is_map
+from mirnet_edge.graph.operators.maps import is_map, rows_of
 from mirnet_edge.graph.rewrite.edit import (
     GraphEditor,
     attribute,
@@ -18,10 +18,6 @@ from mirnet_edge.graph.rewrite.edit import (
 if TYPE_CHECKING:
     from onnx_ir import Node, Value
 
-MOST_ROWS, OCTETS_A_ROW = 264, 2048
-"""Blocks of threads of a residual sum, each with its row of partial sums: two for each of an H100's
-132 multiprocessors, which is what runs there at once; fewer where not each thread would have four
-octets. Any number is correct."""
 BLOCK_CHANNELS, BLOCK_TILE, MOST_BLOCK_ROWS = 32, (16, 30), 132
 """Of a residual block in one kernel: what it has shared memory for, the pixels it makes at once,
 and its blocks of threads, one for each multiprocessor of an H100."""
@@ -57,10 +53,7 @@ def residual_sum(
                 features, vector = parts
                 vector = context_vector(editor, add, vector, features)
                 kind, inputs = "MirnetContextSum", [features, skip, vector]
-            channels, height, width = editor.dims(value)[1:]
-            octets = -(-channels // OCTET) * height * width
-            rows_of = min(-(-octets // OCTETS_A_ROW), MOST_ROWS)
-            made = editor.own(add, kind, inputs, names, rows=rows_of, slope=slope)
+            made = editor.own(add, kind, inputs, names, rows=rows_of(editor, value), slope=slope)
         total, rows[value] = made
         return {value: total}
     return {}
