@@ -89,6 +89,12 @@ def test_card_tells_recipe_data_licence_and_figures(model: BundledModel) -> None
 @pytest.mark.parametrize(
     ("name", "data", "protocol", "noise", "least_db"),
     [
+        ("edge-xs-denoise", "cbsd68", "σ 25", "told", 29.6),
+        ("edge-xs-denoise", "polyu", "pairs", "auto", 38.2),
+        ("edge-xs-denoise", "photo", "σ 25, gray", "auto", 30.4),
+        ("edge-xs-denoise", "photo", "σ 25, JPEG q95", "auto", 31.3),
+        ("edge-xs-denoise", "photo", "σ 15, H.264", "auto", 32.8),
+        ("edge-xs-denoise", "photo", "clean", "auto", 42.0),
         ("edge-s-denoise", "cbsd68", "σ 25", "told", 30.6),
         ("edge-s-denoise", "polyu", "pairs", "auto", 38.4),
         ("edge-s-denoise", "photo", "σ 25, gray", "auto", 30.3),
