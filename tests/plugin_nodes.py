@@ -101,6 +101,29 @@ class MirnetGatedSum(OpRun):
         return (twins.gated_sum(x, small, gate[..., 0, 0]).astype(np.float32),)
 
 
+class MirnetMeanRows(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, *maps: Any, rows: int) -> Any:
+        return (with_rows(maps[0], twins.mean_of_sum(maps), rows)[1],)
+
+
+class MirnetSelectGate(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, rows: Any, squeeze: Any, expand: Any, slope: float) -> Any:
+        gates = twins.select_gate(rows, squeeze, expand, slope)
+        return tuple(gates[..., None, None].astype(np.float32))
+
+
+class MirnetSelectSum(OpRun):
+    op_domain = DOMAIN
+
+    def _run(self, *arrays: Any) -> Any:
+        gates = [gate[..., 0, 0] for gate in arrays[3:]]
+        return (twins.select_sum(arrays[:3], gates).astype(np.float32),)
+
+
 class MirnetUnshuffle(OpRun):
     op_domain = DOMAIN
 
@@ -129,6 +152,9 @@ OPERATORS = [
     MirnetGatedSum,
     MirnetUnshuffle,
     MirnetShuffleAdd,
+    MirnetMeanRows,
+    MirnetSelectGate,
+    MirnetSelectSum,
 ]
 
 

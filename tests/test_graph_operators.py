@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import RawGraph
+from graph_samples import parsed
 from plugin_nodes import DOMAIN, evaluated
 
 from mirnet_edge.bundled import bundled_model
@@ -65,7 +66,12 @@ def rewritten(model: str = "edge-s-denoise") -> Any:
 
 @functools.cache
 def expected(model: str = "edge-s-denoise") -> Any:
-    plain = with_shape(exported(model), BATCH, *SIZE)
+    return computed(exported(model))
+
+
+def computed(exported: Any) -> Any:
+    """The output of a graph as it was exported."""
+    plain = with_shape(exported, BATCH, *SIZE)
     planes = plain.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     session = onnxruntime.InferenceSession(
         plain.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -120,18 +126,22 @@ def test_another_mean_than_a_context_blocks_stays(part: str) -> None:
     assert counts["MirnetContextSum"] == 12
 
 
+@pytest.fixture(scope="module")
+def first_family(raw_graph: RawGraph) -> tuple[Any, Any]:
+    """A small network of the first family, as exported and as rewritten."""
+    exported = raw_graph("mirnet")
+    return exported, rewritten_for_tensorrt(exported, BATCH, SIZE)
+
+
 ATTENTION = ("MirnetAttentionPools", "MirnetChannelGate", "MirnetDualGate")
 
 
-def test_dual_attention_computes_the_same(raw_graph: RawGraph) -> None:
-    exported = raw_graph("mirnet")
-    plain = rewritten_for_tensorrt(exported, BATCH, SIZE)
+def test_dual_attention_computes_the_same(first_family: tuple[Any, Any]) -> None:
+    exported, plain = first_family
     proto, counts = with_plugins(plain, (FUSIONS,))
     assert [counts[name] for name in ATTENTION] == [6, 6, 6]
-    whole = with_shape(exported, BATCH, *SIZE).SerializeToString()
-    session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
-    expected = session.run(None, {"input": image(3)})[0]
-    np.testing.assert_allclose(evaluated(proto, image(3)), expected, rtol=0, atol=1e-5)
+    found = evaluated(proto, image(3))
+    np.testing.assert_allclose(found, computed(exported), rtol=0, atol=1e-5)
 
     def swap(graph: Any) -> None:  # the mean before the largest
         planes = next(n for n in graph.node if n.op_type == "Concat")
@@ -139,6 +149,106 @@ def test_dual_attention_computes_the_same(raw_graph: RawGraph) -> None:
 
     counts = with_plugins(changed_graph(plain, swap), (FUSIONS,))[1]
     assert [counts[name] for name in ATTENTION] == [5, 5, 5]
+
+
+SELECTION = ("MirnetMeanRows", "MirnetSelectGate", "MirnetSelectSum")
+
+
+@pytest.mark.parametrize("swapped", ["nothing", "all", "means"])
+def test_selective_fusion_of_three_computes_the_same(
+    first_family: tuple[Any, Any], swapped: str
+) -> None:
+    exported, plain = first_family
+
+    def swap(graph: Any) -> None:
+        for node in graph.node if swapped != "nothing" else ():
+            is_mean = node.output[0].endswith("/mean")
+            if node.op_type in ("Add", "Mul", "Max", "Sum") and (is_mean or swapped == "all"):
+                node.input[:] = reversed(node.input)
+
+    proto, counts = with_plugins(changed_graph(plain, swap), (FUSIONS,))
+    assert [counts[name] for name in SELECTION] == [4, 4, 4]
+    assert not {"Max", "Exp", "Div"} & {node.op_type for node in proto.graph.node}
+    onnx.checker.check_model(proto)
+    found = evaluated(proto, image(3))
+    np.testing.assert_allclose(found, computed(exported), rtol=0, atol=1e-5)
+
+
+OF_GATES = ["vector", "mean", "largest", "powers", "gate", "gate elsewhere"]
+OF_SUMS = ["map", "product elsewhere", "sum elsewhere"]
+
+
+@pytest.mark.parametrize("part", OF_GATES + OF_SUMS)
+def test_another_selective_fusion_of_three_stays(first_family: tuple[Any, Any], part: str) -> None:
+    """Of other gates the sum is taken as they come."""
+
+    def change(graph: Any) -> None:
+        first, *_, last = (node for node in graph.node if node.op_type == "Max")
+        quotients = [node for node in graph.node if node.op_type == "Div"][-3:]
+        gates = [node.output[0] for node in quotients]
+        products = [readers(graph, gate)[0] for gate in gates]
+        expand = writer(graph, last.input[1])
+        squeeze = writer(graph, writer(graph, expand.input[0]).input[0])
+        two = writer(graph, writer(graph, squeeze.input[0]).input[0])
+        elsewhere = next(n for n in reversed(graph.node) if n.op_type == "Add"
+                         and "input" not in n.input)  # fmt: skip
+        node, place, name = {
+            "vector": (expand, 0, writer(graph, first.input[0]).input[0]),
+            "mean": (two, 0, two.input[1]),
+            "largest": (last, 0, last.input[1]),
+            "powers": (writer(graph, quotients[0].input[1]), 0, quotients[1].input[0]),
+            "gate": (products[1], 0, gates[0]),
+            "gate elsewhere": (elsewhere, 1, gates[0]),
+            "map": (products[1], 1, gates[2]),
+            "product elsewhere": (elsewhere, 1, products[0].output[0]),
+            "sum elsewhere": (elsewhere, 1, readers(graph, products[0].output[0])[0].output[0]),
+        }[part]
+        assert node.input[place] != name
+        node.input[place] = name
+
+    other = changed_graph(first_family[1], change)
+    proto, counts = with_plugins(other, (FUSIONS,))
+    assert [counts[name] for name in SELECTION] == [3, 3, 4 if part in OF_GATES else 3]
+    found = evaluated(proto, image(3))
+    np.testing.assert_allclose(found, computed(other), rtol=0, atol=1e-5)
+
+
+WEIGHTED = """
+<ir_version: 8, opset_import: ["" : 17]>
+network (float[1,3,4,6] input) => (float[1,CHANNELS,4,6] output)
+{
+  a = Conv (input, wa)
+  b = Conv (input, wb)
+  c = Conv (input, wc)
+  mean = ReduceMean <axes = [2,3], keepdims = 1> (input)
+  g = Conv (mean, wb)
+  ga = Mul (a, g)
+  gb = Mul (vb, b)
+  gc = Mul (c, vc)
+  SUMS
+}
+"""
+
+
+@pytest.mark.parametrize("sums", ["two = Add (gb, gc) output = Add (ga, two)",
+                                  "two = Add (gc, ga) output = Add (two, gb)"])  # fmt: skip
+@pytest.mark.parametrize(("channels", "count"), [(4, 1), (6, 0), (512, 1), (516, 0)])
+def test_the_sum_of_three_maps_of_so_many_channels(sums: str, channels: int, count: int) -> None:
+    text = WEIGHTED.replace("SUMS", sums).replace("CHANNELS", str(channels))
+    tables = dict.fromkeys(("wa", "wb", "wc"), (channels, 3, 1, 1))
+    vectors = dict.fromkeys(("vb", "vc"), (1, channels, 1, 1))
+    plain = parsed(text, **tables, **vectors)
+    proto, counts = with_plugins(plain, (FUSIONS,))
+    assert counts == ({"MirnetSelectSum": 1} if count else {})
+    tiles = np.random.default_rng(0).random((1, 3, 4, 6), np.float32)
+    found, expected = evaluated(proto, tiles), evaluated(plain, tiles)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_given_vectors_leave_the_sum_of_three_alone(raw_graph: RawGraph) -> None:
+    given = apply_graph(with_shape(raw_graph("mirnet"), 1, *SIZE))
+    counts = with_plugins(rewritten_for_tensorrt(given, 1, SIZE), (FUSIONS,))[1]
+    assert [counts.get(name, 0) for name in SELECTION] == [0, 0, 4]
 
 
 def test_given_weights_of_channels_are_taken_as_they_come(raw_graph: RawGraph) -> None:

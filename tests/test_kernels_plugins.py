@@ -257,6 +257,57 @@ def test_gated_sum(library: ctypes.CDLL, channels: int, size: tuple[int, int]) -
     assert not out[..., channels:].any(), "zeros beyond the last channel"
 
 
+@pytest.mark.parametrize("channels", [4, 20, 64])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 9)])
+@pytest.mark.parametrize(("images", "rows"), [(1, 1), (2, 5)])
+def test_mean_rows(
+    library: ctypes.CDLL, channels: int, size: tuple[int, int], images: int, rows: int
+) -> None:
+    random = np.random.default_rng(7)
+    maps = [halves(random, images, channels, *size) for _ in range(3)]
+    sums = filled((images, rows, channels), np.float32)
+    threads = 8 * -(-channels // 8)
+    arrays = [in_memory(twins.channels_last(a)) for a in maps]
+    sizes = (images, size[0] * size[1], channels, rows, threads)
+    library.host_mean_rows(*map(pointer, (*arrays, sums)), *sizes)
+    assert_near(sums.sum(1), twins.mean_of_sum(maps), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("channels", "squeezed"), [(4, 1), (20, 24), (64, 8), (256, 32), (512, 512)]
+)
+@pytest.mark.parametrize(("images", "rows"), [(1, 1), (2, 70)])
+@pytest.mark.parametrize("scale", [1, 300], ids=["logits of 1", "logits of 300"])
+def test_select_gate(
+    library: ctypes.CDLL, channels: int, squeezed: int, images: int, rows: int, scale: float
+) -> None:
+    """Logits are such as exp() alone would not hold."""
+    random = np.random.default_rng(8)
+    sums = random.normal(0, rows**-0.5, (images, rows, channels)).astype(np.float32)
+    squeeze = random.normal(0, channels**-0.5, (channels, squeezed)).astype(np.float32)
+    expand = random.normal(0, scale / squeezed**0.5, (3, squeezed, channels)).astype(np.float32)
+    gates = filled((3, images, channels), np.float32)
+    arrays = map(pointer, (sums, squeeze, expand, gates))
+    threads = max(channels, squeezed) + 3 * (channels < 512)
+    sizes = (images, channels, squeezed, rows, threads)
+    library.host_select_gate(*arrays, *sizes, ctypes.c_float(SLOPE))
+    assert_near(gates, twins.select_gate(sums, squeeze, expand, SLOPE), 1e-6 * scale)
+
+
+@pytest.mark.parametrize("channels", [4, 20, 64])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 9)])
+def test_select_sum(library: ctypes.CDLL, channels: int, size: tuple[int, int]) -> None:
+    random = np.random.default_rng(9)
+    maps = [halves(random, 2, channels, *size) for _ in range(3)]
+    gates = in_memory(random.random((3, 2, channels), np.float32))
+    out = filled((2, *size, -(-channels // 8) * 8), np.float16)
+    arrays = [in_memory(twins.channels_last(a)) for a in maps]
+    sizes = (2, size[0] * size[1], channels)
+    library.host_select_sum(*map(pointer, (*arrays, gates, out)), *sizes)
+    assert_near(twins.channels_first(out, channels), twins.select_sum(maps, gates), HALF)
+    assert not out[..., channels:].any(), "zeros beyond the last channel"
+
+
 @pytest.mark.parametrize("value", ["f16", "f32"])
 @pytest.mark.parametrize("side", [2, 4])
 @pytest.mark.parametrize(("planes", "channels"), [(4, 3), (3, 3), (1, 1)])

@@ -7,6 +7,7 @@
 #include "gated_sum.cuh"
 #include "residual_block.cuh"
 #include "residual_sum.cuh"
+#include "selection.cuh"
 #include "shuffles.cuh"
 
 namespace mirnet {
@@ -127,6 +128,44 @@ cudaError_t queue_gated_sum(Maps maps, void const* x, void const* small, float c
                                         static_cast<__half const*>(small), gate,
                                         static_cast<__half*>(out), height, width, maps.channels,
                                         octets);
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_mean_rows(Maps maps, void const* const* three, float* sums, int rows,
+                            cudaStream_t stream) {
+    if (!is_map(maps)) return cudaErrorInvalidValue;
+    int const octets = octets_of(maps);
+    long long const positions = static_cast<long long>(maps.height) * maps.width;
+    int const threads = sum_threads / octets * octets;
+    mean_rows<<<dim3(rows, maps.images), threads, 0, stream>>>(
+        static_cast<__half const*>(three[0]), static_cast<__half const*>(three[1]),
+        static_cast<__half const*>(three[2]), sums, positions * octets, maps.channels, octets,
+        1.0f / static_cast<float>(positions));
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_select_gate(int images, int channels, int squeezed, int rows, float const* sums,
+                              float const* squeeze, float const* expand, float* const* gates,
+                              float slope, cudaStream_t stream) {
+    if (channels % 4 != 0 || max(channels, squeezed) > most_channels) return cudaErrorInvalidValue;
+    select_gate<<<images, sum_threads, 0, stream>>>(sums, squeeze, expand, gates[0], gates[1],
+                                                    gates[2], rows, channels, squeezed, slope);
+    return cudaPeekAtLastError();
+}
+
+cudaError_t queue_select_sum(Maps maps, void const* const* three, float const* const* weights,
+                             void* out, cudaStream_t stream) {
+    if (!is_map(maps)) return cudaErrorInvalidValue;
+    // Four times what an H100 runs at once: more would only read the weights more often.
+    constexpr long long most_blocks = 4 * 3 * 132;
+    int const octets = octets_of(maps);
+    long long const vectors = static_cast<long long>(maps.height) * maps.width * octets;
+    int const threads = select_threads / octets * octets;
+    long long const blocks = min((vectors + 2 * threads - 1) / (2 * threads), most_blocks);
+    select_sum<<<dim3(static_cast<unsigned>(blocks), maps.images), threads, 0, stream>>>(
+        static_cast<__half const*>(three[0]), static_cast<__half const*>(three[1]),
+        static_cast<__half const*>(three[2]), weights[0], weights[1], weights[2],
+        static_cast<__half*>(out), vectors, maps.channels, octets);
     return cudaPeekAtLastError();
 }
 

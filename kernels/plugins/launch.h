@@ -37,6 +37,13 @@ cudaError_t queue_fusion_gate(int images, int channels, int small_channels, int 
                               float* gate, float* mean, float slope, cudaStream_t stream);
 cudaError_t queue_gated_sum(Maps maps, void const* x, void const* small, float const* gate,
                             void* out, cudaStream_t stream);
+cudaError_t queue_mean_rows(Maps maps, void const* const* three, float* sums, int rows,
+                            cudaStream_t stream);
+cudaError_t queue_select_gate(int images, int channels, int squeezed, int rows, float const* sums,
+                              float const* squeeze, float const* expand, float* const* gates,
+                              float slope, cudaStream_t stream);
+cudaError_t queue_select_sum(Maps maps, void const* const* three, float const* const* weights,
+                             void* out, cudaStream_t stream);
 cudaError_t queue_unshuffle(Maps image, void const* pixels, bool half, void* blocks, int side,
                             cudaStream_t stream);
 cudaError_t queue_shuffle_add(Maps image, void const* pixels, bool half, void const* blocks,

@@ -286,6 +286,74 @@ Operation gated_sum() {
             }};
 }
 
+// (a, b, c) -> (rows); rows of partial sums.
+Operation mean_rows() {
+    return {"MirnetMeanRows",
+            {"rows"},
+            {},
+            3,
+            1,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at < 3 ? is_map(tensors[at]) : is_vector(tensors[at]);
+            },
+            [](int) { return false; },
+            [](Attributes const& attributes, int, DimsExprs const* in, IExprBuilder& builder) {
+                return shape_of({in[0].d[0], builder.constant(attributes.whole[0]), in[0].d[1]});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                return static_cast<int>(queue_mean_rows(maps_of(in[0]), from,
+                                                        static_cast<float*>(to[0]),
+                                                        attributes.whole[0], stream_of(stream)));
+            }};
+}
+
+// (rows, squeeze (C, Z), expand (3, Z, C)) -> three gates (N, C, 1, 1).
+Operation select_gate() {
+    return {"MirnetSelectGate",
+            {},
+            {"slope"},
+            3,
+            3,
+            [](int at, PluginTensorDesc const* tensors) { return is_vector(tensors[at]); },
+            [](int) { return false; },
+            [](Attributes const&, int, DimsExprs const* in, IExprBuilder& builder) {
+                auto const* one = builder.constant(1);
+                return shape_of({in[0].d[0], in[0].d[2], one, one});
+            },
+            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                float* gates[3];
+                for (int i = 0; i < 3; ++i) gates[i] = static_cast<float*>(to[i]);
+                return static_cast<int>(queue_select_gate(
+                    side_of(in[0], 0), side_of(in[0], 2), side_of(in[1], 1), side_of(in[0], 1),
+                    static_cast<float const*>(from[0]), static_cast<float const*>(from[1]),
+                    static_cast<float const*>(from[2]), gates, attributes.real[0],
+                    stream_of(stream)));
+            }};
+}
+
+// (a, b, c, and weights (N, C, 1, 1) for each of them) -> out.
+Operation select_sum() {
+    return {"MirnetSelectSum",
+            {},
+            {},
+            6,
+            1,
+            [](int at, PluginTensorDesc const* tensors) {
+                return at >= 3 && at < 6 ? is_vector(tensors[at]) : is_map(tensors[at]);
+            },
+            [](int) { return true; },
+            [](Attributes const&, int, DimsExprs const* in, IExprBuilder&) { return in[0]; },
+            [](Attributes const&, PluginTensorDesc const* in, PluginTensorDesc const*,
+               void const* const* from, void* const* to, void* stream) {
+                float const* weights[3];
+                for (int i = 0; i < 3; ++i) weights[i] = static_cast<float const*>(from[3 + i]);
+                return static_cast<int>(queue_select_sum(maps_of(in[0]), from, weights, to[0],
+                                                         stream_of(stream)));
+            }};
+}
+
 // (image) -> (blocks).
 Operation unshuffle() {
     return {"MirnetUnshuffle",
@@ -345,7 +413,8 @@ std::vector<Operation> const& operations() {
     static std::vector<Operation> const all = {
         residual_sum(), residual_block(), context_sum(), context_rows(), context_vector(),
         attention_pools(), channel_gate(), dual_gate(),
-        fusion_gate(),  gated_sum(),      unshuffle(),   shuffle_add()};
+        fusion_gate(),  gated_sum(),      unshuffle(),   shuffle_add(),
+        mean_rows(),    select_gate(),    select_sum()};
     return all;
 }
 

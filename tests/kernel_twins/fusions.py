@@ -5,6 +5,8 @@ Maps are (N, C, H, W), as graphs have them; `channels_last` lays them as the ker
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kernel_twins.rows import Array
@@ -132,6 +134,29 @@ def doubled(maps: Array) -> Array:
 def gated_sum(x: Array, small: Array, gate: Array) -> Array:
     u = doubled(small.astype(np.float64))
     result: Array = u + gate.reshape(*gate.shape[:2], 1, 1).astype(np.float64) * (x - u)
+    return result
+
+
+def mean_of_sum(maps: Sequence[Array]) -> Array:
+    """Of three maps, (N, C)."""
+    result: Array = sum(features.astype(np.float64) for features in maps).mean((2, 3))
+    return result
+
+
+def select_gate(rows: Array, squeeze: Array, expand: Array, slope: float) -> Array:
+    """Three gates, (3, N, C), of rows (N, rows, C) that add up to means; expand (3, Z, C)."""
+    mean = rows.astype(np.float64).sum(1)
+    vector = leaky(mean @ squeeze.astype(np.float64), slope)
+    logits = vector @ expand.astype(np.float64)
+    powers = np.exp(logits - logits.max(0))
+    result: Array = powers / powers.sum(0)
+    return result
+
+
+def select_sum(maps: Sequence[Array], gates: Sequence[Array]) -> Array:
+    """Of maps times gates (N, C)."""
+    pairs = zip(maps, gates)
+    result: Array = sum(x * gate[..., None, None].astype(np.float64) for x, gate in pairs)
     return result
 
 

@@ -7,6 +7,7 @@
 #include "plugins/gated_sum.cuh"
 #include "plugins/residual_block.cuh"
 #include "plugins/residual_sum.cuh"
+#include "plugins/selection.cuh"
 #include "plugins/shuffles.cuh"
 
 extern "C" void host_residual_sum(const __half* branch, const __half* skip, const float* context,
@@ -76,6 +77,34 @@ extern "C" void host_gated_sum(const __half* x, const __half* small, const float
     const unsigned blocks = static_cast<unsigned>((width + 1) * octets + 6) / 7;
     launch(gated_sum, {blocks, static_cast<unsigned>(height + 1), static_cast<unsigned>(images)},
            {7, 1, 1}, x, small, gate, out, height, width, channels, octets);
+}
+
+extern "C" void host_mean_rows(const __half* a, const __half* b, const __half* c, float* sums,
+                               int images, int positions, int channels, int rows, int threads) {
+    const int octets = (channels + 7) / 8;
+    launch_blocks(mean_rows, {static_cast<unsigned>(rows), static_cast<unsigned>(images), 1},
+                  static_cast<unsigned>(threads), a, b, c, sums,
+                  static_cast<long long>(positions) * octets, channels, octets,
+                  1.0f / static_cast<float>(positions));
+}
+
+extern "C" void host_select_gate(const float* sums, const float* squeeze, const float* expand,
+                                 float* gates, int images, int channels, int squeezed, int rows,
+                                 int threads, float slope) {
+    launch_blocks(select_gate, {static_cast<unsigned>(images), 1, 1},
+                  static_cast<unsigned>(threads), sums, squeeze, expand, gates,
+                  gates + images * channels, gates + 2 * images * channels, rows, channels,
+                  squeezed, slope);
+}
+
+extern "C" void host_select_sum(const __half* a, const __half* b, const __half* c,
+                                const float* gates, __half* out, int images, int positions,
+                                int channels) {
+    const int octets = (channels + 7) / 8;
+    launch(select_sum, {3, static_cast<unsigned>(images), 1},
+           {static_cast<unsigned>(5 * octets), 1, 1}, a, b, c, gates, gates + images * channels,
+           gates + 2 * images * channels, out, static_cast<long long>(positions) * octets,
+           channels, octets);
 }
 
 template <typename Value, int side>

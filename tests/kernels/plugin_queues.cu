@@ -44,8 +44,8 @@ extern "C" void host_residual_sum(__half* branch, __half* skip, float* context, 
     Copied<float> vector(context, context == nullptr ? 0 : times(images, channels));
     Copied<float> sums(partials, times(images, rows, channels));
     const mirnet::Maps maps{images, channels, static_cast<int>(positions), 1};
-    require(mirnet::queue_residual_sum(maps, a, b, context == nullptr ? nullptr : vector, c, sums,
-                                       rows, slope, nullptr));
+    const float* added = context == nullptr ? nullptr : static_cast<float*>(vector);
+    require(mirnet::queue_residual_sum(maps, a, b, added, c, sums, rows, slope, nullptr));
     c.take();
     sums.take();
 }
@@ -127,6 +127,44 @@ extern "C" void host_gated_sum(__half* x, __half* small, float* gate, __half* ou
     const mirnet::Maps maps{images, channels, 2 * height, 2 * width};
     require(mirnet::queue_gated_sum(maps, a, b, weights, c, nullptr));
     c.take();
+}
+
+extern "C" void host_mean_rows(__half* a, __half* b, __half* c, float* sums, int images,
+                               int positions, int channels, int rows, int) {
+    const size_t size = times(images, positions, padded(channels));
+    Copied<__half> first(a, size), second(b, size), third(c, size);
+    Copied<float> result(sums, times(images, rows, channels));
+    const void* three[3] = {first, second, third};
+    const mirnet::Maps maps{images, channels, positions, 1};
+    require(mirnet::queue_mean_rows(maps, three, result, rows, nullptr));
+    result.take();
+}
+
+extern "C" void host_select_gate(float* sums, float* squeeze, float* expand, float* gates,
+                                 int images, int channels, int squeezed, int rows, int,
+                                 float slope) {
+    Copied<float> a(sums, times(images, rows, channels)), b(squeeze, times(channels, squeezed));
+    Copied<float> c(expand, times(3, channels, squeezed));
+    const size_t size = times(images, channels);
+    Copied<float> d(gates, size), e(gates + size, size), f(gates + 2 * size, size);
+    float* three[3] = {d, e, f};
+    require(mirnet::queue_select_gate(images, channels, squeezed, rows, a, b, c, three, slope,
+                                      nullptr));
+    d.take();
+    e.take();
+    f.take();
+}
+
+extern "C" void host_select_sum(__half* a, __half* b, __half* c, float* gates, __half* out,
+                                int images, int positions, int channels) {
+    const size_t size = times(images, positions, padded(channels)), few = times(images, channels);
+    Copied<__half> first(a, size), second(b, size), third(c, size), result(out, size);
+    Copied<float> d(gates, few), e(gates + few, few), f(gates + 2 * few, few);
+    const void* three[3] = {first, second, third};
+    const float* weights[3] = {d, e, f};
+    const mirnet::Maps maps{images, channels, positions, 1};
+    require(mirnet::queue_select_sum(maps, three, weights, result, nullptr));
+    result.take();
 }
 
 template <typename Value, int side>

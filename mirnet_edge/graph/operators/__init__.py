@@ -15,6 +15,7 @@ from mirnet_edge.graph.operators.attentions import attentions
 from mirnet_edge.graph.operators.blocks import BLOCK_SHARED_BYTES
 from mirnet_edge.graph.operators.ends import shuffled_output, unshuffled_input
 from mirnet_edge.graph.operators.fusions import fusions
+from mirnet_edge.graph.operators.selections import selections
 from mirnet_edge.graph.rewrite.edit import OWN_DOMAIN, GraphEditor
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def with_plugins(
     editor = GraphEditor(proto)
     if FUSIONS in groups:
         editor.apply(lambda editor: fusions(editor, whole_blocks=BLOCKS in groups))
+        editor.apply(selections)
         editor.apply(attentions)
     if INPUT in groups:
         editor.apply(unshuffled_input)
