@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kernel_host import KERNELS
+from kernel_host import HOST_SOURCES, KERNELS
 from kernel_samples import FORMATS
 from kernel_twins import SAMPLES, VALUES, YUV_FORMATS
 
@@ -72,3 +72,17 @@ def test_nvcc_compiles_every_kernel_for_every_architecture(tmp_path: Path) -> No
         # The section of a kernel's code is named after it.
         missing = [symbol for symbol in SYMBOLS if f".text.{symbol}\0".encode() not in cubin]
         assert not missing, f"{name} lacks {missing}"
+
+
+def test_nvcc_compiles_the_plugins_kernels_and_what_runs_them_in_tests(tmp_path: Path) -> None:
+    """Without TensorRT's headers, which only what is around them needs."""
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        pytest.skip("nvcc is not installed: the kernels cannot be compiled for the GPU")
+    known = subprocess.run([compiler, "--help"], capture_output=True, text=True).stdout
+    flags = ["-std=c++17", "-c", "-Werror=all-warnings", f"-I{KERNELS}", "-arch=sm_87"]
+    flags += ["--Ofast-compile=max"] * ("--Ofast-compile" in known)
+    for source in (KERNELS / "plugins" / "launch.cu", HOST_SOURCES / "plugin_queues.cu"):
+        command = [compiler, *flags, "-o", str(tmp_path / f"{source.stem}.o"), str(source)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}{result.stderr}"
