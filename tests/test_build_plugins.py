@@ -11,9 +11,12 @@ import onnx
 import pytest
 from build_sandbox import ORIN, Sandbox
 
-from mirnet_edge.build import plugins, worker
+from mirnet_edge.build import plugins, process, worker
+from mirnet_edge.build.job import BuildJob
+from mirnet_edge.build.process import DiedError
 from mirnet_edge.bundled import bundled_model
-from mirnet_edge.errors import BuildError, EngineError
+from mirnet_edge.engines.card import Measured
+from mirnet_edge.errors import BuildError, DeviceError, DeviceMemoryError, EngineError
 from mirnet_edge.graph.rewrite.edit import OWN_DOMAIN
 
 OPERATORS = {
@@ -115,6 +118,75 @@ def test_the_plain_graph_where_a_build_with_them_fails(
     assert "plugins" not in card.options
     assert "built without plugins, which costs time: no kernel for sm_87" in card.notes
     assert all(node.domain != OWN_DOMAIN for node in graph_of(denoiser).node)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DiedError("the build process ended with SIGSEGV"), "SIGSEGV"),
+        (DeviceError("an illegal memory access was encountered"), "illegal memory access"),
+    ],
+    ids=["ends the process", "fails on the device"],
+)
+def test_the_plain_graph_where_they_break_the_build(
+    denoiser: Sandbox,
+    library: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    said: str,
+) -> None:
+    run_build, tried = process.run_build, []
+
+    def run(folder: Path, *rest: Any) -> Any:
+        request = process.BuildRequest.load(folder)
+        tried.append(request.plugins is not None)
+        if request.plugins:
+            raise error
+        return run_build(folder, *rest)
+
+    monkeypatch.setattr(process, "run_build", run)
+    card = denoiser.build(plugins=True, tile=(24, 32))
+    assert tried == [True, False]
+    assert "plugins" not in card.options
+    assert any(
+        note.startswith("built without plugins, which costs time") and said in note
+        for note in card.notes
+    )
+    monkeypatch.setattr(process, "run_build", lambda *_: raised(error))
+    with pytest.raises(type(error)):
+        denoiser.build(plugins=False, tile=(32, 32))
+
+
+def test_no_other_build_where_memory_is_short(
+    denoiser: Sandbox, library: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "run_build", lambda *_: raised(DeviceMemoryError("too little")))
+    with pytest.raises(DeviceMemoryError):
+        denoiser.build(plugins=True, tile=(24, 32))
+
+
+@pytest.mark.parametrize(("found_db", "is_kept"), [(12.3, False), (61.0, True), (None, False)])
+def test_the_plain_graph_where_they_compute_something_else(
+    denoiser: Sandbox,
+    library: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    found_db: float | None,
+    is_kept: bool,
+) -> None:
+    def measured(self: Any, answer: Any, folder: Path) -> Measured:
+        if answer.plugins and found_db is None:
+            raise BuildError("not finite")
+        return Measured(1.0, 1.0, psnr_vs_fp32_db=found_db if answer.plugins else 70.0)
+
+    monkeypatch.setattr(BuildJob, "_measured", measured)
+    card = denoiser.build(plugins=True, tile=(24, 32))
+    assert ("plugins" in card.options) == is_kept
+    said = "the output is not finite" if found_db is None else "the output is 12.3 dB from that of"
+    assert any(said in note for note in card.notes) != is_kept
+
+
+def raised(error: Exception) -> Any:
+    raise error
 
 
 def test_none_where_the_variable_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,15 @@ from mirnet_edge.build.process import BuildAnswer, BuildRequest
 from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path, kind_path
-from mirnet_edge.errors import BuildError, EngineError, GraphError, OutputError, RefusedPairsError
+from mirnet_edge.errors import (
+    BuildError,
+    DeviceError,
+    DeviceMemoryError,
+    EngineError,
+    GraphError,
+    OutputError,
+    RefusedPairsError,
+)
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.graph.file import graph_sha256, has_qdq
 from mirnet_edge.graph.pooling import pools_of
@@ -49,6 +57,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SCALES = 3
+LEAST_WITH_PLUGINS_DB = 40.0
+"""Between engines with plugins and FP32: they come to 60 and more where their kernels are right."""
 MOST_BUSY = 4000
 """Pixels of a batch for each multiprocessor, up to which a scale of the network leaves some of them
 idle, so that the other scales' layers fit beside it: measured to pay at 500 and 2,000."""
@@ -251,7 +261,7 @@ class BuildJob:
                 np.savez(folder / process.VECTORS, **vectors)
         images = [proto.graph.input[0].name, proto.graph.output[0].name]
         streams = aux_streams(settings, self.target.device["multiprocessors"])
-        BuildRequest(
+        request = BuildRequest(
             precision=settings.precision,
             islands=sorted(graph.islands),
             halves=sorted(graph.halves),
@@ -262,15 +272,14 @@ class BuildJob:
             aux_streams=streams,
             plugins=str(library) if library else None,
             own_halves=sorted(own.halves) if own else [],
-        ).save(folder)
-        answer = process.run_build(folder, self.progress)
+        )
+        answer, measured = self._compared(request, folder)
         built = own.proto if own and answer.plugins else proto
         layers = with_origins(read_layers(answer.layers), built)
         notes = prove_precision(layers, settings.precision, graph.islands, graph.quantized)
         if own and self.plugins.lack:
             notes.append(f"built without plugins, which costs time: {self.plugins.lack}")
         used = {"plugins": own.operators} if own and answer.plugins else {}
-        measured = self._measured(answer, folder)
         return EngineCard(
             key=wanted.key,
             engine_sha256=file_sha256(folder / process.PLAN),
@@ -295,6 +304,35 @@ class BuildJob:
             kind=wanted.kind,
             pools=wanted.pools,
         )
+
+    def _compared(self, request: BuildRequest, folder: Path) -> tuple[BuildAnswer, Measured | None]:
+        """Build and compare with FP32; without plugins where they end the process that builds, fail
+        when they run, or compute something else."""
+        request.save(folder)
+        try:
+            answer = process.run_build(folder, self.progress)
+        except DeviceMemoryError:
+            raise
+        except (process.DiedError, EngineError, DeviceError) as error:
+            if request.plugins is None:
+                raise
+            reason = str(error)
+        else:
+            try:
+                measured = self._measured(answer, folder)
+            except BuildError:
+                if not answer.plugins:
+                    raise
+                reason = "with them the output is not finite"
+            else:
+                found_db = measured.psnr_vs_fp32_db if measured and answer.plugins else None
+                if found_db is None or found_db >= LEAST_WITH_PLUGINS_DB:
+                    return answer, measured
+                reason = f"with them the output is {found_db:.1f} dB from that of FP32"
+        # In another process: an error of a kernel is the end of all that its process does.
+        answer, measured = self._compared(replace(request, plugins=None), folder)
+        answer.notes.append(f"built without plugins, which costs time: {reason}")
+        return answer, measured
 
     def _measured(self, answer: BuildAnswer, folder: Path) -> Measured | None:
         if answer.enqueue_ms is None or answer.graph_ms is None:

@@ -101,6 +101,10 @@ class BuildAnswer:
         return cls(**{**stored, **tensors})
 
 
+class DiedError(BuildError):
+    """A build process that ended without a result."""
+
+
 def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswer:
     """Build what lies in ``folder`` in a process of its own.
 
@@ -109,7 +113,8 @@ def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswe
 
     Raises:
         MirnetEdgeError: what the other process raised.
-        BuildError: it crashed, was killed, or took longer than the limit ``BUILD_SECONDS``.
+        DiedError: it crashed or was killed.
+        BuildError: it took longer than the limit ``BUILD_SECONDS``.
     """
     limit_s = limit("BUILD_SECONDS")
     # The folder first: by it a build is found in a list of processes.
@@ -141,7 +146,7 @@ def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswe
         raise answer
     if took_too_long:
         raise BuildError(f"the build was ended after {limit_s:,} s; {how_to_lift('BUILD_SECONDS')}")
-    raise BuildError(_death(code, folder / SAID))
+    raise DiedError(_death(code, folder / SAID))
 
 
 def _import_folders() -> list[str]:
