@@ -31,7 +31,7 @@ from mirnet_edge.graph.pooling import apply_graph
 from mirnet_edge.graph.rewrite import rewritten_for_tensorrt
 from mirnet_edge.trt.plugins import sources_folder
 
-BATCH, SIZE = 2, (24, 40)
+BATCH, SIZE = 2, (16, 24)
 FUSED = {"MirnetResidualSum": 12, "MirnetFusionGate": 8, "MirnetGatedSum": 8}
 BLOCKED = {**FUSED, "MirnetResidualSum": 8, "MirnetResidualBlock": 4}
 COUNTS: dict[tuple[str, ...], dict[str, int]] = {
