@@ -14,6 +14,7 @@ from mirnet_edge.engines.onnx_engine import OnnxEngine as OnnxEngine
 from mirnet_edge.engines.openvino_engine import OpenVINOEngine as OpenVINOEngine
 from mirnet_edge.engines.protocol import Engine as Engine
 from mirnet_edge.engines.torch_engine import TorchEngine as TorchEngine
+from mirnet_edge.errors import BuildDiedError as BuildDiedError
 from mirnet_edge.errors import BuildError as BuildError
 from mirnet_edge.errors import CalibrationError as CalibrationError
 from mirnet_edge.errors import CheckpointError as CheckpointError

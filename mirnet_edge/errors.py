@@ -6,6 +6,7 @@
     ├── ExportError        an export whose graph disagrees with PyTorch, or could not be made
     ├── GraphError         an ONNX graph that cannot be read, rewritten or quantized
     ├── BuildError         an engine TensorRT could not build, or that is not worth keeping
+    │   ├── BuildDiedError      a build process that crashed or was killed
     │   └── RefusedPairsError   Q/DQ pairs that TensorRT refuses without naming them
     ├── EngineError        a model file no engine can load, or a run that failed
     ├── DeviceError        a GPU or its driver: absent, too old, out of memory, lost
@@ -58,6 +59,10 @@ class GraphError(MirnetEdgeError):
 
 class BuildError(MirnetEdgeError):
     """An engine that TensorRT could not build, or that is not worth keeping."""
+
+
+class BuildDiedError(BuildError):
+    """A build process that crashed or was killed."""
 
 
 class RefusedPairsError(BuildError):

@@ -88,13 +88,21 @@ def missing(kernels: list[str]) -> list[str]:
     return sorted({*SYMBOLS, *of_plugins} - {*kernels} - {"lap"})
 
 
+SEVERAL = {
+    "shuffles": ["unshuffle", "shuffle_add"],
+    "context": ["context_rows", "context_vector"],
+    "attention": ["attention_pools", "channel_gate", "dual_gate"],
+}
+"""Kernels that one function launches, by the beginning of its name."""
+
+
 def launched_by(function: str) -> list[str]:
     """The plugins' kernels that a function of ``kernels/plugin_queues.cu`` launches; none for
     another function."""
     prefix, _, name = function.partition("host_")
     if prefix or not name:
         return []
-    return ["unshuffle", "shuffle_add"] if name.startswith("shuffles_") else [name]
+    return SEVERAL.get(name.partition("_")[0], [name])
 
 
 class Library(ctypes.CDLL):

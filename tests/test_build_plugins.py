@@ -13,10 +13,15 @@ from build_sandbox import ORIN, Sandbox
 
 from mirnet_edge.build import plugins, process, worker
 from mirnet_edge.build.job import BuildJob
-from mirnet_edge.build.process import DiedError
 from mirnet_edge.bundled import bundled_model
 from mirnet_edge.engines.card import Measured
-from mirnet_edge.errors import BuildError, DeviceError, DeviceMemoryError, EngineError
+from mirnet_edge.errors import (
+    BuildDiedError,
+    BuildError,
+    DeviceError,
+    DeviceMemoryError,
+    EngineError,
+)
 from mirnet_edge.graph.rewrite.edit import OWN_DOMAIN
 
 OPERATORS = {
@@ -123,7 +128,7 @@ def test_the_plain_graph_where_a_build_with_them_fails(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (DiedError("the build process ended with SIGSEGV"), "SIGSEGV"),
+        (BuildDiedError("the build process ended with SIGSEGV"), "SIGSEGV"),
         (DeviceError("an illegal memory access was encountered"), "illegal memory access"),
     ],
     ids=["ends the process", "fails on the device"],

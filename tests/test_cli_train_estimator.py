@@ -27,8 +27,14 @@ def photo_folder(photo: np.ndarray, tmp_path: Path) -> Path:
 
 
 def test_it_learns_what_the_package_reads(
-    photo: np.ndarray, photo_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    photo: np.ndarray,
+    photo_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    clock = count(step=0.25)  # so that as many steps are taken wherever it runs
+    monkeypatch.setattr(noise_level.time, "monotonic", lambda: next(clock))
     output = tmp_path / "weights.npz"
     asked = ("train-noise-level", "--data", photo_folder, "-o", output, "--batch", 16)
     outcome = run(capfd, *asked, "--minutes", 0.1, "--device", "cpu", "--quantile", 0.5)

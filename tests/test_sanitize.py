@@ -13,6 +13,8 @@ from test_kernels_nvcc import SYMBOLS
 
 PLUGINS = [
     "residual_sum", "residual_block", "fusion_gate", "gated_sum", "unshuffle", "shuffle_add",
+    "context_rows", "context_vector", "attention_pools", "channel_gate", "dual_gate",
+    "mean_rows", "select_gate", "select_sum",
 ]  # fmt: skip
 CLEAN = "========= ERROR SUMMARY: 0 errors\n"
 

@@ -34,6 +34,7 @@ from mirnet_edge.build.settings import Settings
 from mirnet_edge.build.target import Target
 from mirnet_edge.engines.card import EngineCard, Kind, Measured, card_path, kind_path
 from mirnet_edge.errors import (
+    BuildDiedError,
     BuildError,
     DeviceError,
     DeviceMemoryError,
@@ -313,7 +314,7 @@ class BuildJob:
             answer = process.run_build(folder, self.progress)
         except DeviceMemoryError:
             raise
-        except (process.DiedError, EngineError, DeviceError) as error:
+        except (BuildDiedError, EngineError, DeviceError) as error:
             if request.plugins is None:
                 raise
             reason = str(error)

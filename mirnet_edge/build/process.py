@@ -20,7 +20,7 @@ from mirnet_edge import errors
 from mirnet_edge._files import PACKAGE
 from mirnet_edge._typed import parse_json
 from mirnet_edge.engines.card import TensorFacts
-from mirnet_edge.errors import BuildError, MirnetEdgeError
+from mirnet_edge.errors import BuildDiedError, BuildError, MirnetEdgeError
 from mirnet_edge.frame_path import StageProgress
 from mirnet_edge.limits import how_to_lift, limit
 
@@ -101,10 +101,6 @@ class BuildAnswer:
         return cls(**{**stored, **tensors})
 
 
-class DiedError(BuildError):
-    """A build process that ended without a result."""
-
-
 def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswer:
     """Build what lies in ``folder`` in a process of its own.
 
@@ -113,7 +109,7 @@ def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswe
 
     Raises:
         MirnetEdgeError: what the other process raised.
-        DiedError: it crashed or was killed.
+        BuildDiedError: it crashed or was killed.
         BuildError: it took longer than the limit ``BUILD_SECONDS``.
     """
     limit_s = limit("BUILD_SECONDS")
@@ -146,7 +142,7 @@ def run_build(folder: Path, progress: StageProgress | None = None) -> BuildAnswe
         raise answer
     if took_too_long:
         raise BuildError(f"the build was ended after {limit_s:,} s; {how_to_lift('BUILD_SECONDS')}")
-    raise DiedError(_death(code, folder / SAID))
+    raise BuildDiedError(_death(code, folder / SAID))
 
 
 def _import_folders() -> list[str]:

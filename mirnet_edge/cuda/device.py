@@ -55,29 +55,20 @@ class Device:
                 "from 0; CUDA_VISIBLE_DEVICES may hide some"
             )
         self.facts = self.library.facts(index)
-        with _errors(self.driver, f"opening {self.facts.name}"):
+        try:
             self.driver.init()
             # Kept until the process ends: pycuda leaves a context that it lets go of current.
             self._context = self.driver.Device(index).retain_primary_context()
+        except Exception as error:
+            _raise_translated(error, self.driver, f"opening {self.facts.name}")
+            raise
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """Make the context the calling thread's for a block; blocks may be nested."""
-        entered = _thread.__dict__.setdefault("entered", [])
-        if entered and entered[-1] is self:
-            yield
-            return
-        with _errors(self.driver, f"making the context of {self.facts.name} current"):
-            self._context.push()
-        entered.append(self)
-        try:
-            yield
-        finally:
-            entered.pop()
-            self.driver.Context.pop()
+    def current(self) -> AbstractContextManager[None]:
+        """Make the context the calling thread's for a block; blocks may be nested, and then cost
+        next to nothing."""
+        return _Current(self)
 
-    @contextmanager
-    def doing(self, what: str, size_bytes: int = 0) -> Iterator[None]:
+    def doing(self, what: str, size_bytes: int = 0) -> AbstractContextManager[None]:
         """Call the driver in a block: the context current, errors translated, with ``what`` failed
         and ``size_bytes`` of memory asked for.
 
@@ -85,8 +76,7 @@ class Device:
             DeviceMemoryError: the driver reports that there is no more memory.
             DeviceError: it reports another error in the block.
         """
-        with self.current(), _errors(self.driver, what, size_bytes):
-            yield
+        return _Doing(self, what, size_bytes)
 
     def memory(self) -> tuple[int, int]:
         """Ask how many bytes of memory are free, and there in all."""
@@ -95,10 +85,66 @@ class Device:
             return int(free), int(total)
 
 
+class _Thread(threading.local):
+    """Of each thread the devices whose contexts its blocks made current, the innermost last."""
+
+    def __init__(self) -> None:
+        self.entered: list[Device] = []
+
+
 _devices: dict[int, Device] = {}
 _devices_guard = threading.Lock()
 _reviving = threading.Lock()
-_thread = threading.local()
+_thread = _Thread()
+
+
+class _Current:
+    """A block of `Device.current`. A class, as a frame enters some forty such blocks, and one
+    made of a generator takes three times as long."""
+
+    __slots__ = ("_device", "_pushed")
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._pushed = device, False
+
+    def __enter__(self) -> None:
+        device, entered = self._device, _thread.entered
+        if entered and entered[-1] is device:
+            return
+        try:
+            device._context.push()
+        except Exception as error:
+            what = f"making the context of {device.facts.name} current"
+            _raise_translated(error, device.driver, what)
+            raise
+        entered.append(device)
+        self._pushed = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if self._pushed:
+            _thread.entered.pop()
+            self._device.driver.Context.pop()
+
+
+class _Doing(_Current):
+    """A block of `Device.doing`."""
+
+    __slots__ = ("_size_bytes", "_what")
+
+    def __init__(self, device: Device, what: str, size_bytes: int) -> None:
+        super().__init__(device)
+        self._what, self._size_bytes = what, size_bytes
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        try:
+            if error is not None:
+                _raise_translated(error, self._device.driver, self._what, self._size_bytes)
+        finally:
+            super().__exit__(kind, error, traceback)
 
 
 def open_device(index: int = 0) -> Device:
@@ -301,12 +347,9 @@ def _load_library() -> Driver:
     return driver
 
 
-@contextmanager
-def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
-    """The one gate through which the driver's errors pass."""
-    try:
-        yield
-    except (driver.MemoryError, DriverMemoryError) as error:
+def _raise_translated(error: BaseException, driver: Any, what: str, size_bytes: int = 0) -> None:
+    """The one gate through which the driver's errors pass; returns where it is another's."""
+    if isinstance(error, (driver.MemoryError, DriverMemoryError)):
         numbers = f" ({error})" if isinstance(error, DriverMemoryError) else ""
         numbers += f", {size_bytes:,} bytes asked for" if size_bytes else ""
         with suppress(Exception):  # on top of an error that lost the device
@@ -316,7 +359,7 @@ def _errors(driver: Any, what: str, size_bytes: int = 0) -> Iterator[None]:
             f"{what}: out of memory{numbers}; close other engines and programs, or take a smaller "
             "tile or batch"
         ) from error
-    except driver.Error as error:
+    if isinstance(error, driver.Error):
         raise DeviceError(
             f"{what}: {first_line(error)}; if every call now fails the device is lost: call "
             "Restorer.reopen(), or start the process again, and look for 'Xid' in dmesg"

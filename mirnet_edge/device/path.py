@@ -175,13 +175,14 @@ class DevicePath(Owner):
         continuity = continuity or self._continuity
         with self._lock:
             self._require()
-            request = self._ends.check(frame, out)
-            plan, slot = self._room_for(request.layout)
-            try:
-                ticket = self._run(plan, slot, request, progress, began_s, continuity)
-            except BaseException:
-                self._vacate(slot)
-                raise
+            with self.device.current():  # once for all that is queued
+                request = self._ends.check(frame, out)
+                plan, slot = self._room_for(request.layout)
+                try:
+                    ticket = self._run(plan, slot, request, progress, began_s, continuity)
+                except BaseException:
+                    self._vacate(slot)
+                    raise
             self._in_flight.append(ticket)
             return ticket
 
@@ -269,11 +270,12 @@ class DevicePath(Owner):
     def _settle(self, ticket: _Ticket) -> None:
         """Wait for a frame, note what it gathered, and copy it to where the caller looks."""
         try:
-            ticket.slot.downloaded.synchronize()
-            if ticket.finish is not None:
-                ticket.finish()
-            self._ends.copy_out(ticket.request, ticket.slot)
-            self._note(ticket)
+            with self.device.current():
+                ticket.slot.downloaded.synchronize()
+                if ticket.finish is not None:
+                    ticket.finish()
+                self._ends.copy_out(ticket.request, ticket.slot)
+                self._note(ticket)
             self._refuse_nonfinite(ticket.timings.nonfinite)
         except BaseException as error:
             self._leave(ticket, error)
