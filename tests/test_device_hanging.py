@@ -15,6 +15,7 @@ import pytest
 from broken_networks import write_broken
 from device_frames import OnDevice, frame_of, held_of
 from fake_gpu import FakeGpu
+from kernel_host import host_kernels
 
 import mirnet_edge as me
 from mirnet_edge.cuda import device as cuda_device
@@ -46,6 +47,7 @@ class Hanging:
 
 @pytest.fixture
 def hanging(trt: ModuleType, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    host_kernels()  # or the first frame compiles them, which takes longer than it may
     made = Hanging(trt, monkeypatch)
     yield made
     made.left = -1
