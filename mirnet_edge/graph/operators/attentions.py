@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mirnet_edge.graph.operators.maps import MOST_CHANNELS, OCTET, is_map, rows_of
+from mirnet_edge.graph.operators.maps import OCTET, is_map, rows_of
 from mirnet_edge.graph.operators.means import is_mean
+from mirnet_edge.graph.operators.squeezes import squeeze_of
 from mirnet_edge.graph.rewrite.edit import (
     Changes,
     GraphEditor,
@@ -69,27 +70,11 @@ def _channel_gate(
     sigmoid = found.channel.producer()
     if sigmoid is None or sigmoid.op_type != "Sigmoid":
         return found.channel
-    expand = source_of(sigmoid, "Conv")
-    between = input_of(expand).producer() if is_pointwise_conv(expand) else None
-    slopes = {"Relu": 0.0, "LeakyRelu": 0.01}
-    if between is None or between.op_type not in slopes:
+    made = squeeze_of(editor, input_of(sigmoid))
+    if made is None or not is_mean(editor, made.source, found.features):
         return found.channel
-    squeeze = source_of(between, "Conv")
-    if not is_pointwise_conv(expand) or not is_pointwise_conv(squeeze):
-        return found.channel
-    tables = [editor.array(conv.inputs[1]) for conv in (squeeze, expand)]
-    if any(table is None or max(table.shape) > MOST_CHANNELS for table in tables):
-        return found.channel
-    if not is_mean(editor, input_of(squeeze), found.features):
-        return found.channel
-    squeezed, expanded = (
-        editor.constant(f"{name}/{key}", np.ascontiguousarray(table[:, :, 0, 0].T, np.float32))
-        for key, table in zip(("squeeze", "expand"), tables)
-        if table is not None
-    )
-    slope = attribute(between, "alpha", slopes[between.op_type])
-    inputs = [sums, squeezed, expanded]
-    (gate,) = editor.own(add, "MirnetChannelGate", inputs, [name], slope=slope)
+    inputs = [sums, *made.constants(editor, name)]
+    (gate,) = editor.own(add, "MirnetChannelGate", inputs, [name], slope=made.slope)
     return gate
 
 

@@ -3,23 +3,16 @@ positions, and what two convolutions make of it to be added to each channel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mirnet_edge.graph.operators.maps import MOST_CHANNELS
 from mirnet_edge.graph.operators.means import is_mean
-from mirnet_edge.graph.rewrite.edit import (
-    GraphEditor,
-    attribute,
-    input_of,
-    is_pointwise_conv,
-    source_of,
-)
+from mirnet_edge.graph.operators.squeezes import squeeze_of
+from mirnet_edge.graph.rewrite.edit import GraphEditor, input_of, is_pointwise_conv, source_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from onnx_ir import Node, Value
 
 EXTRA = 4
@@ -29,52 +22,22 @@ MOST_ROWS, POSITIONS_A_ROW = 132, 64
 would have few positions. Any number is correct."""
 
 
-@dataclass(frozen=True)
-class _Context:
-    """expand leaky(squeeze mean), the mean by the softmax of mask x. Tables are transposed, as the
-    kernels read them."""
-
-    mask: NDArray[Any]
-    squeeze: NDArray[Any]
-    expand: NDArray[Any]
-    slope: float
-
-
 def context_vector(editor: GraphEditor, before: Node, vector: Value, features: Value) -> Value:
     """What our operators make of ``features`` instead of ``vector`` (N, C, 1, 1), where that is
     what a context block adds to them; else ``vector``."""
-    found = _context(editor, vector, features)
-    if found is None:
+    found = squeeze_of(editor, vector, MOST_CHANNELS - EXTRA)
+    conv = None if found is None else _mask_of_mean(editor, found.source, features)
+    table = None if conv is None else editor.array(conv.inputs[1])
+    if found is None or table is None:
         return vector
     name = f"{before.name}/context"
     height, width = editor.dims(features)[2:]
     rows = min(-(-height * width // POSITIONS_A_ROW), MOST_ROWS)
-    mask, squeeze, expand = (
-        editor.constant(f"{name}/{key}", np.ascontiguousarray(table, np.float32))
-        for key, table in (
-            ("mask", found.mask), ("squeeze", found.squeeze), ("expand", found.expand)
-        )
-    )  # fmt: skip
+    mask = editor.constant(f"{name}/mask", table.reshape(-1).astype(np.float32))
     (sums,) = editor.own(before, "MirnetContextRows", [features, mask], [f"{name}/rows"], rows=rows)
-    inputs = [sums, squeeze, expand]
+    inputs = [sums, *found.constants(editor, name)]
     (made,) = editor.own(before, "MirnetContextVector", inputs, [name], slope=found.slope)
     return made
-
-
-def _context(editor: GraphEditor, vector: Value, features: Value) -> _Context | None:
-    expand = vector.producer()
-    leaky = source_of(expand, "LeakyRelu") if is_pointwise_conv(expand) else None
-    squeeze = None if leaky is None else source_of(leaky, "Conv")
-    if leaky is None or not is_pointwise_conv(expand) or not is_pointwise_conv(squeeze):
-        return None
-    mask = _mask_of_mean(editor, input_of(squeeze), features)
-    if mask is None:
-        return None
-    tables = [editor.array(conv.inputs[1]) for conv in (mask, squeeze, expand)]
-    if any(table is None or max(table.shape) + EXTRA > MOST_CHANNELS for table in tables):
-        return None
-    masked, squeezed, expanded = (table[:, :, 0, 0].T for table in tables if table is not None)
-    return _Context(masked[:, 0], squeezed, expanded, attribute(leaky, "alpha", 0.01))
 
 
 def _mask_of_mean(editor: GraphEditor, mean: Value, features: Value) -> Node | None:

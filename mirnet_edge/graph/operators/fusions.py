@@ -10,11 +10,11 @@ import numpy as np
 from mirnet_edge.graph.operators.blocks import residual_sum
 from mirnet_edge.graph.operators.maps import MOST_CHANNELS, is_map
 from mirnet_edge.graph.operators.means import is_mean
+from mirnet_edge.graph.operators.squeezes import Squeeze, squeeze_of
 from mirnet_edge.graph.rewrite.convolutions import is_doubling
 from mirnet_edge.graph.rewrite.edit import (
     Changes,
     GraphEditor,
-    attribute,
     input_of,
     is_pointwise_conv,
     source_of,
@@ -40,13 +40,11 @@ class _Fusion:
 @dataclass(frozen=True)
 class _GateWeights:
     """sigmoid(expand leaky(squeeze (mean(large) + mix mean(source)))): ``small`` is ``source``
-    under the 1x1 convolution ``mix``. All transposed, as the kernel reads them."""
+    under the 1x1 convolution ``mix``, transposed as the kernel reads it."""
 
     source: Value
     mix: NDArray[Any]
-    squeeze: NDArray[Any]
-    expand: NDArray[Any]
-    slope: float
+    squeeze: Squeeze
 
 
 def fusions(editor: GraphEditor, whole_blocks: bool) -> Changes:
@@ -84,13 +82,11 @@ def _gate(
     rows: dict[Value, Value],
 ) -> list[Value]:
     name = f"{before.name}/gate"
-    tables = {"mix": weights.mix, "squeeze": weights.squeeze, "expand": weights.expand}
-    constants = [
-        editor.constant(f"{name}/{key}", table.astype(np.float32)) for key, table in tables.items()
-    ]
-    inputs = [rows[fusion.large], rows[weights.source], *constants]
+    mix = editor.constant(f"{name}/mix", np.ascontiguousarray(weights.mix, np.float32))
+    tables = weights.squeeze.constants(editor, name)
+    inputs = [rows[fusion.large], rows[weights.source], mix, *tables]
     names = [name, f"{name}/mean"]
-    return editor.own(before, "MirnetFusionGate", inputs, names, slope=weights.slope)
+    return editor.own(before, "MirnetFusionGate", inputs, names, slope=weights.squeeze.slope)
 
 
 def _fusion(editor: GraphEditor, add: Node) -> _Fusion | None:
@@ -120,22 +116,13 @@ def _gate_weights(
     sigmoid, mix = gate.producer(), small.producer()
     if sigmoid is None or sigmoid.op_type != "Sigmoid" or not is_pointwise_conv(mix):
         return None
-    expand = source_of(sigmoid, "Conv")
-    leaky = source_of(expand, "LeakyRelu") if is_pointwise_conv(expand) else None
-    squeeze = None if leaky is None else source_of(leaky, "Conv")
-    if leaky is None or not is_pointwise_conv(expand) or not is_pointwise_conv(squeeze):
+    made, table = squeeze_of(editor, input_of(sigmoid)), editor.array(mix.inputs[1])
+    both = None if made is None else made.source.producer()
+    if made is None or both is None or both.op_type != "Add":
         return None
-    both = source_of(squeeze, "Add")
-    if both is None:
+    if table is None or max(table.shape) > MOST_CHANNELS:
         return None
     first, second = input_of(both), input_of(both, 1)
     if not (is_mean(editor, first, large) and is_mean(editor, second, small)):
         return None
-    tables = [editor.array(conv.inputs[1]) for conv in (mix, squeeze, expand)]
-    if any(table is None or max(table.shape) > MOST_CHANNELS for table in tables):
-        return None
-    mixed, squeezed, expanded = (
-        np.ascontiguousarray(table[:, :, 0, 0].T) for table in tables if table is not None
-    )
-    slope = attribute(leaky, "alpha", 0.01)
-    return _GateWeights(input_of(mix), mixed, squeezed, expanded, slope)
+    return _GateWeights(input_of(mix), table[:, :, 0, 0].T, made)
