@@ -75,12 +75,7 @@ __global__ void __launch_bounds__(sum_threads, 2)
         }
         __syncthreads();
     }
-#pragma unroll
-    for (int e = 0; e < 8; ++e) sums[thread * 8 + e] = sum[e] * scale;
-    __syncthreads();
-    const size_t block = static_cast<size_t>(blockIdx.y) * gridDim.x + blockIdx.x;
-    ColumnSums<1, 8>(sums, parts, octets * 8)
-        .sum(nullptr, scratch, rows + block * channels, channels);
+    write_row(sum, scale, sums, scratch, rows, channels, octets);
 }
 
 __global__ void __launch_bounds__(sum_threads, 2)

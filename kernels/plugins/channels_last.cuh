@@ -88,3 +88,17 @@ struct ColumnSums {
         for (int e = 0; e < width; ++e) sums[e] = fmaf(weight, there.values[e], sums[e]);
     }
 };
+
+// A block's row of partial sums, (images, gridDim.x, channels): of each channel what its threads
+// have in `sum`, times `scale`. Thread t has octet t % octets, and blockDim.x / octets threads each;
+// `sums` has 8 * blockDim.x floats, `scratch` blockDim.x. blockIdx.y is the image.
+__device__ __forceinline__ void write_row(const float (&sum)[8], float scale, float* sums,
+                                          float* scratch, float* rows, int channels, int octets) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) sums[threadIdx.x * 8 + e] = sum[e] * scale;
+    __syncthreads();
+    const int parts = static_cast<int>(blockDim.x) / octets;
+    const size_t block = static_cast<size_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+    ColumnSums<1, 8>(sums, parts, octets * 8)
+        .sum(nullptr, scratch, rows + block * channels, channels);
+}

@@ -65,42 +65,26 @@ DimsExprs vector_of_columns(Attributes const&, int, DimsExprs const* in, IExprBu
     return shape_of({in[0].d[0], in[2].d[1], one, one});
 }
 
-// (branch, skip) -> (out, partials); rows of partials.
+// (branch, skip) -> (out, partials), or (branch, skip, context (N, C, 1, 1)) -> the same; rows of
+// partials.
+template <bool has_context>
 Operation residual_sum() {
-    return {"MirnetResidualSum",
+    return {has_context ? "MirnetContextSum" : "MirnetResidualSum",
             {"rows"},
             {"slope"},
-            2,
+            2 + has_context,
             2,
             [](int at, PluginTensorDesc const* tensors) {
-                return at < 3 ? is_map(tensors[at]) : is_vector(tensors[at]);
+                bool const vector = at == 3 + has_context || (has_context && at == 2);
+                return vector ? is_vector(tensors[at]) : is_map(tensors[at]);
             },
             [](int output) { return output == 0; },
             map_and_partials,
             [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
                void const* const* from, void* const* to, void* stream) {
                 return static_cast<int>(queue_residual_sum(
-                    maps_of(in[0]), from[0], from[1], nullptr, to[0], static_cast<float*>(to[1]),
-                    attributes.whole[0], attributes.real[0], stream_of(stream)));
-            }};
-}
-
-// (branch, skip, context (N, C, 1, 1)) -> (out, partials); rows of partials.
-Operation context_sum() {
-    return {"MirnetContextSum",
-            {"rows"},
-            {"slope"},
-            3,
-            2,
-            [](int at, PluginTensorDesc const* tensors) {
-                return at == 2 || at == 4 ? is_vector(tensors[at]) : is_map(tensors[at]);
-            },
-            [](int output) { return output == 0; },
-            map_and_partials,
-            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
-               void const* const* from, void* const* to, void* stream) {
-                return static_cast<int>(queue_residual_sum(
-                    maps_of(in[0]), from[0], from[1], static_cast<float const*>(from[2]), to[0],
+                    maps_of(in[0]), from[0], from[1],
+                    has_context ? static_cast<float const*>(from[2]) : nullptr, to[0],
                     static_cast<float*>(to[1]), attributes.whole[0], attributes.real[0],
                     stream_of(stream)));
             }};
@@ -130,9 +114,11 @@ Operation context_rows() {
             }};
 }
 
-// (sums (N, rows, C + 4), squeeze (C, Z), expand (Z, C)) -> (vector (N, C, 1, 1)).
-Operation context_vector() {
-    return {"MirnetContextVector",
+// (rows, squeeze (C, Z), expand (Z, C)) -> (vector (N, C, 1, 1)); rows are (N, rows, C), or of
+// context_rows.
+template <auto queue>
+Operation vector_of_rows(char const* name) {
+    return {name,
             {},
             {"slope"},
             3,
@@ -142,7 +128,7 @@ Operation context_vector() {
             vector_of_columns,
             [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
                void const* const* from, void* const* to, void* stream) {
-                return static_cast<int>(queue_context_vector(
+                return static_cast<int>(queue(
                     side_of(in[0], 0), side_of(in[2], 1), side_of(in[2], 0), side_of(in[0], 1),
                     static_cast<float const*>(from[0]), static_cast<float const*>(from[1]),
                     static_cast<float const*>(from[2]), static_cast<float*>(to[0]),
@@ -193,26 +179,6 @@ Operation attention_pools() {
                 return static_cast<int>(queue_attention_pools(
                     maps_of(in[0]), from[0], static_cast<float*>(to[0]),
                     static_cast<float*>(to[1]), attributes.whole[0], stream_of(stream)));
-            }};
-}
-
-// (rows (N, rows, C), squeeze (C, Z), expand (Z, C)) -> (gate (N, C, 1, 1)).
-Operation channel_gate() {
-    return {"MirnetChannelGate",
-            {},
-            {"slope"},
-            3,
-            1,
-            [](int at, PluginTensorDesc const* tensors) { return is_vector(tensors[at]); },
-            [](int) { return false; },
-            vector_of_columns,
-            [](Attributes const& attributes, PluginTensorDesc const* in, PluginTensorDesc const*,
-               void const* const* from, void* const* to, void* stream) {
-                return static_cast<int>(queue_channel_gate(
-                    side_of(in[0], 0), side_of(in[2], 1), side_of(in[2], 0), side_of(in[0], 1),
-                    static_cast<float const*>(from[0]), static_cast<float const*>(from[1]),
-                    static_cast<float const*>(from[2]), static_cast<float*>(to[0]),
-                    attributes.real[0], stream_of(stream)));
             }};
 }
 
@@ -411,10 +377,22 @@ Operation shuffle_add() {
 
 std::vector<Operation> const& operations() {
     static std::vector<Operation> const all = {
-        residual_sum(), residual_block(), context_sum(), context_rows(), context_vector(),
-        attention_pools(), channel_gate(), dual_gate(),
-        fusion_gate(),  gated_sum(),      unshuffle(),   shuffle_add(),
-        mean_rows(),    select_gate(),    select_sum()};
+        residual_sum<false>(),
+        residual_sum<true>(),
+        residual_block(),
+        context_rows(),
+        vector_of_rows<queue_context_vector>("MirnetContextVector"),
+        attention_pools(),
+        vector_of_rows<queue_channel_gate>("MirnetChannelGate"),
+        dual_gate(),
+        fusion_gate(),
+        gated_sum(),
+        mean_rows(),
+        select_gate(),
+        select_sum(),
+        unshuffle(),
+        shuffle_add(),
+    };
     return all;
 }
 

@@ -59,13 +59,7 @@ __global__ void __launch_bounds__(sum_threads, 2)
             }
         }
     }
-#pragma unroll
-    for (int e = 0; e < 8; ++e) sums[threadIdx.x * 8 + e] = sum[e] * scale;
-    __syncthreads();
-    const int parts = static_cast<int>(blockDim.x) / octets;
-    const size_t block = static_cast<size_t>(blockIdx.y) * gridDim.x + blockIdx.x;
-    ColumnSums<1, 8>(sums, parts, octets * 8)
-        .sum(nullptr, scratch, rows + block * channels, channels);
+    write_row(sum, scale, sums, scratch, rows, channels, octets);
 }
 
 __global__ void __launch_bounds__(sum_threads)
