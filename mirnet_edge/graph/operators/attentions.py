@@ -10,7 +10,7 @@ import numpy as np
 
 from mirnet_edge.graph.operators.maps import OCTET, is_map, rows_of
 from mirnet_edge.graph.operators.means import is_mean
-from mirnet_edge.graph.operators.squeezes import squeeze_of
+from mirnet_edge.graph.operators.squeezes import SLOPES, squeeze_of
 from mirnet_edge.graph.rewrite.edit import (
     Changes,
     GraphEditor,
@@ -70,7 +70,7 @@ def _channel_gate(
     sigmoid = found.channel.producer()
     if sigmoid is None or sigmoid.op_type != "Sigmoid":
         return found.channel
-    made = squeeze_of(editor, input_of(sigmoid))
+    made = squeeze_of(editor, input_of(sigmoid), activations=SLOPES)
     if made is None or not is_mean(editor, made.source, found.features):
         return found.channel
     inputs = [sums, *made.constants(editor, name)]

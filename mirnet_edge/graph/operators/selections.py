@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mirnet_edge.graph.operators.maps import MOST_CHANNELS, is_map, rows_of
+from mirnet_edge.graph.operators.maps import is_map, rows_of
 from mirnet_edge.graph.operators.means import is_mean
-from mirnet_edge.graph.rewrite.edit import (
-    Changes,
-    GraphEditor,
-    attribute,
-    input_of,
-    is_pointwise_conv,
-    source_of,
-)
+from mirnet_edge.graph.operators.squeezes import Squeeze, squeeze_of
+from mirnet_edge.graph.rewrite.edit import Changes, GraphEditor, input_of, source_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from onnx_ir import Node, Value
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """The sum of three ``maps``, each times one of ``vectors`` (N, C, 1, 1); and where those are
-    made of the mean of all maps, what they are made of it by."""
+    """The sum of three ``maps``, each times one of ``vectors`` (N, C, 1, 1). Where those are the
+    softmax over k of expand_k leaky(squeeze mean), with the mean of all maps, ``weights`` are that,
+    all three tables expand_k in one (3, Z, C)."""
 
     add: Node
     maps: list[Value]
     vectors: list[Value]
-    weights: _GateWeights | None
-
-
-@dataclass(frozen=True)
-class _GateWeights:
-    """softmax over k of expand_k leaky(squeeze mean). Tables are transposed, as the kernel reads
-    them."""
-
-    squeeze: NDArray[Any]
-    expand: NDArray[Any]
-    slope: float
+    weights: Squeeze | None
 
 
 def selections(editor: GraphEditor) -> Changes:
@@ -61,10 +45,8 @@ def _made(editor: GraphEditor, selection: _Selection) -> Value:
     if (weights := selection.weights) is not None:
         count = rows_of(editor, maps[0])
         (rows,) = editor.own(add, "MirnetMeanRows", maps, [f"{name}/rows"], rows=count)
-        squeeze = editor.constant(f"{name}/squeeze", weights.squeeze.astype(np.float32))
-        expand = editor.constant(f"{name}/expand", weights.expand.astype(np.float32))
         names = [f"{name}/gate.{index}" for index in range(3)]
-        inputs = [rows, squeeze, expand]
+        inputs = [rows, *weights.constants(editor, name)]
         vectors = editor.own(add, "MirnetSelectGate", inputs, names, slope=weights.slope)
     (total,) = editor.own(add, "MirnetSelectSum", [*maps, *vectors], [name])
     return total
@@ -106,23 +88,18 @@ def _map_and_vector(editor: GraphEditor, value: Value, total: Value) -> tuple[Va
     return None
 
 
-def _gate_weights(
-    editor: GraphEditor, maps: list[Value], gates: list[Value]
-) -> _GateWeights | None:
+def _gate_weights(editor: GraphEditor, maps: list[Value], gates: list[Value]) -> Squeeze | None:
     """What gates are made by, where they are made of the mean of the sum of all maps, and are for
     nothing else."""
-    chains = [_chain(logit, "Conv", "LeakyRelu", "Conv") for logit in _logits(editor, gates)]
-    if not chains or not all(chains) or any(editor.only_use(gate) is None for gate in gates):
+    made = [squeeze_of(editor, logit) for logit in _logits(editor, gates)]
+    found = [squeeze for squeeze in made if squeeze is not None]
+    if len(found) < len(gates) or any(editor.only_use(gate) is None for gate in gates):
         return None
-    (_, leaky, squeeze), expands = chains[0], [chain[0] for chain in chains]
-    if any(chain[1] is not leaky for chain in chains):
+    first = found[0]
+    alike = all(squeeze.inner is first.inner for squeeze in found)
+    if not alike or not _is_mean_of_sum(editor, first.source, maps):
         return None
-    convs = [squeeze, *expands]
-    tables = [editor.array(conv.inputs[1]) for conv in convs if is_pointwise_conv(conv)]
-    known = [t[:, :, 0, 0].T for t in tables if t is not None and max(t.shape) <= MOST_CHANNELS]
-    if len(known) < len(convs) or not _is_mean_of_sum(editor, input_of(squeeze), maps):
-        return None
-    return _GateWeights(known[0], np.stack(known[1:]), attribute(leaky, "alpha", 0.01))
+    return replace(first, expand=np.stack([squeeze.expand for squeeze in found]))
 
 
 def _logits(editor: GraphEditor, gates: list[Value]) -> list[Value]:

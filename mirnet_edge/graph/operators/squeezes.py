@@ -3,6 +3,7 @@ channel attention, context blocks and selective kernel fusion."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,14 @@ SLOPES = {"Relu": 0.0, "LeakyRelu": 0.01}
 
 @dataclass(frozen=True)
 class Squeeze:
-    """expand leaky(squeeze source). Tables are transposed, as the kernels read them."""
+    """expand leaky(squeeze source). Tables are transposed, as the kernels read them.
+
+    Attributes:
+        inner: what ``expand`` is applied to.
+    """
 
     source: Value
+    inner: Value
     squeeze: NDArray[Any]
     expand: NDArray[Any]
     slope: float
@@ -43,11 +49,17 @@ class Squeeze:
         ]
 
 
-def squeeze_of(editor: GraphEditor, value: Value, most: int = MOST_CHANNELS) -> Squeeze | None:
-    """How ``value`` is made, where it is made so, and of no more than ``most`` channels."""
+def squeeze_of(
+    editor: GraphEditor,
+    value: Value,
+    most: int = MOST_CHANNELS,
+    activations: Collection[str] = ("LeakyRelu",),
+) -> Squeeze | None:
+    """How ``value`` is made, where it is made so, with one of some ``activations`` (of `SLOPES`),
+    and of no more than ``most`` channels."""
     expand = value.producer()
     between = input_of(expand).producer() if is_pointwise_conv(expand) else None
-    if between is None or between.op_type not in SLOPES:
+    if between is None or between.op_type not in activations:
         return None
     squeeze = source_of(between, "Conv")
     if not is_pointwise_conv(squeeze) or not is_pointwise_conv(expand):
@@ -57,4 +69,4 @@ def squeeze_of(editor: GraphEditor, value: Value, most: int = MOST_CHANNELS) -> 
     if len(known) < 2 or max(max(table.shape) for table in known) > most:
         return None
     slope = attribute(between, "alpha", SLOPES[between.op_type])
-    return Squeeze(input_of(squeeze), known[0], known[1], slope)
+    return Squeeze(input_of(squeeze), input_of(expand), known[0], known[1], slope)
