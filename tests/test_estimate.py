@@ -33,6 +33,8 @@ from mirnet_edge.graph.cost import kernels_of
 
 Capture = pytest.CaptureFixture[str]
 WITHIN, WITHIN_OF_SMALL = 0.2, 0.25
+LEAST = 5
+"""Records that a fit of two constants is of."""
 H100, H200 = (RESULTS / f"{name}-tensorrt-8.6.0" for name in ("h100", "h200"))
 FRAME = (1080, 1920)
 
@@ -75,7 +77,7 @@ def test_the_kernels_of_one_card_by_the_other(there: Path, here: Path) -> None:
 @pytest.mark.parametrize("kind", [*calibrating.KINDS])
 def test_each_record_by_the_others(kind: str) -> None:
     found = measured(H100, kind)
-    assert len(found) >= 5
+    assert len(found) > LEAST
     for left_out in found:
         others = [point for point in found if point is not left_out]
         # Two builds of one engine for small batches, of the same graph, differ by 12 %.
@@ -109,9 +111,9 @@ def test_engines_of_other_runs_with_and_without_the_plugin_of_much_shared_memory
 @pytest.mark.parametrize(("there", "here"), [(H100, H200), (H200, H100)])
 def test_a_network_of_one_card_by_the_other(there: Path, here: Path, kind: str) -> None:
     known, asked = measured(there, kind), measured(here, kind)
-    if not (len(known) > 1 and asked):
-        missing = f"{calibrating.KINDS[kind]} of today's networks on an H200"
-        pytest.skip(f"the records lack {missing}; benchmarks/race.py makes it")
+    assert asked
+    if len(known) < LEAST:
+        pytest.skip(f"{len(known)} records of {there.name}: both constants take {LEAST} at least")
     constants = calibrating.fitted(known)
     for point in asked:
         assert off(point, *constants) < WITHIN, point.what
