@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from exports import made_once
+from exports import made_once, traced_once
 from fake_gpu import FakeGpu
 from pooling_plans import TILE, WritePlans
 
@@ -29,6 +29,7 @@ from mirnet_edge.engines.graph_engine import OnnxStatistics
 from mirnet_edge.facts import SizeRule
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.model.config import PRESETS, Config, MIRNetConfig, MIRNetV2Config
+from mirnet_edge.workstation import export
 
 # The machine decides which engine is the fastest, by trials of seconds: tests that are about it ask
 # for it.
@@ -92,6 +93,14 @@ def kernels_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where `kernel_host` keeps what it compiles: a compiler takes longer than all the kernels'
     tests."""
     kernel_host.made_once = partial(made_once, tmp_path_factory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traces_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What PyTorch makes of each kind of network, whichever test exports it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(export, "_traced", traced_once(tmp_path_factory, export._traced))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import TINY
 
 import mirnet_edge as me
 from mirnet_edge.model.checkpoints import infer_config
-from mirnet_edge.model.config import preset
 from mirnet_edge.model.exported import read_exported, with_differences
 
 
 @pytest.mark.parametrize(
-    ("shuffle", "context", "level", "half"),
-    [(1, True, True, True), (4, False, False, False)],
+    ("name", "half"), [("mirnet-v2", True), ("edge", True), ("edge-x3", False), ("edge-x4", False)]
 )
-def test_what_was_exported_is_read_back(
-    tmp_path: Path, shuffle: int, context: bool, level: bool, half: bool
-) -> None:
-    config = dataclasses.replace(
-        preset("edge-xs"), channels=(8, 16, 32), shuffle=shuffle, context=context, noise_level=level
-    )
-    torch.manual_seed(0)
-    network = with_differences(me.create_model(config))
+def test_what_was_exported_is_read_back(tmp_path: Path, name: str, half: bool) -> None:
+    config = TINY[name]
+    network = with_differences(me.create_model(config, seed=0))
     if half:
         network = network.half().float()
     me.export_onnx(network, tmp_path / "a.onnx", task="denoise", half_weights=half)

@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TINY
 from exports import made_once
 
 import mirnet_edge as me
 from mirnet_edge.model.checkpoints import facts_of
-from mirnet_edge.model.config import MIRNetV2Config
 
-DENOISER = MIRNetV2Config(
-    channels=(8, 16, 32), groups=(1,), n_mrb=1, shuffle=2, context=False, noise_level=True
-)
+DENOISER = TINY["edge"]
 
 
 def enlarger(scale: int) -> Any:
     """A network of super-resolution, in PyTorch."""
-    config = replace(DENOISER, shuffle=scale, noise_level=False)
+    config = TINY["edge-x3"] if scale == 3 else replace(DENOISER, shuffle=scale, noise_level=False)
     network = me.create_model(config, seed=scale)
     network.facts = facts_of(network, "super-resolution", scale)
     return network
