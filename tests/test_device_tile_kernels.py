@@ -20,6 +20,7 @@ from kernel_cases import stream as stream
 from kernel_host import KERNELS
 from kernel_host import host_fixture as host_fixture
 from kernel_samples import FORMATS, assert_same, ramp_of, regions_of
+from kernel_sources import hasty
 from kernel_twins import SAMPLES, VALUES, YUV_FORMATS, blend_tiles, load_tiles, store_tiles
 from noise_weights import random_estimator as random_estimator
 from noise_weights import random_weights
@@ -181,13 +182,13 @@ def test_every_kernel_is_called_with_its_parameters(
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not installed: the kernels' parameters cannot be read")
+    options = ["-ptx", "-arch=compute_90", *hasty(nvcc)]
     sizes = {"P": 8, "q": 8, "i": 4}
     formats = every_call(kernels, stream)
     found: dict[tuple[str, str], list[int]] = {}
     for source in sorted(KERNELS.glob("*.cu")):
         ptx = tmp_path / f"{source.stem}.ptx"
-        command = [nvcc, "-ptx", "-arch=compute_90", "-o", str(ptx), str(source)]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([nvcc, *options, "-o", ptx, source], check=True, capture_output=True)
         for name, parameters in re.findall(r"\.entry (\w+)\((.*?)\)", ptx.read_text(), re.DOTALL):
             types = re.findall(
                 r"\.param [^\n]*?\.[ubf](64|32|8) [^\n\[,]*(?:\[(\d+)\])?", parameters
