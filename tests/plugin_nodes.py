@@ -139,7 +139,29 @@ class MirnetShuffleAdd(OpRun):
         return (pixels + image[:, : pixels.shape[1]],)
 
 
+class ConvTranspose(OpRun):
+    """ONNX's own, whose evaluation in onnx takes a loop of Python for each number."""
+
+    op_domain = ""
+
+    def _run(self, maps: Any, weights: Any, *, group: int, **attributes: Any) -> tuple[Any]:
+        batch, channels, height, width = maps.shape
+        (down, right), more = attributes["strides"], attributes["output_padding"] or (0, 0)
+        rows, columns = weights.shape[2:]
+        taps = weights.reshape(group, channels // group, -1, rows, columns)
+        parts = maps.reshape(batch, group, channels // group, height, width)
+        size = ((height - 1) * down + rows + more[0], (width - 1) * right + columns + more[1])
+        sums = np.zeros((batch, group * weights.shape[1], *size), maps.dtype)
+        for row, column in np.ndindex(rows, columns):
+            part = np.einsum("bgihw,gio->bgohw", parts, taps[..., row, column])
+            rest = sums[:, :, row::down, column::right][:, :, :height, :width]
+            rest += part.reshape(rest.shape)
+        pads = attributes["pads"]
+        return (sums[:, :, pads[0] : size[0] - pads[2], pads[1] : size[1] - pads[3]],)
+
+
 OPERATORS = [
+    ConvTranspose,
     MirnetResidualSum,
     MirnetResidualBlock,
     MirnetAttentionPools,
