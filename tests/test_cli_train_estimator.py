@@ -66,7 +66,7 @@ def test_through_a_denoiser_the_level_is_what_serves_it(
         [photo_folder],
         denoiser=cast(Any, Brightest()),
         initial=initial,
-        minutes=0.1,
+        minutes=0.05,
         batch=16,
         device="cpu",
     )
