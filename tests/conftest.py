@@ -151,6 +151,8 @@ def run_graph(proto: Any, seed: int, index: int | None = None, scale: float = 1)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    # Its own rewrites take longer than the graph, and would stand between it and what is compared.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

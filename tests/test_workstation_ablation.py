@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from ablation_jobs import _tiny_bases  # noqa: F401  # a fixture
-from scipy import stats
 from torch import nn
 
 import mirnet_edge as me
@@ -180,6 +179,8 @@ def test_a_claim_is_a_difference_larger_than_the_spread(
     verdict = compared(better, worse).verdict(CLAIM)
     assert verdict.said == said
     if len(better) > 1:
+        from scipy import stats  # which takes a second, and of each process that reads this file
+
         p = stats.ttest_ind(better, worse).pvalue
         assert (p < 0.05) == (said in (HOLDS, FAILS)), p
 

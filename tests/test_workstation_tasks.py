@@ -41,7 +41,7 @@ def test_published_checkpoints_of_every_task_get_its_name(
 
 def test_an_export_carries_the_task(tmp_path: Path) -> None:
     path, network = tmp_path / "x.onnx", me.create_model(TINY["edge-x4"], seed=0)
-    report = me.export_onnx(network, path, size=(32, 48), task="defocus-deblurring")
+    report = me.export_onnx(network, path, task="defocus-deblurring")
     assert report.facts.task == "defocus-deblurring"
     assert me.OnnxEngine(path).facts.task == "defocus-deblurring"
 
