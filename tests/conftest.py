@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,6 @@ from mirnet_edge.engines.graph_engine import OnnxStatistics
 from mirnet_edge.facts import SizeRule
 from mirnet_edge.graph.rewrite import rewrite
 from mirnet_edge.model.config import PRESETS, Config, MIRNetConfig, MIRNetV2Config
-from mirnet_edge.workstation import export
 
 # The machine decides which engine is the fastest, by trials of seconds: tests that are about it ask
 # for it.
@@ -97,7 +97,13 @@ def kernels_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def traces_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What PyTorch makes of each kind of network, whichever test exports it."""
+    """What PyTorch makes of each kind of network, whichever test exports it; where a file of tests
+    has loaded it, for a device may have none."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from mirnet_edge.workstation import export
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(export, "_traced", traced_once(tmp_path_factory, export._traced))
         yield
