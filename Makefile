@@ -36,7 +36,7 @@ test: $(VENV)/.dev
 
 # One thread a process: two processes on two cores take half the time of one with all threads.
 suite: export OMP_NUM_THREADS = 1
-# Some two hundred processes load the package: compiled once, each does in 0.5 s instead of 0.75.
+# Some two hundred processes load the package: compiled once, each does in two thirds of the time.
 suite: export PYTHONDONTWRITEBYTECODE =
 suite: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

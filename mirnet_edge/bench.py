@@ -29,7 +29,8 @@ from mirnet_edge.engines.shared import MODES_OF_TASK
 from mirnet_edge.errors import EngineError, FrameError
 from mirnet_edge.frame_path import Latency, Percentiles, StageProgress
 from mirnet_edge.frames.pixel_formats import pixel_format
-from mirnet_edge.pooling.passes import Mode, StatisticsSettings
+from mirnet_edge.pooling import Mode
+from mirnet_edge.pooling.passes import StatisticsSettings
 from mirnet_edge.restore import Restorer
 from mirnet_edge.stream.frame_stream import FrameStream
 

@@ -22,7 +22,8 @@ from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import DeviceWork, FrameBuffers, Latency, Nan, Progress, Timings
 from mirnet_edge.frames.noise_level import Noise, NoiseLevel
 from mirnet_edge.frames.pixel_formats import PixelFormat
-from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
+from mirnet_edge.pooling import Mode
+from mirnet_edge.pooling.passes import FrameStatistics, StatisticsSettings
 from mirnet_edge.stream.frame_stream import Drop, FrameStream, Pace, Wait
 from mirnet_edge.stream.lanes import EnginePath, Lane, Lanes, LaneStream, gpu_of
 from mirnet_edge.stream.parallel import ParallelPath

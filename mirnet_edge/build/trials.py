@@ -25,7 +25,7 @@ from mirnet_edge.frames.images import read_image
 from mirnet_edge.frames.noise import add_gaussian_noise
 from mirnet_edge.graph.file import load_graph, read_facts
 from mirnet_edge.metrics import psnr
-from mirnet_edge.pooling.passes import Mode
+from mirnet_edge.pooling import Mode
 from mirnet_edge.restore import DEFAULT_HALO_PX, Restorer
 from mirnet_edge.system import usable_cores
 from mirnet_edge.tiling.choice import tile_bytes

@@ -6,78 +6,78 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections import UserDict
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
 
 import click
 
 from mirnet_edge._version import __version__
-from mirnet_edge.cli.ablate import ablate
-from mirnet_edge.cli.build_plugins import build_plugins
 from mirnet_edge.cli.completion import with_completion
 from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of, shown
-from mirnet_edge.cli.demo import demo
-from mirnet_edge.cli.engines import bench, build, quantize
-from mirnet_edge.cli.estimate import estimate
-from mirnet_edge.cli.evaluate import evaluate
-from mirnet_edge.cli.explain import explain
-from mirnet_edge.cli.inspect import doctor, gst_path, info, models
-from mirnet_edge.cli.live import live, play
 from mirnet_edge.cli.logs import logs_shown, with_verbosity
-from mirnet_edge.cli.record_report import report
-from mirnet_edge.cli.restore import restore
-from mirnet_edge.cli.serve import serve
-from mirnet_edge.cli.train import train
-from mirnet_edge.cli.train_estimator import train_noise_level
-from mirnet_edge.cli.triton import triton
-from mirnet_edge.cli.tune import tune
-from mirnet_edge.cli.workstation import export
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
-COMMANDS = (
-    restore,
-    demo,
-    live,
-    play,
-    serve,
-    triton,
-    export,
-    quantize,
-    build,
-    build_plugins,
-    tune,
-    bench,
-    estimate,
-    report,
-    train,
-    train_noise_level,
-    evaluate,
-    ablate,
-    explain,
-    models,
-    info,
-    doctor,
-    gst_path,
-)
+MODULES = {
+    "restore": "restore",
+    "demo": "demo",
+    "live": "live",
+    "play": "live",
+    "serve": "serve",
+    "triton": "triton",
+    "export": "workstation",
+    "quantize": "engines",
+    "build": "engines",
+    "build-plugins": "build_plugins",
+    "tune": "tune",
+    "bench": "engines",
+    "estimate": "estimate",
+    "report": "record_report",
+    "train": "train",
+    "train-noise-level": "train_estimator",
+    "evaluate": "evaluate",
+    "ablate": "ablate",
+    "explain": "explain",
+    "models": "inspect",
+    "info": "inspect",
+    "doctor": "inspect",
+    "gst-path": "inspect",
+}
+"""The module here of each command."""
 
 
-@click.group(
-    context_settings=HELP,
-    commands=[with_verbosity(with_completion(command)) for command in COMMANDS],
-)
+class _Commands(UserDict[str, Any]):
+    """The commands by name. One's module is loaded when it is asked for: what all need takes twice
+    as long as what one does."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        found = super().__getitem__(name)
+        if not isinstance(found, click.Command):
+            module = import_module(f"mirnet_edge.cli.{found}")
+            command: click.Command = getattr(module, name.replace("-", "_"))
+            self[name] = found = with_verbosity(with_completion(command))
+        return found
+
+
+@click.group(context_settings=HELP, commands=_Commands(MODULES))
 @click.version_option(__version__, prog_name="mirnet-edge")
-def cli() -> None:
+@click.pass_obj
+def cli(begin: Callable[[], None] | None) -> None:
     """MIRNet image restoration on edge devices."""
+    if begin:
+        begin()
 
 
 with_verbosity(cli)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, begin: Callable[[], None] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage, 130
-    interrupted, 143 terminated."""
+    interrupted, 143 terminated. ``begin`` is called once the command's module is loaded."""
     try:
         with logs_shown():
-            code = cli.main(arguments, prog_name="mirnet-edge", standalone_mode=False)
+            code = cli.main(arguments, "mirnet-edge", standalone_mode=False, obj=begin)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         usage = io.StringIO()
@@ -101,10 +101,13 @@ def run(heeds_ctrl_c: bool = True) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # Any file name can be printed, and a pipe is told at once what a killed run has done.
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
-    signal.signal(signal.SIGTERM, _terminate)
-    if heeds_ctrl_c:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main())
+
+    def begin() -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        if heeds_ctrl_c:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    sys.exit(main(begin=begin))
 
 
 def _terminate(*_: object) -> None:

@@ -5,34 +5,25 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from fractions import Fraction
 from functools import cache, reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
 from mirnet_edge import errors
 from mirnet_edge.errors import wanted_traceback
-from mirnet_edge.frame_path import StageProgress
-from mirnet_edge.pooling.passes import MODES
+from mirnet_edge.pooling import MODES
 from mirnet_edge.system import MOST_THREADS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from mirnet_edge.frame_path import StageProgress
 
 QUIET = "mirnet_edge.quiet"
 # Control characters but for line ends and tabs, and those that change the direction of writing.
@@ -45,22 +36,9 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
 @cache  # A bar makes room for what is printed on its own console, and on no other.
 def err() -> Console:
     """Where progress and errors go, so that results can be piped."""
-    return _console(stderr=True)
+    from mirnet_edge.cli.drawn import console
 
-
-def _console(stderr: bool) -> Console:
-    # File names are printed as they are: rich would take "[red]" and ":smile:" in them for markup,
-    # and put a line break into a long one, which then cannot be copied.
-    return _Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
-
-
-class _Console(Console):
-    """Prints text as `shown`."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        super().print(
-            *(shown(item) if isinstance(item, str) else item for item in objects), **options
-        )
+    return console(stderr=True)
 
 
 def shown(text: str) -> str:
@@ -82,6 +60,8 @@ def is_quiet() -> bool:
 
 def fail(message: str) -> None:
     """Print an error."""
+    from rich.text import Text
+
     err().print(Text.assemble(("error: ", "bold red"), shown(message)))
 
 
@@ -127,61 +107,20 @@ def json_text(value: object, indent: int | None = 2) -> str:
 def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
     """Print a table, the first column left, the others right aligned. No cell is broken, however
     narrow the terminal; heads are, between words."""
+    from mirnet_edge.cli.drawn import console, table
+
     if title:
         say(title)  # rich would break a path in it
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, (column, *cells) in enumerate(zip(columns, *rows)):
-        table.add_column(
-            column,
-            justify="right" if index else "left",
-            overflow="fold",
-            # A column that shrinks breaks numbers in two, unless it may not.
-            min_width=max(map(cell_len, cells), default=0),
-        )
-    for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
-    _console(stderr=False).print(table)
-
-
-class RateColumn(ProgressColumn):
-    """Shows units a second; rich's own column of this kind counts bytes."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.2f} {self.unit}/s")
-
-
-class _Bar(Progress):
-    """A bar that is not shown prints nothing at its end; before rich 15 it printed a line."""
-
-    def stop(self) -> None:
-        if not self.disable:
-            super().stop()
+    console(stderr=False).print(table(columns, rows))
 
 
 def progress_bar(
     unit: str | None, *columns: str, count: bool = True, quiet: bool = False
 ) -> Progress:
     """Make a bar on standard error, gone when done; none where standard error is no terminal."""
-    console = err()
-    # What goes on in phases, whose ends nobody knows, has no unit, no rate, and no time left.
-    counted = [MofNCompleteColumn()] if count and unit else []
-    time = [RateColumn(unit), TimeRemainingColumn()] if unit else [TimeElapsedColumn()]
-    return _Bar(
-        "{task.description}",
-        BarColumn(),
-        *(*counted, *time, *columns),
-        console=console,
-        transient=True,
-        disable=quiet or is_quiet() or not console.is_terminal,
-        # While the bar is shown rich prints on its console what print() is given, which is right on
-        # one terminal, but would take results out of a pipe.
-        redirect_stdout=sys.stdout.isatty(),
-    )
+    from mirnet_edge.cli.drawn import bar
+
+    return bar(err(), unit, *columns, count=count, quiet=quiet or is_quiet())
 
 
 @contextmanager

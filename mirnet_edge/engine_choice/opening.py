@@ -20,7 +20,8 @@ from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Nan
 from mirnet_edge.frames.noise_level import Noise, NoiseLevel, checked_noise
 from mirnet_edge.frames.pixel_formats import PixelFormat, pixel_format
-from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
+from mirnet_edge.pooling import Mode
+from mirnet_edge.pooling.passes import FrameStatistics, StatisticsSettings
 from mirnet_edge.stream.lanes import Lane, Lanes
 from mirnet_edge.tiling.choice import Cut, Tile, require_memory
 from mirnet_edge.tiling.geometry import Tiling

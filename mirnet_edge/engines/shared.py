@@ -11,7 +11,8 @@ from mirnet_edge.errors import MirnetEdgeError
 from mirnet_edge.facts import ModelFacts
 from mirnet_edge.frame_path import Turn
 from mirnet_edge.frames.noise_level import NoiseLevel
-from mirnet_edge.pooling.passes import FrameStatistics, Mode, StatisticsSettings
+from mirnet_edge.pooling import Mode
+from mirnet_edge.pooling.passes import FrameStatistics, StatisticsSettings
 from mirnet_edge.tiling.geometry import Tiling
 
 MODES_OF_TASK: dict[str, tuple[Mode, Mode]] = {"enhance": ("frame", "stream")}

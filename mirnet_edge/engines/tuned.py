@@ -25,7 +25,7 @@ from mirnet_edge.cuda.compiler import cache_folder
 from mirnet_edge.cuda.driver import start_driver
 from mirnet_edge.engines.card import EngineCard, card_path
 from mirnet_edge.errors import DeviceError, EngineError, MissingDependencyError
-from mirnet_edge.pooling.passes import Mode
+from mirnet_edge.pooling import Mode
 from mirnet_edge.system import cpu_name, usable_cores
 
 FORMAT = 1

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mirnet_edge.errors import ConfigError
 from mirnet_edge.frames.noise_level import Noise, checked_noise
-from mirnet_edge.pooling.passes import MODES, Mode
+from mirnet_edge.pooling import MODES, Mode
 
 CHOICES = ("auto", *MODES)
 """Of statistics."""

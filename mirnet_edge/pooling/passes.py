@@ -22,17 +22,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 from mirnet_edge.errors import TilingError
 from mirnet_edge.facts import ModelFacts
+from mirnet_edge.pooling import MODES, Mode
 from mirnet_edge.pooling.samples import Sample, kept_regions, sample_tiles
 from mirnet_edge.pooling.scene_cut import Grid, difference
 from mirnet_edge.pooling.vectors import Partial, Pool, Statistics, Weights
 from mirnet_edge.tiling.geometry import Cover
 
-Mode = Literal["tile", "frame", "frame-fast", "stream"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 

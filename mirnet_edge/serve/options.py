@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from mirnet_edge.errors import FrameError, MirnetEdgeError
 from mirnet_edge.frames.noise_level import Noise, checked_noise
 from mirnet_edge.frames.pixel_formats import RED_BLUE, PixelFormat, pixel_format
-from mirnet_edge.pooling.passes import Mode
+from mirnet_edge.pooling import Mode
 from mirnet_edge.serve.refusals import Refusal
 
 Statistics = Literal["auto", "tile", "frame", "frame-fast"]
