@@ -14,7 +14,7 @@ from restoring import Restore, save
 from restoring import restore as restore
 
 from mirnet_edge import cli
-from mirnet_edge.cli.console import shown
+from mirnet_edge.cli.text import shown
 from mirnet_edge.engines.card import card_path
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"

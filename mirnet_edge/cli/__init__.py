@@ -15,8 +15,9 @@ import click
 
 from mirnet_edge._version import __version__
 from mirnet_edge.cli.completion import with_completion
-from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of, shown
+from mirnet_edge.cli.console import Terminated, fail, interruption_code, message_of
 from mirnet_edge.cli.logs import logs_shown, with_verbosity
+from mirnet_edge.cli.text import shown
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 MODULES = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirnet_edge import errors
+from mirnet_edge.cli.text import shown
 from mirnet_edge.errors import wanted_traceback
 from mirnet_edge.pooling import MODES
 from mirnet_edge.system import MOST_THREADS
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from mirnet_edge.frame_path import StageProgress
 
 QUIET = "mirnet_edge.quiet"
-# Control characters but for line ends and tabs, and those that change the direction of writing.
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 Command = Callable[..., Any]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
@@ -39,12 +38,6 @@ def err() -> Console:
     from mirnet_edge.cli.drawn import console
 
     return console(stderr=True)
-
-
-def shown(text: str) -> str:
-    """Text of files and their names as it may reach a terminal: what would steer it, or turn the
-    order of letters, is written out."""
-    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def say(text: str) -> None:

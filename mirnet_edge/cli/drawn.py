@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mirnet_edge.cli.console import shown
+from mirnet_edge.cli.text import shown
 
 
 def console(stderr: bool) -> Console:
