@@ -74,7 +74,8 @@ def metadata(wheel: Path, members: set[str]) -> Message:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the installed package and nothing else."""
     target = tmp_path_factory.mktemp("installed")
-    call(*PIP, "install", wheel, *NO_INDEX, "--target", target, cwd=wheel.parent)
+    options = (*NO_INDEX, "--no-compile", "--target", target)
+    call(*PIP, "install", wheel, *options, cwd=wheel.parent)
     return target
 
 
@@ -136,8 +137,9 @@ def test_nothing_else_is_in_the_wheel(members: set[str]) -> None:
 
 def test_files_are_those_of_the_checkout(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        for name in (f"{MODEL}/model.onnx", "mirnet_edge/data/photo.webp"):
-            assert archive.read(name) == (ROOT / name).read_bytes(), name
+        for path in _files("mirnet_edge", "models/*/*", "data/photo.webp"):
+            name = path.relative_to(ROOT).as_posix()
+            assert archive.read(name) == path.read_bytes(), name
         models = [item.file_size for item in archive.infolist() if "/models/" in item.filename]
     assert sum(models) < 20e6, "the bundled models are to stay under 20 MB together"
 
@@ -205,10 +207,8 @@ print(json.dumps([mirnet_edge.__file__, *map(str, folders)]))
 
 
 def test_installed_copy_restores_the_photo(installed: Path, tmp_path: Path) -> None:
-    demo = (sys.executable, "-m", "mirnet_edge", "demo", "--json")
+    demo = (sys.executable, "-m", "mirnet_edge", "demo", "--picture", "noise", "--json")
     result = json.loads(call(*demo, cwd=tmp_path, PYTHONPATH=str(installed)))
-    noise, *others = result["pictures"]
+    (noise,) = result["pictures"]
     assert noise["gain"] >= 5
-    assert all(other["gain"] > 0 for other in others)
-    files = [Path(row["file"]).name for row in result["pictures"]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    assert [path.name for path in tmp_path.iterdir()] == [Path(noise["file"]).name]
