@@ -1,6 +1,7 @@
 """Pipelines with the element ``mirnetrestore``, run by the system's Python, which has GStreamer.
 
-python3 gstreamer_runs.py NAME [ARGUMENT…] prints what the pipeline of that name gave, as JSON.
+python3 gstreamer_runs.py NAME [ARGUMENT…] prints what the pipeline of that name gave, as JSON;
+NAME each ARGUMENT,ARGUMENT… what several of that name gave, one after another.
 """
 
 from __future__ import annotations
@@ -280,4 +281,8 @@ if __name__ == "__main__":
         run.__name__: run
         for run in (compare, renegotiate, seek, fail, break_down, choose, late, files, grow)
     }
-    print(json.dumps(runs[sys.argv[1]](*sys.argv[2:])))
+    name, *arguments = sys.argv[1:]
+    if arguments[:1] == ["each"]:
+        print(json.dumps([runs[name](*several.split(",")) for several in arguments[1:]]))
+    else:
+        print(json.dumps(runs[name](*arguments)))

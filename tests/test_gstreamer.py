@@ -75,33 +75,61 @@ def pipeline(environment: dict[str, str], *arguments: object, script: Any = (RUN
 # Pipelines
 
 
-@pytest.mark.parametrize("form", ["RGB", "BGR", "RGBx", "NV12", "I420"])
-@pytest.mark.parametrize(("width", "height"), [(64, 48), (63, 47)])
+def each(environment: dict[str, str], name: str, arguments: list[str]) -> dict[str, Any]:
+    """What pipelines of one name gave, by their arguments: one process loads all they need."""
+    return dict(zip(arguments, pipeline(environment, name, "each", *arguments), strict=True))
+
+
+FORMATS = ["RGB", "BGR", "RGBx", "NV12", "I420"]
+SIZES = ["64,48", "63,47"]
+SETTINGS = {
+    "bypass=true": True,
+    "strength=0": True,
+    "strength=0.5": False,
+    "tile=32 halo=4": False,
+}
+"""And whether frames stay as they are."""
+FAILING = {
+    "": (3, "RuntimeError: no power"),
+    "model=none-such.onnx": (0, "none-such.onnx"),
+    "statistics=mean": (0, "statistics='mean': need one of tile, frame"),
+    "noise=101": (0, "noise=101.0: need"),
+    "noise=much": (0, "noise=much: need auto, or a number"),
+    "tile=wide": (0, "'wide': give pixels"),
+}
+"""How many frames come, and what is said."""
+
+
+@pytest.fixture(scope="module")
+def compared(gstreamer: dict[str, str]) -> dict[str, Any]:
+    formats = [f"{form},{size}," for form in FORMATS for size in SIZES]
+    return each(gstreamer, "compare", [*formats, *(f"RGB,64,48,{text}" for text in SETTINGS)])
+
+
+@pytest.fixture(scope="module")
+def failed(gstreamer: dict[str, str]) -> dict[str, Any]:
+    return each(gstreamer, "fail", list(FAILING))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("size", SIZES)
 def test_frames_of_every_format_are_restored_in_place(
-    form: str, width: int, height: int, gstreamer: dict[str, str]
+    form: str, size: str, compared: dict[str, Any]
 ) -> None:
-    found = pipeline(gstreamer, "compare", form, width, height, "")
+    found = compared[f"{form},{size},"]
     assert found["same"] == [False] * 5
     assert found["same times"]
     assert found["times"] == [40_000_000 * number for number in range(5)]
     told = found["statistics"]
     assert (told["frames"], told["late"], told["bypassed"], told["tiles"]) == (5, 0, 0, 1)
     assert told["milliseconds"] > 0
-    if (width, form) == (64, "RGB"):
+    if (size, form) == ("64,48", "RGB"):
         assert found["mean of both"] == pytest.approx(127.5, abs=0.6), "each code and its inverse"
 
 
-@pytest.mark.parametrize(
-    ("settings", "same"),
-    [
-        ("bypass=true", True),
-        ("strength=0", True),
-        ("strength=0.5", False),
-        ("tile=32 halo=4", False),
-    ],
-)
-def test_properties(settings: str, same: bool, gstreamer: dict[str, str]) -> None:
-    found = pipeline(gstreamer, "compare", "RGB", 64, 48, settings)
+@pytest.mark.parametrize(("settings", "same"), SETTINGS.items())
+def test_properties(settings: str, same: bool, compared: dict[str, Any]) -> None:
+    found = compared[f"RGB,64,48,{settings}"]
     assert found["same"] == [same] * 5
     assert found["statistics"]["bypassed"] == (5 if same else 0)
     assert found["statistics"]["tiles"] == (6 if "tile" in settings else 0 if same else 1)
@@ -121,21 +149,9 @@ def test_a_seek_goes_on_at_its_time(gstreamer: dict[str, str]) -> None:
     assert found["after"] == [2_000_000_000 + 40_000_000 * number for number in range(5)]
 
 
-@pytest.mark.parametrize(
-    ("settings", "frames", "message"),
-    [
-        ("", 3, "RuntimeError: no power"),
-        ("model=none-such.onnx", 0, "none-such.onnx"),
-        ("statistics=mean", 0, "statistics='mean': need one of tile, frame"),
-        ("noise=101", 0, "noise=101.0: need"),
-        ("noise=much", 0, "noise=much: need auto, or a number"),
-        ("tile=wide", 0, "'wide': give pixels"),
-    ],
-)
-def test_an_error_ends_the_pipeline_and_says_why(
-    settings: str, frames: int, message: str, gstreamer: dict[str, str]
-) -> None:
-    found = pipeline(gstreamer, "fail", settings)
+@pytest.mark.parametrize("settings", FAILING)
+def test_an_error_ends_the_pipeline_and_says_why(settings: str, failed: dict[str, Any]) -> None:
+    (frames, message), found = FAILING[settings], failed[settings]
     assert found["frames"] == frames
     assert message in found["errors"][0]
     assert ("frame 3: " in found["errors"][0]) == (frames == 3)
