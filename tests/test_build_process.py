@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -124,40 +125,52 @@ import os, signal, sys
 from pathlib import Path
 import pytest
 from build_sandbox import Sandbox
-sandbox = Sandbox(Path(sys.argv[1]), pytest.MonkeyPatch(), own_process=True)
-sandbox.on_event = lambda phase: phase == sys.argv[2] and os.kill(os.getpid(), signal.SIGKILL)
-sandbox.build()
+def run(folder, until):
+    sandbox = Sandbox(folder, pytest.MonkeyPatch(), own_process=True)
+    sandbox.release("10.3.0")
+    sandbox.on_event = lambda phase: phase == until and os.kill(os.getpid(), signal.SIGKILL)
+    sandbox.build()
 """
 KILLED_IN_PLACE = """
 import os, signal, sys
 from pathlib import Path
 from mirnet_edge.build.job import place
 from mirnet_edge.engines.card import EngineCard
-folder, steps = Path(sys.argv[1]), 0
-card = EngineCard.load(folder / "new.json")
-def watched(function):
-    def step(*arguments, **options):
-        global steps
-        steps += 1
-        if steps > int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return step
-for name in ("unlink", "replace", "write_text"):
-    setattr(Path, name, watched(getattr(Path, name)))
-place(folder / "new.plan", folder / "net.engine", card)
-print("done", steps)
+def run(folder, most):
+    card, steps = EngineCard.load(folder / "new.json"), 0
+    def watched(function):
+        def step(*arguments, **options):
+            nonlocal steps
+            steps += 1
+            if steps > int(most):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+        return step
+    for name in ("unlink", "replace", "write_text"):
+        setattr(Path, name, watched(getattr(Path, name)))
+    place(folder / "new.plan", folder / "net.engine", card)
+"""
+# One process loads all they need, and each of its children is killed once.
+EACH = """
+for name in sys.argv[2:]:
+    if not (child := os.fork()):
+        run(Path(sys.argv[1]) / name, name)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def killed(code: str, folder: Path, argument: str) -> subprocess.CompletedProcess[str]:
+def killed(code: str, folder: Path, names: Sequence[str]) -> dict[str, int]:
+    """How processes end that run code in the folders of these names there, each told its name."""
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{TESTS}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
-    return subprocess.run(
-        [sys.executable, "-c", code, str(folder), argument],
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", code + EACH, str(folder), *names],
         env=environment,
         capture_output=True,
         text=True,
     )
+    assert (done.returncode, done.stderr) == (0, "")
+    return dict(zip(names, map(int, done.stdout.split()), strict=True))
 
 
 def survivors(folder: Path) -> list[psutil.Process]:
@@ -171,23 +184,25 @@ def survivors(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    "phase",
+    "phases",
     [
-        *("building", "FP32 reference"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("Building engine", "measuring")),
+        ("building", "FP32 reference"),
+        pytest.param(("Building engine", "measuring"), marks=pytest.mark.slow),
     ],
 )
-def test_killed_while_building(phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_TENSORRT_VERSION", "10.3.0")
-    code = KILLED_IN_PHASE.replace("sandbox.build()", "sandbox.release('10.3.0')\nsandbox.build()")
-    done = killed(code, tmp_path, phase)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def test_killed_while_building(phases: tuple[str, ...], tmp_path: Path) -> None:
+    for phase in phases:
+        (tmp_path / phase).mkdir()
+    assert killed(KILLED_IN_PHASE, tmp_path, phases) == dict.fromkeys(phases, -signal.SIGKILL)
     assert wait_until(lambda: not survivors(tmp_path)), "the build went on without its parent"
-    assert not (tmp_path / "net.engine").exists()
-    assert not (tmp_path / "net.engine.json").exists()
-    if phase != "FP32 reference":  # the build process has ended then, and nobody is left to clean
-        hidden = [path for path in tmp_path.iterdir() if path.name.startswith(".net")]
-        assert wait_until(lambda: not any(path.exists() for path in hidden))
+    for phase in phases:
+        folder = tmp_path / phase
+        assert not (folder / "net.engine").exists()
+        assert not (folder / "net.engine.json").exists()
+        if phase == "FP32 reference":  # the build process has ended, and nobody is left to clean
+            continue
+        hidden = [path for path in folder.iterdir() if path.name.startswith(".net")]
+        assert wait_until(lambda left=hidden: not any(path.exists() for path in left))
 
 
 @pytest.fixture(scope="module")
@@ -203,20 +218,20 @@ def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("steps", range(6))
-def test_killed_while_replacing_an_engine(steps: int, two_engines: Path, tmp_path: Path) -> None:
+def test_killed_while_replacing_an_engine(two_engines: Path, tmp_path: Path) -> None:
     """After each step of moving engine and card into place."""
-    shutil.copytree(two_engines, tmp_path, dirs_exist_ok=True)
-    done = killed(KILLED_IN_PLACE, tmp_path, str(steps))
-    finished = done.stdout.startswith("done")
-    assert (done.returncode == -signal.SIGKILL) != finished, done.stderr
-    engine = tmp_path / "net.engine"
-    if engine.exists():
-        card = EngineCard.load(card_path(engine))
-        assert card.engine_sha256 == file_sha256(engine), "an engine beside the card of another"
-        assert card.precision == ("int8" if finished else "fp32")
-    assert engine.exists() == (steps == 0 or finished)
-    assert finished == (steps == 5), "each step was tried"
+    names = [str(steps) for steps in range(6)]
+    for name in names:
+        shutil.copytree(two_engines, tmp_path / name)
+    ended = killed(KILLED_IN_PLACE, tmp_path, names)
+    assert list(ended.values()) == [-signal.SIGKILL] * 5 + [0], "each step was tried"
+    for name, code in ended.items():
+        engine = tmp_path / name / "net.engine"
+        if engine.exists():
+            card = EngineCard.load(card_path(engine))
+            assert card.engine_sha256 == file_sha256(engine), "an engine beside the card of another"
+            assert card.precision == ("int8" if code == 0 else "fp32")
+        assert engine.exists() == (name == "0" or code == 0), name
 
 
 def test_requests_survive_the_way(tmp_path: Path) -> None:
