@@ -18,6 +18,7 @@ from video_samples import make_video, read_video
 
 from mirnet_edge.errors import StreamError
 from mirnet_edge.frames.pixel_formats import RED_BLUE, pixel_format, to_rgb
+from mirnet_edge.stream import transfer
 from mirnet_edge.stream.frame_stream import FrameStream
 from mirnet_edge.stream.source_clock import SourceClock
 from mirnet_edge.stream.sources import open_source
@@ -169,7 +170,10 @@ def test_a_paced_stream_is_closed_at_once() -> None:
 
 
 @pytest.mark.parametrize("given", [0, 3])
-def test_a_source_that_gives_nothing_is_an_error_with_the_number(given: int) -> None:
+def test_a_source_that_gives_nothing_is_an_error_with_the_number(
+    given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PATIENCE_S", 0.1)  # test_stream_closing.py is about its second
     over = threading.Event()
 
     def frames() -> Iterator[np.ndarray]:
