@@ -9,7 +9,7 @@ def _quit(number: int, _: object) -> None:
 
 
 def run() -> None:
-    """Run the command line. Ctrl-C in the half second of imports ends the process without a word:
+    """Run the command line. Ctrl-C while the modules of a command load ends the process silently:
     nothing has begun, and wherever it came, Python would print the traceback of an import."""
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:  # a shell ignores it for what it starts in the background
