@@ -49,8 +49,8 @@ MODULES = {
 
 
 class _Commands(UserDict[str, Any]):
-    """The commands by name. One's module is loaded when it is asked for: what all need takes twice
-    as long as what one does."""
+    """The commands by name. One's module is loaded when it is asked for: others load NumPy and
+    more, which take most of the time in which a command starts."""
 
     def __getitem__(self, name: str) -> click.Command:
         found = super().__getitem__(name)
