@@ -6,8 +6,10 @@ import ctypes
 import functools
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -271,39 +273,65 @@ made_once: Callable[[str, Callable[[Path], None]], Path] | None = None
 """`exports.made_once` in the folder of the run, which conftest.py knows and puts here."""
 
 
+sanitized = False
+"""Whether kernels are run that the sanitizer watches: it takes several times as long, so where the
+fixture `host` reads what it says, and nowhere else."""
+
+
 @functools.cache
-def compiled() -> HostKernels | str:
-    """All kernels, compiled once in a run; or what the compiler has against them."""
+def compiled(watched: bool) -> HostKernels | str:
+    """All kernels, compiled once in a run, with the sanitizer or without; or what the compiler has
+    against them."""
     assert made_once is not None, "imported outside a run of tests"
+    name = "kernels-sanitized.so" if watched else "kernels.so"
     try:
-        return HostKernels(made_once("kernels.so", compile_kernels))
+        return HostKernels(made_once(name, lambda library: compile_kernels(library, watched)))
     except subprocess.CalledProcessError as error:
         return str(error.stderr)
 
 
-def compile_kernels(library: Path) -> None:
+def compile_kernels(library: Path, watched: bool) -> None:
     # Samples are read as words, as every CUDA kernel may: hence no strict aliasing. No contraction,
     # which would round once where the twin rounds twice. A word off its alignment is an error on a
     # GPU and none on most hosts: the sanitizer reports it, and overflow and bad shifts besides.
-    flags = "-std=c++17 -O1 -fno-strict-aliasing -ffp-contract=off -shared -fPIC -Wall -Wextra"
-    flags += f" -fsanitize=undefined -Werror -Wno-unknown-pragmas -I{HOST_SOURCES} -I{KERNELS}"
-    with atomic_path(library) as temporary:
-        command = ["g++", *flags.split(), "-o", temporary, HOST_SOURCES / "launchers.cpp"]
-        subprocess.run(command, capture_output=True, text=True, check=True)
+    flags = "-std=c++17 -fno-strict-aliasing -ffp-contract=off -shared -fPIC -Wall -Wextra"
+    flags += f" -Werror -Wno-unknown-pragmas -I{HOST_SOURCES} -I{KERNELS}"
+    # Optimizing what the sanitizer adds to the many kernels takes g++ 20 s instead of five. The few
+    # of the noise's level run long; a machine that can multiplies and adds for them in one step.
+    levels = {"launchers.cpp": "-Og", "noise_launchers.cpp": "-O2 -march=native"}
+    if watched:
+        flags += " -fsanitize=undefined"
+        levels = {"launchers.cpp": "-O0", "noise_launchers.cpp": "-O1 -march=native"}
+    with atomic_path(library) as temporary, TemporaryDirectory() as folder:
+        objects = []
+        for source, level in levels.items():
+            objects.append(f"{folder}/{source}.o")
+            _run_compiler(
+                *flags.split(), *level.split(), "-c", HOST_SOURCES / source, "-o", objects[-1]
+            )
+        _run_compiler(*flags.split(), *objects, "-o", temporary)
+
+
+def _run_compiler(*arguments: str | Path) -> None:
+    subprocess.run(["g++", *arguments], capture_output=True, text=True, check=True)
 
 
 def host_kernels() -> HostKernels:
     """The kernels; the test is skipped where there is no compiler."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed: the kernels cannot be compiled for the host")
-    kernels = compiled()
+    kernels = compiled(sanitized)
     assert isinstance(kernels, HostKernels), kernels
     return kernels
 
 
 @pytest.fixture(name="host")
-def host_fixture(capfd: pytest.CaptureFixture[str]) -> Iterator[HostKernels]:
-    """The kernels; the test fails if the sanitizer has something to say of what it ran."""
+def host_fixture(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HostKernels]:
+    """The kernels, which GPUs in host memory run too; the test fails if the sanitizer has something
+    to say of what it ran."""
+    monkeypatch.setattr(sys.modules[__name__], "sanitized", True)
     yield host_kernels()
     report = capfd.readouterr().err
     assert "runtime error" not in report, report

@@ -101,7 +101,7 @@ inline unsigned long long atomicAdd(unsigned long long* address, unsigned long l
 }
 
 // The GPU's timer, which moves on by a microsecond each time it is read.
-extern "C" { unsigned long long timer_now_ns = 0; }
+extern "C" { inline unsigned long long timer_now_ns = 0; }
 
 inline unsigned long long timer_ns() { return timer_now_ns += 1000; }
 

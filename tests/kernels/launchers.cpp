@@ -1,4 +1,5 @@
-// Every kernel as a host function. The kernels of one shape share a launcher, named after them.
+// Every kernel as a host function, but for those of noise_launchers.cpp. The kernels of one shape
+// share a launcher, named after them.
 #include "host_cuda.h"
 
 #include "blend_tiles.cu"
@@ -7,7 +8,6 @@
 #include "luma_sums.cu"
 #include "load_tiles.cu"
 #include "load_tiles_yuv.cu"
-#include "noise_level.cu"
 #include "store_tiles.cu"
 #include "store_tiles_yuv.cu"
 #include "tile_loop.cu"
@@ -82,28 +82,6 @@ extern "C" void launch_luma_sums(decltype(&luma_sums_rgb_u8) kernel, dim3 grid, 
                                  const void* frame, long long pitch_bytes, int height, int width,
                                  int row_step, unsigned long long* sums) {
     launch(kernel, grid, block, frame, pitch_bytes, height, width, row_step, sums);
-}
-
-extern "C" void launch_noise_blocks(decltype(&noise_blocks) kernel, dim3 grid, dim3 block,
-                                    const float* crops, float* features) {
-    launch(kernel, grid, block, crops, features);
-}
-
-extern "C" void launch_noise_convolve(decltype(&noise_convolve_1) kernel, dim3 grid, dim3 block,
-                                      const float* features, const float* kernels,
-                                      const float* biases, float* out) {
-    launch(kernel, grid, block, features, kernels, biases, out);
-}
-
-extern "C" void launch_noise_pool(decltype(&noise_pool) kernel, dim3 grid, dim3 block,
-                                  const float* sums, float* means) {
-    launch(kernel, grid, block, sums, means);
-}
-
-extern "C" void launch_noise_head(decltype(&noise_head) kernel, dim3 grid, dim3 block,
-                                  const float* means, const float* linear_1, const float* bias_1,
-                                  const float* linear_2, const float* bias_2, float* output) {
-    launch(kernel, grid, block, means, linear_1, bias_1, linear_2, bias_2, output);
 }
 
 extern "C" void launch_take_row(decltype(&take_row) kernel, dim3 grid, dim3 block,
