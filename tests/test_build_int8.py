@@ -234,7 +234,7 @@ def test_another_record_is_another_engine(record: Record, sandbox: Sandbox) -> N
     replace(record.plan, loss_db=record.plan.loss_db / 2).save(record.plan_path)
     assert sandbox.build(**RECORDED).key != card.key
     assert sandbox.built
-    given = {**RECORDED, "calibration": frames()}
+    given = {**RECORDED, "calibration": frames(), "method": record.plan.method}
     sandbox.build(**given)
     record.plan.save(record.plan_path)
     sandbox.build(**given)
