@@ -53,8 +53,8 @@ def test_exact_statistics_at_the_local_support_equal_the_untiled_frame(
     with me.Restorer(model, tile=None, **told) as restore:
         halo = restore.facts.local_support_px
         assert halo is not None
-        side = 2 * halo + 48
-        frame = random_frame(side + 51, side + 94)
+        side = 2 * halo + 24
+        frame = random_frame(side + 27, side + 46)
         whole = restore(frame)
     with me.Restorer(model, tile=side, halo=halo, statistics=EXACT, **told) as restore:
         tiled = restore(frame)
