@@ -4,6 +4,8 @@ and as graphs of a GPU."""
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,7 +185,6 @@ def test_photos_come_with_smaller_copies(folder: Path) -> None:
     assert np.abs(small - means).mean() < 4
 
 
-ENDS = "import faulthandler\nfaulthandler.dump_traceback_later(300, exit=True)\n"
 TOGETHER = """
 import sys
 import torch
@@ -215,16 +216,15 @@ trainer.processes.close()
 
 @pytest.mark.slow
 def test_two_processes_train_one_network_on_patches_of_their_own(
-    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path
 ) -> None:
-    from torch.distributed.run import main as torchrun
-
-    (tmp_path / "together.py").write_text(ENDS + TOGETHER)
-    given = [tmp_path / "together.py", folder, tmp_path / "out"]
-    # `torchrun` here: it would load PyTorch for seconds before the two do.
-    torchrun(["--standalone", "--nproc-per-node", "2", *map(str, given)])
+    (tmp_path / "together.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", tmp_path / "together.py", folder, tmp_path / "out"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
     (_, weights, seen), (_, other_weights, other_seen) = sorted(
-        line.split(maxsplit=2) for line in capfd.readouterr().out.splitlines()
+        line.split(maxsplit=2) for line in ended.stdout.splitlines()
     )
     assert weights == other_weights
     assert seen != other_seen
