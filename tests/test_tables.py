@@ -53,11 +53,13 @@ def test_the_summary_names_the_fastest_peer_of_a_race(results: Path) -> None:
 
 
 def test_other_systems_count_where_they_saw_the_whole_set(results: Path) -> None:
-    def row(system: str, psnr: float, every: int) -> dict[str, Any]:
-        return {"system": system, "data": "polyu", "test": "pairs", "noise": 10.0, "every": every,
+    def row(system: str, psnr: float, every: int, told: float = 10.0) -> dict[str, Any]:
+        return {"system": system, "data": "polyu", "test": "pairs", "noise": told, "every": every,
                 "images": 100, "given": {"psnr": 35.97}, "restored": {"psnr": psnr}}  # fmt: skip
 
-    rows = [row("FFDNet", 48.5, 1), row("Sampled", 50.0, 17), row("edge-s-denoise", 60.0, 1)]
+    # Ours was told other levels in the records that are there.
+    ours = row("edge-s-denoise", 60.0, 1, told=12.0)
+    rows = [row("FFDNet", 48.5, 1), row("Sampled", 50.0, 17), ours]
     record = {"figures": rows, "systems": [], "machine": "a GPU", "versions": {"torch": "2"}}
     write(results / "new" / "compared.json", record)
     assert "| 48.50 dB, FFDNet told 10 |" in summary_table.summary_table()
