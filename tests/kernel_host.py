@@ -297,7 +297,7 @@ def compile_kernels(library: Path, watched: bool) -> None:
     flags = "-std=c++17 -fno-strict-aliasing -ffp-contract=off -shared -fPIC -Wall -Wextra"
     flags += f" -Werror -Wno-unknown-pragmas -I{HOST_SOURCES} -I{KERNELS}"
     # Optimizing what the sanitizer adds to the many kernels takes g++ 20 s instead of five. The few
-    # of the noise's level run long; a machine that can multiplies and adds for them in one step.
+    # of the noise's level run long, and their fmaf is one instruction where the machine has it.
     levels = {"launchers.cpp": "-Og", "noise_launchers.cpp": "-O2 -march=native"}
     if watched:
         flags += " -fsanitize=undefined"

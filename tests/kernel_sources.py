@@ -1,5 +1,4 @@
-"""A folder of kernels with a cache beside it, and a compiler that counts, for tests of both; and an
-option of nvcc for code that does not run."""
+"""A folder of kernels with a cache beside it, a compiler that counts, and what tests give nvcc."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import fake_cuda
 import pytest
+from kernel_host import KERNELS
 
 from mirnet_edge.cuda import DeviceFacts, compiler
 
@@ -27,6 +27,12 @@ def gpu_of(compute_capability: tuple[int, int], cuda: str) -> DeviceFacts:
 
 
 ORIN = gpu_of((8, 7), "12.6")
+
+
+def all_families(source: Path) -> None:
+    """Write one source of all kernels: CUDA's headers take longer than they, and are read once."""
+    names = [path.name for path in sorted(KERNELS.glob("*.cu"))]
+    source.write_text("".join(f'#include "{name}"\n' for name in names))
 
 
 def hasty(nvcc: str) -> list[str]:

@@ -20,7 +20,7 @@ from kernel_cases import stream as stream
 from kernel_host import KERNELS
 from kernel_host import host_fixture as host_fixture
 from kernel_samples import FORMATS, assert_same, ramp_of, regions_of
-from kernel_sources import hasty
+from kernel_sources import all_families, hasty
 from kernel_twins import SAMPLES, VALUES, YUV_FORMATS, blend_tiles, load_tiles, store_tiles
 from noise_weights import random_estimator as random_estimator
 from noise_weights import random_weights
@@ -185,14 +185,12 @@ def test_every_kernel_is_called_with_its_parameters(
     options = ["-ptx", "-arch=compute_90", f"-I{KERNELS}", *hasty(nvcc)]
     sizes = {"P": 8, "q": 8, "i": 4}
     formats = every_call(kernels, stream)
-    # All families in one source, for CUDA's headers take longer than they. The preprocessor, which
-    # puts the names of kernels together, then tells whose each is.
     everything, ptx = tmp_path / "kernels.cu", tmp_path / "kernels.ptx"
-    sources = sorted(KERNELS.glob("*.cu"))
-    everything.write_text("".join(f'#include "{source.name}"\n' for source in sources))
+    all_families(everything)
     subprocess.run([nvcc, *options, "-o", ptx, everything], check=True, capture_output=True)
+    # The preprocessor, which puts the names of kernels together, tells whose each is.
     texts = {}
-    for source in sources:
+    for source in KERNELS.glob("*.cu"):
         command = ["g++", "-E", "-P", "-x", "c++", source]
         texts[source.stem] = subprocess.run(
             command, check=True, capture_output=True

@@ -1,4 +1,4 @@
-"""nvcc compiles every kernel for the architectures the project serves."""
+"""nvcc compiles every kernel for every architecture the project serves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kernel_host import HOST_SOURCES, KERNELS
 from kernel_samples import FORMATS
-from kernel_sources import hasty
+from kernel_sources import all_families, hasty
 from kernel_twins import SAMPLES, VALUES, YUV_FORMATS
 
 ALL_FORMATS = [*FORMATS, *(f"{frame_format}_u8" for frame_format in YUV_FORMATS)]
@@ -30,32 +30,25 @@ SYMBOLS = [
     *("take_row", "put_row", "advance", "lap"),
     *(f"luma_sums_{frame}" for frame in ALL_FORMATS if frame not in ("nv12_u8", "i420_u8")),
 ]
-PASSES = {75: (75,), 80: (80, 87), 90: (90, 100, 110, 121)}
-"""Architectures by the one that nvcc's front end takes for them. The kernels have code of their own
-from 80 on, CUDA's headers from 90 on; 86 and 89 have the registers and threads of 87, and 120 those
-of 121, which is all that the assembler could fail at."""
+ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120, 121)
 
 
-def test_nvcc_compiles_every_kernel_for_every_kind_of_architecture(tmp_path: Path) -> None:
+def test_nvcc_compiles_every_kernel_for_every_architecture(tmp_path: Path) -> None:
     compiler = shutil.which("nvcc")
     if compiler is None:
         pytest.skip("nvcc is not installed: the kernels cannot be compiled for the GPU")
     question = [compiler, "--list-gpu-arch"]
     listed = subprocess.run(question, capture_output=True, text=True).stdout
-    passes = {
-        front: [arch for arch in codes if f"compute_{arch}" in listed.split()]
-        for front, codes in PASSES.items()
-    }
-    architectures = [*itertools.chain(*passes.values())]
-    assert architectures, f"this nvcc knows none of {PASSES}: {listed}"
-    # All families in one source, whose headers are then parsed once for each architecture.
+    architectures = [arch for arch in ARCHITECTURES if f"compute_{arch}" in listed.split()]
+    assert architectures, f"this nvcc knows none of {ARCHITECTURES}: {listed}"
     source = tmp_path / "kernels.cu"
-    source.write_text("".join(f'#include "{path.name}"\n' for path in sorted(KERNELS.glob("*.cu"))))
-    targets = [
-        f"-gencode=arch=compute_{front},code=[{','.join(f'sm_{arch}' for arch in codes)}]"
-        for front, codes in passes.items()
-        if codes
-    ]
+    all_families(source)
+    # One pass of the front end for each generation, whose machine codes are made from it.
+    targets = []
+    for _, generation in itertools.groupby(architectures, lambda arch: arch // 10):
+        members = list(generation)
+        codes = ",".join(f"sm_{arch}" for arch in members)
+        targets.append(f"-gencode=arch=compute_{members[0]},code=[{codes}]")
     keep = ["--keep", f"--keep-dir={tmp_path}"]
     flags = ["-fatbin", "--threads=2", "-Werror=all-warnings", f"-I{KERNELS}", *hasty(compiler)]
     command = [
