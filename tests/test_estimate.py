@@ -111,9 +111,10 @@ def test_engines_of_other_runs_with_and_without_the_plugin_of_much_shared_memory
 @pytest.mark.parametrize(("there", "here"), [(H100, H200), (H200, H100)])
 def test_a_network_of_one_card_by_the_other(there: Path, here: Path, kind: str) -> None:
     known, asked = measured(there, kind), measured(here, kind)
+    if len(known) < LEAST:  # constants of so few tell of the same networks and sizes alone
+        seen = {point.what.partition(": ")[2] for point in known}
+        asked = [point for point in asked if point.what.partition(": ")[2] in seen]
     assert asked
-    if len(known) < LEAST:
-        pytest.skip(f"{len(known)} records of {there.name}: both constants take {LEAST} at least")
     constants = calibrating.fitted(known)
     for point in asked:
         assert off(point, *constants) < WITHIN, point.what
